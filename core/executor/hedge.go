@@ -215,7 +215,7 @@ func (r *race[T]) startHedge(lease upstream.Lease) bool {
 	r.ctx, r.cancel = context.WithCancelCause(r.ctx)
 	x.log(slog.LevelInfo, "hedge", nil, slog.String("next_proxy_id", lease.Proxy.ID()))
 	if p := x.request.Progress; p != nil {
-		p.Attempt(hedgeNumber, lease.Proxy.ID())
+		p.BeginAttempt(hedgeNumber, lease.Proxy.ID())
 	}
 	return true
 }
@@ -350,7 +350,7 @@ func (r *race[T]) endLostHedge() {
 		x.result.Attempts, x.lostHedge = hedgeNumber+1, true
 	}
 	if p := x.request.Progress; p != nil {
-		p.Attempt(x.event.Attempt, x.event.ProxyID) // until now the tracker shows the hedge as the last attempt
+		p.BeginAttempt(x.event.Attempt, x.event.ProxyID) // until now the tracker shows the hedge as the last attempt
 		if x.openEnding == tunnelEnding {
 			p.Tunnel()
 		}

@@ -388,15 +388,15 @@ func (suspects) TryAsUsual(evidence.Target, time.Duration) bool              { r
 // tracked is a Progress that does nothing.
 type tracked struct{}
 
-func (tracked) Attempt(int, string)             {}
-func (tracked) Queued(core.Priority, time.Time) {}
-func (tracked) Dequeued(time.Time)              {}
-func (tracked) Waiting(time.Time, int)          {}
-func (tracked) Finished(*core.AttemptEvent)     {}
-func (tracked) Streaming()                      {}
-func (tracked) Routed(core.RuleLabels)          {}
-func (tracked) Tunnel()                         {}
-func (tracked) End(core.Final, int, time.Time)  {}
+func (tracked) BeginAttempt(int, string)                {}
+func (tracked) BeginQueueWait(core.Priority, time.Time) {}
+func (tracked) EndQueueWait(time.Time)                  {}
+func (tracked) BeginBackoff(time.Time, int)             {}
+func (tracked) EndAttempt(*core.AttemptEvent)           {}
+func (tracked) Streaming()                              {}
+func (tracked) SetRules(core.RuleLabels)                {}
+func (tracked) Tunnel()                                 {}
+func (tracked) End(core.Final, int, time.Time)          {}
 
 // With "p95" a hedge begins after the 95th percentile of the latencies so far.
 func TestHedgeAfterTheP95(t *testing.T) {

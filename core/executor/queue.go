@@ -216,9 +216,9 @@ func waitInQueue[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[
 	if request.Progress == nil {
 		return q.Wait(ctx, w, maxWait)
 	}
-	request.Progress.Queued(w.Priority, waitStart)
+	request.Progress.BeginQueueWait(w.Priority, waitStart)
 	err = q.Wait(ctx, w, maxWait)
-	request.Progress.Dequeued(x.executor.now())
+	request.Progress.EndQueueWait(x.executor.now())
 	return err
 }
 

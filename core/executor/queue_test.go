@@ -92,15 +92,15 @@ type steps struct {
 	list []string
 }
 
-func (s *steps) add(step string)                     { s.list = append(s.list, step) }
-func (s *steps) Attempt(_ int, id string)            { s.add("attempt " + id) }
-func (s *steps) Queued(p core.Priority, _ time.Time) { s.add("queued " + p.String()) }
-func (s *steps) Dequeued(time.Time)                  { s.add("dequeued") }
-func (s *steps) Waiting(time.Time, int)              { s.add("waiting") }
-func (s *steps) Finished(*core.AttemptEvent)         { s.add("finished") }
-func (s *steps) Streaming()                          { s.add("streaming") }
-func (s *steps) Routed(labels core.RuleLabels)       { s.add("routed by " + labels[0]) }
-func (s *steps) End(core.Final, int, time.Time)      { s.add("end") }
+func (s *steps) add(step string)                             { s.list = append(s.list, step) }
+func (s *steps) BeginAttempt(_ int, id string)               { s.add("attempt " + id) }
+func (s *steps) BeginQueueWait(p core.Priority, _ time.Time) { s.add("queued " + p.String()) }
+func (s *steps) EndQueueWait(time.Time)                      { s.add("dequeued") }
+func (s *steps) BeginBackoff(time.Time, int)                 { s.add("waiting") }
+func (s *steps) EndAttempt(*core.AttemptEvent)               { s.add("finished") }
+func (s *steps) Streaming()                                  { s.add("streaming") }
+func (s *steps) SetRules(labels core.RuleLabels)             { s.add("routed by " + labels[0]) }
+func (s *steps) End(core.Final, int, time.Time)              { s.add("end") }
 
 func TestARequestWaitsForAPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -45,12 +45,12 @@ type Request struct {
 
 // Progress receives the steps of one request, for the tracker.
 type Progress interface {
-	Routed(labels core.RuleLabels)        // routing rules are applied to the request
-	Attempt(number int, proxyID string)   // also for a hedge, and again for the first attempt if the hedge lost
-	Queued(p core.Priority, at time.Time) // the request waits in a queue
-	Dequeued(at time.Time)                // the wait in the queue has ended
-	Waiting(until time.Time, retry int)
-	Finished(*core.AttemptEvent)
+	SetRules(labels core.RuleLabels)         // of the routing rules that are applied
+	BeginAttempt(number int, proxyID string) // also for a hedge, and again for the first attempt if the hedge lost
+	BeginQueueWait(p core.Priority, at time.Time)
+	EndQueueWait(at time.Time)
+	BeginBackoff(until time.Time, retry int)
+	EndAttempt(*core.AttemptEvent)
 	Streaming() // a response is being relayed
 	Tunnel()    // a tunnel is open
 	End(final core.Final, status int, at time.Time)

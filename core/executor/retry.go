@@ -161,7 +161,7 @@ func (ex *Exchange) sleep(ctx context.Context, d time.Duration) {
 		ex.request.BeforeWait()
 	}
 	if p := ex.request.Progress; p != nil {
-		p.Waiting(ex.executor.now().Add(d), ex.result.Attempts)
+		p.BeginBackoff(ex.executor.now().Add(d), ex.result.Attempts)
 	}
 	if ex.timer == nil {
 		ex.timer = time.NewTimer(d)

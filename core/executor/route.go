@@ -70,7 +70,7 @@ func (ex *Exchange) recordRoute() {
 	}
 	q.Route.Count()
 	if q.Progress != nil {
-		q.Progress.Routed(q.Route.Labels())
+		q.Progress.SetRules(q.Route.Labels())
 	}
 }
 

@@ -164,7 +164,7 @@ func (ex *Exchange) chooseProxy(ctx context.Context) bool {
 	ex.attemptState.begin(ex, number, now)
 	ex.event.Delay, ex.event.RetryReason = ex.retry.delay, ex.retry.reason
 	if q.Progress != nil {
-		q.Progress.Attempt(number, id)
+		q.Progress.BeginAttempt(number, id)
 	}
 	return true
 }
@@ -349,7 +349,7 @@ func (ex *Exchange) recordAttempt(f *attemptState, o *core.Outcome) {
 	}
 	ex.executor.recorder.CountAttempt(&f.event, f.proxy.Slot())
 	if p := ex.request.Progress; p != nil {
-		p.Finished(&f.event)
+		p.EndAttempt(&f.event)
 	}
 	if ex.request.KeepEvents {
 		ex.eventsMu.Lock()

@@ -372,13 +372,13 @@ type untracked struct{}
 
 func (untracked) Track() TrackerEntry                             { return untracked{} }
 func (untracked) Begin(core.RequestID, string, string, time.Time) {}
-func (untracked) Attempt(int, string)                             {}
-func (untracked) Waiting(time.Time, int)                          {}
-func (untracked) Finished(*core.AttemptEvent)                     {}
+func (untracked) BeginAttempt(int, string)                        {}
+func (untracked) BeginBackoff(time.Time, int)                     {}
+func (untracked) EndAttempt(*core.AttemptEvent)                   {}
 func (untracked) Streaming()                                      {}
-func (untracked) Routed(core.RuleLabels)                          {}
-func (untracked) Queued(core.Priority, time.Time)                 {}
-func (untracked) Dequeued(time.Time)                              {}
+func (untracked) SetRules(core.RuleLabels)                        {}
+func (untracked) BeginQueueWait(core.Priority, time.Time)         {}
+func (untracked) EndQueueWait(time.Time)                          {}
 func (untracked) Tunnel()                                         {}
 func (untracked) End(core.Final, int, time.Time)                  {}
 func (untracked) Release()                                        {}

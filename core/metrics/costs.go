@@ -14,7 +14,7 @@ type CostState struct {
 	Cost     float64
 }
 
-// CostStates are the costs at the time of a scrape. Only the first maxLabelled vendors and users have series.
+// CostStates are the costs at the time of a scrape.
 type CostStates struct{ Vendors, Users []CostState }
 
 // maxLabelled is the maximum number of vendors, and of users, that have series of their own.
@@ -53,24 +53,24 @@ func collectCosts(out chan<- prometheus.Metric, list []CostState, bytes, cost *p
 // costUnit is the value of minute.cost for one unit of the prices.
 const costUnit = 1e6
 
-// costSoFar holds the total of the last call of CountCost. The field known is false before the first call.
+// costSoFar holds the total of the last call of CountCost.
 type costSoFar struct {
-	mu    sync.Mutex
-	known bool
-	total float64
+	mu       sync.Mutex
+	hasTotal bool
+	total    float64
 }
 
-// CountCost adds the cost since the last call to the current minute. The parameter total is the cost so far, including
-// the cost of earlier processes. The first call only stores the total, because it is unknown how much of it is new.
+// CountCost adds the cost since the last call to the current minute. The total includes earlier processes, so the first
+// call only stores it.
 func (r *Recorder) CountCost(total float64) {
 	r.cost.mu.Lock()
 	defer r.cost.mu.Unlock()
-	if n := int64(math.Round((total - r.cost.total) * costUnit)); r.cost.known && n > 0 {
-		r.bucket(r.now()).cost.Add(n)
+	if n := int64(math.Round((total - r.cost.total) * costUnit)); r.cost.hasTotal && n > 0 {
+		r.minuteAt(r.now()).cost.Add(n)
 		r.cost.total += float64(n) / costUnit // the rounding error is counted later
 		return
-	} else if r.cost.known && n == 0 {
+	} else if r.cost.hasTotal && n == 0 {
 		return
 	}
-	r.cost.known, r.cost.total = true, total
+	r.cost.hasTotal, r.cost.total = true, total
 }

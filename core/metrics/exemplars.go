@@ -15,9 +15,7 @@ type exemplars [len(bounds) + 1]exemplar
 // exemplarEvery is the minimum time for which a bucket keeps its exemplar, so that most requests write nothing.
 const exemplarEvery = time.Second
 
-// exemplar is one request. Its version is a sequence lock: it is odd while the exemplar is being written. A reader
-// ignores an exemplar with an odd version, or with a version that changes during the read. While one writer writes,
-// other writers do nothing.
+// exemplar is one request. Its version is a sequence lock, odd while the exemplar is being written.
 type exemplar struct {
 	version atomic.Uint32
 	id      atomic.Uint64 // a core.RequestID
@@ -25,11 +23,10 @@ type exemplar struct {
 	at      atomic.Int64  // ns since the Unix epoch
 }
 
-// offer stores a request as the exemplar of its bucket, unless the bucket has a recent one. The parameter
-// took is the time that the request has taken, and at is its end.
-func (ex *exemplars) offer(bucket int, id core.RequestID, took time.Duration, at time.Time) {
+// offer stores a request as the exemplar of its bucket, unless the bucket has a recent one.
+func (ex *exemplars) offer(bucket int, id core.RequestID, took time.Duration, ended time.Time) {
 	e := &ex[bucket]
-	now := at.UnixNano()
+	now := ended.UnixNano()
 	if now-e.at.Load() < int64(exemplarEvery) {
 		return
 	}
@@ -58,7 +55,6 @@ func (ex *exemplars) list() (list []prometheus.Exemplar) {
 	return list
 }
 
-// withExemplars returns the given histogram with these exemplars.
 func (ex *exemplars) withExemplars(m prometheus.Metric) prometheus.Metric {
 	list := ex.list()
 	if len(list) == 0 {

@@ -367,8 +367,8 @@ func TestARecordAllocatesNothing(t *testing.T) {
 		PolicyHash: "h"}
 	one := func() {
 		entry.Begin(1, "GET", "a.test", now)
-		entry.Attempt(0, "p")
-		entry.Finished(&a)
+		entry.BeginAttempt(0, "p")
+		entry.EndAttempt(&a)
 		r.Attempt(&a)
 		r.Request(&q)
 		entry.End(core.FinalSuccess, 200, now)

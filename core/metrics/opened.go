@@ -6,10 +6,9 @@ import (
 	"time"
 )
 
-// opened counts the openings of the breakers of proxies without attempts, within one hour. A long list has many of
-// them, because most proxies of a published list cannot be reached. Such a proxy takes 40 bytes here. A proxy with an
-// attempt, or with openings in several hours, has an entry in Recorder.proxies in its place.
-type opened struct {
+// openingsOnly counts the openings of breakers within one hour, in 40 bytes for a proxy: many proxies of a long list
+// cannot be reached. A proxy with an attempt, or with openings in several hours, is in Recorder.proxies instead.
+type openingsOnly struct {
 	mu   sync.Mutex // also held while an entry is added to Recorder.proxies
 	byID map[string]openings
 }
@@ -20,32 +19,32 @@ type openings struct {
 	n, saved uint16 // saved is the value of n at the last Save
 }
 
-// open counts an opening of the breaker of a proxy.
-func (r *Recorder) open(id string, at time.Time) {
-	r.opened.mu.Lock()
-	n, hour := r.opened.byID[id], uint32(at.Unix()/3600)
-	if r.find(id) == nil && (n.n == 0 || n.hour == hour && n.n < math.MaxUint16) {
-		defer r.opened.mu.Unlock()
+// countOpening counts an opening of the breaker of a proxy.
+func (r *Recorder) countOpening(id string, at time.Time) {
+	r.openingsOnly.mu.Lock()
+	n, hour := r.openingsOnly.byID[id], uint32(at.Unix()/3600)
+	if r.findProxy(id) == nil && (n.n == 0 || n.hour == hour && n.n < math.MaxUint16) {
+		defer r.openingsOnly.mu.Unlock()
 		n.hour = hour
 		n.n++
-		r.opened.set(id, n)
+		r.openingsOnly.set(id, n)
 		return
 	}
-	p := r.add(id)
-	r.opened.mu.Unlock()
-	p.open(at)
+	p := r.addProxy(id)
+	r.openingsOnly.mu.Unlock()
+	p.countOpening(at)
 }
 
-// set sets the openings of a proxy. The caller holds mu.
-func (o *opened) set(id string, n openings) {
+// The caller of set holds mu.
+func (o *openingsOnly) set(id string, n openings) {
 	if o.byID == nil {
 		o.byID = map[string]openings{}
 	}
 	o.byID[id] = n
 }
 
-// within calls f with the openings of each proxy in the hours from first to last, both included.
-func (o *opened) within(first, last int64, f func(id string, n uint64)) {
+// each calls f with the openings of each proxy in the hours from first to last, both included.
+func (o *openingsOnly) each(first, last int64, f func(id string, n uint64)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for id, n := range o.byID {
@@ -55,8 +54,8 @@ func (o *opened) within(first, last int64, f func(id string, n uint64)) {
 	}
 }
 
-// forget deletes the openings outside of the hours from first to last of proxies that are not in the pool.
-func (o *opened) forget(first, last int64, inPool func(id string) bool) {
+// prune deletes the openings outside of the hours from first to last of proxies that are not in the pool.
+func (o *openingsOnly) prune(first, last int64, inPool func(id string) bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for id, n := range o.byID {
@@ -73,7 +72,7 @@ type proxyOpenings struct {
 }
 
 // save returns openings, as proxy.save does.
-func (o *opened) save(all bool, oldest int64) (list []proxyOpenings) {
+func (o *openingsOnly) save(all bool, oldest int64) (list []proxyOpenings) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for id, n := range o.byID {
@@ -86,16 +85,17 @@ func (o *opened) save(all bool, oldest int64) (list []proxyOpenings) {
 	return list
 }
 
-// restore sets the openings of a proxy from a row of Saved.Hours. It returns false if the row has attempts, or if the
-// proxy has had attempts or openings in another hour.
-func (r *Recorder) restore(id string, row []int64) bool {
-	r.opened.mu.Lock()
-	defer r.opened.mu.Unlock()
+// restoreOpenings sets the openings of a proxy from a row of Saved.Hours. It returns false if they belong into
+// Recorder.proxies.
+func (r *Recorder) restoreOpenings(id string, row []int64) bool {
+	r.openingsOnly.mu.Lock()
+	defer r.openingsOnly.mu.Unlock()
 	n := openings{uint32(row[0]), uint16(row[5]), uint16(row[5])}
-	before, found := r.opened.byID[id]
-	if row[1] != 0 || row[5] > math.MaxUint16 || row[5] < 0 || r.find(id) != nil || found && before.hour != n.hour {
+	before, found := r.openingsOnly.byID[id]
+	otherHour := found && before.hour != n.hour
+	if row[1] != 0 || row[5] > math.MaxUint16 || row[5] < 0 || r.findProxy(id) != nil || otherHour {
 		return false
 	}
-	r.opened.set(id, n)
+	r.openingsOnly.set(id, n)
 	return true
 }

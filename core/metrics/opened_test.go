@@ -20,7 +20,7 @@ func TestOpeningsWithAndWithoutAttempts(t *testing.T) {
 	opens := func(r *Recorder, id string) int { return int(r.ByProxy(24)[id].BreakerOpens) }
 	open("dead")
 	open("dead")
-	require.Nil(t, r.find("dead"))
+	require.Nil(t, r.findProxy("dead"))
 	require.Equal(t, 2, opens(r, "dead"))
 	first := saveWhole(r, false)
 	require.Len(t, first.Hours["dead"], 1)
@@ -34,7 +34,7 @@ func TestOpeningsWithAndWithoutAttempts(t *testing.T) {
 
 	r.Attempt(&core.AttemptEvent{ProxyID: "dead", Started: now, Ended: now,
 		Outcome: core.Outcome{Result: core.ResultSuccess}})
-	require.NotNil(t, r.find("dead"))
+	require.NotNil(t, r.findProxy("dead"))
 	require.Equal(t, 2, opens(r, "dead"))
 	open("dead")
 	second := saveWhole(r, false)
@@ -58,5 +58,5 @@ func TestOpeningsWithAndWithoutAttempts(t *testing.T) {
 	require.Equal(t, 1, opens(r, "gone"))
 	now = now.Add(2 * time.Hour)
 	r.Prune(func(id string) bool { return id != "gone" })
-	require.NotContains(t, r.opened.byID, "gone")
+	require.NotContains(t, r.openingsOnly.byID, "gone")
 }

@@ -68,16 +68,14 @@ func (r *Recorder) Observe(proxies func() []ProxyState, plugins func() []PluginS
 	}
 }
 
-// ObserveChecks sets the function that returns the numbers of passed and of failed health checks. It is
-// called at each scrape.
+// ObserveChecks sets the function that returns the numbers of health checks. It is called at each scrape.
 func (r *Recorder) ObserveChecks(checks func() (passed, failed uint64)) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
 	r.sources.checks = checks
 }
 
-// ObserveLogins sets a function that is called at each scrape. For each listener, that function calls its parameter
-// count with the number of failed logins.
+// ObserveLogins sets a function that calls count with the failed logins of each listener. It is called at each scrape.
 func (r *Recorder) ObserveLogins(logins func(count func(listener string, failed uint64))) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
@@ -94,10 +92,8 @@ func (r *Recorder) Reloaded(ok bool, at time.Time) {
 	}
 }
 
-// exporter writes the metrics in the format of Prometheus. Most counters and gauges go through a tally scope. The
-// other metrics have their own collector. The reason is that tally counts only whole numbers (no seconds), that its
-// histograms accept observations but no counts of buckets, and that it keeps the series of a proxy that has left the
-// pool.
+// exporter writes the metrics in the format of Prometheus. Most go through a tally scope. Tally has no fractions, no
+// histograms with given counts, and no end of a series: metrics that need these have their own collector.
 type exporter struct {
 	recorder *Recorder
 	registry *prometheus.Registry
@@ -110,8 +106,7 @@ type exporter struct {
 
 const prefix = "whirlpool"
 
-// metric is a metric that goes through the tally scope. Tally's metrics have no descriptions, so the descriptions are
-// registered with the reporter.
+// metric is a metric that goes through the tally scope. Its help is registered with the reporter.
 type metric struct {
 	name, help string
 	labels     []string
@@ -171,8 +166,7 @@ func (r *Recorder) Gather() ([]*dto.MetricFamily, error) {
 	return r.exporter.registry.Gather()
 }
 
-// flush updates the reporter. It makes a new scope for each scrape, because a scope reports its metrics when it is
-// closed.
+// flush updates the reporter. A scope reports its metrics when it is closed, so each scrape has a new scope.
 func (e *exporter) flush() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -181,7 +175,7 @@ func (e *exporter) flush() {
 		SanitizeOptions: &tallyprom.DefaultSanitizerOpts,
 	}, 0)
 	defer closer.Close()
-	count := func(name string, value uint64, tags ...string) {
+	e.recorder.totals.report(func(name string, value uint64, tags ...string) {
 		labels, key := map[string]string{}, name
 		for i := 0; i < len(tags); i += 2 {
 			labels[tags[i]] = tags[i+1]
@@ -189,9 +183,21 @@ func (e *exporter) flush() {
 		}
 		scope.Tagged(labels).Counter(name).Inc(int64(value - e.last[key]))
 		e.last[key] = value
-	}
+	})
 	r := e.recorder
-	t := &r.totals
+	r.sources.mu.Lock()
+	defer r.sources.mu.Unlock()
+	if !r.sources.reloadedAt.IsZero() {
+		scope.Gauge("config_reload_success").Update(r.sources.reloadOK)
+		scope.Gauge("config_last_reload_timestamp_seconds").Update(float64(r.sources.reloadedAt.UnixNano()) / 1e9)
+	}
+	if r.sources.inFlight != nil {
+		scope.Gauge("requests_in_flight").Update(float64(r.sources.inFlight()))
+	}
+}
+
+// report calls count with each counter. The tags are pairs of a label and its value.
+func (t *totals) report(count func(name string, value uint64, tags ...string)) {
 	for l := core.ListenHTTP; l < core.NumListeners; l++ {
 		for f := core.FinalSuccess; f <= core.LastFinal; f++ {
 			n := t.requests[l][f].Load()
@@ -229,15 +235,6 @@ func (e *exporter) flush() {
 	count("retry_limit_exceeded_total", t.limited.Load())
 	count("target_refused_total", t.targetRefused.Load())
 	count("retry_budget_exhausted_total", t.overBudget.Load())
-	r.sources.mu.Lock()
-	defer r.sources.mu.Unlock()
-	if !r.sources.reloadedAt.IsZero() {
-		scope.Gauge("config_reload_success").Update(r.sources.reloadOK)
-		scope.Gauge("config_last_reload_timestamp_seconds").Update(float64(r.sources.reloadedAt.UnixNano()) / 1e9)
-	}
-	if r.sources.inFlight != nil {
-		scope.Gauge("requests_in_flight").Update(float64(r.sources.inFlight()))
-	}
 }
 
 // collector collects the metrics that do not go through tally.
@@ -272,10 +269,10 @@ var (
 		"TLS and proxy login (handshake), request to head of the response (ttfb)", "phase")
 )
 
-// Describe implements prometheus.Collector. It sends no descriptions, because the series vary.
+// Describe sends no descriptions, because the series vary.
 func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
-// Collect implements prometheus.Collector.
+// Collect sends the metrics of a scrape.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	r := c.recorder
 	emit(out, waitedDesc, prometheus.CounterValue, time.Duration(r.totals.waited.Load()).Seconds())

@@ -32,7 +32,6 @@ type causeCount struct {
 	n     uint64
 }
 
-// count adds n attempts with a cause.
 func (t *proxyTotals) count(c core.Cause, n uint64) {
 	i := slices.IndexFunc(t.causes, func(x causeCount) bool { return x.cause == c })
 	if i < 0 {
@@ -41,15 +40,13 @@ func (t *proxyTotals) count(c core.Cause, n uint64) {
 	t.causes[i].n += n
 }
 
-// attempt adds an attempt.
-func (t *proxyTotals) attempt(c core.Cause, took time.Duration) {
+func (t *proxyTotals) addAttempt(c core.Cause, took time.Duration) {
 	t.count(c, 1)
-	t.durations[bucket(took)]++
+	t.durations[bucketIndex(took)]++
 	t.spent += took
 }
 
-// plus adds other totals.
-func (t *proxyTotals) plus(o *proxyTotals) {
+func (t *proxyTotals) add(o *proxyTotals) {
 	for _, c := range o.causes {
 		t.count(c.cause, c.n)
 	}
@@ -62,8 +59,7 @@ func (t *proxyTotals) plus(o *proxyTotals) {
 	t.cost += o.cost
 }
 
-// minus subtracts totals that were added before.
-func (t *proxyTotals) minus(o *proxyTotals) {
+func (t *proxyTotals) subtract(o *proxyTotals) {
 	for _, c := range o.causes {
 		t.count(c.cause, -c.n) // modulo 2^64
 	}
@@ -109,16 +105,16 @@ func (t *proxyTotals) collect(out chan<- prometheus.Metric, id string) {
 	}
 }
 
-// namedProxies chooses the proxies with series of their own, and computes the sum of all other proxies. No counter
-// goes down: the sum keeps the attempts that a proxy had before it got its own series. If a proxy loses its series,
-// the attempts that were counted there are not added to the sum.
+// namedProxies are the proxies with series of their own. No counter goes down: the series of all other proxies
+// ("other") keeps the attempts that a proxy had before it got its own series, and gets none of that series when it
+// ends.
 type namedProxies struct {
 	mu sync.Mutex // held during a scrape; guards all fields
 
-	max   int
-	names map[string]*proxyTotals // by id: totals that the sum had included when the proxy got its own series
-	gone  proxyTotals             // totals of series that have ended
-	left  proxyTotals             // totals of proxies that the recorder has forgotten
+	max              int
+	baselines        map[string]*proxyTotals // by id: totals that "other" had included before
+	endedSeries      proxyTotals             // of series that have ended
+	forgottenProxies proxyTotals             // of proxies that the recorder has forgotten
 }
 
 // SetMaxProxies sets the number of proxies that have series of their own in the scrapes of Prometheus: the
@@ -129,58 +125,58 @@ func (r *Recorder) SetMaxProxies(n int) {
 	r.named.max = n
 }
 
-// A proxy without series of its own replaces a named proxy if it has had more than replaceRatio times as many
-// attempts. At a ratio near 1, two proxies with similar numbers of attempts would replace each other again and again.
+// A proxy replaces a named proxy if it has had more than replaceRatio times as many attempts. At a ratio near 1, two
+// similar proxies would replace each other again and again.
 const replaceRatio = 2
 
 // The busiest proxies are the proxies with the most attempts in the last busyHours hours.
 const busyHours = 1
 
-// choose decides which proxies of the pool have series of their own. The map attempts has the number of attempts of
-// each proxy in the last busyHours hours. The function end is called for each proxy that loses its series, and the
-// function begin for each proxy that gets series. If a proxy replaces another one, end is called before begin.
-func (n *namedProxies) choose(pool []ProxyState, attempts map[string]uint64, begin, end func(id string)) {
+// chooseNamed calls beginSeries for each proxy of the pool that gets its own series, and endSeries for each one that
+// loses them, by their attempts in the last busyHours hours. A series is ended before the one that replaces it begins.
+func (n *namedProxies) chooseNamed(
+	pool []ProxyState, attempts map[string]uint64, beginSeries, endSeries func(id string),
+) {
 	inPool := make(map[string]bool, len(pool))
 	var others []string
 	for i := range pool {
 		inPool[pool[i].ID] = true
-		if n.names[pool[i].ID] == nil {
+		if n.baselines[pool[i].ID] == nil {
 			others = append(others, pool[i].ID)
 		}
 	}
 	var named []string
-	for id := range n.names {
+	for id := range n.baselines {
 		if inPool[id] {
 			named = append(named, id)
 		} else {
-			end(id)
+			endSeries(id)
 		}
 	}
 	busiest := func(a, b string) int { return cmp.Or(cmp.Compare(attempts[b], attempts[a]), cmp.Compare(a, b)) }
 	slices.SortFunc(named, busiest)
 	for len(named) > n.max {
-		end(named[len(named)-1])
+		endSeries(named[len(named)-1])
 		named = named[:len(named)-1]
 	}
 	slices.SortFunc(others, busiest)
 	for _, id := range others {
 		if len(named) < n.max {
 			named = append(named, id)
-			begin(id)
+			beginSeries(id)
 			continue
 		}
 		last := len(named) - 1
 		if last < 0 || attempts[id] <= replaceRatio*attempts[named[last]] {
 			return
 		}
-		end(named[last])
-		begin(id)
+		endSeries(named[last])
+		beginSeries(id)
 		named = slices.Insert(named[:last], 0, id)
 	}
 }
 
-// collectNamed writes the series of the named proxies, and those of the sum of all other proxies. It returns the ids
-// of the named proxies.
+// collectNamed sends the series of the named proxies and of "other". It returns the ids of the named proxies.
 func (r *Recorder) collectNamed(out chan<- prometheus.Metric, pool []ProxyState) map[string]bool {
 	n := &r.named
 	n.mu.Lock()
@@ -191,32 +187,32 @@ func (r *Recorder) collectNamed(out chan<- prometheus.Metric, pool []ProxyState)
 	}
 	for i := range pool {
 		if s := &pool[i]; s.Up+s.Down > 0 || s.Cost > 0 {
-			r.proxy(s.ID).setUsed(s)
+			r.proxyCounters(s.ID).updateTraffic(s)
 		}
 	}
-	n.choose(pool, attempts, func(id string) { n.names[id] = r.find(id).summedTotal() }, r.endSeries)
-	sum := n.left.clone()
-	named := make(map[string]*proxyTotals, len(n.names))
+	n.chooseNamed(pool, attempts, func(id string) { n.baselines[id] = r.findProxy(id).summedTotal() }, r.endSeries)
+	sum := n.forgottenProxies.clone()
+	named := make(map[string]*proxyTotals, len(n.baselines))
 	r.proxies.Range(func(id, v any) bool {
 		t := v.(*proxy).total()
-		sum.plus(t)
-		if before := n.names[id.(string)]; before != nil {
-			t.minus(before)
+		sum.add(t)
+		if before := n.baselines[id.(string)]; before != nil {
+			t.subtract(before)
 			named[id.(string)] = t
 		} else {
 			v.(*proxy).joinSum()
 		}
 		return true
 	})
-	sum.minus(&n.gone)
-	has := make(map[string]bool, len(n.names))
-	for id := range n.names {
+	sum.subtract(&n.endedSeries)
+	has := make(map[string]bool, len(n.baselines))
+	for id := range n.baselines {
 		t := named[id]
 		if t == nil { // the proxy has not been used
 			t = &proxyTotals{}
 		}
 		t.collect(out, id)
-		sum.minus(t)
+		sum.subtract(t)
 		has[id] = true
 	}
 	if len(pool) > len(has) {
@@ -227,14 +223,14 @@ func (r *Recorder) collectNamed(out chan<- prometheus.Metric, pool []ProxyState)
 
 // endSeries ends the series of a named proxy. The caller holds the mutex of r.named.
 func (r *Recorder) endSeries(id string) {
-	value := r.find(id).total()
-	value.minus(r.named.names[id])
-	r.named.gone.plus(value)
-	delete(r.named.names, id)
+	value := r.findProxy(id).total()
+	value.subtract(r.named.baselines[id])
+	r.named.endedSeries.add(value)
+	delete(r.named.baselines, id)
 }
 
-// find returns the counters of a proxy; nil if it has not been used.
-func (r *Recorder) find(id string) *proxy {
+// findProxy returns the counters of a proxy; nil if it has not been used.
+func (r *Recorder) findProxy(id string) *proxy {
 	if p, ok := r.proxies.Load(id); ok {
 		return p.(*proxy)
 	}
@@ -251,33 +247,31 @@ func (p *proxy) total() *proxyTotals {
 	return p.totals.clone()
 }
 
-// summedTotal returns the totals of a proxy that has been part of the series "other" in a scrape. For any other
-// proxy, and if p is nil, it returns totals of zero.
+// summedTotal returns the totals of a proxy that has been part of the series "other" in a scrape, otherwise 0.
 func (p *proxy) summedTotal() *proxyTotals {
 	if p == nil {
 		return &proxyTotals{}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.summed {
+	if !p.inSum {
 		return &proxyTotals{}
 	}
 	return p.totals.clone()
 }
 
-// joinSum records that a scrape has included the proxy in the series "other".
+// joinSum records that the series "other" has included the proxy.
 func (p *proxy) joinSum() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.summed = true
+	p.inSum = true
 }
 
-// setUsed updates the bytes and the cost of the totals. If a count is smaller than at the last scrape, it belongs to
-// a new proxy with the same id.
-func (p *proxy) setUsed(s *ProxyState) {
+// updateTraffic updates the bytes and the cost of the totals.
+func (p *proxy) updateTraffic(s *ProxyState) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s.Up < p.up || s.Down < p.down {
+	if s.Up < p.up || s.Down < p.down { // another proxy has the id now
 		p.up, p.down, p.cost = 0, 0, 0
 	}
 	p.totals.up += s.Up - p.up
@@ -291,12 +285,12 @@ func (r *Recorder) forget(id string) {
 	n := &r.named
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.names[id] != nil {
+	if n.baselines[id] != nil {
 		r.endSeries(id)
 	}
 	if p, found := r.proxies.LoadAndDelete(id); found {
 		p.(*proxy).isForgotten.Store(true)
-		n.left.plus(p.(*proxy).total())
+		n.forgottenProxies.add(p.(*proxy).total())
 	}
 	r.failing.remove(id)
 }

@@ -130,7 +130,7 @@ func TestTheSumOfTheOthersIsExact(t *testing.T) {
 				page := scrape(p.Recorder)
 				now := map[string]float64{}
 				sum := 0.0
-				for id := range p.named.names {
+				for id := range p.named.baselines {
 					now[id] = page.sum(t, "whirlpool_proxy_attempts_total", `"`+id+`"`)
 					sum += now[id]
 				}

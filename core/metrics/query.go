@@ -67,9 +67,8 @@ func average(sum time.Duration, n uint64) time.Duration {
 	return sum / time.Duration(n)
 }
 
-// each calls f for every minute with data within the time d before now, the oldest first. It limits d to
-// the retention.
-func (r *Recorder) each(d time.Duration, f func(start time.Time, m *minute)) {
+// eachMinute calls f for every minute with data within the time d before now and the retention, the oldest first.
+func (r *Recorder) eachMinute(d time.Duration, f func(start time.Time, m *minute)) {
 	now := r.now()
 	last := now.Unix() / 60
 	first := now.Add(-min(d, r.retention)).Unix() / 60
@@ -83,7 +82,7 @@ func (r *Recorder) each(d time.Duration, f func(start time.Time, m *minute)) {
 // Summary returns the totals of the retention.
 func (r *Recorder) Summary() Summary {
 	s := Summary{SuccessByAttempt: map[string]uint64{}, ByPolicy: map[string]PolicyCounts{}}
-	r.each(r.retention, func(_ time.Time, m *minute) {
+	r.eachMinute(r.retention, func(_ time.Time, m *minute) {
 		s.Requests += m.requests.Load()
 		s.Attempts += m.attempts.Load()
 		s.Retries += m.retries.Load()
@@ -108,7 +107,7 @@ func (r *Recorder) Summary() Summary {
 // hour or a day. Steps without data are left out.
 func (r *Recorder) Series(hours int, step time.Duration) []Point {
 	points := []Point{}
-	r.each(time.Duration(hours)*time.Hour, func(at time.Time, m *minute) {
+	r.eachMinute(time.Duration(hours)*time.Hour, func(at time.Time, m *minute) {
 		if m.requests.Load() == 0 && m.attempts.Load() == 0 && m.cost.Load() == 0 { // the minute has only transitions
 			return
 		}
@@ -129,13 +128,13 @@ func (r *Recorder) Series(hours int, step time.Duration) []Point {
 	return points
 }
 
-// ByProxy returns the counts of proxies, by id, in the given number of hours before now. It leaves out proxies
-// without attempts and without openings of their breaker. The oldest hour counts as a whole.
+// ByProxy returns the counts of proxies by id in the given number of hours before now, of which the oldest counts as a
+// whole. Proxies without attempts and openings are left out.
 func (r *Recorder) ByProxy(hours int) map[string]ProxyStats {
 	now := r.now()
 	first, last := now.Add(-min(time.Duration(hours)*time.Hour, r.retention)).Unix()/3600, now.Unix()/3600
 	out := map[string]ProxyStats{}
-	r.opened.within(first, last, func(id string, n uint64) { out[id] = ProxyStats{BreakerOpens: n} })
+	r.openingsOnly.each(first, last, func(id string, n uint64) { out[id] = ProxyStats{BreakerOpens: n} })
 	r.proxies.Range(func(id, v any) bool {
 		if s := v.(*proxy).stats(first, last); s.Attempts()+s.BreakerOpens > 0 {
 			out[id.(string)] = s
@@ -164,13 +163,13 @@ func (p *proxy) stats(first, last int64) ProxyStats {
 	return s
 }
 
-// Prune drops proxies that are not in the pool and have no data within the retention. The caller calls it a
-// few times a minute.
+// Prune drops proxies that are not in the pool and have no data within the retention. It is called a few times a
+// minute.
 func (r *Recorder) Prune(inPool func(id string) bool) {
 	r.reasons.Prune(inPool)
 	now := r.now()
 	first, last := now.Add(-r.retention).Unix()/3600, now.Unix()/3600
-	r.opened.forget(first, last, inPool)
+	r.openingsOnly.prune(first, last, inPool)
 	r.proxies.Range(func(id, p any) bool {
 		if s := p.(*proxy).stats(first, last); s.Attempts()+s.BreakerOpens == 0 && !inPool(id.(string)) {
 			r.forget(id.(string))
@@ -180,7 +179,7 @@ func (r *Recorder) Prune(inPool func(id string) bool) {
 }
 
 // Transitions returns the transitions of all breakers in the given number of hours before now, the oldest first. The
-// result truncated is true if the oldest of these transitions are not kept any more.
+// result truncated reports whether some of them have been dropped.
 func (r *Recorder) Transitions(hours int) (list []core.Transition, truncated bool) {
 	from := r.now().Add(-min(time.Duration(hours)*time.Hour, r.retention))
 	list, truncated = r.transitions.since(from)

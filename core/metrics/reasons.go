@@ -12,8 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/minutes"
 )
 
-// Reasons returns the store that counts the attempts of each minute by their cause and status. It has one series for
-// each proxy, one for each target, and one for all attempts together.
+// Reasons returns the attempts of each minute by cause and status: a series for each proxy, each target, and all.
 func (r *Recorder) Reasons() *minutes.Store { return r.reasons }
 
 // recentAttempts is the maximum of Recent.Attempts.
@@ -36,8 +35,6 @@ type Bad struct {
 // Fails reports whether at least half of the attempts were bad.
 func (r *Recent) Fails() bool { return fails(r.Bad, r.Attempts) }
 
-// fails reports whether a proxy counts as failing. The parameter attempts is the number of its latest
-// attempts, and bad the number of bad ones among them.
 func fails(bad, attempts int) bool { return bad > 0 && 2*bad >= attempts }
 
 // Recent returns the results of the latest attempts of a proxy.
@@ -52,8 +49,7 @@ func (r *Recorder) Recent(id string) Recent {
 	return Recent{Attempts: p.recent.n, Bad: bits.OnesCount32(p.recent.bad), Last: p.recent.last}
 }
 
-// ForgetRecent forgets the latest attempts of a proxy. A proxy that has been repaired would otherwise count as
-// failing until its next attempt.
+// ForgetRecent forgets the latest attempts of a proxy that may have been repaired.
 func (r *Recorder) ForgetRecent(id string) {
 	if v, ok := r.proxies.Load(id); ok {
 		p := v.(*proxy)
@@ -64,8 +60,8 @@ func (r *Recorder) ForgetRecent(id string) {
 	}
 }
 
-// Failing returns the proxies whose latest attempts fail (Recent.Fails), with these attempts. Other proxies do not make
-// the call slower, however many there are.
+// Failing returns the latest attempts of the proxies for which Recent.Fails is true. It costs nothing for other
+// proxies.
 func (r *Recorder) Failing() map[string]Recent {
 	list := map[string]Recent{}
 	for _, id := range r.failing.ids() {
@@ -76,8 +72,7 @@ func (r *Recorder) Failing() map[string]Recent {
 	return list
 }
 
-// failing holds the ids of the proxies whose latest attempts fail. It may still hold the id of a proxy whose
-// counters were deleted (Recorder.forget).
+// failing holds the ids of the proxies whose latest attempts fail, and perhaps of deleted ones.
 type failing struct {
 	mu  sync.Mutex
 	set map[string]struct{} // guarded by mu
@@ -100,7 +95,6 @@ func (f *failing) update(id string, p *proxy) {
 	f.set[id] = struct{}{}
 }
 
-// remove removes a proxy.
 func (f *failing) remove(id string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -120,7 +114,6 @@ type recent struct {
 	last Bad
 }
 
-// fails implements Recent.Fails.
 func (r *recent) fails() bool { return fails(bits.OnesCount32(r.bad), r.n) }
 
 func (r *recent) add(e *core.AttemptEvent) {
@@ -146,7 +139,7 @@ func (r *Recorder) CountBytes(id string, total int64) {
 	if total == 0 {
 		return
 	}
-	p := r.proxy(id)
+	p := r.proxyCounters(id)
 	p.mu.Lock()
 	n := total - p.bytes
 	if n < 0 { // another proxy has the id now
@@ -159,8 +152,7 @@ func (r *Recorder) CountBytes(id string, total int64) {
 	}
 }
 
-// CountTargetBytes adds n bytes of a request to the series of its target's host. The parameter at is the time at
-// which the request ended.
+// CountTargetBytes adds n bytes of a request that ended at the given time to the series of its target's host.
 func (r *Recorder) CountTargetBytes(host string, n int64, at time.Time) {
 	r.reasons.CountTargetBytes(host, uint64(n), at)
 }
@@ -174,7 +166,7 @@ type Window struct {
 
 // Window returns the requests within the time d before now. It rounds d up to whole minutes.
 func (r *Recorder) Window(d time.Duration) (w Window) {
-	r.each(d, func(_ time.Time, m *minute) {
+	r.eachMinute(d, func(_ time.Time, m *minute) {
 		w.Requests += m.requests.Load()
 		w.Delivered += m.delivered.Load()
 		w.Refused += m.targetRefused.Load()

@@ -44,18 +44,18 @@ type Recorder struct {
 	minutes []minute   // a ring, by minute since the Unix epoch
 	rotate  sync.Mutex // held while a minute is cleared
 
-	proxies     sync.Map // id -> *proxy
-	opened      opened   // proxies that have no entry in proxies
-	failing     failing
-	reasons     *minutes.Store
-	named       namedProxies
-	policies    policies
-	transitions transitions
-	totals      totals
-	sources     sources
-	exporter    *exporter
-	saver       saver // see Save
-	cost        costSoFar
+	proxies      sync.Map     // id -> *proxy
+	openingsOnly openingsOnly // proxies that have no entry in proxies
+	failing      failing
+	reasons      *minutes.Store
+	named        namedProxies
+	policies     policies
+	transitions  transitions
+	totals       totals
+	sources      sources
+	exporter     *exporter
+	saver        saver // see Save
+	cost         costSoFar
 }
 
 // minute holds the counters of one minute.
@@ -102,7 +102,7 @@ func New(cfg Config) *Recorder {
 	r.minutes = make([]minute, cfg.RetentionHours*60+1)
 	r.reasons = minutes.NewStore(r.retention, cfg.Now)
 	r.policies.byHash.Store(&map[string]*policyCount{})
-	r.named = namedProxies{max: DefaultMaxProxies, names: map[string]*proxyTotals{}}
+	r.named = namedProxies{max: DefaultMaxProxies, baselines: map[string]*proxyTotals{}}
 	r.exporter = newExporter(r)
 	return r
 }
@@ -110,12 +110,11 @@ func New(cfg Config) *Recorder {
 // RetentionHours returns the number of hours that the queries cover.
 func (r *Recorder) RetentionHours() int { return int(r.retention / time.Hour) }
 
-// bucket returns the counters of the minute that contains the time t. If the element of the ring holds the counters
-// of an earlier minute, bucket clears them.
-func (r *Recorder) bucket(t time.Time) *minute {
+// minuteAt returns the counters of the minute that contains the time t.
+func (r *Recorder) minuteAt(t time.Time) *minute {
 	n := t.Unix() / 60
 	m := &r.minutes[n%int64(len(r.minutes))]
-	if m.at.Load() != n {
+	if m.at.Load() != n { // it holds an earlier minute
 		r.rotate.Lock()
 		if m.at.Load() != n {
 			m.clear()
@@ -131,7 +130,7 @@ func (r *Recorder) Attempt(e *core.AttemptEvent) { r.CountAttempt(e, nil) }
 
 // CountAttempt counts a finished attempt. It uses the slot of the attempt's proxy, if slot is not nil.
 func (r *Recorder) CountAttempt(e *core.AttemptEvent, slot *core.Slot) {
-	m := r.bucket(e.Ended)
+	m := r.minuteAt(e.Ended)
 	took := e.Ended.Sub(e.Started)
 	m.attempts.Add(1)
 	m.latency.Add(int64(took))
@@ -156,7 +155,7 @@ func (r *Recorder) CountAttempt(e *core.AttemptEvent, slot *core.Slot) {
 
 // Request counts a finished request.
 func (r *Recorder) Request(e *core.RequestEvent) {
-	m := r.bucket(e.Ended)
+	m := r.minuteAt(e.Ended)
 	m.requests.Add(1)
 	if n := e.ServedBy(); n > 0 {
 		m.delivered.Add(1)
@@ -172,12 +171,12 @@ func (r *Recorder) Request(e *core.RequestEvent) {
 
 // Transition counts a transition of a breaker.
 func (r *Recorder) Transition(t core.Transition) {
-	r.bucket(t.At).transitions.Add(1)
+	r.minuteAt(t.At).transitions.Add(1)
 	r.transitions.add(t)
 	r.totals.transitions[t.To].Add(1)
 	switch t.To {
 	case core.Open:
-		r.open(t.ProxyID, t.At)
+		r.countOpening(t.ProxyID, t.At)
 	case core.Closed: // the failures that opened the breaker are not recent any more
 		r.ForgetRecent(t.ProxyID)
 	}
@@ -186,41 +185,40 @@ func (r *Recorder) Transition(t core.Transition) {
 // proxyIn returns the counters of a proxy, and keeps them in the proxy's slot, which may be nil.
 func (r *Recorder) proxyIn(slot *core.Slot, id string) *proxy {
 	if slot == nil {
-		return r.proxy(id)
+		return r.proxyCounters(id)
 	}
 	if p, ok := slot.Load().(*proxy); ok && p.recorder == r && !p.isForgotten.Load() {
 		return p
 	}
-	p := r.proxy(id)
+	p := r.proxyCounters(id)
 	slot.Store(p)
 	return p
 }
 
-func (r *Recorder) proxy(id string) *proxy {
+func (r *Recorder) proxyCounters(id string) *proxy {
 	if p, ok := r.proxies.Load(id); ok {
 		return p.(*proxy)
 	}
-	r.opened.mu.Lock()
-	defer r.opened.mu.Unlock()
-	return r.add(id)
+	r.openingsOnly.mu.Lock()
+	defer r.openingsOnly.mu.Unlock()
+	return r.addProxy(id)
 }
 
-// add returns the counters of a proxy. If there are none, it creates them. The caller holds opened.mu.
-func (r *Recorder) add(id string) *proxy {
-	if p := r.find(id); p != nil {
+// addProxy finds or creates the counters of a proxy. The caller holds openingsOnly.mu.
+func (r *Recorder) addProxy(id string) *proxy {
+	if p := r.findProxy(id); p != nil {
 		return p
 	}
 	p := &proxy{recorder: r, keep: int64(r.retention / time.Hour)}
-	if n, ok := r.opened.byID[id]; ok {
-		delete(r.opened.byID, id)
+	if n, ok := r.openingsOnly.byID[id]; ok {
+		delete(r.openingsOnly.byID, id)
 		p.hours = []hour{{at: int64(n.hour), opens: uint32(n.n), saved: uint32(n.saved)}}
 	}
 	r.proxies.Store(id, p)
 	return p
 }
 
-// proxy holds the counters of one proxy by the hour. Only hours with data take memory: in a pool that changes often,
-// many proxies are used during a single hour.
+// proxy holds the counters of one proxy by the hour. Only hours with data take memory.
 type proxy struct {
 	recorder    *Recorder
 	isForgotten atomic.Bool // the recorder has deleted these counters
@@ -236,7 +234,7 @@ type proxy struct {
 	totals   proxyTotals
 	up, down int64   // bytes of the proxy at the last scrape
 	cost     float64 // of the proxy at the last scrape
-	summed   bool    // see joinSum
+	inSum    bool    // see joinSum
 }
 
 type hour struct {
@@ -246,8 +244,7 @@ type hour struct {
 	latency                                     time.Duration
 }
 
-// hour returns the counters of the hour that contains the time t. If it adds that hour, it removes the hours that are
-// older than keep. The caller holds mu.
+// hour finds or adds the hour that contains the time t. Adding removes the hours older than keep. The caller holds mu.
 func (p *proxy) hour(t time.Time) *hour {
 	n := t.Unix() / 3600
 	i := len(p.hours)
@@ -265,14 +262,13 @@ func (p *proxy) hour(t time.Time) *hour {
 	return &p.hours[i-old]
 }
 
-// attempt counts an attempt. The result turned is true if the proxy has begun to fail, or has stopped
-// failing (Recent.Fails).
-func (p *proxy) attempt(e *core.AttemptEvent, took time.Duration) (turned bool) {
+// attempt counts an attempt. The result reports whether Recent.Fails has changed.
+func (p *proxy) attempt(e *core.AttemptEvent, took time.Duration) (failsChanged bool) {
 	p.mu.Lock() // without defer, because every attempt calls this method
 	failed := p.recent.fails()
 	p.recent.add(e)
-	turned = p.recent.fails() != failed
-	p.totals.attempt(e.Outcome.Cause, took)
+	failsChanged = p.recent.fails() != failed
+	p.totals.addAttempt(e.Outcome.Cause, took)
 	h := p.hour(e.Ended)
 	h.attempts++
 	h.latency += took
@@ -285,10 +281,10 @@ func (p *proxy) attempt(e *core.AttemptEvent, took time.Duration) (turned bool) 
 		h.failed++
 	}
 	p.mu.Unlock()
-	return turned
+	return failsChanged
 }
 
-func (p *proxy) open(at time.Time) {
+func (p *proxy) countOpening(at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.hour(at).opens++

@@ -28,8 +28,7 @@ type SavedTransition struct {
 	Why          string     `json:"why,omitempty"`
 }
 
-// ReasonRestart is the reason of a transition to closed that EndRestore records, because breakers are closed
-// after a restart.
+// ReasonRestart is the reason of the transitions that EndRestore adds.
 const ReasonRestart = "restart"
 
 // Empty reports whether s holds nothing.
@@ -60,8 +59,8 @@ func (m *minute) counters() []int64 {
 	return append(row, int64(m.banned.Load()), m.cost.Load())
 }
 
-// set sets the counters of a minute from a row without its first number. It returns false if the row has a
-// wrong length. Rows that version 0.2 wrote lack the banned responses and the cost.
+// set sets the counters of a minute from a row without its first number. It returns false if the row has a wrong
+// length. Rows of version 0.2 lack the banned responses and the cost.
 func (m *minute) set(row []int64) bool {
 	const known = 9 + maxAttempts
 	if len(row) < known || len(row) > known+2 {
@@ -138,7 +137,7 @@ func (r *Recorder) Save(all bool) iter.Seq[*Saved] {
 // minute.
 func (r *Recorder) saveMinutes(all bool, now int64) (rows [][]int64, sums map[int64]int64) {
 	sums = map[int64]int64{}
-	r.each(r.retention, func(start time.Time, m *minute) {
+	r.eachMinute(r.retention, func(start time.Time, m *minute) {
 		at := start.Unix() / 60
 		if at < r.saver.last-lateMinutes && !all {
 			return
@@ -160,7 +159,7 @@ func (r *Recorder) saveMinutes(all bool, now int64) (rows [][]int64, sums map[in
 // savedHours yields the rows of Saved.Hours by proxy. The parameters are those of proxy.save.
 func (r *Recorder) savedHours(all bool, oldest int64) iter.Seq2[string, [][]int64] {
 	return func(yield func(string, [][]int64) bool) {
-		for _, n := range r.opened.save(all, oldest) {
+		for _, n := range r.openingsOnly.save(all, oldest) {
 			if !yield(n.id, [][]int64{{int64(n.hour), 0, 0, 0, 0, int64(n.n), 0}}) {
 				return
 			}
@@ -172,8 +171,7 @@ func (r *Recorder) savedHours(all bool, oldest int64) iter.Seq2[string, [][]int6
 	}
 }
 
-// save returns rows of hours. The parameter oldest is the first of these hours. If the parameter all is set, save
-// returns all rows since then; otherwise it returns those that have changed since the last call.
+// save returns the rows of the hours since oldest that have changed since the last call or, if all is set, all of them.
 func (p *proxy) save(all bool, oldest int64) (rows [][]int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -188,20 +186,20 @@ func (p *proxy) save(all bool, oldest int64) (rows [][]int64) {
 	return rows
 }
 
-// Restore sets counters to those that Save returned in an earlier process. Before anything is counted, the caller
-// calls Restore with each result of Save, in the order of the calls of Save, and then EndRestore once. Rows that are
-// not valid are skipped.
+// Restore restores counters of an earlier process. Before anything is counted, it is called with each result of Save in
+// order, and then EndRestore once. It skips invalid rows.
 func (r *Recorder) Restore(s *Saved) {
 	oldest, now := r.now().Add(-r.retention), r.now()
 	for _, row := range s.Minutes {
 		if len(row) > 0 && row[0] >= oldest.Unix()/60 && row[0] <= now.Unix()/60 {
-			r.bucket(time.Unix(row[0]*60, 0)).set(row[1:])
+			r.minuteAt(time.Unix(row[0]*60, 0)).set(row[1:])
 		}
 	}
 	for id, rows := range s.Hours {
 		for _, row := range rows {
-			if len(row) == 7 && row[0] >= oldest.Unix()/3600 && row[0] <= now.Unix()/3600 && !r.restore(id, row) {
-				r.proxy(id).set(row)
+			valid := len(row) == 7 && row[0] >= oldest.Unix()/3600 && row[0] <= now.Unix()/3600
+			if valid && !r.restoreOpenings(id, row) {
+				r.proxyCounters(id).set(row)
 			}
 		}
 	}
@@ -213,7 +211,6 @@ func (r *Recorder) Restore(s *Saved) {
 	}
 }
 
-// set sets the counters of an hour.
 func (p *proxy) set(row []int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -223,8 +220,7 @@ func (p *proxy) set(row []int64) {
 	h.saved = h.attempts + h.opens
 }
 
-// EndRestore adds a transition to closed for each proxy whose last restored transition led to another state,
-// because breakers are closed after a restart.
+// EndRestore adds a transition for each breaker that was not closed, because breakers are closed after a restart.
 func (r *Recorder) EndRestore() {
 	r.reasons.EndRestore()
 	list, total := r.transitions.after(0, maxTransitions)
@@ -235,7 +231,7 @@ func (r *Recorder) EndRestore() {
 	}
 	for id, state := range last {
 		if state != core.Closed {
-			r.bucket(r.now()).transitions.Add(1)
+			r.minuteAt(r.now()).transitions.Add(1)
 			r.transitions.add(core.Transition{
 				ProxyID: id, From: state, To: core.Closed, At: r.now(), Reason: ReasonRestart,
 			})

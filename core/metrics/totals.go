@@ -90,9 +90,9 @@ func (t *totals) retry(e *core.AttemptEvent) {
 func (t *totals) request(e *core.RequestEvent) {
 	t.requests[e.Listener][e.Final].Add(1)
 	took := e.Ended.Sub(e.Started)
-	at := bucket(took)
-	t.requestTime.add(at, took)
-	t.examples.offer(at, e.Request, took, e.Ended)
+	i := bucketIndex(took)
+	t.requestTime.add(i, took)
+	t.examples.offer(i, e.Request, took, e.Ended)
 	if e.ServedBy() > 1 {
 		t.recovered.Add(1)
 	}
@@ -116,31 +116,28 @@ type histogram struct {
 	sum     atomic.Int64 // ns
 }
 
-func (h *histogram) observe(d time.Duration) { h.add(bucket(d), d) }
+func (h *histogram) observe(d time.Duration) { h.add(bucketIndex(d), d) }
 
-// add adds the time d to the histogram. The parameter at is the index of its bucket.
-func (h *histogram) add(at int, d time.Duration) {
-	h.buckets[at].Add(1)
+func (h *histogram) add(bucket int, d time.Duration) {
+	h.buckets[bucket].Add(1)
 	h.sum.Add(int64(d))
 }
 
-// bucket returns the index of the bucket for a time.
-func bucket(d time.Duration) (i int) {
+// bucketIndex returns the index of the bucketIndex for a time.
+func bucketIndex(d time.Duration) (i int) {
 	for i < len(bounds) && d > bounds[i] {
 		i++
 	}
 	return i
 }
 
-// AddTunnelBytes counts the bytes of a tunnel that has ended. The parameter up is the number of bytes sent to the
-// target, and down is the number sent to the client.
+// AddTunnelBytes counts the bytes of a tunnel that has ended: up to the target, and down to the client.
 func (r *Recorder) AddTunnelBytes(up, down int64) {
 	r.totals.tunnelUp.Add(up)
 	r.totals.tunnelDown.Add(down)
 }
 
-// AddIntercepted counts a TLS handshake that the gateway made with a client in place of a target. The parameter ok is
-// set if the handshake succeeded.
+// AddIntercepted counts a TLS handshake that the gateway made with a client in place of a target.
 func (r *Recorder) AddIntercepted(ok bool) {
 	if ok {
 		r.totals.intercepted.Add(1)
@@ -161,7 +158,6 @@ func (r *Recorder) AddRefused(l core.Listener, reason string) {
 	t.refused[refusedBy{l, reason}]++
 }
 
-// handshakeOutcome returns the value of the label outcome for a TLS handshake with a client.
 func handshakeOutcome(ok bool) string {
 	if ok {
 		return core.ResultSuccess.String()

@@ -126,44 +126,44 @@ func (e *Entry) Begin(id core.RequestID, method, host string, started time.Time)
 	e.mu.Unlock()
 }
 
-// Attempt begins an attempt. The first attempt has the number 0.
-func (e *Entry) Attempt(number int, proxyID string) {
+// BeginAttempt begins an attempt. The first attempt has the number 0.
+func (e *Entry) BeginAttempt(number int, proxyID string) {
 	e.mu.Lock()
 	e.request.State, e.request.CurrentAttempt, e.request.ProxyID = StateAttempting, number, proxyID
 	e.mu.Unlock()
 }
 
-// Queued begins a wait in a queue.
-func (e *Entry) Queued(p core.Priority, at time.Time) {
+// BeginQueueWait begins a wait in a queue.
+func (e *Entry) BeginQueueWait(p core.Priority, at time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.request.State, e.request.Priority, e.request.QueuedSince = StateQueued, p, at
 }
 
-// Dequeued ends a wait in a queue.
-func (e *Entry) Dequeued(at time.Time) {
+// EndQueueWait ends a wait in a queue.
+func (e *Entry) EndQueueWait(at time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.request.Queued += at.Sub(e.request.QueuedSince)
 	e.request.State = StateSelecting
 }
 
-// Waiting begins the backoff before a retry.
-func (e *Entry) Waiting(until time.Time, retry int) {
+// BeginBackoff begins the backoff before a retry.
+func (e *Entry) BeginBackoff(until time.Time, retry int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.request.State, e.request.NextRetry, e.request.CurrentAttempt = StateWaiting, until, retry
 }
 
-// Routed reports that routing rules are applied to the request.
-func (e *Entry) Routed(labels core.RuleLabels) {
+// SetRules sets the routing rules that are applied to the request.
+func (e *Entry) SetRules(labels core.RuleLabels) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.request.Rules = labels
 }
 
-// Finished ends an attempt.
-func (e *Entry) Finished(ev *core.AttemptEvent) {
+// EndAttempt ends an attempt.
+func (e *Entry) EndAttempt(ev *core.AttemptEvent) {
 	e.mu.Lock()
 	n := len(e.request.Attempts)
 	e.request.Attempts = slices.Grow(e.request.Attempts, 1)[:n+1]
@@ -202,9 +202,8 @@ func (e *Entry) End(final core.Final, status int, at time.Time) {
 	r.Attempts = e.tracker.keep(r)
 }
 
-// keep adds a request that has ended to the ring. If the ring is full, it removes the oldest request, and
-// returns the memory of that request's attempts as an empty slice. The entry uses this memory for the attempts of its
-// next request.
+// keep adds a request that has ended to the ring. It returns the memory of the attempts of the request that it
+// replaces, for the entry's next request.
 func (t *Tracker) keep(r *Request) (spare []core.AttemptEvent) {
 	t.mu.Lock()
 	if len(t.done) < t.keepDone {
@@ -219,12 +218,12 @@ func (t *Tracker) keep(r *Request) (spare []core.AttemptEvent) {
 	return spare
 }
 
-// List returns up to limit requests: first the requests in flight, then the requests that have ended, the newest
-// first in both groups. If state is "", the requests may be in any state.
+// List returns up to limit requests in the given state, or in any if state is "": first the requests in flight, then
+// those that have ended, each the newest first.
 func (t *Tracker) List(state string, limit int) []Request {
 	out := []Request{}
 	listed := map[core.RequestID]struct{}{}
-	for _, e := range t.connections() {
+	for _, e := range t.allEntries() {
 		if r, ok := e.current(); ok && (state == "" || r.State == state) {
 			listed[r.ID] = struct{}{}
 			out = append(out, r)
@@ -248,9 +247,8 @@ func (t *Tracker) List(state string, limit int) []Request {
 	return out
 }
 
-// connections returns all entries. A search must read the entries before it reads the ring done, because a request that
-// ends meanwhile moves from its entry to the ring.
-func (t *Tracker) connections() []*Entry {
+// allEntries returns all entries. They are read before the ring done, because a request that ends moves to the ring.
+func (t *Tracker) allEntries() []*Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Clone(t.entries)
@@ -275,7 +273,7 @@ func (e *Entry) id() (id core.RequestID, ok bool) {
 
 // Get returns the request with the given id. The result is false if the tracker does not have it.
 func (t *Tracker) Get(id core.RequestID) (Request, bool) {
-	for _, e := range t.connections() {
+	for _, e := range t.allEntries() {
 		if at, ok := e.id(); !ok || at != id {
 			continue
 		}
@@ -296,7 +294,7 @@ func (t *Tracker) Get(id core.RequestID) (Request, bool) {
 // InFlight returns the number of requests in flight.
 func (t *Tracker) InFlight() int {
 	n := 0
-	for _, e := range t.connections() {
+	for _, e := range t.allEntries() {
 		if _, ok := e.id(); ok {
 			n++
 		}

@@ -96,16 +96,16 @@ func TestTrackerModel(t *testing.T) {
 			"attempt": with(true, func(_ *rapid.T, e *entryModel) {
 				n := len(e.current.Attempts)
 				e.current.State, e.current.CurrentAttempt, e.current.ProxyID = StateAttempting, n, "p"
-				e.Attempt(n, "p")
+				e.BeginAttempt(n, "p")
 			}),
 			"finished": with(true, func(_ *rapid.T, e *entryModel) {
 				event := core.AttemptEvent{Request: e.current.ID, Attempt: len(e.current.Attempts)}
 				e.current.Attempts = append(slices.Clone(e.current.Attempts), event)
-				e.Finished(&event)
+				e.EndAttempt(&event)
 			}),
 			"waiting": with(true, func(_ *rapid.T, e *entryModel) {
 				e.current.State, e.current.NextRetry, e.current.CurrentAttempt = StateWaiting, m.now.Add(time.Second), 1
-				e.Waiting(e.current.NextRetry, 1)
+				e.BeginBackoff(e.current.NextRetry, 1)
 			}),
 			"streaming": with(true, func(_ *rapid.T, e *entryModel) {
 				e.current.State = StateStreaming
@@ -226,8 +226,8 @@ func TestAnObserver(t *testing.T) {
 	defer e.Release()
 	for id := range core.RequestID(3) {
 		e.Begin(id, "GET", "a", time.Time{})
-		e.Finished(&core.AttemptEvent{Attempt: 0})
-		e.Finished(&core.AttemptEvent{Attempt: 1})
+		e.EndAttempt(&core.AttemptEvent{Attempt: 0})
+		e.EndAttempt(&core.AttemptEvent{Attempt: 1})
 		e.End(core.FinalExhausted, 502, time.Time{})
 		e.End(core.FinalExhausted, 502, time.Time{}) // has no effect
 	}

@@ -10,13 +10,13 @@ import (
 
 // transitions holds the latest transitions of all breakers, at most maxTransitions.
 type transitions struct {
-	mu      sync.Mutex     // guards all fields
-	parts   [][]transition // a ring in parts of partSize, so that it grows without being copied
-	n       int            // number of transitions in the ring
-	next    int            // index of the oldest transition when the ring is full; the next transition replaces it
-	added   uint64         // number of transitions since the start
-	dropped time.Time      // time of the latest overwritten transition; zero if there is none
-	reasons []string       // values of core.Transition.Reason
+	mu              sync.Mutex     // guards all fields
+	parts           [][]transition // a ring in parts of partSize, so that it grows without being copied
+	n               int            // number of transitions in the ring
+	next            int            // index of the oldest transition when the ring is full
+	added           uint64         // number of transitions since the start
+	lastOverwritten time.Time      // time of the latest overwritten transition; zero if there is none
+	reasons         []string       // values of core.Transition.Reason
 }
 
 const (
@@ -42,7 +42,7 @@ func (tr *transitions) add(t core.Transition) {
 	case i == maxTransitions:
 		i = tr.next
 		tr.next = (tr.next + 1) % maxTransitions
-		tr.dropped = tr.at(i).At
+		tr.lastOverwritten = tr.get(i).At
 	case i%partSize == 0:
 		tr.parts = append(tr.parts, make([]transition, partSize))
 		fallthrough
@@ -63,24 +63,24 @@ func (tr *transitions) reasonOf(reason string) uint16 {
 	return uint16(i)
 }
 
-// at returns the transition with the index i in the ring. The caller holds mu.
-func (tr *transitions) at(i int) core.Transition {
+// get returns the transition with the index i in the ring. The caller holds mu.
+func (tr *transitions) get(i int) core.Transition {
 	t := &tr.parts[i/partSize][i%partSize]
 	return core.Transition{ProxyID: t.id, From: t.from, To: t.to, At: time.Unix(0, t.at).UTC(),
 		FailureCount: int(t.failures), Reason: tr.reasons[t.reason], Why: t.why}
 }
 
-// since returns the transitions at the given time or later, in the order in which they were added. The
-// result truncated is true if some of these transitions were overwritten.
+// since returns the transitions at the given time or later, in the order of add. The result truncated reports whether
+// some of them were overwritten.
 func (tr *transitions) since(from time.Time) (list []core.Transition, truncated bool) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	for i := range tr.n {
-		if t := tr.at((tr.next + i) % tr.n); !t.At.Before(from) {
+		if t := tr.get((tr.next + i) % tr.n); !t.At.Before(from) {
 			list = append(list, t)
 		}
 	}
-	return list, !tr.dropped.IsZero() && !tr.dropped.Before(from)
+	return list, !tr.lastOverwritten.IsZero() && !tr.lastOverwritten.Before(from)
 }
 
 // after skips the first n transitions that were ever added, and those that were overwritten, and returns the next ones,
@@ -92,7 +92,7 @@ func (tr *transitions) after(n uint64, limit int) (list []core.Transition, next 
 	n = max(n, overwritten)
 	next = min(n+uint64(limit), tr.added)
 	for ; n < next; n++ {
-		list = append(list, tr.at((tr.next+int(n-overwritten))%tr.n))
+		list = append(list, tr.get((tr.next+int(n-overwritten))%tr.n))
 	}
 	return list, next
 }
