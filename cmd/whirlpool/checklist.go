@@ -32,14 +32,14 @@ type listOptions struct {
 	connectTimeout, requestTimeout time.Duration
 	detect, asJSON, printAll       bool
 
-	original proxylist.Original // the list that was read, with its form
+	original proxylist.Original // the entries that were read, with their form
 }
 
 func checkListCommand() *cobra.Command {
 	var o listOptions
 	cmd := &cobra.Command{
-		Use: "check FILE|URL", Short: "Check the proxies of a list in parallel, and write the good ones",
-		Long: `Check the proxies of a list (a file, a URL, or - for standard input): whether each can be reached
+		Use: "check FILE|URL...", Short: "Check the proxies of lists in parallel, and write the good ones",
+		Long: `Check the proxies of lists (files, URLs, or - for standard input): whether each can be reached
 and, with --url, whether a GET of that URL through it gets the expected response, in absolute form
 and through a tunnel. With --mmdb the country of the exit address (--exit, or else the address of
 the proxy) is shown, and becomes the region of a proxy that has none. The good ones, the fastest first,
@@ -47,7 +47,7 @@ are printed, and written to --out in the form in which they were read, or as URL
 express what the check has found, such as a scheme. The exit code is 1 if none is good.`,
 		Example: "  whirlpool check list.txt --url https://example.com/ --out good.txt\n" +
 			"  whirlpool check socks.txt --scheme socks5 --json",
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.url, "url", "", "http:// or https:// `URL` to request through each proxy")
@@ -66,7 +66,7 @@ express what the check has found, such as a scheme. The exit code is 1 if none i
 	return cmd
 }
 
-func (o *listOptions) run(cmd *cobra.Command, file string) error {
+func (o *listOptions) run(cmd *cobra.Command, files []string) error {
 	if o.parallel < 1 || o.connectTimeout <= 0 || o.requestTimeout <= 0 {
 		return usageErrorf("--parallel, --connect and --timeout must be above 0")
 	}
@@ -94,32 +94,9 @@ func (o *listOptions) run(cmd *cobra.Command, file string) error {
 		}
 		check.Country = db.Country
 	}
-	data, err := readList(cmd.Context(), file, cmd.InOrStdin())
-	if err != nil {
-		return usageError{err}
-	}
-	if isURL(file) {
-		file = lists.Redacted(file)
-	}
-	var counts proxylist.EntryCounts
-	specs, warnings, err := proxylist.Parse(strings.NewReader(string(data)), proxylist.Options{Scheme: o.scheme,
-		Counts: &counts, Original: &o.original})
+	specs, err := o.readLists(cmd, files)
 	if err != nil {
 		return err
-	}
-	for _, w := range warnings[:min(len(warnings), maxLogLines)] {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s:%d: %s\n", file, w.Line, w.Msg)
-	}
-	if n := counts.WarningCount() - maxLogLines; n > 0 {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %d more lines are skipped or in doubt\n", file, n)
-	}
-	if len(specs) == 0 {
-		return fmt.Errorf("%s: no line is a proxy", file)
-	}
-	for i := range specs {
-		if err := readTLS(file, &specs[i]); err != nil {
-			return fmt.Errorf("%s: %s: %w", file, specs[i].Address, err)
-		}
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -130,6 +107,63 @@ func (o *listOptions) run(cmd *cobra.Command, file string) error {
 	results := listcheck.Check(ctx, specs, t, check)
 	p.end(ctx)
 	return o.report(cmd.OutOrStdout(), results)
+}
+
+// readLists reads the lists, and returns each of their proxies once.
+func (o *listOptions) readLists(cmd *cobra.Command, files []string) (all []upstream.Spec, err error) {
+	known := map[upstream.Address]struct{}{}
+	for _, file := range files {
+		specs, original, err := o.readProxies(cmd, file)
+		if err != nil {
+			return nil, err
+		}
+		if len(files) == 1 {
+			o.original = original
+			return specs, nil
+		}
+		for i := range specs {
+			if _, found := known[specs[i].Address]; !found {
+				known[specs[i].Address] = struct{}{}
+				all = append(all, specs[i])
+				o.original.AddEntryOf(&original, i)
+			}
+		}
+	}
+	return all, nil
+}
+
+// readProxies reads the proxies of a list with their TLS files.
+func (o *listOptions) readProxies(cmd *cobra.Command, file string) (specs []upstream.Spec,
+	original proxylist.Original, err error,
+) {
+	data, err := readList(cmd.Context(), file, cmd.InOrStdin())
+	if err != nil {
+		return nil, original, usageError{err}
+	}
+	if isURL(file) {
+		file = lists.Redacted(file)
+	}
+	var counts proxylist.EntryCounts
+	specs, warnings, err := proxylist.Parse(strings.NewReader(string(data)), proxylist.Options{Scheme: o.scheme,
+		Counts: &counts, Original: &original})
+	if err != nil {
+		return nil, original, err
+	}
+	for _, w := range warnings[:min(len(warnings), maxLogLines)] {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s:%d: %s\n", file, w.Line, w.Msg)
+	}
+	if n := counts.WarningCount() - maxLogLines; n > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %d more lines are skipped or in doubt\n", file, n)
+	}
+	if len(specs) == 0 {
+		return nil, original, fmt.Errorf("%s: no line is a proxy", file)
+	}
+	for i := range specs {
+		if err := readTLS(file, &specs[i]); err != nil {
+			return nil, original, fmt.Errorf("%s: %s: %w", file, specs[i].Address, err)
+		}
+	}
+	return specs, original, nil
 }
 
 func isURL(name string) bool {

@@ -3,9 +3,13 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/listcheck"
 )
 
 func TestWritePrivate(t *testing.T) {
@@ -20,4 +24,28 @@ func TestWritePrivate(t *testing.T) {
 	require.Equal(t, "http://u:p@a.test:1\n", string(text))
 	require.NoError(t, writePrivate(os.DevNull, "x"))
 	require.Error(t, writePrivate(t.TempDir(), "x"))
+}
+
+// Of several lists, each proxy is checked once. It is written as it was read, or as a URL if it is from a table or from
+// JSON.
+func TestProxiesOfSeveralLists(t *testing.T) {
+	var files []string
+	for name, text := range map[string]string{
+		"a": "1.2.3.4:80:ann:pw\n1.2.3.5:80 US\n", "b": "IP;Port\n1.2.3.5;80\n1.2.3.6;81\n", "c": `["1.2.3.7:80"]`,
+	} {
+		file := filepath.Join(t.TempDir(), name)
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+		files = append(files, file)
+	}
+	slices.SortFunc(files, func(a, b string) int { return strings.Compare(filepath.Base(a), filepath.Base(b)) })
+	o := listOptions{scheme: "http"}
+	specs, err := o.readLists(checkListCommand(), files)
+	require.NoError(t, err)
+	var good []listcheck.Result
+	for i := range specs {
+		good = append(good, listcheck.Result{Spec: specs[i], Index: i})
+	}
+	require.Equal(t, "1.2.3.4:80:ann:pw\n1.2.3.5:80 US\nhttp://1.2.3.6:81\nhttp://1.2.3.7:80\n", o.goodList(good))
+	_, err = o.readLists(checkListCommand(), append(files, filepath.Join(t.TempDir(), "missing")))
+	require.ErrorContains(t, err, "missing")
 }

@@ -21,6 +21,16 @@ func (o *Original) add(text string) {
 	}
 }
 
+// AddEntryOf adds the entry with the given index of another list. If that list is a table or JSON, the entry cannot be
+// read alone.
+func (o *Original) AddEntryOf(list *Original, index int) {
+	if list.json || list.header != "" {
+		o.add("")
+		return
+	}
+	o.add(list.entries[index])
+}
+
 // setEntry makes an element of a JSON document the entry that is being read.
 func (l *listParser) setEntry(element any) {
 	if l.Original != nil {
