@@ -74,12 +74,14 @@ function draw(now) {
   stackedBars($("chart"), samples, { kinds: Object.keys(kinds), from, to: now, step: 1000, labels });
 }
 
-// tiles shows the tiles of a group: [value, name, more, alarm]. With alarm the value is red.
+// tiles shows the tiles of a group: [value, name, more, alarm]. With alarm the value is red. The group "service" is the
+// last one, whichever the page gets first.
 function tiles(group, list) {
-  const old = [...$("tiles").querySelectorAll("." + group)];
+  const old = [...$("tiles").querySelectorAll("." + group)],
+    next = group === "service" ? null : $("tiles").querySelector(".service");
   list.forEach(([value, name, more, alarm], i) => {
     const tile =
-      old[i] || $("tiles").appendChild(el("div", { class: "tile " + group }, el("b"), el("span"), el("small")));
+      old[i] || $("tiles").insertBefore(el("div", { class: "tile " + group }, el("b"), el("span"), el("small")), next);
     [value, name, more].forEach((text, n) => {
       if (tile.children[n].textContent !== text) tile.children[n].textContent = text;
     });
