@@ -1,0 +1,259 @@
+package selector
+
+import (
+	"slices"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/rest"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// dropAvoided removes the avoided candidates. If the target now fails through other proxies, it may have banned these
+// instead: they are removed first, and retries may then use the avoided candidates.
+func (s *Selector) dropAvoided(c *choice) {
+	if c.avoided.AnyRests(c.elapsed) {
+		if failing := s.pool.Ledger().Failing(c.TargetHash, c.elapsed); failing.TargetFails() {
+			c.keepIf(func(u *upstream.Upstream) bool { return !failing.FailedThrough(u.Hash()) })
+			if c.Attempt > 0 {
+				return
+			}
+		}
+	}
+	c.keepIf(func(u *upstream.Upstream) bool { return !c.isAvoided(u) })
+}
+
+// hasAbility reports whether u is not known to lack the ability that the request needs.
+func (c *choice) hasAbility(u *upstream.Upstream) bool {
+	return !c.byAbility || u.MeetsNeed(c.Need, c.elapsed)
+}
+
+// mayUse reports whether the wanted region and the tag permit an attempt of the request through u.
+func (c *choice) mayUse(u *upstream.Upstream, snap *upstream.Snapshot) bool {
+	return !c.isExcluded(u) &&
+		(!c.regionOnly() || c.matchesRegion(u) || snap.Region(c.RegionHash) == nil) &&
+		(!c.tagOnly() || u.HasTag(c.Tag) || snap.Tag(c.Tag) == nil)
+}
+
+// requiredGroup returns the proxies to which the next attempt is limited by its tag or region; the smaller group if it
+// is limited by both. It returns nil if the attempt is not limited, or if there is no such proxy.
+func (c *choice) requiredGroup(snap *upstream.Snapshot) *upstream.Group {
+	tag, region := c.tagOnly(), c.regionOnly()
+	switch {
+	case tag && region:
+		t, r := snap.Tag(c.Tag), snap.Region(c.RegionHash)
+		if t == nil || r == nil || len(t.All) <= len(r.All) {
+			return t
+		}
+		return r
+	case tag:
+		return snap.Tag(c.Tag)
+	case region:
+		return snap.Region(c.RegionHash)
+	}
+	return nil
+}
+
+// gatherCandidates sets the candidates: the admissible proxies that the request has not tried, or a sample of them.
+// They are of the wanted region with the tag. If there is no such proxy, a preferred region or tag is ignored.
+func (s *Selector) gatherCandidates(c *choice, snap *upstream.Snapshot) {
+	c.tiers, c.allProxies = snap.Tiers(), snap.Group
+	tag, region := c.tagOnly(), c.regionOnly()
+	if tag || region {
+		c.candidates = c.candidates[:0]
+		if g := c.requiredGroup(snap); g != nil {
+			// The proxies of g may lack the tag or the region. The group of a region also contains the proxies that
+			// can use every plain region.
+			c.onlyPreferred = tag && region || region && !c.PlainRegion
+			s.gatherFrom(c, g)
+			c.onlyPreferred = false
+		}
+		if len(c.candidates) > 0 || (!tag || c.tagStrict()) && (!region || c.Region == RegionStrict) {
+			return
+		}
+	}
+	if tag && region && !c.tagStrict() { // the region is preferred to the tag
+		if g := snap.Region(c.RegionHash); g != nil {
+			if s.gatherFrom(c, g); len(c.candidates) > 0 {
+				return
+			}
+		}
+	}
+	switch {
+	case c.tagStrict():
+		if g := snap.Tag(c.Tag); g != nil {
+			s.gatherFrom(c, g)
+		}
+	case c.Region == RegionStrict:
+		if g := snap.Region(c.RegionHash); g != nil {
+			s.gatherFrom(c, g)
+		}
+	default:
+		s.gatherFrom(c, snap.Group)
+	}
+}
+
+// keepPreferred keeps the preferred candidates (Upstream.Preferred). If there are none, it keeps those that can be
+// reached.
+func (c *choice) keepPreferred() {
+	if allProven(c.candidates) {
+		return
+	}
+	preferred, reached := 0, 0
+	for _, u := range c.candidates {
+		if u.Preferred(c.elapsed) {
+			preferred++
+		}
+		if !u.IsUnreached() {
+			reached++
+		}
+	}
+	switch n := len(c.candidates); {
+	case preferred == n:
+	case preferred > 0:
+		c.keepIf(func(u *upstream.Upstream) bool { return u.Preferred(c.elapsed) })
+	case reached > 0 && reached < n:
+		c.keepIf(func(u *upstream.Upstream) bool { return !u.IsUnreached() })
+	}
+}
+
+func allProven(list []*upstream.Upstream) bool {
+	for _, u := range list {
+		if !u.Proven() {
+			return false
+		}
+	}
+	return true
+}
+
+// keepIf removes the candidates for which ok returns false, unless these are all.
+func (c *choice) keepIf(ok func(*upstream.Upstream) bool) {
+	all := c.candidates
+	c.candidates = c.candidates[:0]
+	for _, u := range all {
+		if ok(u) {
+			c.candidates = append(c.candidates, u)
+		}
+	}
+	if len(c.candidates) == 0 {
+		c.candidates = all
+	}
+}
+
+// gatherFrom sets the candidates from a group of proxies. All candidates are of one tier.
+func (s *Selector) gatherFrom(c *choice, group *upstream.Group) {
+	if len(c.tiers) == 0 {
+		s.collectGroup(c, group)
+		return
+	}
+	s.collectTiers(c, group)
+}
+
+func (s *Selector) collectGroup(c *choice, group *upstream.Group) {
+	c.candidates = c.candidates[:0]
+	if len(group.All) > s.maxCandidates {
+		s.sampleGroup(c, group)
+		return
+	}
+	c.firstHasTurn = len(c.Tried) > 0
+	untried := c.skipsChecks()
+	// The rotation of a retry begins after the proxy that was tried last.
+	begin := 0
+	if n := len(c.Tried); n > 0 {
+		begin = slices.Index(group.All, c.Tried[n-1].Proxy) + 1
+	}
+	for _, part := range [2][]*upstream.Upstream{group.All[begin:], group.All[:begin]} {
+		for _, u := range part {
+			if untried && u.ClosedAndNotFull() || c.isAdmissible(u) {
+				c.candidates = append(c.candidates, u)
+			}
+		}
+	}
+}
+
+// isAvoided reports whether another proxy should be used for the target: the target refuses u, or an attempt through
+// another proxy would show whether u or the target fails.
+func (c *choice) isAvoided(u *upstream.Upstream) bool {
+	_, avoided := c.avoided.EndOf(u.Hash(), c.elapsed)
+	_, uncompared := c.uncompared.EndOf(u.Hash(), c.elapsed)
+	return avoided || uncompared
+}
+
+// isResting reports whether u rests for the target's host, or is banned.
+func (c *choice) isResting(u *upstream.Upstream) bool {
+	_, rests := c.exclusions().excludedUntil(u, c.elapsed)
+	return rests
+}
+
+// exclusions holds the proxies that rest for a host or are banned, and so must not be chosen at present.
+type exclusions struct{ resting, banned rest.Resting }
+
+func (c *choice) exclusions() exclusions { return exclusions{c.resting, c.banned} }
+
+// exclusionsFor returns the proxies that must not be chosen for the target's host.
+func (s *Selector) exclusionsFor(q *Query) exclusions {
+	return exclusions{s.rests.RestingAt(uint64(q.HostHash)), s.bans.RestingAt(AllHosts)}
+}
+
+// excludedUntil returns the time until which u must not be chosen: the end of its rest or, if later, of its
+// ban. The second result is false if u may be chosen now.
+func (e exclusions) excludedUntil(u *upstream.Upstream, at time.Duration) (until time.Duration, excluded bool) {
+	if len(e.resting) == 0 && len(e.banned) == 0 {
+		return 0, false
+	}
+	rest, rests := e.resting.EndOf(u.Hash(), at)
+	ban, banned := e.banned.EndOf(u.Hash(), at)
+	return max(rest, ban), rests || banned
+}
+
+// sampleGroup sets the candidates from a large group. The first candidate is the admissible proxy whose turn it is, so
+// that a rotation covers the whole group. The others are neighbours in Group.Mixed, most of which are neighbours in
+// memory.
+func (s *Selector) sampleGroup(c *choice, group *upstream.Group) {
+	c.firstHasTurn = true
+	all := group.All
+	n := uint64(len(all))
+	var first *upstream.Upstream
+	for i := range uint64(s.maxCandidates) {
+		if u := all[(c.turn+i)%n]; c.isAdmissible(u) {
+			first = u
+			c.candidates = append(c.candidates, u)
+			break
+		}
+	}
+	at, untried := int(s.rand()%n), c.skipsChecks()
+	for i := 0; i < s.maxCandidates && len(c.candidates) < s.maxCandidates; i++ {
+		if u := group.Mixed[at]; u != first && (untried && u.ClosedAndNotFull() || c.isAdmissible(u)) {
+			c.candidates = append(c.candidates, u)
+		}
+		if at++; at == len(all) {
+			at = 0
+		}
+	}
+	if len(c.candidates) == 0 { // few proxies are admissible: check all of them
+		for _, u := range all {
+			if c.isAdmissible(u) && len(c.candidates) < s.maxCandidates {
+				c.candidates = append(c.candidates, u)
+			}
+		}
+	}
+}
+
+// isAdmissible reports whether u may be a candidate. Only an idempotent request may be the probe of a half-open
+// breaker, because a probe is likely to fail.
+func (c *choice) isAdmissible(u *upstream.Upstream) bool {
+	return u.Admissible(c.elapsed, c.Idempotent) && !(len(c.Tried) > 0 && c.hasTried(u)) && c.hasAbility(u) &&
+		!c.isResting(u) && !c.isExcluded(u) && !c.outsideTier(u) && !c.isLimited(u) && !c.isNotPreferred(u)
+}
+
+// isNotPreferred reports whether u lacks a region or tag that onlyPreferred requires.
+func (c *choice) isNotPreferred(u *upstream.Upstream) bool {
+	return c.onlyPreferred && (c.tagOnly() && !u.HasTag(c.Tag) || c.regionOnly() && !c.matchesRegion(u))
+}
+
+// skipsChecks reports whether isAdmissible is true for every proxy for which Upstream.ClosedAndNotFull is true.
+func (c *choice) skipsChecks() bool {
+	return len(c.Tried) == 0 && len(c.resting) == 0 && len(c.banned) == 0 && !c.byAbility &&
+		!c.checkLimits && !c.hasTier && !c.onlyPreferred &&
+		c.Regions == nil && (c.Region != RegionStrict || c.PlainRegion && c.Tag == 0) &&
+		(c.Region == RegionScored || !c.tagStrict())
+}
