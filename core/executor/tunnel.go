@@ -72,11 +72,9 @@ func (t *Tunnel) UnusedAfter() time.Time {
 	return t.x.event.Ended.Add(unusedTunnelAge)
 }
 
-// RetryTunnel ends the tunnel as a failed attempt and continues its exchange with the next attempt. The target must not
-// have sent a byte. The client must have sent nothing more than a ClientHello, because its bytes are sent again through
-// the next tunnel. The parameter tunnelErr is the error that ended the tunnel. If silence is above 0, the tunnel is
-// still open, and the target has not responded to the ClientHello within this time. From now on Request.BeforeWait is
-// not called.
+// RetryTunnel ends the tunnel as a failed attempt and continues its exchange with the next attempt. The target must
+// have sent nothing, and the client nothing more than a ClientHello. The tunnel has ended with tunnelErr or, if silence
+// is above 0, is open, and the target has not responded for this time. From now on Request.BeforeWait is not called.
 func RetryTunnel[T any](ctx context.Context, t *Tunnel, tunnelErr error, silence time.Duration, s Sender[T]) Ending[T] {
 	x := t.x
 	if x.openEnding != tunnelEnding {
@@ -120,12 +118,9 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, tunnelErr error, silence
 	return runAttempts(ctx, x, s)
 }
 
-// HedgeTunnel is called when the client has sent a ClientHello through the tunnel. If the policy has hedges and the
-// target does not respond in time, a second tunnel is opened. The tunnel that is the first to receive a byte of the
-// target wins. The parameter first represents the open tunnel. Its Hedge returns a Sender that opens a tunnel, sends
-// the ClientHello, and has a response when the target's first byte has arrived. Its Stop is called when the hedge has
-// won: the caller must then call TakeHedge. Another goroutine calls Hedge and Stop. HedgeTunnel must not run at the
-// same time as RetryTunnel, TakeHedge or a method of t.
+// HedgeTunnel is called when the client has sent a ClientHello. If the policy has hedges and the target does not
+// respond in time, it opens a second tunnel in another goroutine, with the Sender of first.Hedge. The first tunnel with
+// a byte of the target wins. If the hedge wins, it calls first.Stop, and the caller must then call TakeHedge.
 func HedgeTunnel[T any](ctx context.Context, t *Tunnel, first Hedger[T]) {
 	x := t.x
 	if x.canHedge() && t.CanRetry() {

@@ -49,7 +49,7 @@ type acceptor struct {
 	*Server
 	waitedForPlace bool // the client that is being admitted found no place at first
 	// waitCounts has the numbers of waits since a client last got a place: those for clients that hold more than half
-	// of all connections, in waits[1], and those for other clients, in waits[0].
+	// of all connections, in waitCounts[1], and those for other clients, in waitCounts[0].
 	waitCounts  [2]int
 	lastWarning time.Time // the time of the last warning that there is no place
 }

@@ -139,11 +139,9 @@ const (
 	lingerTime    = 30 * time.Second       // maximum duration of linger
 )
 
-// linger gives a client time to read the last response if the client is still sending. If the gateway closed the
-// connection immediately, the system would reset the connection, and many clients do not read the response before they
-// have sent everything. Therefore linger closes only the sending direction. It then reads and discards the client's
-// bytes until the client closes the connection or a timeout passes. The parameter unfinished is true if the request's
-// body has not been read completely. A drain ends the wait.
+// linger closes the sending direction, and discards the client's bytes until the client closes the connection, a
+// timeout passes or the gateway drains. Closing at once would reset the connection, and a client that is still sending
+// would lose the response. The parameter unfinished is set if a part of the request's body is unread.
 func (c *connection) linger(unfinished bool) {
 	closeWrite(c.raw)
 	wait, limit := lingerShort, lingerTime

@@ -8,11 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// readControl sets the read deadline of a client connection; nothing else may set this deadline. The goroutine that
-// reads sets the deadline before each read. Other goroutines may call the methods drain and stop, which make the
-// pending read return. They call drain when the gateway shuts down and the connection is idle. They call stop when the
-// rest of a request's body is not needed any more. The effect of these calls is not lost if the method applyDeadline
-// runs at the same time: after setting the deadline, it checks the fields draining and bodyStopped.
+// readControl sets the read deadline of a client connection; nothing else may set it. The goroutine that reads sets it
+// before each read. Other goroutines may call drain and stopBody, which make the pending read return.
 type readControl struct {
 	conn         net.Conn
 	draining     *atomic.Bool // set by the gateway when it drains

@@ -152,12 +152,9 @@ const (
 	searchLifetime = 100 * time.Millisecond // if the search found clients
 )
 
-// removeOldest removes the connection whose client has kept the gateway waiting longest, and returns it; the caller
-// ends the connection. It chooses among idle connections and connections whose clients have sent nothing. If there are
-// none, it chooses among connections with an unfinished head, and then among those whose clients have stopped sending a
-// body, or send it more slowly than MinBodyRate. It returns nil if no client has kept the gateway waiting for long
-// enough. If client is valid, it removes only a connection of that client. It does not remove a connection on which
-// unread bytes have arrived.
+// removeOldest removes and returns the connection whose client has kept the gateway waiting longest; nil if none has
+// for long enough. Idle connections come first, then unfinished heads, then slow bodies. Connections with unread bytes
+// stay. If client is valid, it removes only a connection of that client.
 func (p *places) removeOldest(now time.Time, client netip.Addr) *connection {
 	p.mu.Lock()
 	defer p.mu.Unlock()

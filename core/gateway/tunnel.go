@@ -16,11 +16,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// serveTunnel copies bytes between the client and the target until both directions have ended, and closes the exchange.
-// The parameter remote is the open tunnel. The parameter dial has opened this tunnel, and opens another one if the
-// tunnel fails before the target has sent anything; it is nil if the target has sent a 101. The parameter greeting
-// holds the bytes that the client gets before the tunnel's first byte, such as the response to CONNECT. The result up
-// is the number of bytes that were copied to the target; the result down is the number of bytes from the target.
+// serveTunnel copies bytes between the client and the open tunnel remote, and closes the exchange. It returns the
+// numbers of bytes to and from the target. If the tunnel fails before the target has sent anything, dial opens another
+// one; dial is nil after a 101. The client first gets the greeting, such as the response to CONNECT.
 func (s *Server) serveTunnel(
 	c *connection, x *executor.Tunnel, remote *transport.Tunnel, dial *proxyhttp.Connect, greeting *borrowedBuffer,
 ) (up, down int64) {
@@ -87,12 +85,9 @@ func (t *tunnel) bothOpen() bool {
 		!socket.PeerClosed(t.client.tunnel.Load().TCP())
 }
 
-// copyBoth copies bytes until both directions have ended, or one direction has failed. After one direction has ended,
-// the other direction ends after the time halfIdleTimeout without progress, because the gateway cannot distinguish a
-// peer that has left from a peer that only reads. The parameter received is set if the target has already sent bytes.
-// The results up and down are the numbers of bytes that were copied to the target and to the client. The result
-// targetErr is the error that ended the target's direction; it is nil if the target has sent bytes, or if the client
-// left first.
+// copyBoth copies bytes until both directions have ended, or one has failed. The parameter received is set if the
+// target has already sent bytes. The results are the numbers of bytes to the target and to the client, and the error
+// that ended the target's direction; nil if the target has sent bytes, or if the client left first.
 func (t *tunnel) copyBoth(received bool) (up, down int64, targetErr error) {
 	done := make(chan int64, 1)
 	go func() {

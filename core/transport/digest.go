@@ -78,11 +78,9 @@ func (d *digestState) recordSuccess(used *nonce) {
 // challenges.
 const maxChallenged = 5
 
-// mayResend reports whether a request may be sent once more. The parameter sends is the number of times that the
-// request has been sent. Each response was a challenge. The last request had the nonce n, or none (n is nil) if other
-// requests had taken all nonces. After the first challenge, the request is always sent again. After a later challenge
-// it depends on the nonce. If the proxy has accepted the nonce before, the nonce is too old, and the request is sent
-// again. If the nonce is new, the password is wrong.
+// mayResend reports whether a request that got a challenge each time may be sent once more. The last time it had the
+// nonce n, or none (n is nil) if other requests had taken all nonces. A challenge to a new nonce means that the
+// password is wrong, and to an old one that the nonce is too old.
 func (n *nonce) mayResend(sends int) bool {
 	return sends == 1 || sends < maxChallenged && (n == nil || n.count > 1)
 }

@@ -112,16 +112,9 @@ func (p *page) readFields() {
 	}
 }
 
-// signature returns the name of the signature that identifies the page as a proxy's own error page. The result reason
-// is the RFC 9209 token with the same meaning, or "" if unknown. The result ok is false if no signature matches.
-//
-// Each signature was recorded from the real proxy (testdata/ownerrors). All signatures except squid's require a
-// response without Via: a proxy that adds Via adds it to all responses that it relays. A proxy that does not add Via
-// may relay such a page from a target that runs the same software. No signature can distinguish such a page from the
-// proxy's own page.
-//
-// The pages of HAProxy, nginx, Apache, Traffic Server and Varnish have no signature. These servers also run in front
-// of targets, and a proxy that adds nothing to a response relays their pages unchanged.
+// signature returns the name of the signature that identifies the page as a proxy's own error page, and the RFC 9209
+// token with the same meaning, or "". All signatures except squid's require a response without Via, because a proxy
+// that adds Via adds it to the responses that it relays. testdata/ownerrors has the recorded pages.
 func (p *page) signature(via viaState) (name, reason string, ok bool) {
 	if p.bySquid(via) {
 		return "x-squid-error", squidReason(p.squidError), true

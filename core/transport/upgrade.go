@@ -88,11 +88,8 @@ func (r *Response) Tunnel(c *Control) Tunnel {
 	return tun
 }
 
-// roundTripUpgrade is the method roundTripAbsolute for a request with an Upgrade field. Many proxies remove the Upgrade
-// field from a request in absolute form. The target then responds with 400 or 426. In this case, a GET or HEAD without
-// a body is sent once more, through a tunnel of the same proxy. No ability is learnt from this, because it shows
-// nothing about requests without an Upgrade field. A response with the status 405 or 501 is handled as for any other
-// request (compareByTunnel).
+// roundTripUpgrade is roundTripAbsolute for a request with an Upgrade field, which many proxies remove. If the target
+// then responds with 400 or 426, a GET or HEAD without a body is sent once more, through a tunnel of the same proxy.
 func (t *Transport) roundTripUpgrade(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response) *verdict.Error {
 	if u.Abilities().UsesTunnel(u.Elapsed(c.Started), false) {

@@ -7,30 +7,23 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// viaHabit records whether a proxy adds a Via field to the responses that it relays, and with which name. It is safe
-// for concurrent use. A successful response is one with a status below 400.
-//
-// The name counts as the proxy's own if three conditions are met. There were at least viaSamples successful responses
-// from several targets. Every successful response had the name. No other proxy of the pool adds the same name
-// (Transport.hasUniqueVia). In any other case the name could belong to a cache in front of the targets, whose error
-// pages may lack the field.
-//
-// For a proxy without a successful response, the habits of the other proxies are used (Transport.othersAddVia).
+// viaHabit records whether a proxy adds a Via field to the successful responses (status below 400) that it relays, and
+// with which name. The name is the proxy's own if it is consistent (isConsistent) and no other proxy adds it
+// (Transport.hasUniqueVia); otherwise it may be that of a cache in front of the targets.
 type viaHabit struct{ state atomic.Uint64 }
 
 // viaSamples is the minimum number of successful responses for a conclusion.
 const viaSamples = 8
 
-// viaState is the state of a viaHabit in one word. Bits 0 to 7 count successful responses up to viaSamples. Bit 8 is
-// set if these responses came from several targets, bit 9 if a response had no Via, bit 10 if the names differ. Bits 16
-// to 39 are the hash of the first target, bits 40 to 63 the hash of the name in Via.
+// viaState has the number of successful responses up to viaSamples in bits 0 to 7, the flags below, the hash of the
+// first target in bits 16 to 39, and that of the name in Via in bits 40 to 63.
 type viaState uint64
 
 const (
 	viaCount   viaState = 0xff
-	viaTargets viaState = 1 << 8
-	viaMissing viaState = 1 << 9
-	viaDiffers viaState = 1 << 10
+	viaTargets viaState = 1 << 8  // the responses came from several targets
+	viaMissing viaState = 1 << 9  // a response had no Via
+	viaDiffers viaState = 1 << 10 // the names differ
 )
 
 func (s viaState) lacksVia() bool { return s&viaMissing != 0 }

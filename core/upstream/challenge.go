@@ -13,17 +13,9 @@ type challenged struct {
 	several bool          // there was another target, and no success in between
 }
 
-// ChallengedByTarget reports whether a 407 with a challenge, to a request in absolute form, probably comes from the
-// target and not from the proxy. The parameter challenge identifies the challenge and is not 0. The parameter at is the
-// current time (Pool.Elapsed). ChallengedByTarget returns true if
-//
-//   - the target has served no proxy,
-//   - the same challenge has come through another proxy, or the pool has no other proxy,
-//   - a proxy through which the challenge has come has served requests, and so accepts the configured credentials,
-//     and
-//   - this proxy has got such responses only at this target since its latest success.
-//
-// It returns false if breaker.blame is "literal".
+// ChallengedByTarget reports whether a 407 to a request in absolute form probably comes from the target and not from
+// the proxy (docs/decisions/challenges.md). The parameter challenge identifies the challenge; at is a time of
+// Pool.Elapsed.
 func (u *Upstream) ChallengedByTarget(t evidence.Target, challenge uint64, at time.Duration) bool {
 	if u.pool.literal.Load() {
 		return false

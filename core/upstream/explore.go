@@ -9,23 +9,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// If a scorer avoids a proxy because of its failures, the proxy gets no new statistics, and the scorer would
-// avoid it for ever. Therefore an idle proxy gets explorations: first attempts that do not depend on its
-// score.
-//
-//   - A proxy with a closed breaker that no selection has chosen for 30 s is explored once. If breaker.blame is
-//     "literal" and the proxy keeps failing, the next exploration waits for a tenth of the time since its last
-//     success, at most 10 minutes.
-//   - The window of a proxy holds its last 100 attempts. If an exploration succeeds, and the window is worse than
-//     this success (it has failures, or more than twice the latency), a trial begins: one exploration a second while
-//     no selection chooses the proxy.
-//   - Four successes in a row end the trial, and the window then keeps only these four, or the attempts since the
-//     last failure if these are more. This shows the new state of the proxy to all scorers. Unless the latencies
-//     have changed or breaker.blame is "literal", the last 16 of them still count for the mean latency. The first
-//     failure ends the trial too, and the window stays.
-//   - A trial also begins when a breaker closes and, unless breaker.blame is "literal", with a success 30 s or more
-//     after the last failure in the window. Without this trial, it would take very long to replace the window if the
-//     scorer seldom chooses the proxy.
+// An idle proxy gets explorations, because a scorer that avoids it would avoid it for ever. If an exploration is better
+// than the proxy's window, a trial begins: explorations every second, until a failure, or until enough successes
+// replace the window. docs/decisions/explorations.md has the rules.
 
 // The times of explorations.
 const (
@@ -37,8 +23,7 @@ const (
 // trialSuccesses is the number of successes in a row that end a trial.
 const trialSuccesses = 4
 
-// sweepProxies is the number of proxies that one sweep visits. Ten sweeps a second visit a pool of
-// 100,000 within 10 s.
+// sweepProxies is the number of proxies that one sweep visits. Ten sweeps a second visit 100,000 proxies within 10 s.
 const sweepProxies = 1000
 
 // maxDueExplorations is the maximum length of the list that Pool.DueExplorations returns.

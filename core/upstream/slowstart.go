@@ -6,28 +6,13 @@ import (
 	"time"
 )
 
-// While other proxies are available, a proxy gets few attempts in flight until it has had some successes. Each proxy
-// has a preferred number of attempts in flight:
-//
-//   - The number is 1 until the proxy's first success, and after its breaker has closed. Each success doubles it, as in
-//     TCP's slow start (RFC 5681, section 3.1). From 64 on there is no limit.
-//   - It is 0 while the proxy cannot be reached and has never served a request.
-//   - It is 0 for a while if at least two attempts have timed out at targets that serve other proxies, and no
-//     attempt has succeeded: for 1 s after the second timeout, 2 s after the third, 4 s after the fourth, and 8 s
-//     after each later timeout.
-//
-// A selection prefers the proxies that have fewer attempts in flight than this number. If there is no such
-// proxy, it ignores the number, so that no request is refused or waits.
-//
-// Other failures do not lower the number, because they cost little time, and because scorers and the breaker take
-// them into account already. For a scorer that sends every request to the best proxy, the successes were measured in
-// the scenario outage of plugin simulate, as a share of the oracle's successes. The share was 99 % without a limit,
-// 98.5 % with a limit of 2 after three failures in a row, and 94 % with a limit of 2 after each failure.
+// A selection prefers proxies with fewer attempts in flight than their limit, as in TCP's slow start (RFC 5681, section
+// 3.1). If there is none, it ignores the limits. docs/decisions/slow-start.md has the reasons.
 const (
-	unreached  = -1 // the number is 0, because the proxy cannot be reached
-	unserved   = 0  // the number is 0 for a while, because attempts have timed out, and no attempt has succeeded
-	unproven   = 1  // until the first success
-	provenFrom = 64 // successes double the number until it reaches this value
+	unreached  = -1 // stands for 0: the proxy cannot be reached, and has never served
+	unserved   = 0  // for a while: attempts have timed out at targets that serve other proxies, and none has succeeded
+	unproven   = 1  // until the first success, and after the breaker has closed
+	provenFrom = 64 // each success doubles the limit until this value, after which it is unlimited
 	unlimited  = math.MaxInt32
 )
 

@@ -159,11 +159,8 @@ func (w *window) add(to *stats, v core.Verdict, r attemptResult, memory time.Dur
 	w.mu.Unlock()
 }
 
-// beginAnew removes the attempts that no longer describe the proxy, because a trial has passed: the failures, and the
-// successes before the trial or before the last failure. If the proxy's speed has not changed, the latencies of some of
-// these successes stay: the mean of four latencies may differ much from the usual mean, and scorers that compare
-// latencies would then avoid the proxy. They do not count for the success rate: a proxy that keeps failing may pass a
-// trial by luck. With literal none of them stay. The caller holds mu.
+// beginAnew removes the attempts from before a trial that the proxy has passed. Unless literal is set, some latencies
+// stay if the speed has not changed, because the mean of four may differ much from the usual one. The caller holds mu.
 func (w *window) beginAnew(literal bool) {
 	counted := trialSuccesses
 	if w.successes < w.n { // the window has failures
