@@ -391,7 +391,6 @@ func BenchmarkFailed(b *testing.B) {
 	}
 }
 
-// The failure of a check is not in the statistics, so it is not withdrawn from them.
 func TestAFailedCheckIsNotWithdrawn(t *testing.T) {
 	for _, check := range []bool{false, true} {
 		l := NewLedger(Config{})

@@ -48,7 +48,6 @@ func (c *curve) simulate(seed uint64, fails func(p *pool, broken bool, proxy, ta
 	}
 }
 
-// TestPicture compares docs/evidence.svg with the curves of simulated proxies.
 func TestPicture(t *testing.T) {
 	dying := curve{label: "a proxy that dies", color: "#c0392b"}
 	dying.simulate(1, func(p *pool, broken bool, proxy, _ int) fault {

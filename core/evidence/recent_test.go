@@ -7,7 +7,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Finding.JustServed is set at the first failure at a target.
 func TestATargetThatHasJustServedAnother(t *testing.T) {
 	l := NewLedger(Config{})
 	var a, b Book

@@ -435,7 +435,6 @@ func TestEverythingFails(t *testing.T) {
 	}
 }
 
-// In a pool of mostly dead proxies, exactly the breakers of the dead ones open.
 func TestOnlyTheBreakersOfDeadProxiesOpen(t *testing.T) {
 	for _, kind := range []fault{own, either} {
 		p := newPool(50, 100, 5)

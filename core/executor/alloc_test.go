@@ -102,7 +102,6 @@ func TestAllocOfARefusal(t *testing.T) {
 	require.Equal(t, core.FinalAllBreakersOpen, x.Result().Final)
 }
 
-// A request that may be hedged, but gets its response before that, allocates nothing.
 func TestAllocOfARequestThatMayBeHedged(t *testing.T) {
 	for _, hedge := range []retry.Hedge{{After: 60}, {P95: true}} {
 		b := start(t, 8, func(t *Tuning) { t.FirstScorer, t.Hedging = even{}, &retry.Hedging{} })

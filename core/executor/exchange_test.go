@@ -14,8 +14,6 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Only the first Close of an ending has an effect, and only for the ending that Run returned. If it is never
-// closed, the exchange's next Run releases it.
 func TestAnEndingIsClosedOnce(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
 		synctest.Test(outer, func(*testing.T) {

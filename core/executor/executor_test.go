@@ -517,8 +517,6 @@ func TestOneFailureOfTheBodyAtTheEnd(t *testing.T) {
 	})
 }
 
-// For all attempts: each attempt and each request is recorded once, and at the end all permits and
-// places are released.
 func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
 		synctest.Test(outer, func(*testing.T) {
@@ -606,7 +604,6 @@ func TestTenThousandInFlight(t *testing.T) {
 	})
 }
 
-// An attempt is passed to Observe only if an observation is needed.
 func TestObserveIsCalledIfItObserves(t *testing.T) {
 	observed, observes := 0, false
 	b := start(t, 1, func(t *Tuning) {

@@ -355,7 +355,6 @@ func TestARefusedHedgeCostsNothing(t *testing.T) {
 	})
 }
 
-// A hedge that has failed releases its place in flight at once.
 func TestAFailedHedgeHoldsNoPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := hedging(t, 2, nil)
@@ -398,7 +397,6 @@ func (tracked) SetRules(core.RuleLabels)                {}
 func (tracked) Tunnel()                                 {}
 func (tracked) End(core.Final, int, time.Time)          {}
 
-// With "p95" a hedge begins after the 95th percentile of the latencies so far.
 func TestHedgeAfterTheP95(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := hedging(t, 2, nil)
@@ -418,7 +416,6 @@ func TestHedgeAfterTheP95(t *testing.T) {
 	})
 }
 
-// A client that leaves ends both attempts at once.
 func TestAClientLeavesDuringAHedge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := hedging(t, 2, nil)
@@ -437,8 +434,6 @@ func TestAClientLeavesDuringAHedge(t *testing.T) {
 	})
 }
 
-// If an attempt panics while both are in flight, or after the hedge has won, all permits and places
-// are released.
 func TestAPanicDuringAHedge(t *testing.T) {
 	for name, hedge := range map[string]course{
 		"in flight": {takes: time.Hour, status: 200},

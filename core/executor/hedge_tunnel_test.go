@@ -152,7 +152,6 @@ func (s scriptedTunnels) serve(ctx context.Context, x *both, end Ending[*tunnelS
 	}
 }
 
-// A byte arrives through the first tunnel just after the hedge has won. This does not change the winner.
 func TestALateByteDoesNotChangeTheWinner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := hedging(t, 2, func(tuning *Tuning) { tuning.Targets = served{} })

@@ -234,8 +234,6 @@ func TestOrderOfWaitingRequests(t *testing.T) {
 	})
 }
 
-// A request that is limited to a region waits for the proxies of this region. Other requests do not wait for
-// it.
 func TestOtherRequestsDoNotWaitForARegion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := startBusy(t, 2, nil)

@@ -151,7 +151,6 @@ func TestDirectRequests(t *testing.T) {
 	})
 }
 
-// The regions of the client, its user and the rule together.
 func TestRegionsOfClientUserAndRule(t *testing.T) {
 	for name, c := range map[string]struct {
 		region string

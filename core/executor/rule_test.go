@@ -42,7 +42,6 @@ func (b *bench) send(t *testing.T, host string, bans ...string) (status int, x *
 	return b.judged(t, x, s), x, s
 }
 
-// A rule comes before the judge, which gets only the responses to which no rule applies.
 func TestRulesComeBeforeTheJudge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := &judge{rule: byStatus(map[float64]core.Ruling{403: {Kind: core.RulingOtherProxy}})}
@@ -60,7 +59,6 @@ func TestRulesComeBeforeTheJudge(t *testing.T) {
 	})
 }
 
-// A rule whose text is in the body applies; the body is read once.
 func TestRulesWithABody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := ruled(t, 3, nil,

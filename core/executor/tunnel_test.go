@@ -70,7 +70,6 @@ func failures(b *bench) (n []int) {
 	return n
 }
 
-// A tunnel that fails is charged to its proxy at once. The request is recorded once.
 func TestADeadTunnelIsRetried(t *testing.T) {
 	tunnels(t, nil, nil, func(o opened) {
 		t, b, k, tunnel := o.T, o.bench, o.k, o.Tunnel
@@ -165,7 +164,6 @@ func TestASilentTunnelIsChargedLater(t *testing.T) {
 	}
 }
 
-// If no other proxy opens a tunnel, the request fails. It is recorded once.
 func TestATunnelWithoutAnotherProxyFails(t *testing.T) {
 	tunnels(t, nil, nil, func(o opened) {
 		t, b, k, tunnel := o.T, o.bench, o.k, o.Tunnel

@@ -58,12 +58,9 @@ type acceptor struct {
 // These file descriptors remain for other clients. The rule does not apply to clients on this machine.
 const reservedShare = 1.0 / 32
 
-// If the process has too few file descriptors for a client, the client waits for a place. It is refused if no place
-// becomes free during maxPlaceWaits waits of placeWait each, 60 ms in total. This time is short enough for a response
-// within 100 ms. It is longer than minFirstWait and minHeadWait, so that a connection whose client has sent nothing,
-// or a part of a head, can become old enough to be evicted. The time is divided into several short waits, because the
-// system may pause the whole process during one of them: other goroutines then have time to free a place during the
-// next wait. The time in the listener's queue counts.
+// A client for which there are too few file descriptors waits for a place: for less than 100 ms, with the time in the
+// listener's queue, but longer than minFirstWait and minHeadWait, after which other clients can be evicted. The wait
+// has several parts, because the system may pause the whole process during one of them.
 const (
 	placeWait     = 10 * time.Millisecond
 	maxPlaceWaits = 6

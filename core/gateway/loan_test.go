@@ -25,7 +25,6 @@ func TestALoanReturnsItsWholeBuffer(t *testing.T) {
 	require.LessOrEqual(t, cap(l.borrow()), maxPooledBuffer)
 }
 
-// Two connections never have the same buffer.
 func TestTwoLoansShareNoBuffer(t *testing.T) {
 	spares := newBufferPool()
 	one, two := borrowedBuffer{pool: spares}, borrowedBuffer{pool: spares}

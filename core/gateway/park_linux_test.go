@@ -104,7 +104,6 @@ func TestAnInterimResponseToAParkedClient(t *testing.T) {
 	r.free()
 }
 
-// A client that leaves while its connection is parked ends its request.
 func TestAParkedClientLeaves(t *testing.T) {
 	for name, leave := range map[string]func(c *client){
 		"close": func(c *client) { c.Close() },

@@ -56,7 +56,6 @@ func TestTheOrderOfRemoval(t *testing.T) {
 	require.NotNil(t, p.removeOldest(now.Add(searchPause), netip.Addr{}))
 }
 
-// A search can be limited to one client's connections.
 func TestTheOrderOfRemovalOfOneClient(t *testing.T) {
 	now := time.Now()
 	p, add := newPlaces(now)
@@ -99,7 +98,6 @@ func TestOneSearchForManyRemovals(t *testing.T) {
 	require.ElementsMatch(t, []*connection{all[1], all[2]}, p.allConns())
 }
 
-// For all orders of additions and removals, the list has the connections that were added and not removed.
 func TestTheListOfPlaces(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := time.Now()
@@ -156,7 +154,6 @@ func TestTimeInTheQueueCounts(t *testing.T) {
 	}
 }
 
-// A connection is either evicted before its first request, or its request is served.
 func TestAnEvictionOrARequest(t *testing.T) {
 	for range 1000 {
 		p := &places{}

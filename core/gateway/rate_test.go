@@ -42,7 +42,6 @@ func TestBodyRate(t *testing.T) {
 	})
 }
 
-// A body is late by the time that it has taken beyond the time for its bytes at the minimum rate.
 func TestALateBody(t *testing.T) {
 	var b bodyRate
 	b.start(100, 30*time.Second)

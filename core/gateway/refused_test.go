@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The gateway reports each request that it refuses itself once, and no other request.
 func TestRefusedRequestsAreReported(t *testing.T) {
 	for name, x := range map[string]struct {
 		sent   string

@@ -172,7 +172,6 @@ func TestAStalledBodyGetsAnErrorResponse(t *testing.T) {
 	require.Empty(t, r.recorded.results(), "nothing was tried")
 }
 
-// The X-Whirlpool-* fields of a request apply to that request only.
 func TestPoliciesOfOneConnection(t *testing.T) {
 	var calls atomic.Int64
 	r := newRig(t, answering(func(*http.Request, string) string {
@@ -197,8 +196,6 @@ func TestPoliciesOfOneConnection(t *testing.T) {
 	}
 }
 
-// If a reload removes a user, the user's next request is refused, also on a connection that was accepted
-// before.
 func TestUsersAreCheckedAgainAfterAReload(t *testing.T) {
 	r := newRig(t, answering(func(*http.Request, string) string {
 		return ok("")
@@ -233,8 +230,6 @@ func TestVia(t *testing.T) {
 	require.Equal(t, "1.0 whirlpool", a.Header.Get("X-Seen"), "the version is the client's own")
 }
 
-// The X-Whirlpool-* fields of an inner gateway are not relayed: the client gets each field once, from this
-// gateway.
 func TestTheInnerOutcomeIsNotRelayed(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, _ string) string {
 		return "HTTP/1.1 503 No\r\nX-Whirlpool-Outcome: pool_empty\r\nX-Whirlpool-Proxy-Id: inner\r\n" +
@@ -300,7 +295,6 @@ func TestPipelinedRequests(t *testing.T) {
 	require.Equal(t, strings.Repeat("z", 50_000), string(echo))
 }
 
-// If a client leaves during an attempt, the attempt ends and is excluded.
 func TestAClientThatLeaves(t *testing.T) {
 	asked, left := make(chan struct{}), make(chan struct{})
 	defer close(left)
@@ -435,7 +429,6 @@ func TestAnInterruptedResponseIsNotCharged(t *testing.T) {
 	}
 }
 
-// A fragment is never forwarded, whatever the form of the target. A CONNECT with a fragment is refused.
 func TestAFragmentIsNotForwarded(t *testing.T) {
 	seen := make(chan string, 1)
 	r := newRig(t, func(c net.Conn) {

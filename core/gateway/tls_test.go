@@ -63,7 +63,6 @@ func (c heldConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A drain during a TLS handshake is logged as a drain.
 func TestADrainDuringATLSHandshake(t *testing.T) {
 	log := &lockedBuffer{}
 	r := newRig(t, nil, func(o *options) {

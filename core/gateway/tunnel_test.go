@@ -69,7 +69,6 @@ func TestATunnelForwardsAllBytes(t *testing.T) {
 	require.Equal(t, 1.0, r.proxy.Stats().SuccessRate)
 }
 
-// Megabytes in both directions are copied inside the kernel.
 func TestATunnelCopiesMegabytesInTheKernel(t *testing.T) {
 	const size = 8 << 20
 	r := newRig(t, tunnelling(func(c net.Conn, b *bufio.Reader) {
@@ -198,7 +197,6 @@ func TestTheChargeOfATunnelsEnd(t *testing.T) {
 	}
 }
 
-// If the connection goes directly to the target, there is no proxy to charge.
 func TestADirectTunnelIsChargedToNoProxy(t *testing.T) {
 	target := coretest.Serve(t, func(c net.Conn) { c.Read(make([]byte, 1)) }) // then closes
 	r := newRig(t, nil, func(o *options) { o.url = "direct://" })
@@ -327,7 +325,6 @@ func TestAHalfClosedTunnelMayStallForBodyIdle(t *testing.T) {
 	}
 }
 
-// A tunnel keeps the settings that were in force when its request began.
 func TestATunnelAndAReload(t *testing.T) {
 	proxy, over := make(chan net.Conn, 1), make(chan struct{})
 	r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) { proxy <- c; <-over }), nil)
@@ -385,7 +382,6 @@ func TestOnlyWrittenEarlyBytesAreCounted(t *testing.T) {
 	require.EqualValues(t, 5, r.recorded.up)
 }
 
-// The bytes after a CONNECT that fails are not treated as a request.
 func TestEarlyBytesWithoutATunnel(t *testing.T) {
 	asked := make(chan string, 10)
 	r := newRig(t, answering(func(q *http.Request, _ string) string {

@@ -104,7 +104,6 @@ func TestAnUpgradeIsRetried(t *testing.T) {
 	require.Equal(t, []string{"failure", "failure", "success"}, r.recorded.results())
 }
 
-// A response other than 101 is relayed, and the connection continues.
 func TestARefusedUpgrade(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, _ string) string {
 		return reply("426 Upgrade Required", q.Header.Get("Upgrade"))
@@ -185,7 +184,6 @@ func TestAnUnexpected101(t *testing.T) {
 
 func chunk(s string) string { return string(appendPiece(nil, []byte(s), true)) }
 
-// The end of the gateway's grace period ends the tunnel after a 101, too.
 func TestAnUpgradeEndsWithTheGateway(t *testing.T) {
 	r := newRig(t, func(c net.Conn) {
 		b := bufio.NewReader(c)

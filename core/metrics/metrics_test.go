@@ -273,7 +273,6 @@ func TestAClockThatIsSetBack(t *testing.T) {
 	assert.EqualValues(t, 60, r.ByProxy(1)["p"].Successes)
 }
 
-// A limited number of policies have their own counters. The others are counted together.
 func TestPoliciesAreBounded(t *testing.T) {
 	r := New(Config{})
 	for i := range maxPolicies + 5 {
@@ -392,7 +391,6 @@ func BenchmarkRecord(b *testing.B) {
 	}
 }
 
-// A minute with transitions only is not a point of the series.
 func TestAMinuteWithTransitionsOnly(t *testing.T) {
 	r := New(Config{Now: func() time.Time { return noon }})
 	r.Transition(core.Transition{ProxyID: "p", To: core.Open, At: noon})
@@ -447,7 +445,6 @@ func TestAMinuteThatBeginsForMany(t *testing.T) {
 	require.EqualValues(t, minutes*counters, r.Summary().Requests)
 }
 
-// A limited number of proxies have their own series. All proxies are counted.
 func TestProxiesOfAScrapeAreBounded(t *testing.T) {
 	r := New(Config{Now: func() time.Time { return noon }})
 	r.Observe(func() []ProxyState {

@@ -41,7 +41,6 @@ func TestRecentAttempts(t *testing.T) {
 	require.Zero(t, r.Recent("unknown"))
 }
 
-// A proxy whose breaker has closed does not fail because of the attempts before.
 func TestAClosedBreakerEndsTheRecentFailures(t *testing.T) {
 	r := New(Config{Now: func() time.Time { return noon }})
 	fail := func() {

@@ -127,7 +127,6 @@ func TestManyCountersAreSavedInParts(t *testing.T) {
 	require.Equal(t, before, after)
 }
 
-// A breaker that was open when the process ended starts closed, which is a transition.
 func TestARestoredBreakerStartsClosed(t *testing.T) {
 	now := noon
 	clock := func() time.Time { return now }
@@ -145,7 +144,6 @@ func TestARestoredBreakerStartsClosed(t *testing.T) {
 	require.EqualValues(t, 2, r.Summary().Transitions)
 }
 
-// Rows of a damaged file, or of another program's file, are skipped.
 func TestInvalidRowsAreSkipped(t *testing.T) {
 	r := New(Config{Now: func() time.Time { return noon }})
 	hour := noon.Unix() / 3600

@@ -176,7 +176,6 @@ func search(e *Entry, busy []*Entry, f func()) {
 	wg.Wait()
 }
 
-// A search finds a request that ends during the search, and finds it once.
 func TestARequestEndsDuringASearch(t *testing.T) {
 	tr := NewTracker()
 	e := tr.Track()
@@ -218,7 +217,6 @@ func (o *observer) Request(r *Request) {
 	}
 }
 
-// The observer receives each attempt and each request once, the request with its attempts.
 func TestAnObserver(t *testing.T) {
 	tr, o := NewTracker(), &observer{}
 	tr.Observe(o)

@@ -79,7 +79,7 @@ func TestOtherRegions(t *testing.T) {
 	require.NotEmpty(t, id)
 }
 
-// TestStrictRegion: in every state of the breakers, a request that is limited to a region, by itself or by its user, is
+// In every state of the breakers, a request that is limited to a region, by itself or by its user, is
 // not sent through a proxy of another region, and fails only if no proxy of the region is admissible.
 func TestStrictRegion(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {

@@ -22,7 +22,7 @@ func (f *fixture) rest(u *upstream.Upstream, d time.Duration) {
 	f.s.Rests().BeginRest(u.Hash(), restingHost, rest.Pair{ProxyID: u.ID(), Host: "h", Since: now, Until: now + d})
 }
 
-// TestResting: in every state of the breakers and rests, a proxy is not chosen for the host for which it rests, and is
+// In every state of the breakers and rests, a proxy is not chosen for the host for which it rests, and is
 // chosen for other hosts as without rests.
 func TestResting(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {

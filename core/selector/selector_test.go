@@ -136,7 +136,6 @@ func TestErrors(t *testing.T) {
 	assert.ErrorIs(t, err, ErrBarred)
 }
 
-// A draining proxy does not count as busy.
 func TestDraining(t *testing.T) {
 	for _, open := range []bool{false, true} {
 		f := newFixture(t, 2, 256)
@@ -251,7 +250,7 @@ func TestRetriesAsProbes(t *testing.T) {
 	}
 }
 
-// TestEveryBreakerIsProbed: several breakers become half-open, and the scorer always chooses another proxy.
+// Several breakers become half-open, and the scorer always chooses another proxy.
 // Each of them must get a probe nevertheless.
 func TestEveryBreakerIsProbed(t *testing.T) {
 	f := newFixture(t, 5, 256)
@@ -303,7 +302,7 @@ func TestOddScores(t *testing.T) {
 	}
 }
 
-// TestTolerance: 200 attempts in flight are divided evenly between two proxies whose scores differ by less
+// 200 attempts in flight are divided evenly between two proxies whose scores differ by less
 // than the tolerance. With a tolerance that is smaller than the difference, one proxy gets all of them.
 func TestTolerance(t *testing.T) {
 	share := func(tolerance float64) int {
@@ -329,7 +328,7 @@ func TestTolerance(t *testing.T) {
 	assert.Equal(t, 200, share(0))
 }
 
-// TestToleranceLimit: the tolerance is a fraction of the absolute value of the best score.
+// The tolerance is a fraction of the absolute value of the best score.
 func TestToleranceLimit(t *testing.T) {
 	for _, c := range []struct {
 		best, other, tolerance float64
@@ -356,7 +355,7 @@ func TestToleranceLimit(t *testing.T) {
 	}
 }
 
-// TestTies: among equal candidates the first choice is the next one in the pool's order, and each gets the
+// Among equal candidates the first choice is the next one in the pool's order, and each gets the
 // same share.
 func TestTies(t *testing.T) {
 	f := newFixture(t, 4, 256)
@@ -398,7 +397,7 @@ func TestRowsOfCandidates(t *testing.T) {
 	assert.Equal(t, -1.0, rows[0].SinceUse)
 }
 
-// TestEveryChoiceIsAdmissible: in every state of the breakers, the chosen proxy is admissible, and untried if
+// In every state of the breakers, the chosen proxy is admissible, and untried if
 // an untried proxy is admissible.
 func TestEveryChoiceIsAdmissible(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
@@ -490,7 +489,7 @@ func BenchmarkSelect(b *testing.B) {
 	}
 }
 
-// TestAllOpen: the selector records that all breakers are open, and discards the record as soon as one of them
+// The selector records that all breakers are open, and discards the record as soon as one of them
 // becomes half-open or is reset, or a proxy is added.
 func TestAllOpen(t *testing.T) {
 	for name, open := range map[string]func(*fixture) string{
@@ -536,7 +535,7 @@ func TestAllOpen(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// TestAllOpenConcurrently: breakers open and are reset while requests choose. Afterwards a proxy with a closed
+// Breakers open and are reset while requests choose. Afterwards a proxy with a closed
 // breaker is chosen.
 func TestAllOpenConcurrently(t *testing.T) {
 	f := newFixture(t, 3, 256)
@@ -568,7 +567,7 @@ func TestAllOpenConcurrently(t *testing.T) {
 	}
 }
 
-// TestSample: a sample has at most the maximum number of candidates, no duplicates and only admissible proxies.
+// A sample has at most the maximum number of candidates, no duplicates and only admissible proxies.
 // The first is the proxy whose turn it is. It is empty only if no proxy is admissible.
 func TestSample(outer *testing.T) {
 	f := newFixture(outer, 300, 20)
@@ -603,7 +602,6 @@ func TestSample(outer *testing.T) {
 	})
 }
 
-// TestSampleIsFair: over many choices each proxy of a large pool is in the sample equally often.
 func TestSampleIsFair(t *testing.T) {
 	const n, limit, choices = 1000, 50, 20_000
 	f := newFixture(t, n, limit)

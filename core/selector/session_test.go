@@ -173,7 +173,6 @@ func TestRegionsOfSessions(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A breaker that opens moves only the sessions of its proxy.
 func TestAnOpenBreakerMovesItsSessionsOnly(t *testing.T) {
 	f, before := newFixture(t, 5, 256), map[uint64]string{}
 	for number := range uint64(100) {

@@ -103,7 +103,6 @@ func (f *fixture) must(t *testing.T, q *Query) string {
 	return lease.Proxy.ID()
 }
 
-// A new session gets a proxy of the lowest tier.
 func TestSessionsAndTiers(t *testing.T) {
 	f := newFixture(t, 4, 8)
 	for i := range 3 {

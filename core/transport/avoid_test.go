@@ -10,7 +10,6 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// A forbidden address is recognised in every spelling.
 func TestForbidAddress(t *testing.T) {
 	for at, names := range map[string][]string{
 		"127.0.0.1": {"127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "::ffff:0.0.0.0", "::", "localhost"},

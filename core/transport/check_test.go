@@ -51,7 +51,6 @@ func TestCheckForms(t *testing.T) {
 	require.Equal(t, verdict.NoAnswerInTime, r.Facts.Err.Cause)
 }
 
-// A check ends when its context ends. A body that ends early is a failure.
 func TestCheckEnds(t *testing.T) {
 	tr := New(Config{})
 	t.Cleanup(tr.Close)

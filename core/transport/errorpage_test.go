@@ -50,7 +50,7 @@ func (e *ErrorPage) short() string {
 	return strings.TrimSpace(e.Signature + " " + e.Kind.String() + " " + e.Reason)
 }
 
-// TestRecordedResponses: the error pages of real proxies are recognised, and the responses that they relayed are not.
+// The error pages of real proxies are recognised, and the responses that they relayed are not.
 func TestRecordedResponses(t *testing.T) {
 	files, err := filepath.Glob("testdata/ownerrors/*.txt")
 	require.NoError(t, err)
@@ -67,7 +67,7 @@ func TestRecordedResponses(t *testing.T) {
 	}
 }
 
-// TestSquidVia: squid adds Via to its own pages, and to the pages of a target that is also a squid. Only the pages of
+// Squid adds Via to its own pages, and to the pages of a target that is also a squid. Only the pages of
 // the proxy are recognised.
 func TestSquidVia(t *testing.T) {
 	page := func(via string) *page {
@@ -87,7 +87,7 @@ func TestSquidVia(t *testing.T) {
 		"X-Squid-Error: ERR_DNS_FAIL 0\r\n\r\n", false), nil, 0))
 }
 
-// TestTinyproxyWithLength: a page of tinyproxy that has got a length and a date on its way is recognised by its reason
+// A page of tinyproxy that has got a length and a date on its way is recognised by its reason
 // or by its last line.
 func TestTinyproxyWithLength(t *testing.T) {
 	found := func(reason, server, body string) bool {
@@ -102,7 +102,6 @@ func TestTinyproxyWithLength(t *testing.T) {
 	require.False(t, found("Unable to connect", "nginx", lastLine))
 }
 
-// TestSquidPage: only the name of the page is logged.
 func TestSquidPage(t *testing.T) {
 	for value, want := range map[string]string{
 		"ERR_DNS_FAIL 0": "ERR_DNS_FAIL", "ERR_MINE": "ERR_MINE", "": "", "403 Forbidden": "", "ERR_<b>": "",
@@ -170,7 +169,7 @@ func FuzzErrorPage(f *testing.F) {
 	})
 }
 
-// TestRules: a page matches if it matches all parts of one rule.
+// A page matches if it matches all parts of one rule.
 func TestRules(t *testing.T) {
 	const response = "HTTP/1.1 500 Oops\r\nX-Error: over quota\r\nX-Other: a\r\n\r\n<p>Out of traffic</p>"
 	for _, c := range []struct {

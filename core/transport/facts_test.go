@@ -60,7 +60,6 @@ func responseOf(t testing.TB, tr *Transport, u *upstream.Upstream, authority str
 const tinyPage = "HTTP/1.1 500 Unable to connect\r\nServer: tinyproxy/1.11.1\r\nContent-Type: text/html\r\n" +
 	"Connection: close\r\n\r\n<h1>Unable to connect</h1>"
 
-// TestResponseFacts: responses of an HTTP proxy to a request in absolute form.
 func TestResponseFacts(t *testing.T) {
 	for name, c := range map[string]struct {
 		response string
@@ -94,7 +93,6 @@ func TestResponseFacts(t *testing.T) {
 	}
 }
 
-// TestTargetFacts: a response through direct:// or through a tunnel is always the target's.
 func TestTargetFacts(t *testing.T) {
 	page := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header()["Date"] = nil
@@ -154,7 +152,7 @@ func TestTargetFacts(t *testing.T) {
 	require.NotEmpty(t, ask(plain.URL, "example.com:80", false), "the same server used as a proxy")
 }
 
-// TestRefusedConnectFacts: the response to a CONNECT is always the proxy's.
+// The response to a CONNECT is always the proxy's.
 func TestRefusedConnectFacts(t *testing.T) {
 	for name, c := range map[string]struct {
 		response string
@@ -186,7 +184,7 @@ func TestRefusedConnectFacts(t *testing.T) {
 	}
 }
 
-// TestBodyRules: rules are applied to the body, also if it arrives after the head. The body is still relayed
+// Rules are applied to the body, also if it arrives after the head. The body is still relayed
 // completely.
 func TestBodyRules(t *testing.T) {
 	const text = "Out of traffic"
@@ -226,7 +224,7 @@ func TestBodyRules(t *testing.T) {
 	}
 }
 
-// TestPageWait: if the body that a rule needs does not arrive, the response is delayed by at most pageWait.
+// If the body that a rule needs does not arrive, the response is delayed by at most pageWait.
 func TestPageWait(t *testing.T) {
 	a, err := upstream.ParseAddress("http://" + coretest.Serve(t, func(c net.Conn) {
 		readRequest(c)
@@ -289,7 +287,6 @@ func TestMissingVia(t *testing.T) {
 	require.Nil(t, ask(privoxy, "500").ErrorPage)
 }
 
-// TestAllocFacts: setFacts does not allocate, for a successful response and for an error of the target.
 func TestAllocFacts(t *testing.T) {
 	tr := New(Config{})
 	u := proxyAt(t, "http://127.0.0.1:1")

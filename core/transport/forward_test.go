@@ -170,7 +170,6 @@ func TestNeitherForm(t *testing.T) {
 	require.Equal(t, "GET http://a:80/", w.requests(), "nothing is learnt literally")
 }
 
-// If the client leaves during a comparison, the comparison ends.
 func TestAComparisonIsInterrupted(t *testing.T) {
 	var w ways
 	tr := New(Config{})

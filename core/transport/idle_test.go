@@ -331,7 +331,6 @@ func TestIdleTimeout408CrossesAPost(t *testing.T) {
 	}
 }
 
-// If a second response arrives on an idle connection, the connection is not reused.
 func TestLateUnrequestedResponse(t *testing.T) {
 	next := make(chan struct{})
 	for name, w := range routes(t, func(c net.Conn) {
@@ -476,7 +475,6 @@ func TestLostPost(t *testing.T) {
 	require.Equal(t, 1, failed, "the loss expires, and the next one is recorded")
 }
 
-// The number of recorded losses is limited.
 func TestMaxLossy(t *testing.T) {
 	p, now := &idlePool{}, time.Now()
 	for i := range 2 * maxNoReuseKeys {
@@ -549,7 +547,6 @@ func TestAliveIsCheckedAtOnce(t *testing.T) {
 	require.Len(t, conns, 1)
 }
 
-// An idle connection is reused until isIdleTimeout, and closed after it.
 func TestIdleTimeout(t *testing.T) {
 	now := time.Now()
 	var opened atomic.Int32
@@ -582,7 +579,6 @@ func TestIdleTimeout(t *testing.T) {
 	require.Zero(t, p.count)
 }
 
-// At most maxIdle connections of a proxy are idle. A further one is closed.
 func TestMaxIdle(t *testing.T) {
 	p := newIdlePool(upstream.Address{Scheme: upstream.HTTP})
 	defer p.close()

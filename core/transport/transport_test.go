@@ -71,7 +71,7 @@ func readRequest(c net.Conn) string {
 	}
 }
 
-// TestHostileProxies: each kind of failure ends before the deadline with an error that has a reason, and leaves no
+// Each kind of failure ends before the deadline with an error that has a reason, and leaves no
 // goroutine behind.
 func TestHostileProxies(t *testing.T) {
 	send := func(s string) func(net.Conn) {
@@ -347,7 +347,7 @@ func FuzzSOCKS(f *testing.F) {
 	})
 }
 
-// TestInterrupt: Fire ends the attempt at any time.
+// Fire ends the attempt at any time.
 func TestInterrupt(t *testing.T) {
 	tr := New(Config{})
 	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
@@ -368,7 +368,7 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// TestReuseAfterDeadline: the read deadline of a response does not end the idle connection.
+// The read deadline of a response does not end the idle connection.
 func TestReuseAfterDeadline(t *testing.T) {
 	var opened atomic.Int32
 	addr := coretest.Serve(t, func(c net.Conn) {

@@ -115,7 +115,7 @@ func TestViaHabit(t *testing.T) {
 	require.False(t, state(&bare).isConsistent())
 }
 
-// TestViaHabitConcurrently: a response without Via is recorded, whatever is recorded at the same time.
+// A response without Via is recorded, whatever is recorded at the same time.
 func TestViaHabitConcurrently(t *testing.T) {
 	for range 200 {
 		var h viaHabit
@@ -135,7 +135,7 @@ func TestViaHabitConcurrently(t *testing.T) {
 	}
 }
 
-// TestHasUniqueVia: a name is not unique if two proxies of the pool add it, or if there is no other proxy.
+// A name is not unique if two proxies of the pool add it, or if there is no other proxy.
 func TestHasUniqueVia(t *testing.T) {
 	tr := New(Config{})
 	addProxy := func(via ...string) *idlePool {

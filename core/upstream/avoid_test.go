@@ -266,7 +266,6 @@ func TestASweepDoesNotProlongABan(t *testing.T) {
 	require.Greater(t, r.refuse(bad, good, blocked), until, "another failure")
 }
 
-// With breaker.blame = "literal", nothing that was learnt about targets limits the choice of proxies any more.
 func TestLiteralForgetsAvoidedProxies(t *testing.T) {
 	const blocked, single = "blocked.test:80", "single.test:80"
 	r, bad, good := newEvidenceRig(t)

@@ -46,7 +46,6 @@ func TestObserved(t *testing.T) {
 	}
 }
 
-// With a gate, an attempt through a proxy with a closed breaker still allocates nothing.
 func TestAllocWithAGate(t *testing.T) {
 	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now, ProbeGate: noGate{},
 		OnFailure: func(*Upstream) {}})

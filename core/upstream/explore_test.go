@@ -318,7 +318,6 @@ func TestALuckyTrialHidesNoFailures(t *testing.T) {
 	require.InDelta(t, 0.001, u.Stats().LatencyMean.Seconds(), 1e-6)
 }
 
-// A trial begins when a breaker closes.
 func TestAClosedBreakerBeginsATrial(t *testing.T) {
 	r := newRig(t, 1)
 	u := r.get(0)

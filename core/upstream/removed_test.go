@@ -11,7 +11,6 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// If an attempt ends after its proxy was removed, it has no effect, even if a new proxy has the same id.
 func TestARemovedProxyIsNotWatched(t *testing.T) {
 	now := time.Unix(1000, 0)
 	cfg := breaker.Default()

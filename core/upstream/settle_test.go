@@ -176,7 +176,6 @@ func TestRemoveFailures(t *testing.T) {
 	})
 }
 
-// Elsewhere counts the failures at the other targets, and all successes.
 func TestElsewhere(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var w window

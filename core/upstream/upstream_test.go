@@ -307,7 +307,6 @@ func TestDraining(t *testing.T) {
 	assert.Error(t, p.Remove("a.test:1", false))
 }
 
-// A draining proxy continues to drain while the pool changes, and is not added again.
 func TestChangesDoNotEndADrain(t *testing.T) {
 	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now})
 	require.NoError(t, p.Apply(specs(t, "http://c.test:1")))
@@ -445,7 +444,6 @@ func TestARowIsTwoCacheLines(t *testing.T) {
 	require.EqualValues(t, 128, unsafe.Sizeof(Upstream{}))
 }
 
-// A change of reuse changes the configuration of the proxy, which keeps its state.
 func TestReuseChanges(t *testing.T) {
 	a, b := Spec{ID: "p"}, Spec{ID: "p", Extras: &Extras{NoReuse: true}}
 	require.False(t, a.equal(&b))

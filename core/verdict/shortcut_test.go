@@ -11,7 +11,6 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// TestAPlainSuccessIsJudgedAsWithoutTheShortcut compares Judge with judge for facts of all kinds.
 func TestAPlainSuccessIsJudgedAsWithoutTheShortcut(t *testing.T) {
 	plain := Facts{Status: 200, Idempotent: true, Replayable: true}
 	require.True(t, plain.isPlainSuccess())

@@ -20,7 +20,6 @@ type conclusion struct {
 	retry  core.RetryKind
 }
 
-// TestJudge has a case for each way in which an attempt can end.
 func TestJudge(t *testing.T) {
 	failed := func(c core.Cause) Facts {
 		return Facts{Idempotent: true, Replayable: true, Err: &Error{Cause: c, Err: errors.New("broken")}}
@@ -221,7 +220,6 @@ func TestRepeat(t *testing.T) {
 	}
 }
 
-// Every cause has a row with a unique name.
 func TestEveryCauseHasItsRow(t *testing.T) {
 	seen := map[string]bool{}
 	for c := range numCauses {
@@ -305,7 +303,6 @@ func TestEndTunnel(t *testing.T) {
 	}
 }
 
-// Without a proxy the target is charged, whatever the ruling is.
 func TestRulingsOnADirectResponse(t *testing.T) {
 	answered := Judge(&Facts{Status: 200, Idempotent: true, Replayable: true})
 	for k, want := range map[core.RulingKind][2]core.Charge{ // through a proxy, direct
