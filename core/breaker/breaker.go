@@ -10,6 +10,7 @@ package breaker
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -590,6 +591,23 @@ func (b *Breaker) Configure(cfg *Config) { b.cfg.Store(cfg) }
 
 // Config returns the settings.
 func (b *Breaker) Config() Config { return *b.cfg.Load() }
+
+// CopyState makes b, which is not in use yet, a copy of another breaker of the same pool, without its probe. It causes
+// no transition.
+func (b *Breaker) CopyState(other *Breaker) {
+	other.mu.Lock()
+	defer other.mu.Unlock()
+	b.word.store(other.word.load() &^ probeBit)
+	b.word.openEnd.Store(other.word.openEnd.Load())
+	b.changedAt = other.changedAt
+	if other.history == nil {
+		return
+	}
+	b.history = &history{lastChange: other.lastChange, trips: other.trips}
+	if o := other.window; o != nil {
+		b.window = &window{failures: slices.Clone(o.failures[o.head:])}
+	}
+}
 
 // View is the state of a breaker at one time.
 type View struct {

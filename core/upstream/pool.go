@@ -74,6 +74,7 @@ type Pool struct {
 	absentCosts     map[string]traffic.Total // costs of proxies that are not in the pool, by id
 	removedCosts    traffic.Meter            // costs of removed proxies that are not in absentCosts
 	drainingProxies []*Upstream              // removed proxies with attempts in flight
+	vanished        map[string]vanishedProxy // by id
 
 	memory          atomic.Int64                // ns
 	tail            atomic.Uint64               // bits of the largest Tail (seconds) at the end of the last full sweep
@@ -175,6 +176,7 @@ func NewPool(cfg PoolConfig) *Pool {
 		earlierBytes: map[string]limit.SavedUsage{},
 		vendors:      map[string]*traffic.Meter{},
 		absentCosts:  map[string]traffic.Total{},
+		vanished:     map[string]vanishedProxy{},
 	}
 	p.breakers = breaker.Shared{Now: p.now, Epoch: p.epoch, ProbeGate: cfg.ProbeGate}
 	p.ledger = evidence.NewLedger(evidence.Config{})
@@ -249,7 +251,12 @@ func (p *Pool) Ledger() *evidence.Ledger { return p.ledger }
 
 // ForgetTargets removes the targets without a recent failure from the ledger. The caller calls it a few
 // times a minute.
-func (p *Pool) ForgetTargets() { p.ledger.Sweep(p.Elapsed(p.now())) }
+func (p *Pool) ForgetTargets() {
+	p.ledger.Sweep(p.Elapsed(p.now()))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forgetVanished()
+}
 
 // Literal reports whether breakers open by the number of failures, without evidence.
 func (p *Pool) Literal() bool { return p.literal.Load() }
@@ -467,8 +474,13 @@ func (p *Pool) apply(defaults *breaker.Config, specs []*Spec) error {
 		hashes[i] = core.Hash53(specs[i].ID)
 	}
 	slices.SortFunc(added, func(i, j int) int { return cmp.Compare(hashes[i], hashes[j]) })
+	p.forgetVanished()
+	var resumed []*Upstream
 	for _, i := range added {
-		next.All[i] = p.newUpstream(specs[i], specs[i].breaker(defaults))
+		u := p.newUpstream(specs[i], specs[i].breaker(defaults))
+		if next.All[i] = u; p.resume(u) {
+			resumed = append(resumed, u)
+		}
 	}
 	for _, u := range old.All { // draining proxies stay
 		if _, replaced := ids[u.id]; u.Draining() && !replaced {
@@ -480,8 +492,14 @@ func (p *Pool) apply(defaults *breaker.Config, specs []*Spec) error {
 	}
 	p.breaker = defaults
 	p.publish(next)
+	for _, u := range resumed {
+		p.watchBreaker(u)
+	}
 	for _, u := range old.All {
 		if !u.keptInPool {
+			if _, replaced := ids[u.id]; !replaced {
+				p.keepVanishedProxy(u)
+			}
 			p.releaseProxy(u)
 		}
 	}

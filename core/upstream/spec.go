@@ -157,6 +157,9 @@ func (s *Spec) breaker(defaults *breaker.Config) *breaker.Config {
 	return &own
 }
 
+// SourceConfig is the Source of proxies that the configuration has, outside of proxy lists.
+const SourceConfig = "config"
+
 // SourceAPI is the Source of proxies added through the API. A reload of the configuration does not
 // change them.
 const SourceAPI = "api"
