@@ -221,8 +221,8 @@ func (l *Ledger) poolNoise() (noise, own float64) {
 
 // Suspect reports whether the target fails through several proxies and serves none: its latest nine attempts failed,
 // through at least three proxies. In a smaller pool, all proxies are required, but at least two. More failures are
-// required if the pool's noise is above 27 %, and 32 if the target bans proxies (Attempt.Bans). A request for a suspect
-// target gets one attempt, unless TryAsUsual permits more.
+// required if the pool's noise is above 27 %, and 32 if the target bans proxies (Attempt.TargetBans). A request for a
+// suspect target gets one attempt, unless TryAsUsual permits more.
 func (l *Ledger) Suspect(t Target) bool {
 	if l.size.Load() == 0 {
 		return false

@@ -75,7 +75,7 @@ type rereadConn struct {
 var errNotIntercepted = errors.New("no rule intercepts the server name of the client, or the authority excludes it")
 
 // chooseName sets the name in the certificate. It is the server name in the ClientHello or, without a server name, the
-// host of the CONNECT. If the server name is not intercepted, choose returns an error.
+// host of the CONNECT. If the server name is not intercepted, it returns an error.
 func (c *rereadConn) chooseName(serverName string) error {
 	name := normalName(serverName)
 	if name != "" && name != c.host && !c.namePermitted(name) {
