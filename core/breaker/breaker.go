@@ -346,11 +346,11 @@ func (p Permit) Report(v core.Verdict, e Evidence) {
 	b.mu.Lock()
 	defer b.unlock()
 	// No call of advance: it would end a probe that has reached its timeout, whose report still counts.
-	now := b.now()
-	if b.Generation() != p.gen {
+	now, current := b.now(), b.word.load()
+	if current.generation() != p.gen {
 		return
 	}
-	switch b.word.load().state() {
+	switch current.state() {
 	case core.Closed:
 		b.addFailure(now)
 		b.tripIfNeeded(now, e)

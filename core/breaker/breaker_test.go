@@ -90,7 +90,7 @@ func BenchmarkChange(b *testing.B) {
 		for b.Loop() {
 			p, _ := br.Acquire()
 			p.Report(core.Failure, breaker.AlwaysEnough)
-			now = now.Add(cfg.TimeoutDuration)
+			now = now.Add(cfg.MaxTimeout)
 			p, _ = br.Acquire()
 			p.Report(core.Success, breaker.AlwaysEnough)
 			cycles++
