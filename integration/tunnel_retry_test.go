@@ -194,6 +194,9 @@ func TestAReplyWithoutTLSIsNotLost(t *testing.T) {
 			require.ErrorAs(t, fetchOverTLS(w, "plain.test:443"), &noTLS)
 			require.GreaterOrEqual(t, arrivals.Load(), int64(2))
 			w.awaitIdle()
+			for _, a := range w.requests("done")[0]["attempts"].([]any) {
+				require.NotEqual(t, "success", a.(map[string]any)["outcome"])
+			}
 			for _, f := range w.fakes {
 				require.Equal(t, "closed", w.breaker(f.Name)["state"])
 			}

@@ -19,7 +19,7 @@ import (
 
 // maxProxySize is the largest size in bytes of a proxy without attempts, with its configuration and its id. Half of the
 // proxies of a list of 100,000 lines have credentials: such a list must fit into 150 MiB, with the program.
-const maxProxySize = 1050
+const maxProxySize = 750
 
 // A long list takes little memory, and a reload of it adds nothing.
 func TestAProxyWithoutAttemptsIsSmall(t *testing.T) {

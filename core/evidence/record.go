@@ -47,7 +47,7 @@ func (r refusals) add(n uint8) refusals {
 	return min(r&^refusalsReported+min(refusals(n), maxRefusals), maxRefusals)
 }
 
-// maxBannedEpisodes limits record.bans.
+// maxBannedEpisodes limits record.bannedEpisodes.
 const maxBannedEpisodes = math.MaxUint8
 
 func (r *record) beginEpisode(episode uint16) {

@@ -275,7 +275,7 @@ func play(t *testing.T, p plan) (trace []string) {
 			r.LimitReached, r.BudgetSpent))
 		for i, u := range all {
 			v := u.Breaker().Snapshot()
-			say(describe(i, v.State, v.FailureCount, int(u.Stats().Samples)))
+			say(describe(i, v.State, v.FailureCount, int(u.Stats().Samples), u.Breaker().Generation() > 0))
 			if i != p.Full {
 				require.Zero(t, u.InFlight(), "what was taken is given back")
 			}
@@ -346,10 +346,13 @@ type party struct {
 
 func (p *party) id() string { return fmt.Sprint("p", p.number) }
 
-// describe returns a line of the trace. A proxy whose breaker has closed may have fewer samples than the model counts,
-// but at least four: the successes that end its trial (upstream.trial).
-func describe(proxy int, state core.State, failures, samples int) string {
-	return fmt.Sprintf("p%d is %v with %d failures, %d samples", proxy, state, failures, min(samples, 4))
+// describe returns a line of the trace. A proxy whose breaker has been open may have fewer samples than the model
+// counts, but at least four: the successes that end its trial (upstream.trial).
+func describe(proxy int, state core.State, failures, samples int, wasOpen bool) string {
+	if wasOpen {
+		samples = min(samples, 4)
+	}
+	return fmt.Sprintf("p%d is %v with %d failures, %d samples", proxy, state, failures, samples)
 }
 
 func (m *model) admits(p *party) bool {
@@ -697,7 +700,7 @@ func (p plan) expected() []string {
 		m.request(q)
 		for i, party := range m.parties {
 			m.admits(party)
-			m.trace = append(m.trace, describe(i, party.state, m.live(party), party.samples))
+			m.trace = append(m.trace, describe(i, party.state, m.live(party), party.samples, party.generation > 0))
 		}
 	}
 	return m.trace

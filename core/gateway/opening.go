@@ -170,15 +170,15 @@ func (t *tunnel) limitFirstByte(kind helloKind) {
 	}
 }
 
-// maxPlainReplyDelay is the time that the last possible tunnel gets to reply to the ClientHello, if the client could
-// have a reply without TLS from an earlier tunnel.
+// maxPlainReplyDelay is the time that the last tunnel gets to reply to the ClientHello, if no other proxy can be tried
+// and the client could have a reply without TLS from an earlier tunnel.
 const maxPlainReplyDelay = 2 * time.Second
 
 // setFirstByteDeadline sets the deadline of the next read from the target. It returns false if the time limit for
 // the target's response has passed. The caller holds the opening's mu.
 func (t *tunnel) setFirstByteDeadline(now time.Time) bool {
 	limit := t.exchange.FirstByteTimeout()
-	if limit == 0 && t.opening.plainReply != nil { // the client waits for this reply
+	if limit == 0 && t.opening.plainReply != nil && !t.exchange.CanChangeProxy() {
 		limit = maxPlainReplyDelay
 	}
 	if limit == 0 {
@@ -261,13 +261,13 @@ func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 			early, ok = t.replaceTunnel(err)
 		}
 		switch {
-		case !ok && o.plainReply != nil:
-			if !noTLS { // the reply is from an earlier tunnel
-				t.target.Close()
-			}
+		case !ok && noTLS: // the target's own reply, through the proxy that is in use
 			n, err = t.relayFirstBytes(o.plainReply, true)
 			return n, true, err
 		case !ok:
+			if o.plainReply != nil { // from an earlier tunnel; the current tunnel has failed
+				t.client.writer.Write(o.plainReply)
+			}
 			return 0, false, err
 		case len(early) > 0:
 			n, err = t.relayFirstBytes(early, false)

@@ -123,7 +123,7 @@ func (h *histogram) add(bucket int, d time.Duration) {
 	h.sum.Add(int64(d))
 }
 
-// bucketIndex returns the index of the bucketIndex for a time.
+// bucketIndex returns the index of the bucket for a time.
 func bucketIndex(d time.Duration) (i int) {
 	for i < len(bounds) && d > bounds[i] {
 		i++

@@ -118,7 +118,7 @@ func (e *Entry) Release() {
 
 // Begin begins a request.
 func (e *Entry) Begin(id core.RequestID, method, host string, started time.Time) {
-	e.mu.Lock() // without defer, because every request calls Begin, Attempt and keep
+	e.mu.Lock() // without defer, because every request calls Begin, BeginAttempt and keep
 	e.inFlight = true
 	r, attempts := &e.request, e.request.Attempts[:0]
 	*r = Request{} // field by field: a composite literal would be copied on the stack

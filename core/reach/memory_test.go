@@ -21,7 +21,7 @@ import (
 // maxDeadSize is the largest number of bytes that a proxy takes in addition if it cannot be reached: the history of its
 // breaker, the transition and the opening that the metrics keep, and its next check. Most proxies of a published list
 // are dead.
-const maxDeadSize = 400
+const maxDeadSize = 330
 
 func TestADeadProxyIsSmall(t *testing.T) {
 	const proxies = 2000

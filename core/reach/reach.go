@@ -329,13 +329,17 @@ func (c *Checker) applyResult(k *check, verr *verdict.Error) (checkAgain bool) {
 	if b.State() == core.Closed && k.u.HasServed() {
 		return false // no further check: the traffic shows whether the proxy works
 	}
+	isFirstOpening := b.State() != core.Open
 	k.u.CountUnreached(verr.Cause, int(k.failedChecks)) // does nothing at an open breaker
 	if b.State() == core.Open {
 		minWait := c.minWait(k.u)
 		wait = max(wait, minWait)
 		k.at = now + wait
 		// The breaker stays open until the next check has ended. With thousands of dead proxies, checks may be late.
-		b.Postpone(wait + minWait + took + 5*tick)
+		// With literal, a breaker that has just opened stays open for timeout_duration.
+		if !isFirstOpening || !k.u.Literal() {
+			b.Postpone(wait + minWait + took + 5*tick)
+		}
 	}
 	return true
 }

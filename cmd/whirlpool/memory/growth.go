@@ -25,7 +25,7 @@ type Growth struct {
 
 const (
 	baseHeap      = 32 << 20
-	proxySize     = 690    // bytes that a proxy takes (TestAProxyWithoutAttemptsIsSmall)
+	proxySize     = 660    // bytes that a proxy takes (TestAProxyWithoutAttemptsIsSmall)
 	longListSize  = 10_000 // proxies whose memory matters
 	startPercent  = 50     // while the first configuration is loaded
 	reloadPercent = 20     // while another one is loaded and the list is long

@@ -24,9 +24,9 @@ func TestGrowth(t *testing.T) {
 	require.Zero(t, freed)
 	got = nil
 	load(100_000)
-	require.Equal(t, []int{20, 32}, got)
+	require.Equal(t, []int{20, 33}, got)
 	load(100_000)
-	require.Equal(t, []int{20, 32, 20, 32}, got)
+	require.Equal(t, []int{20, 33, 20, 33}, got)
 	require.Equal(t, 2, freed)
 	got = nil
 	g.SetProxies(5_000_000)
