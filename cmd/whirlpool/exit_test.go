@@ -151,6 +151,19 @@ func TestMisspeltRegionsGetASuggestion(t *testing.T) {
 	require.Zero(t, code, errs)
 	require.Contains(t, errs, `note: --region "germani": no proxy has this region; the regions are germany, france; `+
 		"did you mean germany? (without --region-strict, every proxy may be used)")
+	for groups, want := range map[string]string{
+		`200 {"groups":[{"name":""}]}`: `note: --region "germani": no proxy has a region (without --region-strict, ` +
+			"every proxy may be used)\n",
+		`500 {"error":"internal","message":"broken"}`: "",
+	} {
+		other := responses()
+		other["POST /request"] = []string{`200 {"outcome":"success","status":200,"attempts":[]}`}
+		other["GET /proxy-groups"] = []string{groups}
+		newFakeAPI(t, other)
+		_, errs, code := run("request", "http://a.example/", "--region", "germani")
+		require.Zero(t, code, errs)
+		require.Equal(t, want, errs)
+	}
 	newFakeAPI(t, responses())
 	out, errs, code := run("proxies", "list", "--region", "France", "--state", "open")
 	require.Zero(t, code, errs)

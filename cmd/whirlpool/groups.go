@@ -71,15 +71,16 @@ func (r *remote) regions() (names []string, err error) {
 	return names, nil
 }
 
-// checkRegion returns an error that lists the regions of the proxies, unless region is one of them, or there is none.
+// checkRegion returns an error that lists the regions of the proxies, unless region is one of them. It returns nil if
+// the regions cannot be read.
 func (r *remote) checkRegion(region string) error {
 	names, err := r.regions()
-	if err != nil {
-		return err
-	}
 	isRegion := func(name string) bool { return strings.EqualFold(name, region) }
-	if len(names) == 0 || slices.ContainsFunc(names, isRegion) {
+	switch {
+	case err != nil || slices.ContainsFunc(names, isRegion):
 		return nil
+	case len(names) == 0:
+		return fmt.Errorf("--region %q: no proxy has a region", region)
 	}
 	return fmt.Errorf("--region %q: no proxy has this region; the regions are %s%s", region,
 		strings.Join(names[:min(len(names), maxRegions)], ", "), strict.DidYouMean(region, names))

@@ -137,16 +137,16 @@ func listProxiesCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if len(rows) == 0 && f.region != "" {
-			if err := r.checkRegion(f.region); err != nil {
-				return err
-			}
-		}
 		status, err := r.api.Status(r.context())
 		if _, err = r.addAdvice(err); err != nil {
 			return err
 		}
 		total := max(status.Proxies.Total, len(rows)) // the pool may have changed since the list was read
+		if len(rows) == 0 && total > 0 && f.region != "" {
+			if err := r.checkRegion(f.region); err != nil {
+				return err
+			}
+		}
 		return r.print(map[string]any{"proxies": raw, "total": total}, func(w io.Writer) {
 			printProxies(w, rows)
 			if len(rows) < total {
