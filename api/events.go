@@ -351,11 +351,10 @@ func (b *eventBody) waitForEvents() bool {
 	events, streamPosition, err := b.reader.Next(ctx)
 	if errors.Is(err, eventstream.ErrSlow) && b.live != nil {
 		// A client of live events shows the current state, so it can do without the events that it has missed.
-		if lost := b.reader.SkipLost(); lost > 0 {
-			if slices.ContainsFunc(eventTypes, b.wantsType) {
-				b.appendLost(lost)
-			}
-			events, streamPosition, err = b.reader.Next(ctx)
+		var lost uint64
+		lost, events, streamPosition, err = b.reader.SkipLost()
+		if lost > 0 && slices.ContainsFunc(eventTypes, b.wantsType) {
+			b.appendLost(lost)
 		}
 	}
 	waited := errors.Is(err, context.DeadlineExceeded)

@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -141,6 +142,14 @@ func TestClientsDoNotWaitForASlowView(t *testing.T) {
 		require.Same(t, first, s.next(first))
 		newcomer := make(chan *computed[int])
 		go func() { newcomer <- s.next(nil) }()
+		for range 1000 { // synctest.Wait does not wait for a goroutine that waits for a mutex
+			runtime.Gosched()
+		}
+		select {
+		case c := <-newcomer:
+			require.Fail(t, "a new client has not waited", "it has the value %d", c.value)
+		default:
+		}
 		close(slow)
 		require.Equal(t, 2, (<-newcomer).value)
 		require.Equal(t, 2, s.next(first).value)

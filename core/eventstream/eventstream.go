@@ -100,6 +100,9 @@ func (s *Stream) LastID() uint64 {
 	return s.lastID
 }
 
+// oldestID returns the id of the oldest event that is kept, or of the next event if none is kept. Its caller holds mu.
+func (s *Stream) oldestID() uint64 { return s.lastID - uint64(len(s.events)) + 1 }
+
 // Subscribe returns a reader of the events whose id is greater than after, of the types that wantsType selects (nil for
 // all). The result lost is the number of such events, of all types, that are no longer kept. If after is greater than
 // the last id, the reader begins with the oldest event that is kept. The caller must close the reader.
@@ -112,7 +115,7 @@ func (s *Stream) Subscribe(after uint64, wantsType func(eventType string) bool) 
 	case len(s.readers) == MaxReaders:
 		return nil, 0, ErrTooManyReaders
 	}
-	oldest := s.lastID - uint64(len(s.events)) + 1
+	oldest := s.oldestID()
 	next := after + 1
 	if next < oldest {
 		lost = oldest - next
@@ -187,24 +190,29 @@ func (r *Reader) Next(ctx context.Context) (events []Event, lastID uint64, err e
 	}
 }
 
-// SkipLost makes a reader that is too slow continue with the oldest event that is kept. It returns the number of
-// events, of all types, that the reader has missed. It is 0 if the reader has missed sampled events only; these cannot
-// be skipped.
-func (r *Reader) SkipLost() (lost uint64) {
-	s := r.stream
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if oldest := s.lastID - uint64(len(s.events)) + 1; r.next < oldest {
+// SkipLost makes a reader that is too slow continue with the oldest event that is kept. The result lost is the number
+// of events, of all types, that the reader has missed. The other results are as in Next, but SkipLost does not wait. The
+// error is ErrSlow only if the reader has missed sampled events, too; these cannot be skipped.
+func (r *Reader) SkipLost() (lost uint64, events []Event, lastID uint64, err error) {
+	r.stream.mu.Lock() // until the events are read, so that no more are lost meanwhile
+	defer r.stream.mu.Unlock()
+	if oldest := r.stream.oldestID(); r.next < oldest {
 		lost, r.next = oldest-r.next, oldest
 	}
-	return lost
+	events, lastID, err = r.readLocked()
+	return lost, events, lastID, err
 }
 
 func (r *Reader) read() (events []Event, lastID uint64, err error) {
+	r.stream.mu.Lock()
+	defer r.stream.mu.Unlock()
+	return r.readLocked()
+}
+
+// The caller of readLocked holds Stream.mu.
+func (r *Reader) readLocked() (events []Event, lastID uint64, err error) {
 	s := r.stream
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	oldest := s.lastID - uint64(len(s.events)) + 1
+	oldest := s.oldestID()
 	if r.next < oldest || r.isSlow {
 		return nil, r.next - 1, ErrSlow
 	}

@@ -107,10 +107,10 @@ func TestBounds(t *testing.T) {
 	require.Len(t, s.events, 10)
 	_, _, err = slow.Next(now())
 	require.ErrorIs(t, err, ErrSlow)
-	require.EqualValues(t, 10, slow.SkipLost())
-	require.Zero(t, slow.SkipLost())
-	events, _, err := slow.Next(now())
+	lost, events, at, err := slow.SkipLost()
 	require.NoError(t, err)
+	require.EqualValues(t, 10, lost)
+	require.EqualValues(t, 20, at)
 	require.Len(t, events, 10)
 	for range MaxReaders - 1 {
 		_, _, err = s.Subscribe(0, nil)
@@ -121,6 +121,24 @@ func TestBounds(t *testing.T) {
 	slow.Close()
 	_, _, err = s.Subscribe(0, nil)
 	require.NoError(t, err, "there is a place again")
+}
+
+// A reader that skips what it has missed is not too slow again because of an event that is published meanwhile.
+func TestSkipLostWhileEventsArePublished(t *testing.T) {
+	const published = 20 * MaxEvents
+	var s Stream
+	r, _, err := s.Subscribe(0, nil)
+	require.NoError(t, err)
+	go func() {
+		for range published {
+			s.Publish("x", nil)
+		}
+	}()
+	for seen := 0; seen < published; {
+		lost, events, _, err := r.SkipLost()
+		require.NoError(t, err)
+		seen += int(lost) + len(events)
+	}
 }
 
 // Sampled events go to the readers that want them, after the kept ones, and are not kept.
