@@ -191,7 +191,7 @@ func (r *Reader) Next(ctx context.Context) (events []Event, lastID uint64, err e
 }
 
 // SkipLost makes a reader that is too slow continue with the oldest event that is kept. The result lost is the number
-// of events, of all types, that the reader has missed. The other results are as in Next, but SkipLost does not wait. The
+// of events, of all types, that the reader has missed. The other results are as in Next, without its wait. The
 // error is ErrSlow only if the reader has missed sampled events, too; these cannot be skipped.
 func (r *Reader) SkipLost() (lost uint64, events []Event, lastID uint64, err error) {
 	r.stream.mu.Lock() // until the events are read, so that no more are lost meanwhile
