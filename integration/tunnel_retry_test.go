@@ -180,7 +180,7 @@ func TestAReplyWithoutTLSIsNotLost(t *testing.T) {
 		"the other tunnel is silent": func(c net.Conn) { io.Copy(io.Discard, c) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := start(t, 2, "")
+			w := start(t, 2, "[timeouts]\nattempt = \"2s\"\n")
 			var arrivals atomic.Int64
 			w.setAll(lab.Behaviour{TunnelTo: coretest.Serve(t, func(c net.Conn) {
 				c.Read(make([]byte, 4096))
@@ -195,7 +195,7 @@ func TestAReplyWithoutTLSIsNotLost(t *testing.T) {
 			require.GreaterOrEqual(t, arrivals.Load(), int64(2))
 			w.awaitIdle()
 			for _, a := range w.requests("done")[0]["attempts"].([]any) {
-				require.NotEqual(t, "success", a.(map[string]any)["outcome"])
+				require.NotEqual(t, "success", a.(map[string]any)["outcome"], "%v", w.requests("done"))
 			}
 			for _, f := range w.fakes {
 				require.Equal(t, "closed", w.breaker(f.Name)["state"])

@@ -265,9 +265,6 @@ func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 			n, err = t.relayFirstBytes(o.plainReply, true)
 			return n, true, err
 		case !ok:
-			if o.plainReply != nil { // from an earlier tunnel; the current tunnel has failed
-				t.client.writer.Write(o.plainReply)
-			}
 			return 0, false, err
 		case len(early) > 0:
 			n, err = t.relayFirstBytes(early, false)
