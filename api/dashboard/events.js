@@ -56,6 +56,7 @@ kind.value = address.get("events") || "";
 
 listen(event => {
   if (["views", "status", "totals"].includes(event.type)) return; // these are no events, but the state
+  if (event.id && log.some(e => e.id === event.id)) return; // a new stream repeats the events that are kept
   const text = eventText(event),
     at = Date.parse(event.data.at || event.data.timestamp || event.data.updated_at) || Date.now();
   log.unshift({ id: event.id, at, type: event.type, text });

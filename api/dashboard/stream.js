@@ -7,6 +7,7 @@ const types =
 // Times in ms.
 const opening = 4000, // until the first event; a proxy that holds the stream back for longer buffers it
   silence = 25000, // without data; the gateway sends a heartbeat after 15 s
+  fresh = 16000, // of a connection that is not restarted: the latest data is so young
   pause = 2000; // before the next connection
 
 const keep = 500; // events, for pages that are opened later
@@ -36,6 +37,7 @@ class Stream {
   state = new Map(); // the latest event of the types views, status and totals; of views, the one that names all
   open = false; // the first event of the connection has arrived
   problem = "";
+  latest = 0; // time of the latest data, or when the connection began
   last = "0"; // id of the last event; with "0", the response begins with the oldest event that is kept
 
   constructor(key) {
@@ -46,8 +48,9 @@ class Stream {
 
   add(page) {
     this.pages.add(page);
-    if (this.open) for (const event of [...this.events, ...this.state.values()]) page.postMessage({ event });
-    else if (this.problem) page.postMessage({ problem: this.problem });
+    const events = this.open ? [...this.events, ...this.state.values()] : this.events;
+    for (const event of events) page.postMessage({ event });
+    if (!this.open && this.problem) page.postMessage({ problem: this.problem });
   }
 
   remove(page) {
@@ -56,13 +59,13 @@ class Stream {
   }
 
   restart() {
-    this.connection?.abort();
+    if (performance.now() - this.latest > fresh) this.connection?.abort();
   }
 
   end() {
     this.ended = true;
     if (streams.get(this.key) === this) streams.delete(this.key);
-    this.restart();
+    this.connection?.abort();
   }
 
   tell(message) {
@@ -88,9 +91,9 @@ class Stream {
   async read() {
     if (!self.TextDecoderStream) return "this browser cannot read the event stream";
     const abort = (this.connection = new AbortController());
-    let latest = performance.now(); // time of the latest data
+    this.latest = performance.now();
     const timer = setInterval(() => {
-      const quiet = performance.now() - latest;
+      const quiet = performance.now() - this.latest;
       if (this.open && quiet > silence) abort.abort();
       if (!this.open && quiet > opening) this.report("a proxy holds the event stream back");
     }, 1000);
@@ -106,7 +109,7 @@ class Stream {
       }
       if (!response.ok) return (await response.json().catch(() => ({}))).message || "the event stream has status " + response.status;
       this.state.clear();
-      for await (const event of eventsOf(response.body, () => (latest = performance.now()))) this.pass(event);
+      for await (const event of eventsOf(response.body, () => (this.latest = performance.now()))) this.pass(event);
       return "the event stream has ended";
     } finally {
       clearInterval(timer);
