@@ -1,7 +1,10 @@
 package api
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"path/filepath"
 
 	"github.com/gofiber/fiber/v2"
@@ -29,10 +32,29 @@ func dashboardPages() map[string]string {
 const pagePolicy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; " +
 	"form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 
+// workerVersion is a hash of the files of the SharedWorker. A browser keeps the worker while a page uses it, so the
+// pages of a newer gateway need one with another name.
+var workerVersion = hashOf("worker.js", "stream.js")
+
+func hashOf(files ...string) []byte {
+	h := sha256.New()
+	for _, file := range files {
+		content, err := dashboard.ReadFile("dashboard/" + file)
+		if err != nil {
+			panic(err) // the file is part of the binary
+		}
+		h.Write(content)
+	}
+	return hex.AppendEncode(nil, h.Sum(nil)[:8])
+}
+
 func sendPage(c *fiber.Ctx, file string) error {
 	content, err := dashboard.ReadFile("dashboard/" + file)
 	if err != nil {
 		return err
+	}
+	if file == "live.js" {
+		content = bytes.Replace(content, []byte("VERSION"), workerVersion, 1)
 	}
 	c.Type(filepath.Ext(file), "utf-8")
 	c.Set(fiber.HeaderContentSecurityPolicy, pagePolicy)

@@ -56,6 +56,8 @@ func TestPagesAndDocuments(t *testing.T) {
 		require.Contains(t, response.Header.Get("Content-Security-Policy"), "default-src 'none'", path)
 		require.NotEmpty(t, body)
 	}
+	_, body := r.send(t, "GET", "/live.js", "")
+	require.Regexp(t, `const name = "[0-9a-f]{16} "`, string(body))
 	for _, path := range []string{"/api/v1", "/api/v1/", "/api/v1/openapi.json"} {
 		response, body := r.send(t, "GET", path, "")
 		require.Equal(t, 200, response.StatusCode, path)

@@ -6,14 +6,17 @@ import { serve } from "./stream.js";
 
 // Times in ms.
 const pause = 2000, // before a request that has failed is repeated
+  pinging = 10000, // between two pings of the stream
   patience = 1000; // at the start, until the page requests what it shows without waiting for the stream
 
 const watches = [],
   listeners = []; // called with each event of the stream
 let open = false, // the stream is open, and its first event has arrived
-  why = "", // the reason why the stream is not open
+  why = "the event stream has not begun", // the reason why the stream is not open
   started = false,
-  port; // to the stream
+  port, // to the stream
+  workers = 0, // SharedWorkers that have stopped
+  pings = 0; // since the latest message
 
 // watch calls the async function work at the start, and then after each change of one of the views (as GET /events
 // reports them). Between two calls are at least every ms. While the page polls, there are polled ms between two calls,
@@ -107,7 +110,7 @@ function failed(e) {
 export function showConnection(problem) {
   if (!problem) session.updated = Date.now();
   const old = problem + (session.updated ? "; this page is from " + clock(session.updated) : "");
-  const text = problem ? old : open || !why ? "live" : "polling, because " + why;
+  const text = problem ? old : open ? "live" : "polling, because " + why;
   document.querySelector("main").classList.toggle("stale", problem !== "");
   $("link").className = "link " + (problem ? "down" : text === "live" ? "live" : "polling");
   if ($("link").textContent !== text) $("link").textContent = text;
@@ -119,15 +122,30 @@ export function showConnection(problem) {
 // not use EventSource, because EventSource cannot send the key.
 export function start() {
   setTimeout(begin, patience);
+  share();
+  setInterval(ping, pinging);
+  addEventListener("pagehide", () => port.postMessage({ leave: true }));
+  addEventListener("pageshow", e => e.persisted && reconnect());
+}
+
+// share reads the stream in a SharedWorker. Pages that have another name for it have another worker.
+function share() {
+  const name = "VERSION " + workers; // the gateway inserts the version of the worker's files
   try {
-    const worker = new SharedWorker(new URL("worker.js", import.meta.url), { type: "module" });
+    const worker = new SharedWorker(new URL("worker.js", import.meta.url), { type: "module", name });
     worker.onerror = readAlone; // the browser cannot run modules as workers
     use(worker.port);
   } catch {
     readAlone(); // the browser has no such workers
   }
-  addEventListener("pagehide", () => port.postMessage({ leave: true }));
-  addEventListener("pageshow", e => e.persisted && reconnect());
+}
+
+// ping asks the worker whether it is alive. After two pings without an answer, the page polls, and uses a second
+// worker. If that one stops, too, the page reads alone.
+function ping() {
+  if (pings++ < 2) return port.postMessage({ key: session.key, ping: true });
+  poll("the event stream has stopped");
+  ++workers === 1 ? share() : readAlone();
 }
 
 // readAlone reads the stream in this page.
@@ -138,8 +156,14 @@ function readAlone() {
 }
 
 function use(next) {
+  if (port) {
+    port.onmessage = null;
+    port.postMessage({ leave: true });
+  }
   port = next;
+  pings = 0;
   port.onmessage = ({ data: { date, event, problem, refused } }) => {
+    pings = 0;
     if (date) setClock(date);
     if (refused !== undefined) askForKey(refused);
     if (problem) poll(problem);
@@ -161,7 +185,7 @@ function begin() {
 
 // poll makes the page poll. The parameter reason says why.
 function poll(reason) {
-  const already = !open && started && why;
+  const already = !open && started;
   open = false;
   why = reason;
   begin();

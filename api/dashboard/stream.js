@@ -8,18 +8,21 @@ const types =
 const opening = 4000, // until the first event; a proxy that holds the stream back for longer buffers it
   silence = 25000, // without data; the gateway sends a heartbeat after 15 s
   fresh = 16000, // of a connection that is not restarted: the latest data is so young
-  pause = 2000; // before the next connection
+  pause = 2000, // before the next connection
+  absence = 180000; // of a page without a ping; a browser lets the timers of a hidden page run once a minute
 
 const keep = 500; // events, for pages that are opened later
 
 const streams = new Map(); // by key
 
 // serve passes the stream to the page at the other end of a port. The page sends { key } to get the stream with this
-// key, { restart } to connect again, and { leave } when it is closed. It gets the messages of Stream.
+// key, the same with ping now and then, { restart } to connect again, and { leave } when it is closed. It gets the
+// messages of Stream, and { alive } as the answer to a ping.
 export function serve(port) {
   let stream;
   port.onmessage = ({ data }) => {
     if (data.restart) return stream?.restart();
+    if (data.ping && stream?.answer(port)) return;
     stream?.remove(port);
     stream = undefined;
     if (data.leave) return;
@@ -32,7 +35,7 @@ export function serve(port) {
 // { event } with its id, type and data; { date } of a response; { problem }, the reason why there are no events; and
 // { refused } with the key if the gateway does not accept it. Then the stream has ended.
 class Stream {
-  pages = new Set();
+  pages = new Map(); // the time of the latest message, by port
   events = []; // the latest events, without those of the state
   state = new Map(); // the latest event of the types views, status and totals; of views, the one that names all
   open = false; // the first event of the connection has arrived
@@ -47,7 +50,7 @@ class Stream {
   }
 
   add(page) {
-    this.pages.add(page);
+    this.pages.set(page, performance.now());
     const events = this.open ? [...this.events, ...this.state.values()] : this.events;
     for (const event of events) page.postMessage({ event });
     if (!this.open && this.problem) page.postMessage({ problem: this.problem });
@@ -56,6 +59,19 @@ class Stream {
   remove(page) {
     this.pages.delete(page);
     if (!this.pages.size) this.end();
+  }
+
+  // answer answers a ping. It returns false if the page does not get the stream.
+  answer(page) {
+    if (!this.pages.has(page)) return false;
+    this.pages.set(page, performance.now());
+    page.postMessage({ alive: true });
+    return true;
+  }
+
+  // removeAbsent removes the pages that have crashed.
+  removeAbsent() {
+    for (const [page, time] of this.pages) if (performance.now() - time > absence) this.remove(page);
   }
 
   restart() {
@@ -69,7 +85,7 @@ class Stream {
   }
 
   tell(message) {
-    for (const page of this.pages) page.postMessage(message);
+    for (const page of this.pages.keys()) page.postMessage(message);
   }
 
   report(problem) {
@@ -93,6 +109,7 @@ class Stream {
     const abort = (this.connection = new AbortController());
     this.latest = performance.now();
     const timer = setInterval(() => {
+      this.removeAbsent();
       const quiet = performance.now() - this.latest;
       if (this.open && quiet > silence) abort.abort();
       if (!this.open && quiet > opening) this.report("a proxy holds the event stream back");
