@@ -34,7 +34,8 @@ type faultWindow struct {
 	busySince time.Time
 }
 
-// addFault counts the failure of call number n. It returns true if max of the last windowFactor*max calls have failed.
+// addFault records that call number n has failed. It reports whether at least max calls have failed among the last
+// windowFactor*max calls.
 func (h *faultWindow) addFault(n uint64, max int) bool {
 	if len(h.failedCalls) < max {
 		h.failedCalls = append(h.failedCalls, n)

@@ -264,7 +264,7 @@ func (o *listOptions) goodList(good []listcheck.Result) string {
 	return o.original.Format(specs, indexes)
 }
 
-// listView is the JSON of one result of the check. It has no credentials.
+// listView is the JSON of one checked proxy. It has no credentials.
 type listView struct {
 	URL     string  `json:"url"`
 	Region  string  `json:"region,omitempty"`

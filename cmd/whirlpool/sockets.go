@@ -26,9 +26,9 @@ func socketsPassed(environ func(string) string) bool {
 }
 
 // passedSockets returns the sockets that the parent process has passed as systemd does (sd_listen_fds(3)): LISTEN_PID
-// is the id of this process, LISTEN_FDS the number of sockets, and LISTEN_FDNAMES may name each of them gateway or api.
-// A socket without a name becomes that of the gateway, or of the API if the gateway has one. The function environ
-// returns an environment variable.
+// is the id of this process, LISTEN_FDS is the number of sockets, and LISTEN_FDNAMES may give each socket the name
+// "gateway" or "api". A socket without a name is used for the gateway or, if the gateway has a socket, for the API. The
+// function environ returns an environment variable.
 func passedSockets(environ func(string) string) (s sockets, err error) {
 	if !socketsPassed(environ) {
 		return s, nil

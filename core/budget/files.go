@@ -131,8 +131,8 @@ func (f *Files) AcquireSpare(n int) bool {
 	return f == nil || f.add(Other, int64(n), f.limit-f.limit/4)
 }
 
-// AcquireAlways takes n descriptors even if there is no room. It is for a few connections, for which the reserve has
-// room.
+// AcquireAlways takes n descriptors even if the budget has no room. Only a few connections may use it; the reserve is
+// large enough for them.
 func (f *Files) AcquireAlways(n int) {
 	if f != nil {
 		f.add(Other, int64(n), 1<<62)

@@ -169,7 +169,7 @@ func (n *Node) written(key string, op *Op, rev int64, w *changing, count int) {
 	close(w.done)
 }
 
-// receiveChange adds the record of a change to changes.received. makeChanges makes the change here.
+// receiveChange adds the record of a change to changes.received. The method makeChanges applies it to this node.
 func (n *Node) receiveChange(r *Record) {
 	c := &n.changes
 	c.mu.Lock()

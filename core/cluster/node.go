@@ -253,7 +253,7 @@ func (n *Node) Name() string { return n.cfg.Node }
 // Attach sets the gateway of the node. It must be called before Run and Step.
 func (n *Node) Attach(l Local) { n.local = l }
 
-// Run makes exchanges until ctx ends, and then reports to the other nodes that this node ends.
+// Run exchanges data with the store until ctx ends. Then it tells the other nodes that this node leaves the cluster.
 func (n *Node) Run(ctx context.Context) {
 	defer n.cfg.Store.Close()
 	defer n.leave()

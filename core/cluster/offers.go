@@ -97,9 +97,10 @@ func (n *Node) expectOffers(now time.Time) {
 	n.offerBy = now.Add(n.liveTime())
 }
 
-// mayOffer reports whether another node may still write again changes that the store has lost. Until then, this node
-// writes no change of its own: a Swap would find no record, and be later than the change of the other node. The wait
-// ends when each other node has reported that it has written all, or after liveTime. The caller holds mu.
+// mayOffer reports whether another node may still restore changes that the store has lost. While it returns true, this
+// node writes no change of its own. Otherwise its Swap would find no record, and its change would replace an older one
+// that is restored later. The wait ends when each other node has reported that it has restored all, or after liveTime.
+// The caller holds mu.
 func (n *Node) mayOffer(now time.Time) bool {
 	if len(n.offering) > 0 && !now.Before(n.offerBy) {
 		clear(n.offering)

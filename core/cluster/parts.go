@@ -39,9 +39,9 @@ const firstPart = 8
 type SharedLimits interface {
 	// SetShare sets the parts of the limits that have none of their own: parts.First of the limit.
 	SetShare(s parts.Share)
-	// EachUsed calls f for limits that are in use, or short (parts.Use.Short), and have no part of their own. If all is
-	// set, the next calls include each amount of which something is used today, even if it has a part. A call returns
-	// soon. It may leave some limits to the next calls.
+	// EachUsed calls f for limits of which the gateway has no part yet, although they are in use or short
+	// (parts.Use.Short). After a call with all, the following calls also include each amount that has been used today,
+	// even if the gateway has a part of it. A call returns soon, and may leave some limits to the following calls.
 	EachUsed(all bool, f func(parts.Limit))
 	// Raised reports that parts have become larger. It is called at most once in an exchange.
 	Raised()

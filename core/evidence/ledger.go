@@ -135,8 +135,8 @@ func (l *Ledger) RecordSuccess(a *Attempt) {
 	}
 }
 
-// RecordFailure records a failure and returns the conclusion from it. First it evaluates the attempts since the proxy's
-// last failure, which may end the episode and the streaks.
+// RecordFailure records a failure and returns the conclusion from it. Before that, it evaluates the successes since the
+// proxy's last failure. These may end the proxy's episode and the streaks.
 func (l *Ledger) RecordFailure(a *Attempt) Finding {
 	b := a.Book
 	b.mu.Lock()
@@ -247,7 +247,8 @@ func (l *Ledger) ServedElsewhere(t Target, proxy uint64, now time.Duration) bool
 	return l.finding(&Attempt{Proxy: proxy, Ended: now, Target: t}, l.find(t)).JustServed
 }
 
-// finding returns the conclusion from the other proxies' attempts at the target t, which may be nil.
+// finding returns the conclusion from the attempts of other proxies at the target t. If t is nil, there are no such
+// attempts.
 func (l *Ledger) finding(a *Attempt, t *target) Finding {
 	f := t.finding(a)
 	f.JustServed = f.JustServed || l.recent.servedOther(a.Target.Hash, a.Proxy, a.Ended, justServed)

@@ -14,7 +14,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// placeKind is the same for requests that can use the same proxies.
+// placeKind describes which proxies a request can use. Two requests with equal values can use the same proxies.
 type placeKind struct {
 	region   float64       // the region if the request is limited to it; otherwise 0
 	regions  *core.Regions // the regions that the request is limited to; nil for all

@@ -101,8 +101,8 @@ func hasEarlyData(body []byte) bool {
 	return false
 }
 
-// skip skips the first n bytes of b and the field behind them, and returns the rest of b. The field begins with its
-// length, a number of lengthBytes bytes. The result ok is false if b is too short.
+// skip returns the rest of b after its first n bytes and the field that follows them. The field begins with its length,
+// which is encoded in lengthBytes bytes. If b is too short, skip returns false.
 func skip(b []byte, n, lengthBytes int) (rest []byte, ok bool) {
 	if len(b) < n+lengthBytes {
 		return nil, false

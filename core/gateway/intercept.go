@@ -37,8 +37,8 @@ type interception struct {
 	tls *tls.Config // for the TLS connections with intercepted clients
 }
 
-// interceptionOf returns the interception for new settings. The parameter before is the interception until now. If the
-// authority is the same, the result keeps the certificates and TLS sessions that the interception had until now.
+// interceptionOf returns the interception for new settings. If they have the same authority as the old interception,
+// the new one keeps its certificates and TLS sessions.
 func interceptionOf(set *Intercept, before *interception) *interception {
 	if set == nil {
 		return nil
@@ -125,7 +125,7 @@ func (c *rereadConn) newReader() *http1.Reader {
 	return r
 }
 
-// outerConnect holds the data of a CONNECT that the requests of its intercepted connection use.
+// outerConnect holds the data of a CONNECT whose connection is intercepted. The requests on that connection use it.
 type outerConnect struct {
 	authority   proxyhttp.Authority // the target
 	serverName  string              // the server name in the ClientHello; "" if it is the host of the target

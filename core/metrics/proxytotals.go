@@ -132,8 +132,9 @@ const replaceRatio = 2
 // The busiest proxies are the proxies with the most attempts in the last busyHours hours.
 const busyHours = 1
 
-// chooseNamed calls beginSeries for each proxy of the pool that gets its own series, and endSeries for each one that
-// loses them, by their attempts in the last busyHours hours. A series is ended before the one that replaces it begins.
+// chooseNamed decides which proxies of the pool have series of their own: those with the most attempts in the last
+// busyHours hours. It calls endSeries for each proxy that loses its series, and then beginSeries for each proxy that
+// gets one.
 func (n *namedProxies) chooseNamed(
 	pool []ProxyState, attempts map[string]uint64, beginSeries, endSeries func(id string),
 ) {

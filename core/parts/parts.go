@@ -52,8 +52,8 @@ type Use struct {
 	Day   int64 // for a Daily limit: the day of Used, in days since the Unix epoch
 }
 
-// Short reports whether the gateway has used its part of a Daily limit, and may get more: as far as it knows, the nodes
-// together have not used up the limit.
+// Short reports whether the gateway has used its part of a Daily limit and may get a larger part. It may if, as far as
+// it knows, all nodes together have not used up the limit.
 func (u *Use) Short() bool {
 	return u.Kind == Daily && u.Used >= u.Part && u.Part < u.Limit && u.Total+max(u.Used-u.Base, 0) < u.Limit
 }
@@ -135,7 +135,7 @@ func (p *Part) IsOf(day int64) bool { return p.held && p.day == day }
 // IsBegun reports whether the part of a Daily limit is of the given day.
 func (p *Part) IsBegun(day int64) bool { return p.day == day }
 
-// IsHeld reports whether the node holds the part. A part of a Daily limit is of one day.
+// IsHeld reports whether the node holds the part. A part of a Daily limit is valid for one day.
 func (p *Part) IsHeld(daily bool, day int64) bool {
 	return p.held && !p.released && (!daily || p.day == day)
 }

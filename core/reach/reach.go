@@ -211,8 +211,7 @@ func (c *Checker) popDue(now time.Duration) *check {
 }
 
 // nextCheckTime returns the time of the next check. If the queue is empty, but checks are in progress, this is the next
-// tick, because one of them may have ended by then. The result planned is false if there are no checks. The caller
-// holds mu.
+// tick, because one of them may have ended by then. If there are no checks, it returns false. The caller holds mu.
 func (c *Checker) nextCheckTime(now time.Duration) (at time.Duration, planned bool) {
 	switch {
 	case len(c.newProxies) > 0:

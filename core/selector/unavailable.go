@@ -33,8 +33,8 @@ func (s *Selector) isAllOpen(changes uint64, now time.Time) bool {
 	return found != nil && found.changes == changes && now.Before(found.until)
 }
 
-// CheckSelect returns the error of Select if no proxy can be chosen for q at the time now. It returns nil if the
-// proxies are only busy.
+// CheckSelect returns the error that Select would return if no proxy can be chosen for q now. If the proxies are only
+// busy, it returns nil.
 func (s *Selector) CheckSelect(q *Query, now time.Time) error {
 	if q.Direct {
 		return nil

@@ -1,5 +1,5 @@
-// Package socks5 has the numbers of SOCKS version 5 (RFC 1928, RFC 1929), and the parser for the messages of a
-// client.
+// Package socks5 has the protocol constants of SOCKS version 5 (RFC 1928, RFC 1929), and a parser for the messages of
+// clients.
 //
 // It also has [Tokens], an authentication method of Whirlpool's own. The method carries the tokens of package loop
 // from one gateway to the next. RFC 1928 section 3 reserves 0x80 to 0xFE for such methods. A server that does not

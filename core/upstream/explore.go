@@ -70,8 +70,8 @@ func (t *trial) countAttempt(v core.Verdict, worse bool) (passed bool) {
 	return passed
 }
 
-// ExplorationDue reports whether an exploration of the proxy is due now. The result dueSince is the time at which it
-// became due. The parameter at and the result dueSince are results of Pool.Elapsed.
+// ExplorationDue reports whether an exploration of the proxy is due now, and since when. Both times are counted as by
+// Pool.Elapsed.
 func (u *Upstream) ExplorationDue(at time.Duration) (dueSince time.Duration, due bool) {
 	if !u.ClosedAndNotFull() || u.IsUnreached() {
 		return 0, false

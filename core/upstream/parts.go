@@ -111,7 +111,7 @@ func (u *Upstream) ReleasePart(k limit.Kind, part, total, base int64) {
 	}
 }
 
-// HasPart reports whether a shared limit has a part of its own.
+// HasPart reports whether this gateway has a part of a shared limit of the proxy.
 func (u *Upstream) HasPart(k limit.Kind) bool {
 	if u.ownPlaces(k) {
 		u.pool.limitMu.Lock()

@@ -35,8 +35,8 @@ func (p *Pool) forgetVanished() {
 	maps.DeleteFunc(p.vanished, func(_ string, v vanishedProxy) bool { return v.since < oldest })
 }
 
-// resume gives a new proxy the state of the vanished proxy with the same id and address. The caller holds mu. After the
-// snapshot with u is published, it calls watchBreaker.
+// resume gives a new proxy the state of the vanished proxy with the same id and address. The caller holds mu, and must
+// call watchBreaker after it has published the snapshot with u.
 func (p *Pool) resume(u *Upstream) (resumed bool) {
 	old, found := p.vanished[u.id]
 	if !found {

@@ -126,7 +126,7 @@ func (s *measuredModule) close() {
 	s.module.Close()
 }
 
-// callUnderTest is one call in two forms: as the gateway makes it, and through a probe, which shows the fuel.
+// callUnderTest is one call, made in two ways: as the gateway makes it, and through a probe, which measures the fuel.
 type callUnderTest struct {
 	callModule func(*wasmhost.Module) error
 	callProbe  func(*wasmhost.Probe) error

@@ -11,8 +11,8 @@ import (
 // ExitField is a header field in the responses of a Responder. Its value is the address from which the request came.
 const ExitField = "X-Exit-Address"
 
-// Responder is a target of health checks. It responds to every request with status 200 and the address from which the
-// request came, which is the exit address of the proxy, as the body and in ExitField.
+// Responder is a target of health checks. It responds to every request with status 200. The body and the field
+// ExitField have the address from which the request came: the exit address of the proxy.
 type Responder struct {
 	Addr string // host:port
 

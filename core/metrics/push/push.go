@@ -44,7 +44,7 @@ func CheckAddress(address string) error {
 // pushed.
 type Gather func() ([]*dto.MetricFamily, error)
 
-// Pusher pushes in the background. It has no goroutine while it is off.
+// Pusher sends metrics to a server in the background. It has no goroutine while it is off.
 type Pusher struct {
 	gather Gather
 	log    *slog.Logger

@@ -6,7 +6,7 @@ type Job struct {
 	Variants []string // names of Variants, or OracleName
 }
 
-// PartsLevel is the level (Kind.Levels) at which the variants of Parts run each kind of fault.
+// PartsLevel is the level of faults (Kind.Levels) in the runs of Parts.
 const PartsLevel = 0.2
 
 // The rates of SC-002 in requests per second: 2.5 and 0.05 for each proxy.

@@ -271,7 +271,7 @@ const (
 	movesPerFuel = 8  // number of values beyond freeMoves that one unit of fuel moves
 )
 
-// extraCost returns the cost of an instruction, minus 1. The reader r is behind the opcode.
+// extraCost returns the cost of an instruction, minus 1. The reader r has read the opcode.
 func (f *funcRewriter) extraCost(op byte, r reader) int64 {
 	switch op {
 	case opBlock, opLoop, opIf:

@@ -27,9 +27,9 @@ type Size struct {
 }
 
 // frameSize returns an upper limit of the size of the function's stack frame, in bytes. wazero 1.12 reserves a
-// place in the frame for each value that it does not keep in a register. In the worst case, these values are the
-// results of all instructions and, at each point where branches meet, all locals, all globals, and the address and size
-// of the memory.
+// place in the frame for each value that it does not keep in a register. In the worst case, these are the results of
+// all instructions. At each point where branches meet, all locals, all globals, and the address and size of the memory
+// are added.
 func (s Size) frameSize() int64 {
 	const values, memory = 2, 2 // per instruction
 	slot := int64(8)
