@@ -66,8 +66,8 @@ func (a *keySet) findBearer(header string) (found hashedKey, ok bool) {
 	return found, ok
 }
 
-// findCertificate returns the key whose Certificate is one of the names in a client certificate. A key with Admin
-// precedes the others.
+// findCertificate returns the key whose Certificate is one of the names in a client certificate. It prefers a key with
+// the role admin.
 func (a *keySet) findCertificate(names []string) (found hashedKey, ok bool) {
 	for _, k := range a.keys {
 		if k.certificate != "" && slices.Contains(names, k.certificate) && !found.admin {
@@ -99,8 +99,8 @@ func clientNames(c *fiber.Ctx) (names []string) {
 	return append(append(names, leaf.DNSNames...), leaf.EmailAddresses...)
 }
 
-// roleHeader is a header field of responses: the role of the request's key. The dashboard hides the buttons that this
-// role may not use. Without keys, every client has the role "admin".
+// roleHeader is the response header field with the role of the request's API key. The dashboard hides the buttons that
+// this role may not use. Without keys, every client has the role "admin".
 const roleHeader = "X-Whirlpool-Role"
 
 func roleName(admin bool) string {
@@ -178,8 +178,8 @@ func (s *Server) login(c *fiber.Ctx, a *keySet) (key hashedKey, err error) {
 		"a key of api.keys is required: Authorization: Bearer KEY")
 }
 
-// canRead reports whether an Authorization header permits reading. If header is "", the names in the client's
-// certificate decide.
+// canRead reports whether the key in an Authorization header permits reading. If the header is empty, the names in the
+// client's certificate decide.
 func (s *Server) canRead(header string, names []string) bool {
 	a := s.keys.Load()
 	if len(a.keys) == 0 {
@@ -193,7 +193,7 @@ func (s *Server) canRead(header string, names []string) bool {
 	return ok
 }
 
-// keyNameLocal is the key of Fiber's Locals that holds the name of the request's API key.
+// keyNameLocal is the name under which Fiber's Locals hold the name of the request's API key.
 const keyNameLocal = "key name"
 
 // isPublic reports whether a path can be requested without a key.

@@ -15,16 +15,17 @@ import (
 // banEngine is the part of the engine that bans proxies.
 type banEngine interface {
 	restEngine
-	// Bans returns the banned proxies, as pairs with the host "".
+	// Bans returns the banned proxies. The host of each pair is "".
 	Bans() []rest.Pair
 	// Avoided returns the pairs of a proxy and a target (host:port) where the target probably refuses the proxy.
 	// Requests for the target use other proxies first.
 	Avoided() []rest.Pair
-	// BannedUntil returns the end of a proxy's ban; ok is false without a ban.
+	// BannedUntil returns the end of a proxy's ban. It returns false if the proxy is not banned.
 	BannedUntil(u *upstream.Upstream) (until time.Duration, ok bool)
-	// Ban bans a proxy for the time d. If host is not "", the pair of the proxy and the host rests instead.
+	// Ban bans a proxy for a duration. If host is not "", the proxy is not banned, but rests for this host.
 	Ban(u *upstream.Upstream, host string, d time.Duration) rest.Pair
-	// EndBan ends a proxy's ban, or the rest for a host. It returns false if there is none.
+	// EndBan ends a proxy's ban or, if host is not "", its rest for the host. It returns false if there is no such ban
+	// or rest.
 	EndBan(u *upstream.Upstream, host string) bool
 }
 
@@ -53,7 +54,7 @@ func viewOfBan(pool Pool, p rest.Pair) banView {
 	return banView{p.ProxyID, p.Host, pool.TimeAt(p.Since).UTC(), pool.TimeAt(p.Until).UTC()}
 }
 
-// viewsOfAvoided returns the views of those pairs, as Avoided returns them, for which match returns true.
+// viewsOfAvoided returns the views of the pairs for which match returns true. The pairs are those of Avoided.
 func viewsOfAvoided(pool Pool, all []rest.Pair, match func(*rest.Pair) bool) []banView {
 	out := []banView{}
 	for i := range all {
@@ -118,7 +119,8 @@ func (h *banHandler) endBan(c *fiber.Ctx) error {
 	return c.SendStatus(fiber.StatusNoContent)
 }
 
-// target serves GET /targets/:host: the proxies that get no requests for a host, and the attempts at the host.
+// target serves GET /targets/:host: it responds with the proxies that get no requests for a host, and with the attempts
+// at the host.
 func (h *banHandler) target(c *fiber.Ctx) error {
 	host, err := pathParam(c, "host")
 	if err == nil {

@@ -99,7 +99,8 @@ func (h *breakerHandler) reset(c *fiber.Ctx) error {
 	return send(c, h.view(u))
 }
 
-// whyView is the JSON of the evidence that explains a breaker's state. It compares the breaker's proxy with the others.
+// whyView is the JSON of the evidence that explains a breaker's state. The evidence compares the breaker's proxy with
+// the other proxies.
 type whyView struct {
 	Summary     string           `json:"summary"`
 	Since       *time.Time       `json:"since"`

@@ -15,7 +15,7 @@ type Cluster interface {
 	Status() cluster.Status
 	// Reports returns what the live nodes have seen lately.
 	Reports() cluster.Reports
-	// Alone reports whether the store cannot be reached. The result problem is the reason.
+	// Alone reports whether the store cannot be reached, and why.
 	Alone() (alone bool, problem string)
 	// ResetProxy resets the breaker of a proxy on the other nodes.
 	ResetProxy(u *upstream.Upstream)
@@ -98,7 +98,8 @@ type clusterBreakerView struct {
 	Probing  bool      `json:"probing"` // this gateway has the lease of the probe
 }
 
-// clusterChangeView is the JSON of the last change of the thing that Key names, through the API of any node.
+// clusterChangeView is the JSON of the last change of one thing, such as the policy or a proxy. Key names the thing.
+// The API of any node may have made the change.
 type clusterChangeView struct {
 	Key      string    `json:"key"`
 	Revision int64     `json:"revision"`
@@ -106,7 +107,7 @@ type clusterChangeView struct {
 	Shared   bool      `json:"shared"` // the store has the change
 }
 
-// clusterUploadView is the JSON of an uploaded plugin that the nodes share, in its state on this gateway.
+// clusterUploadView is the JSON of an uploaded plugin that the nodes share. Its state is the state on this gateway.
 type clusterUploadView struct {
 	Name    string `json:"name"`
 	SHA256  string `json:"sha256,omitempty"` // of the module; absent for a plugin to be deleted
@@ -212,7 +213,8 @@ func viewOfCluster(s *cluster.Status) *clusterStatus {
 	return v
 }
 
-// text returns the problem of this gateway in the cluster as the end of a sentence; "" for none.
+// text returns the end of a sentence: it says what is wrong with this gateway in the cluster. It returns "" if nothing
+// is wrong.
 func (v *clusterStatus) text() string {
 	switch v.State {
 	case "alone":

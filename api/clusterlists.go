@@ -13,7 +13,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 )
 
-// The lists of the cluster have a row for each proxy or target. Each row names the nodes that it is from.
+// The lists of the cluster have a row for each proxy or target. Each row names the nodes that reported the proxy or
+// target.
 
 // clusterBreakerRow is the JSON of a breaker that is not closed on some node, or open for the cluster.
 type clusterBreakerRow struct {
@@ -84,8 +85,8 @@ func (h *clusterHandler) reports() cluster.Reports {
 	return r
 }
 
-// breakers responds with the breakers that are not closed: those of most nodes first, unless the query asks for another
-// order.
+// breakers responds with the breakers that are not closed. The breakers that are not closed on the most nodes come
+// first, unless the query asks for another order.
 func (h *clusterHandler) breakers(c *fiber.Ctx) error {
 	p, err := parsePage(c, clusterBreakerOrders, nil, maxPage, defaultTargets)
 	if err != nil {

@@ -33,7 +33,7 @@ const pagePolicy = "default-src 'none'; style-src 'self'; script-src 'self'; con
 	"form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 
 // workerVersion is a hash of the files of the SharedWorker. A browser keeps the worker while a page uses it, so the
-// pages of a newer gateway need one with another name.
+// worker of a newer gateway needs another name.
 var workerVersion = hashOf("worker.js", "stream.js")
 
 func hashOf(files ...string) []byte {

@@ -47,8 +47,8 @@ const (
 var eventTypes = []string{eventBreaker, eventPluginLog, eventFault, eventQuarantine, eventActivation, eventPolicy,
 	eventReload, eventBan, eventExhaustion, eventChange, eventRequest, eventAttempt}
 
-// optInTypes are the types that a client gets only if it asks for them. Older clients do not expect an event of the
-// type change in addition to policy, activation or ban. Sampled events are as frequent as requests.
+// optInTypes are the types that a client gets only if it asks for them. Older clients expect an event of the type
+// policy, activation or ban, but not an additional one of the type change. Sampled events are as frequent as requests.
 var optInTypes = []string{eventChange, eventRequest, eventAttempt}
 
 // sampledTypes are the types of the events that are not kept and have no id.
@@ -131,8 +131,8 @@ func (e *Events) PolicyChanged(v retry.View) {
 	e.addMark(eventPolicy, text)
 }
 
-// ProxyBanned adds a rest of a proxy for a host, or a ban if host is "". If until is not in the future, the API has
-// ended the rest or ban.
+// ProxyBanned adds the ban of a proxy or, if host is not "", its rest for the host. If until is not in the future, the
+// API has ended the ban or rest.
 func (e *Events) ProxyBanned(proxyID, host string, until time.Time) {
 	e.publish(eventBan, struct {
 		At      time.Time `json:"at"`
@@ -142,7 +142,8 @@ func (e *Events) ProxyBanned(proxyID, host string, until time.Time) {
 	}{e.now().UTC(), proxyID, host, until.UTC()})
 }
 
-// apiChanged adds a change through the API. The parameter key is the name of the request's API key; "" for none.
+// apiChanged adds a change that was made through the API with an API key. The name of the key is "" if the request has
+// no key.
 func (e *Events) apiChanged(method, path, key string) {
 	e.publish(eventChange, struct {
 		At     time.Time `json:"at"`
@@ -165,8 +166,8 @@ func (e *Events) ConfigReloaded(s ReloadStatus) {
 
 func (e *Events) eventID(n uint64) string { return e.idPrefix + "-" + strconv.FormatUint(n, 10) }
 
-// position returns the number of the event with an id; 0, the position before the first event, for an id of another
-// process and for an unknown id.
+// position returns the number of the event with an id. If the id is unknown or from another process, it returns 0, the
+// position before the first event.
 func (e *Events) position(id string) uint64 {
 	if number, ok := strings.CutPrefix(id, e.idPrefix+"-"); ok {
 		if n, err := strconv.ParseUint(number, 10, 64); err == nil && n <= e.stream.LastID() && e.eventID(n) == id {
@@ -251,8 +252,8 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 	return nil
 }
 
-// parseTypes reads the parameter type: ?type=A,B or ?type=A&type=B. The default is all types except optInTypes
-// and liveTypes.
+// parseTypes reads the types of events that a query asks for: ?type=A,B or ?type=A&type=B. The default is all types
+// except optInTypes and liveTypes.
 func parseTypes(c *fiber.Ctx) (func(string) bool, error) {
 	var wanted []string
 	for _, value := range queryValues(c, "type") {
@@ -269,7 +270,8 @@ func parseTypes(c *fiber.Ctx) (func(string) bool, error) {
 	return func(t string) bool { return slices.Contains(wanted, t) }, nil
 }
 
-// parseSample returns the parameter sample: the share of the requests whose sampled events are sent.
+// parseSample returns the value of the query parameter "sample": the share of the requests whose sampled events are
+// sent.
 func parseSample(c *fiber.Ctx, wantsType func(string) bool) (float64, error) {
 	text, given := queryValue(c, "sample")
 	if !given {
@@ -285,7 +287,7 @@ func parseSample(c *fiber.Ctx, wantsType func(string) bool) (float64, error) {
 	return share, nil
 }
 
-// sampleForm matches a number in the form of JSON, without a sign.
+// sampleForm matches a JSON number without a sign.
 var sampleForm = regexp.MustCompile(`^\d+(\.\d+)?([eE][-+]?\d+)?$`)
 
 // eventBody is the body of a response to GET /events. It ends when the client leaves or is too slow, when its

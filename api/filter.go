@@ -10,7 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// States by which proxies can be listed, in addition to those of the breaker.
+// The states of proxies for which a list can ask, in addition to the states of a breaker.
 const (
 	listFailing   = "failing"
 	listDraining  = "draining"
@@ -28,7 +28,7 @@ type stateSet struct {
 	failing, draining, banned, unreached bool
 }
 
-// parseStates returns the parameter state; nil if the query does not have it.
+// parseStates returns the states in the query parameter "state"; nil if the query does not have it.
 func parseStates(c *fiber.Ctx) (*stateSet, error) {
 	words, err := queryWords(c, "state", listStates)
 	if words == nil || err != nil {

@@ -31,8 +31,8 @@ func (h *healthHandler) healthz(c *fiber.Ctx) error {
 	}{"ok", h.version})
 }
 
-// readyz responds with 200 if the gateway accepts clients and at least one proxy accepts requests, also if the gateway
-// cannot reach the cluster's store.
+// readyz responds with 200 if the gateway accepts clients and at least one proxy accepts requests. The store of the
+// cluster need not be reachable.
 func (h *healthHandler) readyz(c *fiber.Ctx) error {
 	if h.engine.Draining() {
 		return notReady("the gateway is shutting down")

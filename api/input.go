@@ -21,8 +21,8 @@ func decodeBody(c *fiber.Ctx, v any) error {
 	return decodeDocument(document, v)
 }
 
-// decodeChange reads a JSON body into v, except for the field persist. It returns the value of this field, by default
-// true.
+// decodeChange reads a JSON body into v, except for the field "persist". It returns the value of "persist", or true if
+// the field is missing.
 func decodeChange(c *fiber.Ctx, v any) (persist bool, err error) {
 	document, err := parseBody(c)
 	if err != nil {
@@ -40,8 +40,8 @@ func decodeChange(c *fiber.Ctx, v any) (persist bool, err error) {
 	return persist, decodeDocument(document, v)
 }
 
-// persistField is the name of a field of bodies and of a query parameter. If its value is false, the change is not kept
-// over a restart.
+// persistField is the name of a field of bodies, and of a query parameter. If the value is false, a change does not
+// survive a restart.
 const persistField = "persist"
 
 // queryBool returns a query parameter that is true or false.

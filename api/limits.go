@@ -16,7 +16,7 @@ type limitsView struct {
 	LimitedUntil *time.Time `json:"limited_until,omitempty"` // only while the proxy is at a limit with a known end
 }
 
-// limitsOf returns the limits of u: its own and, for the others, those of [[limits]].
+// limitsOf returns the limits of a proxy. A limit that the proxy does not set itself comes from [[limits]].
 func limitsOf(u *upstream.Upstream) limitsView {
 	l := u.Limit()
 	v := limitsView{Rate: l.Rate, BytesPerDay: l.BytesPerDay}

@@ -44,8 +44,8 @@ type Files interface {
 }
 
 // listener accepts the connections of the API. The number of open connections has a limit, and one client address may
-// have at most seven eighths of it. At a limit, a new connection takes the place of the one that has waited longest for
-// a request. If all connections have a request in progress, the new client gets a 503.
+// use at most seven eighths of this limit. At a limit, a new connection takes the place of the one that has waited
+// longest for a request. If all connections have a request in progress, the new client gets a 503.
 type listener struct {
 	net.Listener
 	files Files
@@ -103,7 +103,7 @@ func (l *listener) admitConn(raw net.Conn) net.Conn {
 			return nil
 		}
 	}
-	// Take may close connections of the gateway's clients, but needs no lock of this listener.
+	// Acquire may close connections of the gateway's clients, but does not lock this listener.
 	if !l.files.Acquire(budget.Other, 1) {
 		if len(l.conns) >= reservedConnections && !l.closeOldest("") {
 			l.refuseConn(raw)
@@ -138,9 +138,9 @@ func (l *listener) countConns(client string) (n int) {
 	return n
 }
 
-// closeOldest closes the connection from a client's address that has waited longest for a request; if the parameter
-// client is "", the connection from any address. It returns false if no connection waits. A client that has sent
-// nothing yet gets a 503, because it may be about to send its first request. The caller holds mu.
+// closeOldest closes the connection that has waited longest for a request. If the parameter client is not "", it looks
+// only at the connections from this address. It returns false if no connection waits. A client that has sent nothing
+// yet gets a 503, because it may be about to send its first request. The caller holds mu.
 func (l *listener) closeOldest(client string) bool {
 	var oldest *conn
 	for c := range l.conns {
@@ -178,8 +178,9 @@ func hostOf(a net.Addr) string {
 	return host
 }
 
-// conn is a connection of a listener. Its Close gives the client time to read the last response. To close a connection
-// with unread bytes, such as a body that is too large, would reset it, and the client might not get the response.
+// conn is a connection of a listener. Its Close gives the client time to read the last response. An immediate close
+// would reset a connection with unread bytes, such as the rest of a body that is too large, and the client might not
+// get the response.
 type conn struct {
 	net.Conn
 	tcp           *socket.Conn // shows whether there are bytes to read; nil if the connection is not TCP
@@ -218,7 +219,7 @@ func (w watchedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A client must read each chunk of a response within writeTimeout, which takes 546 bytes per second.
+// A client must read each chunk of a response within writeTimeout, so it must read at least 546 bytes per second.
 const (
 	writeChunkSize = 16 << 10
 	writeTimeout   = 30 * time.Second
@@ -253,8 +254,8 @@ func (c *conn) endUse() {
 	c.waitStart = c.listener.now()
 }
 
-// Close immediately ends the direction to the client. The connection ends in the background: when the client has closed
-// the other direction, or at lingerTime or lingerBytes. Until then it counts as waiting for a request.
+// Close immediately ends the stream to the client. The connection is closed in the background: when the client has
+// ended its own stream, or at lingerTime or lingerBytes. Until then, the connection counts as waiting for a request.
 func (c *conn) Close() error {
 	c.hasInput.Store(false)
 	closer, ok := c.Conn.(interface{ CloseWrite() error }) // TCP or TLS
@@ -270,7 +271,8 @@ func (c *conn) Close() error {
 	return nil
 }
 
-// rawConn returns c, or the connection below its TLS, whose Close never waits for the client.
+// rawConn returns the connection below c if c is a TLS connection; otherwise it returns c. Closing the result never
+// waits for the client.
 func rawConn(c net.Conn) net.Conn {
 	if t, ok := c.(*tls.Conn); ok {
 		return t.NetConn()

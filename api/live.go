@@ -12,8 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 )
 
-// The types of live events: they report the current state to a client that shows it, such as the dashboard. They are
-// not kept and have no id. A client gets them only if it asks for them: first all of them, then those that have
+// The types of live events. These events report the current state to a client that shows it, such as the dashboard.
+// They are not kept and have no id. A client must ask for them. At first it gets all of them, and later those that have
 // changed.
 const (
 	eventViews  = "views"  // the names of the views whose responses have changed
@@ -29,15 +29,15 @@ const (
 	liveMaxAge   = 500 * time.Millisecond // age up to which clients share a state
 )
 
-// view is a group of GET endpoints whose responses change together. The function version returns a hash of all that
-// these responses depend on, apart from the time of day. Its parameters are the current status and totals.
+// view is a group of GET endpoints whose responses change together. The function version returns a hash that changes
+// with these responses. It gets the current status and totals. It ignores the time of day.
 type view struct {
 	name    string
 	version func(*statusView, *summaryView) uint64
 }
 
-// live computes the state for live events. The state has three parts: the versions of the views, by index of views, the
-// status, and the totals. A part is computed only if a client wants its events.
+// live computes the state for live events. The state has three parts: the version of each view, the status, and the
+// totals. The versions have the order of the field views. A part is computed only if a client wants its events.
 type live struct {
 	views    []view
 	versions shared[[]uint64]
@@ -68,8 +68,9 @@ func (s *shared[T]) get(maxAge time.Duration) *computed[T] {
 	return s.update(maxAge)
 }
 
-// next returns a value for a client whose last value was before; nil for none yet. It is at most liveMaxAge old. While
-// another goroutine computes it, next returns the latest value instead of waiting, because the client asks again soon.
+// next returns a value for a client. The parameter before is the value that the client got last; nil for a new client.
+// The result is at most liveMaxAge old. If another goroutine is computing a value, next does not wait, but returns the
+// latest value, because the client asks again soon.
 func (s *shared[T]) next(before *computed[T]) *computed[T] {
 	if before == nil {
 		return s.get(liveMaxAge)
@@ -100,7 +101,8 @@ type liveState struct {
 	totals   *computed[summaryView]
 }
 
-// next returns the state for a client that wants the live events of some types, and whose last state was before.
+// next returns the state for a client that wants the live events of some types. The parameter before is the state that
+// the client got last.
 func (l *live) next(wantsType func(string) bool, before liveState) (s liveState) {
 	if wantsType(eventViews) { // first, because this computes the other parts, too
 		s.versions = l.versions.next(before.versions)
@@ -114,7 +116,7 @@ func (l *live) next(wantsType func(string) bool, before liveState) (s liveState)
 	return s
 }
 
-// appendChanges appends the live events for a client whose last state was before.
+// appendChanges appends the live events for the differences between a client's last state and the current state.
 func (l *live) appendChanges(out []byte, before, now liveState) []byte {
 	var changed []string
 	for i, v := range l.views {
@@ -136,7 +138,7 @@ func (l *live) appendChanges(out []byte, before, now liveState) []byte {
 	return out
 }
 
-// hasher computes a version from its parts.
+// hasher computes the version of a view: a hash of the values that are added to it.
 type hasher struct{ maphash.Hash }
 
 func (l *live) hasher() *hasher {
@@ -156,13 +158,13 @@ func (h *hasher) text(s string) {
 	_, _ = h.WriteString(s)
 }
 
-// json adds a value that can be encoded.
+// json adds the JSON form of a value.
 func (h *hasher) json(v any) {
 	data, _ := json.Marshal(v)
 	_, _ = h.Write(data)
 }
 
-// newLive returns the live events of the parts of cfg.
+// newLive returns a live. It computes the state from the given handlers and the parts in cfg.
 func newLive(
 	cfg *Config, status *statusHandler, totals *metricsHandler, plugins *pluginHandler, cluster *clusterHandler,
 ) *live {
@@ -234,7 +236,7 @@ func numberOf(b bool) int {
 	return 0
 }
 
-// shownRequests is the number of requests that the version of the view requests depends on: the newest ones.
+// shownRequests is the number of latest requests that traffic takes into account.
 const shownRequests = 200
 
 // traffic returns a hash that changes when a request or an attempt begins or ends.

@@ -30,7 +30,8 @@ func viewsOfLines(lines []output.Line) []lineView {
 	return out
 }
 
-// getLog responds with the last log lines of a plugin, or those whose number is greater than the query parameter after.
+// getLog responds with the last log lines of a plugin. With the query parameter "after", only lines with a greater
+// number are in the response.
 func (h *pluginHandler) getLog(c *fiber.Ctx) error {
 	after, err := queryInt(c, "after", 0, math.MaxInt, 0)
 	if err != nil {

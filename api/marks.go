@@ -7,7 +7,7 @@ import (
 
 const maxMarks = 500
 
-// markStart is the kind of the first mark. The kind of each other mark is a type of events, such as eventReload.
+// markStart is the kind of the first mark. All other marks have a type of events as their kind, such as eventReload.
 const markStart = "start"
 
 // marks are the latest changes that may explain a change in the history of requests (GET /metrics/history): the start,
@@ -36,7 +36,7 @@ func (e *Events) addMark(kind, text string) {
 	}
 }
 
-// marksSince returns the marks of the last duration d.
+// marksSince returns the marks that are at most d old.
 func (e *Events) marksSince(d time.Duration) []markView {
 	m, start := &e.marks, e.now().Add(-d)
 	m.mu.Lock()

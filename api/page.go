@@ -31,8 +31,8 @@ type page[T any] struct {
 	list []T            // the elements that match the query
 }
 
-// order is one order in which a list can be sorted. The parameter sort has its name. The elements are sorted by the
-// number that values returns, and then by the text.
+// order is one order in which a list can be sorted. Its name is a value of the query parameter "sort". The elements are
+// sorted by the number from values, and elements with the same number by the text.
 type order[T any] struct {
 	name     string
 	volatile bool // the values of elements may change between the requests for two pages
@@ -47,8 +47,9 @@ func textOrder[T any](name string, value func(T) string) order[T] {
 	return order[T]{name, false, func(e T) (float64, string) { return 0, value(e) }}
 }
 
-// parsePage returns the page that a query asks for. The function key returns a text that identifies an element; it may
-// be nil. The query parameter limit is at most maxLimit, and by default defaultLimit; 0 stands for no limit.
+// parsePage returns the page that a query asks for. The function key returns a text that identifies an element; key is
+// nil if elements have no such text. The query parameter "limit" is at most maxLimit, and by default defaultLimit. A
+// defaultLimit of 0 is no limit.
 func parsePage[T any](
 	c *fiber.Ctx, orders []order[T], key func(T) string, maxLimit, defaultLimit int,
 ) (p page[T], err error) {
@@ -199,8 +200,8 @@ func compareDescending(a, b sortEntry) int {
 	return cmp.Compare(a.index, b.index)
 }
 
-// smallest returns the n smallest elements of list, in any order. It changes list. The smallest elements so far are in
-// a heap with their largest one first. An element that is not smaller than that one costs only one comparison.
+// smallest returns the n smallest elements of list, in any order. It changes list. A heap holds the smallest elements
+// so far, with the largest of them at the top. An element that is not smaller than the top costs only one comparison.
 func smallest[T any](list []T, n int, compare func(a, b T) int) []T {
 	heap := list[:n]
 	if n == 0 {
@@ -240,8 +241,8 @@ type pageView struct {
 	NextCursor *string `json:"next_cursor"` // null on the last page
 }
 
-// containsText reports whether one of the texts contains part, which must be in lower case. The case of the texts is
-// ignored.
+// containsText reports whether one of the texts contains the given part, which must be in lower case. The case of the
+// texts is ignored.
 func containsText(part string, texts ...string) bool {
 	return slices.ContainsFunc(texts, func(s string) bool { return strings.Contains(strings.ToLower(s), part) })
 }

@@ -29,18 +29,18 @@ type Plugins interface {
 	List() []plugins.Info
 	Get(name string) (plugins.Info, error)
 	// Submit begins to load a module, and returns before the module is loaded. If replace is set, the module replaces
-	// that of the plugin with this name. If config is nil, the settings do not change. Without keep, the upload is lost
-	// at the end of the process.
+	// the present module of the plugin. If config is nil, the settings do not change. If keep is not set, the upload is
+	// lost at the end of the process.
 	Submit(name string, code []byte, config map[string]any, replace, keep bool) (*plugins.Upload, error)
 	// Configure begins to load an uploaded module again with changed settings, like Submit. A value of nil removes a
 	// setting.
 	Configure(name string, changes map[string]any, keep bool) (*plugins.Upload, error)
 	Upload(id string) (*plugins.Upload, error)
-	// Delete removes an uploaded plugin, unless inUse returns a use of the plugin.
+	// Delete removes an uploaded plugin. If inUse returns a use of the plugin, Delete returns an error.
 	Delete(name string, inUse func(name string) string) error
 	RollBack(name string) (plugins.Info, error)
 	Release(name string) (plugins.Info, error)
-	// Log returns those of the plugin's last log lines whose number is greater than after.
+	// Log returns the plugin's last log lines. Lines up to the given number are left out.
 	Log(name string, after uint64) ([]output.Line, error)
 	pluginTester
 }
@@ -65,7 +65,7 @@ type pluginUses struct {
 	onActivation func(use, plugin string) // see Config; may be nil
 }
 
-// usesOf returns any of first, retry, backoff, judge and rule.
+// usesOf returns the uses of a plugin, in the words of the API: first, retry, backoff, judge and rule.
 func (u *pluginUses) usesOf(name string) []string {
 	firstScorer, retryScorer := u.engine.Scorers()
 	uses := []string{}
@@ -87,7 +87,7 @@ func (u *pluginUses) usesOf(name string) []string {
 	return uses
 }
 
-// changePolicy holds mu, because the change may activate another backoff.
+// changePolicy changes the global policy. It holds mu, because the change may activate another backoff.
 func (u *pluginUses) changePolicy(o retry.Override, persist bool) (retry.View, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -110,8 +110,8 @@ func (h *policyHandler) reset(c *fiber.Ctx) error {
 	return sendPolicy(c, view)
 }
 
-// policyProblem returns the problem for an invalid policy. The parameter prefix, "" or "retry.", precedes the names of
-// the policy's fields.
+// policyProblem returns the problem for an invalid policy. It puts the prefix ("" or "retry.") before the name of the
+// wrong field.
 func policyProblem(prefix string, err error) error {
 	var f *retry.FieldError
 	if errors.As(err, &f) {

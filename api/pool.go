@@ -60,8 +60,9 @@ func sortedByID(s *upstream.Snapshot) []*upstream.Upstream {
 	return all
 }
 
-// searchText returns the text that the parameter q searches, in lower case: id, URL without credentials, region,
-// vendor, source, tags and metadata. Line breaks separate them, so that q matches within one of them.
+// searchText returns the text of a proxy in which the query parameter "q" searches, in lower case: id, URL without
+// credentials, region, vendor, source, tags and metadata. Line breaks separate these values, so a match is always
+// within one of them.
 func searchText(u *upstream.Upstream) string {
 	spec := u.Spec()
 	parts := []string{u.ID(), spec.Address.Redacted(), u.Region(), spec.Extra().Vendor, spec.Source}
@@ -75,7 +76,7 @@ func searchText(u *upstream.Upstream) string {
 // failingProxies are the proxies of the pool whose latest attempts fail, with these attempts.
 type failingProxies map[*upstream.Upstream]*metrics.Recent
 
-// findFailing is called once for a whole list of proxies.
+// findFailing returns the failing proxies of the pool. It is called once for a list of proxies, not for each proxy.
 func (l *poolLists) findFailing() failingProxies {
 	all := l.metrics.Failing()
 	failing := make(failingProxies, len(all))

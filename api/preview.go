@@ -56,7 +56,8 @@ type courseView struct {
 	Waited   float64 `json:"waited"` // sum of all backoffs in seconds
 }
 
-// statusChange is the JSON of the attempts of the last hour with a status that only one of the two policies retries.
+// statusChange is the JSON of the attempts with a status that one of the two policies retries and the other does not.
+// The attempts are those of the last hour.
 type statusChange struct {
 	Status   int    `json:"status"`
 	Attempts uint64 `json:"attempts"`
@@ -129,7 +130,7 @@ func (v *previewView) examine(r *metrics.Request, p, current *retry.Policy) {
 	}
 }
 
-// statusChanges returns the attempts with a status that only one of the two policies retries.
+// statusChanges returns the attempts with a status that one of the two policies retries and the other does not.
 func statusChanges(sum minutes.Sum, p, current *retry.Policy) []statusChange {
 	attempts := map[int]uint64{}
 	for k, n := range sum.Counts {

@@ -53,8 +53,8 @@ func proxyByID(c *fiber.Ctx, pool Pool) (*upstream.Upstream, error) {
 // maxSimilar is the maximum number of proxies whose ids similarID compares, because a comparison takes long.
 const maxSimilar = 1000
 
-// similarID returns "; did you mean X?" if a proxy has an id X that is similar to id, with the same digits. Otherwise
-// it returns "". An id with other digits, such as p2 for p1, names another proxy of the same list.
+// similarID returns "; did you mean X?" if there is a proxy with a similar id X. Otherwise it returns "". An id with
+// other digits is not similar: p2, for example, is no misspelling of p1.
 func similarID(id string, proxies []*upstream.Upstream) string {
 	if len(proxies) > maxSimilar {
 		return ""
@@ -284,8 +284,8 @@ func (h *proxyHandler) add(c *fiber.Ctx) error {
 	return send(c, fiber.Map{"proxies": h.views(added)})
 }
 
-// readProxies reads the proxies of a body. The result single is true if the body is a JSON object of one proxy. The
-// result persist is false if the field or the query parameter persist is false.
+// readProxies reads the proxies of a body. It also reports whether the body is a JSON object of one proxy, and whether
+// the proxies are to survive a restart. They are not if the field or the query parameter "persist" is false.
 func readProxies(c *fiber.Ctx) (specs []upstream.Spec, single, persist bool, err error) {
 	if mediaType(c) == fiber.MIMETextPlain && !isObject(c.Body()) {
 		if persist, err = queryBool(c, persistField, true); err == nil {
@@ -319,8 +319,8 @@ func readProxies(c *fiber.Ctx) (specs []upstream.Spec, single, persist bool, err
 	return specs, single, persist, nil
 }
 
-// isObject reports whether a body may be a JSON object. The client of such a body with the type text/plain has probably
-// forgotten the type application/json. The body may be empty.
+// isObject reports whether a body is probably meant as a JSON object. If such a body has the type text/plain, the
+// client has probably forgotten the type application/json. An empty body counts as an object.
 func isObject(body []byte) bool {
 	text := bytes.TrimSpace(body)
 	return len(text) == 0 || text[0] == '{'
@@ -361,7 +361,8 @@ func readProxyLines(c *fiber.Ctx) ([]upstream.Spec, error) {
 	return specs, nil
 }
 
-// decodeProxies reads a JSON body with one proxy (single) or a list. The result persist is as in decodeChange.
+// decodeProxies reads a JSON body with one proxy or a list of proxies. It also returns the value of the field
+// "persist", like decodeChange.
 func decodeProxies(c *fiber.Ctx) (list []proxyInput, single, persist bool, err error) {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(c.Body(), &fields) == nil {
@@ -385,7 +386,7 @@ func decodeProxies(c *fiber.Ctx) (list []proxyInput, single, persist bool, err e
 	return in.Proxies, false, persist, nil
 }
 
-// addIndex adds the index of the proxy that has caused err to its message and field.
+// addIndex adds the index of a proxy to the message and the field of an error about this proxy.
 func addIndex(i int, err error) error {
 	var p *problem
 	if !errors.As(err, &p) {

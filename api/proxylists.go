@@ -18,7 +18,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// proxyListHandler serves /proxy-lists: the pool as a list, and the reading of lists.
+// proxyListHandler serves /proxy-lists. A GET returns the proxies of the pool as a list, and a POST adds the proxies of
+// a list.
 type proxyListHandler struct {
 	pool    Pool
 	lists   *poolLists
@@ -53,7 +54,7 @@ func (h *proxyListHandler) export(c *fiber.Ctx) error {
 	return c.Send(content(proxies))
 }
 
-// settingsOf returns the settings of a proxy, without its credentials and names of files.
+// settingsOf returns the settings of a proxy. The credentials and the names of TLS files are left out.
 func settingsOf(u *upstream.Upstream) upstream.Spec {
 	spec := *u.Spec()
 	spec.ID, spec.Region = u.ID(), u.Region()
@@ -71,8 +72,8 @@ func hasSecrets(u *upstream.Upstream) bool {
 	return a.Username != "" || a.Password != ""
 }
 
-// list returns proxies as a list that the flag --proxies can read. A proxy with credentials is a comment, because it
-// would not work without them.
+// list returns proxies as a list that the flag --proxies can read. The line of a proxy with credentials is a comment,
+// because the proxy would not work without them.
 func (h *proxyListHandler) list(proxies []*upstream.Upstream) []byte {
 	secret := 0
 	var lines bytes.Buffer
@@ -95,7 +96,7 @@ func (h *proxyListHandler) list(proxies []*upstream.Upstream) []byte {
 	return append([]byte(head), lines.Bytes()...)
 }
 
-// stateColumns are the columns of a table that are no settings.
+// stateColumns are the columns of a table that do not show settings.
 var stateColumns = []string{"state", "draining", "success_rate", "samples", "avg_latency", "uses", "exit_address"}
 
 // table returns proxies as a table (RFC 4180) that the flag --proxies can read.
@@ -158,7 +159,7 @@ const (
 	maxExamples = 5
 )
 
-// dryRun is the name of the query parameter with which a list is read, but not added.
+// dryRun is the name of a query parameter. If its value is true, a list is read, but its proxies are not added.
 const dryRun = "dry_run"
 
 // read reads a list as the flag --proxies does, and adds its proxies. Lines that are no proxies, and proxies that the
@@ -248,8 +249,8 @@ func (h *proxyListHandler) parse(text []byte, scheme string) ([]upstream.Spec, *
 // errTLSOption is the error of a proxy with options that name files.
 var errTLSOption = errors.New("ca_file, insecure, cert and key are options of the configuration only")
 
-// groupWarnings returns the warnings, those with the same reason together, the most frequent first. The parameter
-// counts has the number of warnings by reason.
+// groupWarnings returns one warning for each reason. The most frequent one comes first. The parameter counts has the
+// number of warnings of each reason.
 func groupWarnings(list []proxylist.Warning, counts map[string]int) []listWarning {
 	groups := map[string]*listWarning{}
 	for _, w := range list {

@@ -10,7 +10,7 @@ import (
 
 // tester is the part of the engine that tests proxies.
 type tester interface {
-	// Test tests a proxy now. The result kind is the kind of test; "" if the proxy cannot be tested. An error means
+	// Test tests a proxy now. It also returns the kind of the test; "" if the proxy cannot be tested. An error means
 	// that a limit of this machine has prevented the test. The test then shows nothing about the proxy.
 	Test(ctx context.Context, u *upstream.Upstream) (r upstream.CheckReport, kind string, err error)
 }

@@ -33,7 +33,7 @@ type reasonView struct {
 	Last  time.Time `json:"last"`  // beginning of the latest minute with such an attempt
 }
 
-// trafficView is the JSON of the figures of a window in addition to its reasons.
+// trafficView is the JSON of the attempts and bytes of a time window. A response has it in addition to the reasons.
 type trafficView struct {
 	Window   float64           `json:"window"` // s
 	Attempts uint64            `json:"attempts"`

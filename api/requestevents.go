@@ -92,7 +92,7 @@ func (e *exhaustions) add(r *metrics.Request) {
 	}
 }
 
-// endInterval publishes the pending event. If there is one, the next interval begins.
+// endInterval ends an interval. If an event is pending, endInterval publishes it, and the next interval begins.
 func (e *exhaustions) endInterval() {
 	e.mu.Lock()
 	defer e.mu.Unlock()

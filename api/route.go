@@ -51,8 +51,8 @@ type routeError struct{ field, msg string }
 
 func (e *routeError) Error() string { return e.field + " " + e.msg }
 
-// RouteRequest returns the request that a client would send for a URL. If method is "", it is CONNECT for https:// and
-// for host:port, otherwise GET. A CONNECT has no path. The parameter user is the name of the user; "" for none.
+// RouteRequest returns the request that a client would send for a URL. If method is "", the method is CONNECT for
+// https:// and for host:port, and GET for http://. A CONNECT has no path. If user is "", the request has no user.
 func RouteRequest(target, method, user string) (q rules.Request, err error) {
 	if target == "" {
 		return q, &routeError{"url", "is missing; it must be an http:// or https:// URL, or host:port"}
@@ -134,8 +134,8 @@ type RouteCondition struct {
 	Holds bool     `json:"holds"`
 }
 
-// RouteOf returns the JSON of the route of the request q. The parameter global is the global policy. The parameter
-// scorer is the name of the scorer that is used for first attempts if no rule names one.
+// RouteOf returns the JSON of a request's route. The global policy and the given scorer for first attempts apply unless
+// a rule names others.
 func RouteOf(set *rules.Set, q rules.Request, global *retry.Policy, scorer string) RouteView {
 	route, explanations := set.Explain(&q)
 	v := RouteView{

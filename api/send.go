@@ -66,7 +66,7 @@ type failedRequest struct {
 	RequestID string        `json:"request_id"`
 }
 
-// maxResponseBody is the number of bytes of a body after which POST /request truncates it.
+// maxResponseBody is the number of bytes after which POST /request cuts off a response's body.
 const maxResponseBody = 10 << 20
 
 func (h *sendHandler) send(c *fiber.Ctx) error {

@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Changes makes changes to the running gateway. If persist is set, a change is kept over a restart. An error comes
-// from the part of the gateway that is changed, or is a *changes.NotRecordedError.
+// Changes makes changes to the running gateway. If persist is set, a change survives a restart. An error comes from the
+// changed part of the gateway, or is a *changes.NotRecordedError.
 type Changes interface {
 	AddProxies(specs []upstream.Spec, persist bool) ([]*upstream.Upstream, error)
 	ChangeProxy(id string, change func(*upstream.Spec) error, persist bool) (*upstream.Upstream, error)
@@ -20,12 +20,13 @@ type Changes interface {
 	RestoreProxy(id string, persist bool) (*upstream.Upstream, error)
 	ChangePolicy(o retry.Override, persist bool) (retry.View, error)
 	ResetPolicy(persist bool) (retry.View, error)
-	// Activate uses a plugin as first scorer, retry scorer, backoff or judge. The parameter use is "first", "retry",
-	// "backoff" or "judge".
+	// Activate puts a plugin in use. The parameter use is "first" (first scorer), "retry" (retry scorer), "backoff" or
+	// "judge".
 	Activate(use, plugin string, persist bool) error
 	// RecordedChanges returns the recorded changes; ok is false if there is no state folder.
 	RecordedChanges() (list []changes.Record, ok bool)
-	// RecordsVersion returns a number that has changed if the result of RecordedChanges has changed. It does not wait.
+	// RecordsVersion returns a number that becomes a different one whenever the result of RecordedChanges changes. It
+	// does not wait.
 	RecordsVersion() uint64
 	// DeleteRecord deletes the record of a key, or all records if key is "".
 	DeleteRecord(key string) error
