@@ -126,7 +126,7 @@ func countIf(n *int, condition bool) {
 }
 
 // failureGroupOf returns the Cause, Status, Host and Reason of a failing proxy. If the proxy has had no attempts, Cause
-// is that of its failed reachability checks, if any.
+// is the cause of its failed reachability checks, if there are any.
 func (l *poolLists) failureGroupOf(u *upstream.Upstream, failing failingProxies) (g failureGroup) {
 	r := failing[u]
 	if r == nil { // the breaker of u is not closed, but its latest attempts do not fail
@@ -187,7 +187,7 @@ func (v *statusView) poolText() string {
 	return text + " with " + g.text()
 }
 
-// text returns the Reason; "" if it is not known.
+// text returns the words for the cause, status and host of the group; "" if none is known.
 func (g *failureGroup) text() string {
 	text := strings.ReplaceAll(g.Cause, "_", " ")
 	switch {

@@ -49,7 +49,7 @@ type targetsView struct {
 // defaultTargets is the default limit of a page of targets.
 const defaultTargets = 100
 
-// list responds with the targets: by default the suspect ones first, and then by their failures.
+// list responds with the targets: by default suspect ones first, then by the number of failures.
 func (h *targetHandler) list(c *fiber.Ctx) error {
 	p, err := parsePage(c, targetOrders, nil, maxPage, defaultTargets)
 	if err != nil {

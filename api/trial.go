@@ -68,7 +68,8 @@ func pluginFault(err error) error {
 	return newProblem(fiber.StatusUnprocessableEntity, "plugin_fault", err.Error())
 }
 
-// testBackoff responds with the delay before each retry of the global policy, or for the request of the input.
+// testBackoff responds with the delay before each retry under the global policy. Fields in the input's request replace
+// those of the policy.
 func (h *pluginHandler) testBackoff(c *fiber.Ctx, name string, in *testInput) error {
 	if in.Candidates != nil {
 		return badField("candidates", "candidates are for scorers; "+name+" is a backoff")
@@ -176,7 +177,7 @@ func (h *pluginHandler) testScorer(c *fiber.Ctx, name string, in *testInput) err
 	return h.sendTest(c, name, before, "scores", out)
 }
 
-// sendTest responds with the result of a test, and with the plugin's log lines after the one with the number
+// sendTest responds with the result of a test, and with the plugin's log lines of the test: the lines after the number
 // previousLine.
 func (h *pluginHandler) sendTest(c *fiber.Ctx, name string, previousLine uint64, field string, result any) error {
 	response := fiber.Map{field: result}

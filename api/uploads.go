@@ -58,8 +58,8 @@ func (h *pluginHandler) submit(c *fiber.Ctx, up upload, replace bool) error {
 }
 
 // awaitUpload waits for the end of an upload, and responds with the plugin and successStatus. If the upload takes
-// longer than the client waits, it responds with a 202. The parameter err is the error of the call that began the
-// upload.
+// longer than the client waits, awaitUpload responds with a 202. If the call that began the upload failed with err,
+// awaitUpload returns the problem for err.
 func (h *pluginHandler) awaitUpload(c *fiber.Ctx, u *plugins.Upload, err error, successStatus int) error {
 	if err != nil {
 		return pluginProblem(err)
