@@ -126,7 +126,7 @@ func (l *loader) checkEgress() {
 }
 
 // checkBreaker checks the settings of a breaker, and reports whether they are valid. The parameter key is the key of
-// their table.
+// the table with these settings.
 func (l *loader) checkBreaker(key string, b Breaker) bool {
 	faultCount := len(l.faults)
 	if b.FailureThreshold < 1 {

@@ -284,7 +284,7 @@ type OwnBreaker struct {
 	MaxTimeout       *Duration `koanf:"max_timeout" json:"max_timeout,omitempty"`
 }
 
-// mergeOver returns a copy of b. In the copy, each setting that is set in o replaces the setting of b.
+// mergeOver returns b, but with the settings that are set in o.
 func (o *OwnBreaker) mergeOver(b Breaker) Breaker {
 	if o.FailureThreshold != nil {
 		b.FailureThreshold = *o.FailureThreshold
@@ -485,7 +485,7 @@ func Default() Config {
 	}
 }
 
-// Engine returns the part of the configuration that configures the engine, in the form that the engine takes.
+// Engine returns the configuration of the engine.
 func (c *Config) Engine() engine.Config {
 	users := make([]gateway.User, 0, len(c.Gateway.Users))
 	for _, u := range c.Gateway.Users {

@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// warnOfContradictions adds a warning for each pair of valid settings in which one makes the other one useless, if the
-// key of the warning is set (isSet).
+// warnOfContradictions adds a warning for each valid setting that another valid setting makes useless. A setting that
+// is not set (isSet) gets no warning.
 func (l *loader) warnOfContradictions() {
 	c := &l.cfg
 	total := time.Duration(0)
@@ -74,8 +74,8 @@ func (l *loader) isSet(key string) bool {
 	return inFile || flag || l.fromEnv[key] != ""
 }
 
-// warnOfBothLists adds a warning for each rule that is both in allow and in deny. The parameter key is the key of
-// allow.
+// warnOfBothLists adds a warning for each rule that is in both lists, allow and deny. The parameter key is the key of
+// the list allow.
 func (l *loader) warnOfBothLists(key string, allow, deny []string) {
 	for _, rule := range allow {
 		if slices.Contains(deny, rule) {
@@ -84,9 +84,9 @@ func (l *loader) warnOfBothLists(key string, allow, deny []string) {
 	}
 }
 
-// warnOfSameProxies adds a warning for each proxy of [[proxies]] or --proxy with the address of an earlier one, and one
-// for all proxies of the lists with such an address. Proxies whose credentials have a template can have different exit
-// addresses, and get no warning.
+// warnOfSameProxies adds a warning for each proxy of [[proxies]] or --proxy whose address an earlier one has. It adds
+// one more warning if proxies of the lists have such addresses, too. Proxies whose credentials have a template can have
+// different exit addresses, and get no warning.
 func (l *loader) warnOfSameProxies() {
 	keysByAddress := map[upstream.Address]string{}
 	for i, p := range l.cfg.Proxies {
@@ -112,7 +112,8 @@ func (l *loader) warnOfSameProxies() {
 	}
 }
 
-// onceOnly adds a warning about the key if the map already has the address a. Otherwise it adds a to the map.
+// onceOnly adds a warning if an earlier proxy has the same address. Otherwise it adds the address to the map, with the
+// proxy's key.
 func (l *loader) onceOnly(first map[upstream.Address]string, key string, a upstream.Address) {
 	if a.Templated() {
 		return

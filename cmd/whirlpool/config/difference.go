@@ -77,7 +77,8 @@ func addValues(flat map[string]string, path string, value any) {
 	flat[path] = string(text)
 }
 
-// addTables adds the values in a list of tables to flat, with the id, name or url of a table in place of its index.
+// addTables adds the values of a list of tables to flat. In their keys, the id, name or url of a table stands in place
+// of its index.
 func addTables(flat map[string]string, path string, list []any) {
 	seen := map[string]int{}
 	for i, x := range list {

@@ -51,7 +51,7 @@ func (l *loader) addFault(key string, value any, msg string) {
 }
 
 // locateFault returns a fault with the place where the key was set: a file with a line, the command line, or an
-// environment variable. The fault has the value unless it may be a secret.
+// environment variable. The fault shows the value unless the value may be a secret.
 func (l *loader) locateFault(key string, value any, msg string) Fault {
 	f := Fault{File: l.src.File, Line: lineOf(l.lines, key), Key: maskedKey(key), Msg: msg}
 	if _, flag := l.src.Overrides[key]; flag || strings.HasPrefix(key, "--") {
@@ -74,8 +74,8 @@ func (l *loader) locateFault(key string, value any, msg string) Fault {
 	return f
 }
 
-// maskedKey masks the parts of a key from the first one on that needs quotes in TOML. No known key has such a part; it
-// may be a credential that the user has written on the left side of a "=".
+// maskedKey masks the first part of a key that needs quotes in TOML, and all parts after it. No known key has a part
+// that needs quotes. Such a part may be a credential that the user has written on the left side of a "=".
 func maskedKey(key string) string {
 	quoted := strings.IndexFunc(key, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||

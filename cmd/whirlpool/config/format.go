@@ -43,8 +43,8 @@ func parseValues(doc []byte) (map[string]any, error) {
 	return tree, err
 }
 
-// keyValueRange has the offsets in a document at which a key, its "=" and its value begin. The field end is the offset
-// after the value.
+// keyValueRange has the offsets in a document at which a key, its "=" and its value begin, and the offset at which the
+// value ends.
 type keyValueRange struct{ key, equals, value, end int }
 
 // formatter formats one document.
@@ -53,7 +53,7 @@ type formatter struct {
 	keys map[int]keyValueRange // by the offset at which the line of the key begins
 }
 
-// findKeys sets f.keys: it finds the keys with their values at the top level of the document, and in its tables.
+// findKeys finds all keys in the document, with their values, and adds them to f.keys.
 func (f *formatter) findKeys() {
 	p := unstable.Parser{KeepComments: true}
 	p.Reset(f.doc)
@@ -140,8 +140,7 @@ func stringLength(text []byte) int {
 	return len(text)
 }
 
-// formattedLine is a line of the output. If the line has a comment after a value, the field comment is this comment.
-// The field text is the rest of the line.
+// formattedLine is a line of the output: its text and, if a comment follows a value, this comment.
 type formattedLine struct {
 	text, comment string
 	column        int // column of comment in the document, in bytes; 0 if there is no comment
@@ -171,7 +170,7 @@ func (f *formatter) format() []byte {
 	return join(lines)
 }
 
-// lineEnd returns the offset of the end of a line. The parameter at is an offset within the line.
+// lineEnd returns the offset of the end of a line, given an offset within the line.
 func lineEnd(doc []byte, at int) int {
 	if end := bytes.IndexByte(doc[at:], '\n'); end >= 0 {
 		return at + end

@@ -23,7 +23,7 @@ func (l *loader) openGeo() {
 	}
 }
 
-// locateExit returns a function that returns the region of an exit address; nil if geo.mmdb is not set.
+// locateExit returns the function that looks up the region of an exit address; nil if geo.mmdb is not set.
 func (c *Config) locateExit() func(netip.Addr) string {
 	if c.geo == nil {
 		return nil

@@ -60,8 +60,8 @@ func (l *loader) readIntercept() {
 	l.interceptedHosts(authority)
 }
 
-// interceptedHosts adds a warning for each host that a rule should intercept but for which the authority cannot sign.
-// It also adds a warning if no rule intercepts.
+// interceptedHosts checks the hosts of the rules that intercept. It adds a warning for each host for which the
+// authority cannot sign, and a warning if no rule intercepts.
 func (l *loader) interceptedHosts(authority *intercept.Authority) {
 	rule := false
 	for i := range l.cfg.Rules {
@@ -84,12 +84,10 @@ func (l *loader) interceptedHosts(authority *intercept.Authority) {
 	}
 }
 
-// expiresSoon is a limit: if the authority's certificate is valid for less than this time from now, there is a
-// warning.
+// expiresSoon is the remaining validity of the authority's certificate below which there is a warning.
 const expiresSoon = 30 * 24 * time.Hour
 
-// private reports whether only the owner of a file can access the file. If other users can access it, private adds a
-// fault.
+// private reports whether only its owner can access a file. If other users can access the file, private adds a fault.
 func (l *loader) private(key, path string) bool {
 	info, err := os.Stat(l.resolvePath(path))
 	if err != nil {

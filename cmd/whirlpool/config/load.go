@@ -68,8 +68,8 @@ func Load(src Source) (*Config, error) {
 	return cfg, nil
 }
 
-// Examine is like Load, but returns the configuration also with its faults, so that the caller can check it further.
-// The configuration is nil only if the file cannot be read or parsed.
+// Examine is like Load, but also returns a configuration that has faults, so that the caller can check it further. The
+// configuration is nil only if the file cannot be read or parsed.
 func Examine(src Source) (*Config, error) {
 	l := &loader{src: src, cfg: Default(), fromEnv: map[string]string{},
 		proxyTLS: map[listOptions]*upstream.TLS{}}
@@ -218,8 +218,8 @@ func normalizeOwnErrors(tree map[string]any) {
 	}
 }
 
-// decode decodes a table into target, with a fault for each error, and reports whether there was none. The parameter
-// path is the key of the table.
+// decode decodes a table into target. It adds a fault for each error, and returns true if there were no errors. The
+// parameter path is the key of the table.
 func (l *loader) decode(path string, format strict.Format, tree map[string]any, target any) bool {
 	faultCount := len(l.faults)
 	format.Decode(path, tree, target, func(e *strict.FieldError) bool {
@@ -229,7 +229,8 @@ func (l *loader) decode(path string, format strict.Format, tree map[string]any, 
 	return len(l.faults) == faultCount
 }
 
-// similarKeys maps section_key, a frequent mistake in the name of an environment variable, to section__key.
+// similarKeys maps each section_key to section__key, because a single underscore is a frequent mistake in the name of
+// an environment variable.
 func similarKeys() map[string]string {
 	out := map[string]string{}
 	add := func(section string, structType reflect.Type, tag string) {
@@ -325,8 +326,8 @@ func (l *loader) readPolicy() {
 // anyStrategy permits every name of a backoff, because the engine checks the name later.
 func anyStrategy(string) bool { return true }
 
-// decodeOverride decodes a table with fields of a retry policy into o, key by key, with a fault for each wrong key. The
-// parameter path is the key of the table.
+// decodeOverride decodes a table with fields of a retry policy into o, key by key. It adds a fault for each wrong key.
+// The parameter path is the key of the table.
 func (l *loader) decodeOverride(path string, table map[string]any, o *retry.Override) {
 	for _, key := range slices.Sorted(maps.Keys(table)) {
 		value := table[key]
@@ -349,8 +350,8 @@ func (l *loader) decodeOverride(path string, table map[string]any, o *retry.Over
 	}
 }
 
-// setStateDir sets the default of state.dir: the path of the configuration file with .state behind it, so that gateways
-// with different files have different folders.
+// setStateDir sets the default of state.dir: the path of the configuration file, followed by ".state". In this way,
+// gateways with different files have different folders.
 func (l *loader) setStateDir(tree map[string]any) {
 	section, _ := tree["state"].(map[string]any)
 	if _, set := section["dir"]; set {
@@ -369,8 +370,8 @@ func (l *loader) resolvePath(path string) string {
 }
 
 // readFile reads a file of at most limit bytes. It refuses a pipe unless Source.Once is set, because a reload would
-// wait for the next writer. It also refuses a file that has become empty (Source.Sizes): another program may be writing
-// it, or may have failed to.
+// wait for the next writer. It also refuses a file that has become empty (Source.Sizes), because another program may
+// not have finished writing it.
 func (l *loader) readFile(path string, limit int64) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && !l.src.Once {
 		return nil, fmt.Errorf("%s is a pipe, which cannot be read again at a reload; use a file", path)

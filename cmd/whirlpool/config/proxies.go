@@ -188,8 +188,8 @@ const Stdin = "-"
 // IsScheme reports whether s can be the default scheme of the lines of a proxy list.
 func IsScheme(s string) bool { return upstream.IsProxyScheme(s) }
 
-// hasWrongScheme reports whether a name has the form WORD:FILE, no file has the path, and WORD is similar to a scheme.
-// If so, it adds a fault that suggests the scheme.
+// hasWrongScheme reports whether a name has the form WORD:FILE with a WORD that is similar to a scheme. It returns
+// false if the file exists. If the name has a wrong scheme, hasWrongScheme adds a fault that suggests the right one.
 func (l *loader) hasWrongScheme(name, path, key string) bool {
 	word, _, ok := strings.Cut(name, ":")
 	if _, err := os.Stat(path); !ok || err == nil {
@@ -202,8 +202,8 @@ func (l *loader) hasWrongScheme(name, path, key string) bool {
 	return similar != ""
 }
 
-// listScheme splits a name of the form SCHEME:FILE. The result scheme is "" if the name has no scheme, or if a file
-// with the whole name exists.
+// listScheme splits a name of the form SCHEME:FILE. If the name has no scheme, or if a file with the whole name exists,
+// it returns "" and the whole name.
 func listScheme(name string) (scheme, path string) {
 	scheme, path, ok := strings.Cut(name, ":")
 	switch {
@@ -218,8 +218,8 @@ func listScheme(name string) (scheme, path string) {
 	return scheme, path
 }
 
-// readList reads one proxy list and adds its proxies. The parameter scheme is for lines without a scheme; "" stands for
-// http. The parameter key is the key of the list in faults.
+// readList reads one proxy list and adds its proxies. Lines without a scheme get the given scheme, or http if it is "".
+// The parameter key is the key of the list, for faults.
 func (l *loader) readList(path, scheme, key string) {
 	data, err := l.src.Stdin, error(nil)
 	if path != Stdin {
@@ -241,8 +241,7 @@ func (l *loader) readList(path, scheme, key string) {
 	l.parseList(path, data, scheme, key)
 }
 
-// parseList adds the proxies of a list. The parameter data is the text of the list, name its name in messages, and key
-// its key in faults.
+// parseList adds the proxies in the text of a list. The name of the list is for messages, and its key is for faults.
 func (l *loader) parseList(name string, data []byte, scheme, key string) {
 	usedIDs := map[string]bool{}
 	for _, s := range l.cfg.specs {

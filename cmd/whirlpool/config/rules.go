@@ -74,8 +74,8 @@ func (t *Texts) DecodeValue(from any) error {
 	return checkNotEmpty(len(*t))
 }
 
-// Numbers is a list of numbers, and of ranges of numbers such as "400-499". In the configuration it is such a list,
-// one number or one range.
+// Numbers is a list of numbers, and of ranges of numbers such as "400-499". In the configuration, a single number or
+// range need not be a list.
 type Numbers []string
 
 // DecodeValue implements strict.ValueDecoder.

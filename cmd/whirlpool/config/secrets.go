@@ -14,8 +14,8 @@ import (
 // envReference matches {env:NAME}, which stands for the value of an environment variable.
 var envReference = regexp.MustCompile(`\{env:([A-Za-z_][A-Za-z0-9_]*)\}`)
 
-// expandSecrets replaces references by secrets: a password or an API key of the form {env:NAME}, each {env:NAME} in the
-// URL of a proxy, and the file password_file of a user.
+// expandSecrets replaces references by secrets. A password or an API key may be a reference {env:NAME}, and the URL of
+// a proxy may contain such references. The key password_file of a user refers to a file with the password.
 func (l *loader) expandSecrets() {
 	c := &l.cfg
 	for i := range c.Gateway.Users {
@@ -46,8 +46,8 @@ func (l *loader) expandSecret(key string, s upstream.Secret) upstream.Secret {
 	return s
 }
 
-// expandReferences replaces each reference in text by the value of its environment variable, escaped unless text is a
-// single reference. A variable that is not set is a fault of the key.
+// expandReferences replaces each reference in text by the value of its environment variable. It escapes the value
+// unless the whole text is one reference. A variable that is not set is a fault of the key.
 func (l *loader) expandReferences(key, text string, escape func(string) string) string {
 	return envReference.ReplaceAllStringFunc(text, func(reference string) string {
 		name := envReference.FindStringSubmatch(reference)[1]

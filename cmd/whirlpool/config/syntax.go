@@ -20,9 +20,9 @@ var (
 )
 
 // parseTOML parses a document, and adds a fault for each syntax error. The parser stops at the first error, so
-// parseTOML removes the statement with this error, and parses the document again. If the lines before the error are
-// invalid by themselves, an open bracket or quote may be its cause, and parseTOML returns nil. Otherwise it returns the
-// values of the other statements, and sets l.lines.
+// parseTOML removes the statement with this error, and parses the document again. If the lines before the error are not
+// valid TOML themselves, parseTOML returns nil, because the cause may be an open bracket or quote in them. Otherwise it
+// returns the values of the other statements, and sets l.lines.
 func (l *loader) parseTOML(doc []byte) map[string]any {
 	lines := bytes.Split(bytes.ReplaceAll(doc, []byte("\r\n"), []byte("\n")), []byte("\n"))
 	for n := 0; ; n++ {

@@ -75,8 +75,8 @@ func (l *loader) readAuthorities(key, path string) *x509.CertPool {
 
 var errPEM = errors.New("is not a file in PEM form (-----BEGIN ...)")
 
-// readPEM reads a PEM file. If it cannot read the file, it adds a fault, and the result ok is false. A change of the
-// file makes the gateway reload the configuration.
+// readPEM reads a PEM file. If it cannot read the file, it adds a fault and returns false. A change of the file makes
+// the gateway reload the configuration.
 func (l *loader) readPEM(key, path string) (data []byte, ok bool) {
 	path = l.resolvePath(path)
 	l.cfg.files = append(l.cfg.files, path)
@@ -155,7 +155,7 @@ func (l *loader) loadTLS(list string, o upstream.TLSOptions) (*upstream.TLS, err
 	return loaded, err
 }
 
-// listOptions are the TLS options of a proxy, with the proxy list that has them. They are the arguments of loadTLS.
+// listOptions are the arguments of loadTLS: the TLS options of a proxy, and the proxy list that sets them.
 type listOptions struct {
 	list string // "" for the configuration file
 	upstream.TLSOptions
