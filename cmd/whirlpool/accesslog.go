@@ -53,7 +53,7 @@ type openedAccessLog struct {
 	file   *os.File // nil if there is none
 }
 
-// accessLogMode is the file mode of a new access log, which has the addresses of clients and the names of users.
+// accessLogMode is the file mode of a new access log. The log has the addresses of clients and the names of users.
 const accessLogMode = 0o640
 
 // openAccessLog opens the access log that cfg configures. It opens the file again if its path is unchanged, because a
@@ -74,14 +74,14 @@ func openAccessLog(cfg *config.Config) (*openedAccessLog, error) {
 	return o, nil
 }
 
-// closeUnused closes the file unless it is in use (replaceFile).
+// closeUnused closes the file if replaceFile has not put it in use.
 func (o *openedAccessLog) closeUnused() {
 	if o.file != nil {
 		o.file.Close()
 	}
 }
 
-// replaceFile writes new lines to the file of o, and closes the previous file.
+// replaceFile makes the log write new lines to the file of o, and closes the previous file.
 func (a *accessLog) replaceFile(o *openedAccessLog) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

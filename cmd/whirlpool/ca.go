@@ -243,15 +243,14 @@ system (Debian, Ubuntu), which needs root.`,
 	return cmd
 }
 
-// The folder in which Debian and Ubuntu keep additional authorities, and the command that applies a change of the
+// The folder in which Debian and Ubuntu keep additional authorities, and the command to run after a change in this
 // folder.
 const (
 	debianStore   = "/usr/local/share/ca-certificates"
 	updateCommand = "update-ca-certificates"
 )
 
-// authorityStore is the store of authorities of a system: the folder dir, and the command update that applies a change
-// of the folder.
+// authorityStore is a system's store of authorities: a folder, and the command to run after a change in this folder.
 type authorityStore struct{ dir, update string }
 
 // authorityFileName returns the name of the file that an authority gets in an authorityStore.
@@ -285,7 +284,8 @@ Programs with authorities of their own (Firefox, Chromium, Python, Node, Java) n
 	return nil
 }
 
-// trustText returns instructions: how to make clients trust the authority with the certificate in the file.
+// trustText returns instructions for making clients trust an authority. The parameter file is the path of the
+// authority's certificate.
 func trustText(file string, cert *x509.Certificate) string {
 	return strings.NewReplacer("$FILE", file, "$NAME", authorityFileName(cert), "$CN", cert.Subject.CommonName).Replace(
 		`The certificate: $FILE

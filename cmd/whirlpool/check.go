@@ -34,8 +34,8 @@ type checkHeader struct {
 	Nice     int // for setNice: niceSlow or niceOther
 }
 
-// The nice values of the child process: for modules that are slow to compile (wasmhost.IsSlowToCompile), and for the
-// others. On a busy processor, the child gets a tenth, or a third, of the gateway's CPU time.
+// The nice values of the child process. niceSlow is for modules that are slow to compile (wasmhost.IsSlowToCompile). On
+// a busy processor, the child gets a tenth of the gateway's CPU time with niceSlow, and a third with niceOther.
 const (
 	niceSlow  = 10
 	niceOther = 5

@@ -132,7 +132,7 @@ func (o *listOptions) readLists(cmd *cobra.Command, files []string) (all []upstr
 	return all, nil
 }
 
-// readProxies reads the proxies of a list with their TLS files.
+// readProxies reads the proxies of a list, and the TLS files that these proxies name.
 func (o *listOptions) readProxies(cmd *cobra.Command, file string) (specs []upstream.Spec,
 	original proxylist.Original, err error,
 ) {
@@ -330,7 +330,7 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// readTLS reads the TLS files of the proxy s, which is from a proxy list, and sets Extras.TLS.
+// readTLS reads the TLS files that a proxy of a proxy list names, and sets Extras.TLS.
 func readTLS(list string, s *upstream.Spec) (err error) {
 	own := s.Extra().TLS
 	if own == nil {

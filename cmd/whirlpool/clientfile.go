@@ -12,7 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
-// clientFile is the client file in messages. Its path is whirlpool/client.toml in os.UserConfigDir.
+// clientFile is the usual path of the client file, for messages. The real path is whirlpool/client.toml in
+// os.UserConfigDir.
 const clientFile = "~/.config/whirlpool/client.toml"
 
 // clientSettings are the settings in the client file.

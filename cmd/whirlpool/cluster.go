@@ -120,8 +120,8 @@ func (cn *clusterNode) setOptions(o *engine.Options) {
 	}
 }
 
-// attach makes the node join the cluster. inUse returns the use of a plugin, as in plugins.Registry.Delete. stateDir is
-// the path of the state folder; "" without one.
+// attach makes the node join the cluster. The function inUse returns the use of a plugin, as in
+// plugins.Registry.Delete. The parameter stateDir is the path of the state folder; "" without one.
 func (cn *clusterNode) attach(
 	e *engine.Engine, c *changes.Changes, reg *plugins.Registry, inUse func(plugin string) string, stateDir string,
 ) {
@@ -412,8 +412,8 @@ const (
 	sharedModule = "upload/" // followed by the name of the uploaded plugin
 )
 
-// removalTTL is the time for which the store keeps the record of a removed proxy or upload. A node that was alone, or
-// was not running, makes the removal if it returns within this time.
+// removalTTL is the time for which the store keeps the record of a removed proxy or upload. A node that reads the
+// record within this time makes the removal, even if it was alone or not running before.
 const removalTTL = 7 * 24 * time.Hour
 
 // shareTimeout is the maximum time for which a change by the API waits for the store.
@@ -468,7 +468,8 @@ func (cn *clusterNode) Apply(made []cluster.Change) []error {
 	return errs
 }
 
-// apply makes a change that another node has made. It does not add or replace proxies: Apply does this.
+// apply makes a change that another node has made. Apply calls it for each change except the addition or replacement of
+// a proxy.
 func (cn *clusterNode) apply(key string, c *sharedChange) error {
 	id, isProxy := strings.CutPrefix(key, sharedProxy)
 	use, isPlugin := strings.CutPrefix(key, sharedPlugin)
@@ -496,22 +497,22 @@ func (cn *clusterNode) apply(key string, c *sharedChange) error {
 }
 
 // sharedChanges makes the changes of the API on this node and on the other nodes. It implements api.Changes. A change
-// may be made again in the background, after the API has responded (cluster.Change.Redo). For this reason, the
-// variables that such a change sets are atomic.
+// may be made a second time in the background, after the API has responded (cluster.Change.Redo). For this reason, the
+// functions that make changes store their results in atomic variables.
 type sharedChanges struct {
 	*changes.Changes
 	m *clusterNode
 }
 
-// share calls the function do, which makes changes on this node. Then share sends these changes to the other nodes.
+// share calls a function that makes changes on this node. Then it sends these changes to the other nodes.
 func (s sharedChanges) share(do func() ([]cluster.Change, error)) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shareTimeout)
 	defer cancel()
 	return s.m.node.Change(ctx, do)
 }
 
-// shareOne makes one change with the function do, which returns the record of the change. shareOne shares the record
-// under the key.
+// shareOne calls a function that makes one change on this node and returns the record of the change. Then it sends the
+// record to the other nodes, under the given key.
 func (s sharedChanges) shareOne(key string, do func() (sharedChange, error)) error {
 	return s.share(func() ([]cluster.Change, error) {
 		c, err := do()
@@ -559,8 +560,8 @@ func (s sharedChanges) AddProxies(specs []upstream.Spec, keep bool) (added []*up
 	return added, err
 }
 
-// recordAddition returns the change that adds the proxy u. If another node has changed the same proxy, the added proxy
-// replaces that change.
+// recordAddition returns the record of a new proxy as a change for the other nodes. If another node has changed the
+// same proxy, the new proxy replaces the changed one.
 func (s sharedChanges) recordAddition(u *upstream.Upstream, keep bool) (ch cluster.Change, err error) {
 	id := u.ID()
 	proxy, err := changes.ProxyValue(u.Spec())
@@ -573,7 +574,8 @@ func (s sharedChanges) recordAddition(u *upstream.Upstream, keep bool) (ch clust
 	}}, err
 }
 
-// ChangeProxy changes a proxy on all nodes with the function change. The parameter keep is as in AddProxies.
+// ChangeProxy changes a proxy on all nodes. The given function changes the proxy's settings. The parameter keep is as
+// in AddProxies.
 func (s sharedChanges) ChangeProxy(
 	id string, change func(*upstream.Spec) error, keep bool,
 ) (*upstream.Upstream, error) {
@@ -640,7 +642,7 @@ func (s sharedChanges) ResetPolicy(keep bool) (retry.View, error) {
 	})
 }
 
-// sharePolicy changes the global policy with the function do, and shares the change. The function returns the new
+// sharePolicy changes the global policy on all nodes. The given function changes it on this node, and returns the new
 // policy and the record of the change.
 func (s sharedChanges) sharePolicy(change func() (retry.View, sharedChange, error)) (retry.View, error) {
 	var view atomic.Pointer[retry.View]
@@ -652,7 +654,8 @@ func (s sharedChanges) sharePolicy(change func() (retry.View, sharedChange, erro
 	return *view.Load(), err
 }
 
-// policy returns the record of the policy that is now in force. A backoff that waits for its plugin is a part of it.
+// policy returns the record of the policy in force. If a backoff waits for its plugin, the record has this backoff in
+// place of the present one.
 func (s sharedChanges) policy(keep bool) (sharedChange, error) {
 	p := *s.m.engine.Load().Policies().Current()
 	p.BackoffStrategy = cmp.Or(s.m.uploads.waitingBackoff(), p.BackoffStrategy)

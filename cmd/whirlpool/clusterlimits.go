@@ -17,7 +17,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// clusterLimits are the limits of users and proxies that the nodes of a cluster share. It implements
+// clusterLimits gives the cluster access to the limits of users and proxies that its nodes share. It implements
 // cluster.SharedLimits.
 type clusterLimits struct {
 	engine     *engine.Engine
@@ -57,7 +57,7 @@ func (c *clusterLimits) Raised() {
 // maxLimitsScanned limits the proxies that one call of EachUsed reads, so that it returns soon.
 const maxLimitsScanned = 5000
 
-// recentUse is the time within which a proxy has been used if its limits are in use.
+// recentUse is a time. If a proxy was used within this time, its limits count as in use.
 const recentUse = 5 * time.Second
 
 // EachUsed implements cluster.SharedLimits.
@@ -96,11 +96,11 @@ func (c *clusterLimits) EachUsed(all bool, f func(parts.Limit)) {
 	}
 }
 
-// searchInterval is the time between two searches for short limits of proxies that are not in use. There are such
-// limits after they were raised.
+// searchInterval is the time between two searches for proxies that are not in use, but whose part of a limit is short
+// (parts.Use.Short). There are such proxies after a limit was raised.
 const searchInterval = 10 * time.Second
 
-// eachUser calls f for the limits of users that are in use.
+// eachUser does the work of EachUsed for the limits of users.
 func (c *clusterLimits) eachUser(all bool, now time.Time, f func(parts.Limit)) {
 	accounts := c.engine.Accounts()
 	if all {
@@ -188,12 +188,13 @@ func (l userLimit) Release(part, total, base int64) {
 	}
 }
 
-// holderFile is the file of the state folder with the name by which the cluster knows the amounts that were used with
-// this folder. The name is the same after a restart, so that these amounts are not counted twice.
+// holderFile is the name of a file in the state folder. The file has the name under which the cluster counts the
+// amounts that gateways with this folder have used. The name is the same after a restart, so that these amounts are not
+// counted twice.
 const holderFile = "cluster"
 
-// readHolderName returns the name in holderFile, and makes the file if there is none. Without a state folder, it
-// returns a new name.
+// readHolderName returns the name in holderFile. If there is no such file, it makes one with a new name. Without a
+// state folder, it returns a new name.
 func readHolderName(dir string, log *slog.Logger) string {
 	name := strings.ToLower(rand.Text())
 	if dir == "" {

@@ -81,8 +81,8 @@ type writtenReport struct {
 	at     time.Time
 }
 
-// renewReport writes a report unless the store has the same one (w), or nobody could read it: no other node is live. A
-// node that has seen nothing writes none.
+// renewReport writes a report of this node to the store, but not if the store has the same report (w), or if no other
+// node is live to read it. A node that has seen nothing writes no report.
 func (cn *clusterNode) renewReport(ctx context.Context, w *writtenReport, now time.Time) {
 	ahead, err := cn.node.Ahead()
 	if err != nil {
@@ -110,7 +110,7 @@ func (cn *clusterNode) writeReport(ctx context.Context, data []byte) error {
 	return cn.blobs.WriteBlob(ctx, reportPrefix+cn.node.ID(), data, reportTTL)
 }
 
-// Reports returns the reports of the live nodes, that of this node first.
+// Reports returns the reports of the live nodes. The report of this node comes first.
 func (cn *clusterNode) Reports() cluster.Reports {
 	cn.reports.mu.Lock()
 	defer cn.reports.mu.Unlock()

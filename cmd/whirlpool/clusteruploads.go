@@ -32,8 +32,8 @@ const (
 	moduleSpread        = 20 * time.Millisecond // for each node; see keepModulesInStore
 )
 
-// sharedUpload is the record of an upload. The store has the module as a blob with the name SHA256, before it has the
-// record.
+// sharedUpload is the record of an upload. The module is a blob in the store, with the name SHA256. The blob is written
+// before the record.
 type sharedUpload struct {
 	SHA256 string          `json:"sha256"` // of the module, in hexadecimal
 	Size   int             `json:"size"`   // of the module, in bytes
@@ -59,8 +59,8 @@ type registry interface {
 	Get(name string) (plugins.Info, error)
 }
 
-// sharedUploads makes the uploads of all nodes on this node, in the background, because a module takes long to fetch
-// and to compile. An activation waits until the plugin is there. A nil *sharedUploads has no uploads.
+// sharedUploads repeats the uploads of all nodes on this node. It does so in the background, because fetching and
+// compiling a module take long. An activation waits until its plugin is loaded. A nil *sharedUploads has no uploads.
 type sharedUploads struct {
 	cn       *clusterNode
 	registry registry
@@ -77,13 +77,13 @@ type sharedUploads struct {
 	problem   string    // error of the last check; "" for none
 }
 
-// activation is a use of a plugin that this node does not have yet.
+// activation is a use of a plugin that must wait, because this node does not have the plugin yet.
 type activation struct {
 	use, plugin string
 	keep        bool
 }
 
-// wantedUpload is the plugin that this node should have, or should not have any more (removed).
+// wantedUpload is a plugin that this node should have. If removed is set, the node should not have it any more.
 type wantedUpload struct {
 	sharedUpload
 	keep, removed bool
@@ -133,8 +133,8 @@ func (cn *clusterNode) shareUpload(name string, code []byte, config map[string]a
 	})
 }
 
-// writeModule writes a module to the store, if the store can be reached and lacks it. keepModulesInStore writes the
-// others.
+// writeModule writes a module to the store if the store lacks it. If the store cannot be reached, keepModulesInStore
+// writes the module later.
 func (u *sharedUploads) writeModule(sum string, code []byte) {
 	if alone, _ := u.cn.node.Alone(); alone {
 		u.setMissing(true)
@@ -183,7 +183,8 @@ func (u *sharedUploads) applyRecord(name string, c *sharedChange) error {
 	return nil
 }
 
-// delayActivation reports whether a plugin is not there yet, and then makes its activation wait.
+// delayActivation makes an activation wait if its plugin is not loaded yet. It returns false if the activation need not
+// wait.
 func (u *sharedUploads) delayActivation(key, use, plugin string, keep bool) bool {
 	if u == nil {
 		return false
@@ -200,8 +201,8 @@ func (u *sharedUploads) delayActivation(key, use, plugin string, keep bool) bool
 	return true
 }
 
-// withoutBackoff returns the JSON of a policy without the backoff if its plugin is not there yet. The backoff is then
-// activated later.
+// withoutBackoff returns the JSON of a policy. It leaves the backoff out if the backoff's plugin is not loaded yet. The
+// backoff is then activated later.
 func (u *sharedUploads) withoutBackoff(policy json.RawMessage, keep bool) json.RawMessage {
 	const field = "backoff_strategy"
 	var fields map[string]json.RawMessage
@@ -228,7 +229,7 @@ func (u *sharedUploads) waitingBackoff() string {
 	return u.activations[sharedPolicy].plugin
 }
 
-// dropActivation drops an activation that waits, because there is a later change of the same key.
+// dropActivation drops a waiting activation, because a later change has the same key.
 func (u *sharedUploads) dropActivation(key string) {
 	if u == nil {
 		return
@@ -238,7 +239,7 @@ func (u *sharedUploads) dropActivation(key string) {
 	delete(u.activations, key)
 }
 
-// run makes what is wanted until ctx ends.
+// run makes the uploads, deletions and activations that are due, until ctx ends.
 func (u *sharedUploads) run(ctx context.Context) {
 	tick := time.NewTicker(firstRetryDelay / 2)
 	defer tick.Stop()
@@ -253,7 +254,7 @@ func (u *sharedUploads) run(ctx context.Context) {
 	}
 }
 
-// applyDue applies the uploads and deletions that are due at the time now.
+// applyDue makes the uploads and deletions that are due, and then calls keepModulesInStore.
 func (u *sharedUploads) applyDue(ctx context.Context, now time.Time) {
 	u.mu.Lock()
 	var due []string
@@ -270,7 +271,7 @@ func (u *sharedUploads) applyDue(ctx context.Context, now time.Time) {
 	u.keepModulesInStore(ctx, now)
 }
 
-// applyUpload uploads or deletes one plugin, and makes the activations that wait for it.
+// applyUpload uploads or deletes one plugin. Then it makes the activations that wait for this plugin.
 func (u *sharedUploads) applyUpload(ctx context.Context, name string) {
 	u.mu.Lock()
 	w := u.uploads[name]
@@ -362,7 +363,7 @@ func (u *sharedUploads) fetchModule(ctx context.Context, want *sharedUpload) ([]
 	return code, nil
 }
 
-// activateWaiting makes the activations that wait for a plugin. No other changes are made meanwhile.
+// activateWaiting makes the activations that wait for a plugin. The caller prevents other changes meanwhile.
 func (u *sharedUploads) activateWaiting(plugin string) {
 	u.mu.Lock()
 	var due []activation
@@ -384,9 +385,9 @@ func (u *sharedUploads) activateWaiting(plugin string) {
 	}
 }
 
-// keepModulesInStore makes the store have the modules of this node: at each moduleCheckInterval, and at once after the
-// store has lost data or an error. After a loss it first waits for a random time, so that not all nodes write the same
-// module.
+// keepModulesInStore writes the modules of this node to the store if the store lacks them. It checks them at each
+// moduleCheckInterval, and soon after an error or a loss of data in the store. After a loss it first waits for a random
+// time, so that not all nodes write the same module.
 func (u *sharedUploads) keepModulesInStore(ctx context.Context, now time.Time) {
 	epoch := u.cn.node.Epoch()
 	alone, _ := u.cn.node.Alone()

@@ -22,12 +22,12 @@ func completeWords(cmd *cobra.Command, flag string, words []string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// completion is the type of cobra.Command.ValidArgsFunction. The parameter begun is the beginning of the word to
-// complete.
+// completion is the type of cobra.Command.ValidArgsFunction. The parameter begun is the part of a word that the user
+// has typed.
 type completion = func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective)
 
-// completeFrom returns a completion that offers the words of the function list that begin with begun and are not
-// arguments yet. After an error it offers none, because it cannot show an error.
+// completeFrom returns a completion that offers words of the function list: those that begin with the typed text and
+// are not arguments yet. After an error the completion offers no words, because it cannot show the error.
 func completeFrom(list func(r *remote) []string) completion {
 	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 		r := &remote{cmd: cmd}
@@ -63,8 +63,8 @@ func completeProxies(cmd *cobra.Command, args []string, begun string) ([]string,
 	})(cmd, args, begun)
 }
 
-// completePlugins returns a completion for commands whose first argument is the name of a plugin. If the parameter
-// second has words, the completion offers them for the second argument.
+// completePlugins returns a completion for commands whose first argument is the name of a plugin. The words in second,
+// if any, are offered for the second argument.
 func completePlugins(second ...string) completion {
 	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 		if len(args) == 1 && len(second) > 0 {
@@ -96,8 +96,8 @@ func completeRegions(cmd *cobra.Command) {
 	}))
 }
 
-// completePolicy is a completion that offers the keys of the retry policy, each with "=", and after backoff_strategy=
-// the names of the plugins for it.
+// completePolicy is a completion that offers the keys of the retry policy, each with "=". After "backoff_strategy=", it
+// offers the names of backoff plugins.
 func completePolicy(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 	const strategy = "backoff_strategy="
 	if strings.HasPrefix(begun, strategy) {
