@@ -14,7 +14,7 @@ import (
 // maxFetches is the maximum number of proxy lists that are fetched at the same time.
 const maxFetches = 8
 
-// listFetches fetches the proxy lists of a configuration for a check. It is safe for concurrent use.
+// listFetches fetches the proxy lists of a configuration that is being checked. It is safe for concurrent use.
 type listFetches struct {
 	ctx     context.Context
 	timeout time.Duration // for the fetch of one list
@@ -48,7 +48,7 @@ func (f *listFetches) fetch(s lists.Source) ([]byte, error) {
 	return data, err
 }
 
-// updateProgress calls change, which changes the counts, and prints them, at most ten times a second.
+// updateProgress calls the function change to update the counts. It prints the counts at most ten times a second.
 func (f *listFetches) updateProgress(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -44,8 +44,8 @@ The exit code is 1 if a check fails; warnings do not count.`,
 	return cmd
 }
 
-// readForDoctor reads the configuration. If it has faults, the finding reports their number, and the checks use the
-// defaults.
+// readForDoctor reads the configuration. If the configuration has faults, readForDoctor returns the defaults, and a
+// finding with the number of faults.
 func readForDoctor(file string, required bool) (*config.Config, doctor.Finding, error) {
 	finding := doctor.Finding{Check: "configuration", Result: doctor.OK, Text: file + " is valid"}
 	if required {

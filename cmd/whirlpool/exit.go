@@ -92,7 +92,7 @@ func parseUse(use string) (required []string, maxArgs int) {
 const maxListedCommands = 6
 
 // similarCommand returns "; did you mean X?" if the subcommand X of c is similar to name. Otherwise it returns a list
-// of the subcommands, if c has only a few, or "".
+// of the subcommands or, if there are more than maxListedCommands, "".
 func similarCommand(c *cobra.Command, name string) string {
 	var names []string
 	for _, sub := range c.Commands() {
@@ -107,7 +107,7 @@ func similarCommand(c *cobra.Command, name string) string {
 	return similar
 }
 
-// flagFault returns the text of an error in the flags of c: the flag, what is wrong, and what the flag takes.
+// flagFault converts an error in the flags of c to a text. For a wrong value, the text states the permitted values.
 func flagFault(c *cobra.Command, err error) string {
 	var unknown *pflag.NotExistError
 	var wrong *pflag.InvalidValueError
@@ -126,7 +126,7 @@ func flagFault(c *cobra.Command, err error) string {
 	return err.Error()
 }
 
-// permittedValues returns a text that states which values the flag f takes, after it was given value.
+// permittedValues returns a text that states which values the flag f takes. The parameter value is a wrong value.
 func permittedValues(f *pflag.Flag, value string, wrong *pflag.InvalidValueError) string {
 	switch f.Value.Type() {
 	case "int":
@@ -148,8 +148,8 @@ func permittedValues(f *pflag.Flag, value string, wrong *pflag.InvalidValueError
 	return wrong.Unwrap().Error()
 }
 
-// unknownFlag returns the text of an error about a flag that c does not have. If the flag is similar to one of c, the
-// text suggests it. A long flag with one dash only, such as -config, is one of these.
+// unknownFlag returns the text of an error about a flag that c does not have, such as --confg, or -config with one dash
+// only. The text suggests a similar flag of c, if there is one.
 func unknownFlag(c *cobra.Command, unknown *pflag.NotExistError) string {
 	var names []string
 	c.Flags().VisitAll(func(f *pflag.Flag) {

@@ -57,7 +57,7 @@ func groupsCommand() *cobra.Command {
 	})
 }
 
-// regions returns the regions of the proxies of the gateway.
+// regions returns the regions that the gateway's proxies have.
 func (r *remote) regions() (names []string, err error) {
 	var list struct{ Groups []proxyGroup }
 	if err := r.get("/proxy-groups?by=region", &list); err != nil {
@@ -71,8 +71,8 @@ func (r *remote) regions() (names []string, err error) {
 	return names, nil
 }
 
-// checkRegion returns an error that lists the regions of the proxies, unless region is one of them. It returns nil if
-// the regions cannot be read.
+// checkRegion returns an error if no proxy has the region. The error lists the regions of the proxies. If these cannot
+// be read, checkRegion returns nil.
 func (r *remote) checkRegion(region string) error {
 	names, err := r.regions()
 	isRegion := func(name string) bool { return strings.EqualFold(name, region) }

@@ -19,8 +19,8 @@ import (
 // version is set by the Makefile.
 var version = "dev"
 
-// commit is the commit of the sources, with -dirty behind it if they differed. The Makefile sets it, because go build
-// records no commit with -buildvcs=false.
+// commit is the commit of the sources. It ends with -dirty if the sources differed from the commit. The Makefile sets
+// it, because go build records no commit with -buildvcs=false.
 var commit string
 
 func main() {
@@ -56,7 +56,7 @@ wrong, or its input cannot be read.`,
 	return cmd
 }
 
-// helpCommand is like cobra's own, but fails if a command is unknown.
+// helpCommand returns a command that is like cobra's command help, but fails if a command is unknown.
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "help [COMMAND...]", Short: "Help about any command",

@@ -34,7 +34,7 @@ func extraCommands() []*cobra.Command {
 	}}
 }
 
-// pageDate returns the date of the man pages. epoch is this date as a number of seconds since 1970-01-01 00:00 UTC
+// pageDate converts epoch, a number of seconds since 1970-01-01 00:00 UTC, to the date of the man pages
 // (https://reproducible-builds.org/specs/source-date-epoch/).
 func pageDate(epoch string) (*time.Time, error) {
 	seconds, err := strconv.ParseInt(epoch, 10, 64)

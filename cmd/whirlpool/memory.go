@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/memory"
 )
 
-// limitMemory sets the memory limit of the Go runtime (memory.RuntimeLimit), and returns memory to the system whenever
-// the process is idle, until stop is called. Until then, growth observes the collections of garbage.
+// limitMemory sets the memory limit of the Go runtime (memory.RuntimeLimit). Until stop is called, it returns memory to
+// the system whenever the process is idle, and growth follows the garbage collections (Growth.Follow).
 func limitMemory(ctx context.Context, log *slog.Logger, growth *memory.Growth) (stop func()) {
 	cgroup, hasCgroup := memory.CgroupLimit(os.DirFS("/"))
 	if limit, ok := memory.RuntimeLimit(os.Getenv("GOMEMLIMIT"), cgroup, hasCgroup); ok {

@@ -4,5 +4,5 @@ package main
 
 import "github.com/spf13/cobra"
 
-// extraCommands returns no commands. In man.go it returns the command man.
+// extraCommands returns no commands. With the build tag man, it returns the command man (man.go).
 func extraCommands() []*cobra.Command { return nil }

@@ -14,8 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/access"
 )
 
-// secretArgs is an annotation of a command. The errors of such a command do not quote its arguments, because one of
-// them may be a password.
+// secretArgs is the annotation of a command whose arguments may contain a password. The errors of the command do not
+// quote the arguments.
 const secretArgs = "secret arguments"
 
 // maxPassword is the maximum length of a password in bytes.

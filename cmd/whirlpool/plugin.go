@@ -82,7 +82,7 @@ func (s *moduleFile) showLog() {
 	}
 }
 
-// moduleCommand makes cmd read the module in the file of its first argument, and call run. The module gets no settings.
+// moduleCommand makes cmd read the module file in its first argument, and call run. The module gets no settings.
 func moduleCommand(cmd *cobra.Command, run func(*moduleFile) error) *cobra.Command {
 	s := &moduleFile{cmd: cmd, output: output.New(time.Now, nil)}
 	cmd.Flags().BoolVar(&s.asJSON, "json", false, "print JSON")

@@ -185,7 +185,7 @@ func (r *remote) reload() (s reloadResult, err error) {
 	return s, json.Unmarshal(s.raw, &s)
 }
 
-// withFaults adds the text of the faults to an error of the API whose details have faults of the configuration.
+// withFaults adds the faults in the details of an API error to the text of the error.
 func withFaults(err error) error {
 	failed, ok := err.(*client.Error)
 	if !ok {

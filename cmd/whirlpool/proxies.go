@@ -164,9 +164,9 @@ const pageSize = 1000
 var apiOrders = map[string]string{"id": "id", "region": "region", "in_flight": "-in_flight", "uses": "-uses",
 	"success": "success_rate", "latency": "-avg_latency"}
 
-// readRows reads the proxies that match the flags in pages, until the limit is reached, and sorts them. The result raw
-// has the complete JSON of each proxy in rows. The API has filtered the proxies, but lists a proxy under each of its
-// states; a draining proxy may also be closed. So readRows filters them again (matches).
+// readRows reads the proxies that match the flags, page by page until the limit is reached, and sorts them. Its second
+// result is the complete JSON of each proxy. readRows filters the proxies of the API again (matches), because the API
+// lists a proxy under each of its states: a draining proxy may also be closed.
 func (f *proxyFilter) readRows(r *remote) (rows []*proxyRow, raw []json.RawMessage, err error) {
 	list := client.List{Region: f.region, Text: f.match, Sort: apiOrders[f.sort], Limit: pageSize}
 	if f.state != "" {
@@ -382,8 +382,8 @@ func (r *remote) addProxies(proxies []newProxy, persist bool) error {
 	})
 }
 
-// forEachProxy makes cmd call the function change for each of its arguments, which are ids of proxies. The function
-// returns the new state of the proxy as text. If a call fails, the command makes the remaining calls, and fails at the
+// forEachProxy makes cmd call the function change for each of its arguments, which are ids of proxies. The result of
+// change is a text, such as "is draining". If a call fails, the command makes the remaining calls, and fails at the
 // end.
 func forEachProxy(cmd *cobra.Command, change func(r *remote, id string) (result string, err error)) *cobra.Command {
 	return onProxiesInParallel(cmd, 1, change)
@@ -573,11 +573,11 @@ func waitLive(arrived <-chan outcome, live bool, w io.Writer, progress func() st
 // parallelTests is the maximum number of proxies that `proxies test` tests at the same time.
 const parallelTests = 16
 
-// testTimeout is the time for the test of one proxy. It is longer than the gateway's own limits: health.timeout may be
-// 5m, timeouts.connect 10m, and a connection to a SOCKS5 proxy may take twice that.
+// testTimeout is the time for the test of one proxy. It is longer than the gateway's own limits: at most 5m for
+// health.timeout, 10m for timeouts.connect, and twice timeouts.connect for a connection to a SOCKS5 proxy.
 const testTimeout = 21 * time.Minute
 
-// testClient returns a client of the API whose requests take as long as a test takes.
+// testClient returns a client of the API whose requests have the timeout testTimeout.
 func (r *remote) testClient() *client.Client {
 	c, h := *r.api, *r.api.HTTP
 	h.Timeout, c.HTTP = testTimeout, &h

@@ -61,8 +61,8 @@ in GET /api/v1/proxies, until the time is over or the command is interrupted.`,
 	return cmd
 }
 
-// record reads the state of the proxies at once, then at intervals, and a last time at the end. The recording ends when
-// the time length has passed, or when ctx ends. If the first reading fails, record returns an error. If a later reading
+// record reads the state of the proxies at the beginning, after each interval, and at the end. The recording ends after
+// the given length of time, or when ctx ends. If the first reading fails, record returns an error. If a later reading
 // fails, record continues without this reading.
 func record(ctx context.Context, g *remote, interval, length time.Duration) (*simulate.Trace, error) {
 	begin := time.Now()

@@ -87,8 +87,8 @@ func (r *remote) open() error {
 	return nil
 }
 
-// findKey returns the API key. It takes the key from --key-file, else from the environment, else from the client file.
-// The parameter to is the URL of the API. The key of the client file is used only if to is the URL in the client file.
+// findKey returns the API key for the URL of the API. It takes the key from --key-file, else from the environment, else
+// from the client file. The key of the client file is used only for the URL in the client file (or the default URL).
 // Otherwise another server would get the key.
 func (r *remote) findKey(url string, settings clientSettings) (string, error) {
 	file, key := r.keyFile, os.Getenv(keyVar)
@@ -116,8 +116,8 @@ type request struct {
 	body         []byte // JSON; nil for none
 }
 
-// send sends the request q and, if v is not nil, decodes the response into v. The result status is 200 if err is nil.
-// If the API has responded with an error, it is the status of that response; without a response it is 0.
+// send sends the request q and, if v is not nil, decodes the response into v. It returns 200 without an error, the
+// status of the response if the API responds with an error, and 0 without a response.
 func (r *remote) send(q request, v any) (status int, err error) {
 	var in any
 	if q.body != nil {
@@ -136,7 +136,7 @@ func (r *remote) context() context.Context {
 	return context.Background()
 }
 
-// addAdvice adds advice for the user of the command to an error of package client. The result status is as in send.
+// addAdvice adds advice for the user of the command to an error of package client. It returns the same status as send.
 func (r *remote) addAdvice(err error) (status int, _ error) {
 	var failed *client.Error
 	switch {
@@ -155,7 +155,7 @@ func (r *remote) addAdvice(err error) (status int, _ error) {
 	return 0, fmt.Errorf("%w; %s", err, advice)
 }
 
-// advise adds to an error response what the user can change.
+// advise adds to the message of an error response what the user can change.
 func (r *remote) advise(failed *client.Error) {
 	switch {
 	case failed.Status == http.StatusUnauthorized && r.api.Key == "":
@@ -171,7 +171,7 @@ func (r *remote) advise(failed *client.Error) {
 	}
 }
 
-// print prints v as JSON if --json is set. Otherwise it calls the function text, which prints v as text.
+// print prints v as JSON if --json is set. Otherwise it calls printText, which prints v as text.
 func (r *remote) print(v any, printText func(w io.Writer)) error {
 	if r.asJSON {
 		return printJSON(r.cmd.OutOrStdout(), v)

@@ -40,8 +40,8 @@ type remotePlugin struct {
 	UsedFor   []string `json:"used_for"`
 }
 
-// pluginRequestCommand returns a command that sends one request about a plugin to the API. Then the command prints the
-// text done, in which %s stands for the plugin's name.
+// pluginRequestCommand returns a command that sends one request about a plugin to the API. Then the command prints
+// successText, in which %s stands for the plugin's name.
 func pluginRequestCommand(use, short string, q func(args []string) request, successText string) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, ValidArgsFunction: completePlugins()}
 	return gatewayCommand(cmd, func(r *remote, args []string) error {
@@ -187,8 +187,8 @@ const (
 	pollInterval = 500 * time.Millisecond
 )
 
-// push uploads a module, and waits until the gateway has checked the module and the plugin has it. It returns the
-// plugin's JSON.
+// push uploads a module, and waits until the gateway has checked it and put it into the plugin. It returns the plugin's
+// JSON.
 func (r *remote) push(name string, code []byte, settings map[string]any) (json.RawMessage, error) {
 	method, path := "PUT", pluginPath(name)
 	if _, err := r.send(request{method: "GET", path: path}, nil); err != nil {
@@ -240,8 +240,8 @@ func (r *remote) push(name string, code []byte, settings map[string]any) (json.R
 	return raw, nil
 }
 
-// upload sends the form, which contains a module, and decodes the response into v. The result status is 202 if the
-// gateway has not yet finished the checks of the module.
+// upload sends the form, which contains a module, and decodes the response into v. It returns the status of the
+// response: 202 if the gateway has not yet finished the checks of the module.
 func (r *remote) upload(method, path string, form []byte, kind string, v any) (status int, err error) {
 	q, err := http.NewRequestWithContext(r.context(), method, r.api.Base.String()+path, bytes.NewReader(form))
 	if err != nil {
@@ -257,8 +257,7 @@ func (r *remote) upload(method, path string, form []byte, kind string, v any) (s
 	return response.StatusCode, json.NewDecoder(response.Body).Decode(v)
 }
 
-// uploadForm returns the multipart form for an upload of the module code. The result kind is the media type of the
-// form.
+// uploadForm returns the multipart form for the upload of a module, and the media type of the form.
 func uploadForm(name string, code []byte, settings map[string]any) (body []byte, kind string, err error) {
 	var b bytes.Buffer
 	form := multipart.NewWriter(&b)

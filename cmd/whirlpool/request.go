@@ -260,8 +260,8 @@ func (o *requestOutput) timeSpan() (start, end time.Time) {
 // barWidth is the width of the column with the bars, in characters.
 const barWidth = 40
 
-// attemptBar returns the bar of an attempt, which has at least one character. The parameter start is the time since the
-// start of the first attempt. The width of the column stands for the time total. All times are in seconds.
+// attemptBar returns the bar of an attempt, which has at least one character. All parameters are in seconds: the start
+// of the attempt after that of the first attempt, its duration, and the time for which the width of the column stands.
 func attemptBar(start, duration, total float64) string {
 	if total <= 0 {
 		return "|"

@@ -141,7 +141,7 @@ func serve(ctx context.Context, o serveOptions, out, logOutput io.Writer) error 
 	}
 }
 
-// listenerURL returns the URL of the listener at hostPort. tls is set if the listener has TLS.
+// listenerURL returns the URL of the listener at hostPort: an https:// URL if the listener has TLS.
 func listenerURL(tls bool, hostPort string) string {
 	if tls {
 		return "https://" + hostPort
@@ -165,7 +165,7 @@ func printAddresses(out io.Writer, gateway, api, state string, proxies int, demo
 	}
 }
 
-// startProfile writes a CPU profile to a file, if it is not "", until stop is called.
+// startProfile writes a CPU profile to a file until stop is called. If file is "", it does nothing.
 func startProfile(file string) (stop func(), err error) {
 	if file == "" {
 		return func() {}, nil
@@ -207,16 +207,16 @@ func (g *gateway) drainGrace() time.Duration {
 const repeatedSignal = 100 * time.Millisecond
 
 // lastRequestWait is the time for which the gateway waits for requests on idle client connections after it has closed
-// its listener. It applies only to passed sockets, on which another process accepts the new clients without a gap.
+// its listener. It waits only if the sockets were passed to it: then another process accepts the new clients.
 const lastRequestWait = time.Second
 
 // stateCheckInterval is the interval at which a draining process checks stateKeeper.isWanted.
 const stateCheckInterval = 20 * time.Millisecond
 
-// drainAfter ends the gateway after the signal s. After SIGTERM it first waits for gateway.drain_delay. During this
-// delay the gateway accepts clients, but reports that it is not ready (/readyz). If there is a state folder, changes
-// through the API fail from the signal on, and the folder is unlocked for a process that waits for it. A second signal
-// ends the process immediately.
+// drainAfter ends the gateway after a signal. After SIGTERM it first waits for gateway.drain_delay. During this delay
+// the gateway accepts clients, but reports that it is not ready (/readyz). If there is a state folder, changes through
+// the API fail from the signal on, and the folder is unlocked when another process waits for it. A second signal ends
+// the process immediately.
 func (g *gateway) drainAfter(s os.Signal, signals <-chan os.Signal, watchdogTicks <-chan time.Time) error {
 	g.mu.Lock()
 	delay := time.Duration(g.cfg.Gateway.DrainDelay)
@@ -229,7 +229,7 @@ func (g *gateway) drainAfter(s os.Signal, signals <-chan os.Signal, watchdogTick
 	return g.drain(delay, signals, watchdogTicks)
 }
 
-// drain continues to serve clients for the time delay. Then it waits for the requests in flight, for at most
+// drain serves new clients until the delay has passed. Then it waits for the requests in flight, for at most
 // drainGrace. For each value from watchdogTicks, it notifies the watchdog of the service manager.
 func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal, watchdogTicks <-chan time.Time) error {
 	notify(g.log, daemon.SdNotifyStopping)

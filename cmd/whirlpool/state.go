@@ -41,9 +41,9 @@ type stateKeeper struct {
 	closeOnce sync.Once
 }
 
-// The maximum times for which openState waits until another process unlocks the folder, usually the previous process of
-// the gateway when it begins to drain. longLockTimeout applies if the sockets were passed to this process, which then
-// starts before the previous one gets the signal to drain.
+// The maximum times for which openState waits until another process unlocks the folder. This is usually the previous
+// process of the gateway, which unlocks the folder while it drains. longLockTimeout applies if sockets were passed to
+// this process: it then starts before the previous process gets the signal to drain.
 const (
 	shortLockTimeout = time.Second
 	longLockTimeout  = time.Minute
@@ -118,8 +118,8 @@ func (k *stateKeeper) path() string {
 	return k.dir.Path
 }
 
-// restore restores the metrics, the usage of users, the used bytes of limits, costs and bans of earlier processes. From
-// then on this process saves all these at intervals.
+// restore restores what earlier processes have saved: metrics, usage of users, costs, bans, and used bytes of limits.
+// From then on this process saves all these at intervals.
 func (k *stateKeeper) restore(e *engine.Engine, log *slog.Logger) {
 	if k.dir == nil {
 		return
@@ -159,7 +159,7 @@ func (k *stateKeeper) close() {
 	})
 }
 
-// history saves metrics, the usage of users, the used bytes of limits, costs and bans in a journal.
+// history saves metrics, usage of users, costs, bans, and used bytes of limits in a journal.
 type history struct {
 	journal    *state.Journal
 	engine     *engine.Engine
@@ -186,12 +186,12 @@ func (e *historyEntry) isEmpty() bool {
 	return e.Saved.Empty() && len(e.Users) == 0 && len(e.Limits) == 0 && e.Costs == nil && e.Bans == nil
 }
 
-// saveInterval is the interval at which history saves the counters. A process that is killed loses those of one
-// interval.
+// saveInterval is the interval at which history saves the counters. A process that is killed loses the changes of at
+// most one interval.
 const saveInterval = 5 * time.Second
 
-// openHistory restores metrics, the usage of users, the used bytes of limits, costs and bans from a file. From then
-// on the result saves all these in the same file at intervals.
+// openHistory restores metrics, usage of users, costs, bans, and used bytes of limits from a file. The history that it
+// returns saves all these in the same file at intervals.
 func openHistory(file string, e *engine.Engine, log *slog.Logger) (*history, error) {
 	h := &history{engine: e, log: log, stop: make(chan struct{}), done: make(chan struct{})}
 	var damage state.Damage
@@ -256,7 +256,7 @@ func costLists(c *engine.Costs) [3]*[]upstream.Cost {
 	return [...]*[]upstream.Cost{&c.Proxies, &c.Vendors, &c.Users}
 }
 
-// costSets are the sets of the elements of costLists.
+// costSets has a set of costs for each list of costLists.
 type costSets [3]map[upstream.Cost]struct{}
 
 func costSetsOf(c *engine.Costs) (sets costSets) {
@@ -292,7 +292,7 @@ func (h *history) run() {
 	}
 }
 
-// save adds entries to the journal with the changed counters, or replaces the journal by entries with all counters.
+// save adds entries with the changed counters to the journal, or replaces the journal by entries with all counters.
 func (h *history) save() {
 	saveAll := h.journal.NeedsReplace()
 	used, bytes, costs := h.engine.Usage(), h.engine.UsedBytes(), h.engine.Costs()

@@ -46,7 +46,7 @@ type proxyCounts struct {
 	Banned    int `json:"banned"`
 }
 
-// requestCounts has the numbers of requests in the last Hours hours, for which the gateway keeps metrics.
+// requestCounts has the numbers of requests in the time for which the gateway keeps metrics: the last Hours hours.
 type requestCounts struct {
 	Hours     int    `json:"hours"`
 	Requests  uint64 `json:"requests"`
@@ -56,7 +56,7 @@ type requestCounts struct {
 	Retries   uint64 `json:"retries"`
 }
 
-// servedCount returns the number of requests that were delivered and that their target did not refuse.
+// servedCount returns the number of delivered requests that the target has not refused.
 func (r *requestCounts) servedCount() uint64 { return r.Delivered - min(r.Refused, r.Delivered) }
 
 // failingProxy is a proxy whose breaker is not closed.
@@ -73,7 +73,7 @@ type suspectTarget struct {
 	Failures int    `json:"failures"`
 }
 
-// maxFailingProxies limits the failing proxies in the status, because each of them takes a request to the API.
+// maxFailingProxies is the maximum number of failing proxies in the status. Each of them costs a request to the API.
 const maxFailingProxies = 10
 
 func statusCommand() *cobra.Command {
@@ -340,7 +340,7 @@ func (r *remote) printNewEvents(query client.EventQuery) error {
 // keptEventsTimeout is the time without an event after which printKeptEvents ends.
 const keptEventsTimeout = 500 * time.Millisecond
 
-// printKeptEvents prints the last events, which the gateway keeps.
+// printKeptEvents prints the past events that the gateway keeps.
 func (r *remote) printKeptEvents(query client.EventQuery) error {
 	ctx, cancel := context.WithCancel(r.context())
 	defer cancel()

@@ -15,8 +15,8 @@ func notify(log *slog.Logger, state string) {
 	}
 }
 
-// watchdog returns a ticker for the reports to the watchdog of the service manager (sd_watchdog_enabled(3)). It ticks
-// twice in each interval of the watchdog. ticks is nil if there is no watchdog.
+// watchdog returns a channel that gets a value twice in each interval of the service manager's watchdog
+// (sd_watchdog_enabled(3)). The channel is nil if there is no watchdog.
 func watchdog(log *slog.Logger) (ticks <-chan time.Time, stop func()) {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {

@@ -51,13 +51,13 @@ Keys: left and right choose the column to sort by, r reverses, / filters, space 
 // maxTopRows is the maximum number of proxies in a snapshot.
 const maxTopRows = 200
 
-// topOrders maps each column of top to the API's parameter sort. The API does not sort by attempts per second; for
-// them, top reads the proxies that were used last.
+// topOrders maps each column of top to the API's parameter sort. The API does not sort by attempts per second: for this
+// column, top reads the proxies that were used last.
 var topOrders = map[string]string{"proxy": "id", "state": "-state", "region": "region", "in_flight": "-in_flight",
 	"per_s": "-last_used", "uses": "-uses", "success": "success_rate", "latency": "-avg_latency"}
 
-// topParameters returns the parameters with which top reads proxies. A filter that is the beginning of a state's name
-// selects the proxies in this state, any other filter those that contain its text.
+// topParameters returns the parameters with which top reads proxies. If the filter is the beginning of a state's name,
+// it selects the proxies in this state. Otherwise it selects the proxies that contain its text.
 func topParameters(q top.Query) client.List {
 	l := client.List{Sort: topOrders[q.Sort], Limit: maxTopRows, Text: q.Filter}
 	if q.Reversed {

@@ -12,9 +12,8 @@ import (
 )
 
 const (
-	// settleTime is the time without changes in the watched folders after which the files are checked, because an
-	// editor writes a file in several steps. In folders that change all the time, the files are checked after
-	// maxSettleTime.
+	// The files are checked when nothing has changed in the watched folders for settleTime, because an editor writes a
+	// file in several steps. In folders that change all the time, the files are checked after maxSettleTime.
 	settleTime    = 50 * time.Millisecond
 	maxSettleTime = 250 * time.Millisecond
 	// listSettleTime is the time for which a proxy list must be unchanged before it is read, because a program may take
@@ -27,7 +26,7 @@ const (
 )
 
 // watchFiles reloads the configuration when the configuration file, or a file that it names, changes: in place, by
-// rename, or behind a symbolic link (Kubernetes). For this, it watches the folders of the files. Without w, it only
+// rename, or behind a symbolic link (Kubernetes). For this, it watches the folders of the files. If w is nil, it only
 // checks the files at checkInterval. The parameter loaded is the fingerprint of the files that are in force.
 func watchFiles(g *gateway, w *fsnotify.Watcher, loaded string) (stop func()) {
 	var events <-chan fsnotify.Event
@@ -92,8 +91,8 @@ func watchFiles(g *gateway, w *fsnotify.Watcher, loaded string) (stop func()) {
 	}
 }
 
-// listSettleRemaining returns the time until the files that the configuration names, such as proxy lists, have been
-// unchanged for listSettleTime; 0 if they have. It ignores modification times in the future.
+// listSettleRemaining returns the time until all files that the configuration names, such as proxy lists, have been
+// unchanged for listSettleTime. It ignores modification times in the future.
 func (g *gateway) listSettleRemaining() (remaining time.Duration) {
 	g.mu.Lock()
 	files := g.cfg.Files()
@@ -110,8 +109,8 @@ func (g *gateway) listSettleRemaining() (remaining time.Duration) {
 	return remaining
 }
 
-// fingerprintSince returns the fingerprint of the watched files, or "", which is no fingerprint, if one of them has
-// changed since start.
+// fingerprintSince returns the fingerprint of the watched files. If a file has changed since start, it returns "",
+// which is no fingerprint.
 func (g *gateway) fingerprintSince(start time.Time) string {
 	sum := g.fingerprint(nil)
 	for _, path := range append(g.cfg.Files(), g.source.File) {
@@ -123,8 +122,8 @@ func (g *gateway) fingerprintSince(start time.Time) string {
 	return sum
 }
 
-// fingerprint returns the path, size, modification time and inode number of each watched file. It makes w, if not nil,
-// watch the folders of the files and, for symbolic links, of their targets.
+// fingerprint returns the path, size, modification time and inode number of each watched file. If w is not nil, w
+// watches the folders of the files and, for symbolic links, the folders of their targets.
 func (g *gateway) fingerprint(w *fsnotify.Watcher) string {
 	g.mu.Lock()
 	files := append(g.cfg.Files(), g.source.File)

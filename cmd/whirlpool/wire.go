@@ -59,8 +59,8 @@ type gateway struct {
 	address    string           // the listening address of the gateway
 }
 
-// openLog opens the log. The result w buffers the records, because the output out may be slow; closeLog writes the
-// buffered records. In a flood of records with one of foldedMessages, the log gets only the first (logfold.New).
+// openLog opens the log. The output out may be slow, so w buffers the records; closeLog writes the buffered records. If
+// many records have a message of foldedMessages, the log gets only the first of them (logfold.New).
 func openLog(cfg config.Log, out io.Writer, foldedMessages ...string) (
 	log *slog.Logger, level *slog.LevelVar, w *spool.Writer, closeLog func() error,
 ) {
@@ -82,8 +82,8 @@ func openLog(cfg config.Log, out io.Writer, foldedMessages ...string) (
 	}
 }
 
-// messagesToFold returns the foldedMessages of openLog. With breaker.blame = "literal", the requests for which no
-// proxy is admissible are not among them: each has a record of its own, as in version 0.1, up to logfold.Burst.
+// messagesToFold returns the foldedMessages of openLog. With breaker.blame = "literal", "no proxy admissible" is not
+// among them: each such request has its own record, as in version 0.1, up to logfold.Burst.
 func messagesToFold(cfg *config.Config) []string {
 	if cfg.Breaker.Blame == config.BlameLiteral {
 		return []string{"request refused"}
@@ -106,7 +106,7 @@ func setLevel(level *slog.LevelVar, name string) {
 	}
 }
 
-// wire creates the parts of the gateway. The parameter program is checker.program.
+// wire creates the parts of the gateway. The parameter program is the executable that checks modules (checker.program).
 func wire(
 	src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, logOutput io.Writer, program string,
 ) (_ *gateway, err error) {
@@ -218,8 +218,8 @@ func (g *gateway) apiChanges() api.Changes {
 	return sharedChanges{g.changes, g.cluster}
 }
 
-// cacheDir returns the folder for compiled plugins: plugins.cache_dir or else a folder in the state folder; "" without
-// both.
+// cacheDir returns the folder for compiled plugins: plugins.cache_dir or, if that is not set, a folder in the state
+// folder. It returns "" if there is neither.
 func (g *gateway) cacheDir() string {
 	if dir := g.startConfig.PluginHost.CacheDir; dir != "" || g.state.path() == "" {
 		return dir
@@ -261,8 +261,8 @@ func checkParts(cfg *config.Config) (warnings []string, err error) {
 	return warnings, nil
 }
 
-// locateErrors converts an error of a part of the gateway to a *config.Error, which has a fault with file and line for
-// each joined error.
+// locateErrors converts an error of a part of the gateway to a *config.Error. For each error that is joined in err, the
+// *config.Error has a fault with file and line.
 func locateErrors(cfg *config.Config, err error) error {
 	out := &config.Error{}
 	for _, err := range splitErrors(err) {
@@ -306,8 +306,8 @@ func pluginProxies(s *upstream.Snapshot) []wasmhost.Proxy {
 	return out
 }
 
-// usesPlugin reports whether a plugin is first scorer, retry scorer, judge or backoff of the global policy, or used by
-// a rule.
+// usesPlugin reports whether a plugin is in use: as the first scorer, the retry scorer, the judge, the backoff of the
+// global policy, or by a rule.
 func (g *gateway) usesPlugin(name string) bool {
 	firstScorer, retryScorer := g.engine.Scorers()
 	ruleSet := g.engine.Rules()
@@ -316,7 +316,7 @@ func (g *gateway) usesPlugin(name string) bool {
 		name == g.engine.Policies().Current().BackoffStrategy
 }
 
-// useOfPlugin returns a word for the use of a plugin; "" if it is not in use.
+// useOfPlugin states in words how a plugin is used; "" if it is not in use.
 func (g *gateway) useOfPlugin(name string) string {
 	if g.usesPlugin(name) {
 		return "a scorer, backoff or judge here"
@@ -401,7 +401,7 @@ func (g *gateway) requireFile(cfg *config.Config) {
 	}
 }
 
-// keysForRestart returns the differing keys that take effect only at the next start.
+// keysForRestart returns the keys that differ in the two configurations and take effect only at the next start.
 func keysForRestart(startConfig, cfg *config.Config) []string {
 	keys := []string{}
 	for _, k := range []struct {

@@ -5,7 +5,7 @@ import "syscall"
 // unsynced is STA_UNSYNC of adjtimex(2).
 const unsynced = 0x40
 
-// clockSynced reports whether the clock of the kernel is synchronized. The result known is false if the kernel does
+// clockSynced reports whether the clock of the kernel is synchronized. The second result is false if the kernel does
 // not report this.
 func clockSynced() (synced, known bool) {
 	var t syscall.Timex

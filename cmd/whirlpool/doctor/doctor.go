@@ -74,8 +74,8 @@ func Check(ctx context.Context, m *Machine, s *Setup) []Finding {
 	return append(findings, m.kernel()...)
 }
 
-// filesPerClient is the number of file descriptors that a client needs: for its connection, and for the connection of
-// its request.
+// filesPerClient is the number of file descriptors that a client needs: one for its own connection, and one for the
+// connection to the proxy of its request.
 const filesPerClient = 2
 
 // fewFiles is the number of file descriptors that the gateway should have if the number of its clients has no limit.
@@ -287,8 +287,8 @@ func (m *Machine) kernel() (findings []Finding) {
 	return findings
 }
 
-// readNumbers reads the numbers in a file; ok is false if the file is missing or empty, or contains another word, such
-// as "max".
+// readNumbers reads the numbers in a file. It returns false if the file is missing or empty, or contains a word that is
+// no number, such as "max".
 func (m *Machine) readNumbers(path string) (list []int64, ok bool) {
 	text, err := fs.ReadFile(m.Files, path)
 	if err != nil {

@@ -10,7 +10,7 @@ const addressInUse = syscall.EADDRINUSE
 // showListeners is the command that shows which program listens at which port.
 const showListeners = "ss -ltnp"
 
-// fileModes states that the permission bits of a file show which users may read it.
+// fileModes is true because the permission bits of a file show which users may read the file.
 const fileModes = true
 
 // freeSpace returns the number of bytes that this process may still write to the file system of a folder.

@@ -12,8 +12,8 @@ const addressInUse = windows.WSAEADDRINUSE
 // showListeners is the command that shows which program listens at which port.
 const showListeners = "netstat -abno"
 
-// fileModes states that the permission bits of a file do not show which users may read it: Windows uses access
-// control lists instead.
+// fileModes is false because the permission bits of a file do not show which users may read the file: Windows uses
+// access control lists instead.
 const fileModes = false
 
 // freeSpace returns the number of bytes that this process may still write to the volume of a folder.

@@ -28,8 +28,8 @@ func Open(path string) (*DB, error) {
 	return &DB{reader}, nil
 }
 
-// paths are the keys under which a record can have the country code (ISO 3166-1 alpha-2). The first one that the
-// record has is used.
+// paths are the possible paths of keys to the country code (ISO 3166-1 alpha-2) in a record. The first path that leads
+// to a code is used.
 var paths = [][]any{
 	{"country", "iso_code"},            // MaxMind, DB-IP
 	{"country_code"},                   // IPinfo Lite, IP2Location

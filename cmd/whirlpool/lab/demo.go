@@ -112,7 +112,7 @@ func (d *Demo) Drive(ctx context.Context, gateway string) {
 	}
 }
 
-// maxArrivals is the number of requests of a proxy above which Drive clears them.
+// maxArrivals is the number of recorded requests of a proxy above which Drive deletes the records.
 const maxArrivals = 1000
 
 // startTarget starts an https:// server on a free port of 127.0.0.1, and returns its listener.

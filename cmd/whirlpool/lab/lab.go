@@ -1,4 +1,4 @@
-// Package lab runs forward proxies that fail on purpose; tests and the demo use loopback addresses for them.
+// Package lab runs forward proxies that fail on purpose, for tests and for the demo. They listen at loopback addresses.
 // `whirlpool serve --demo` runs a pool of such proxies (Demo). The tests in integration/ control such proxies with a
 // Script.
 //
@@ -315,9 +315,8 @@ func (c *counting) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// tunnel opens a tunnel to a target, and relays until both sides have closed. The parameter to is the address of the
-// target. tunnel returns true if the target cannot be reached: then the response is a 502, and the client connection
-// stays open.
+// tunnel opens a tunnel to a target address, and relays until both sides have closed. If the target cannot be reached,
+// tunnel responds with status 502 and returns true: the client connection stays open.
 func (p *Proxy) tunnel(c net.Conn, r *bufio.Reader, to string) bool {
 	target, err := net.DialTimeout("tcp", to, 2*time.Second)
 	if err != nil {

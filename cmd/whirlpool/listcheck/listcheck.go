@@ -42,8 +42,8 @@ type Result struct {
 	Fault   string        // the reason why the proxy is not good; "" if Good is set
 }
 
-// Check checks the proxies of specs, and returns the results in the order of specs. If ctx ends, the results of the
-// proxies whose check has not ended are missing.
+// Check checks the proxies of specs, and returns the results in the order of specs. If ctx ends, the results contain
+// only the proxies whose check has ended before.
 func Check(ctx context.Context, specs []upstream.Spec, t *transport.Transport, o Options) []Result {
 	results := make([]*Result, len(specs))
 	places := make(chan struct{}, o.Parallel)
@@ -82,7 +82,7 @@ func Check(ctx context.Context, specs []upstream.Spec, t *transport.Transport, o
 	return all
 }
 
-// schemes are the schemes that Options.Detect makes Check try, in this order.
+// schemes are the schemes that Check tries, in this order, if Options.Detect is set.
 var schemes = []string{upstream.HTTP, upstream.SOCKS5, upstream.SOCKS4}
 
 // checkOne checks one proxy, under several schemes if Options.Detect is set. If the proxy fails under all of them,
@@ -151,8 +151,8 @@ func (o *Options) locate(r *Result) {
 	}
 }
 
-// passes reports whether the request in the given form gets the expected response. It stores the latency and the exit
-// address, or else the fault, in r.
+// passes reports whether the request in the given form gets the expected response. If so, passes stores the latency and
+// the exit address in r; otherwise it stores the fault.
 func (o *Options) passes(ctx context.Context, t *transport.Transport, u *upstream.Upstream, form health.SendForm,
 	r *Result) bool {
 	got := t.Check(ctx, u, form, o.Request, o.Timeout)

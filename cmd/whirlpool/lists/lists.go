@@ -123,7 +123,7 @@ func newClient(transport http.RoundTripper) *http.Client {
 	}}
 }
 
-// Changed returns a channel from which the caller receives an element after one or more lists have changed.
+// Changed returns a channel that gets an element after one or more lists have changed.
 func (f *Fetcher) Changed() <-chan struct{} { return f.changed }
 
 // Data returns the last good version of each list, by URL. A list that was never fetched is missing. The caller must
@@ -134,8 +134,8 @@ func (f *Fetcher) Data() map[string][]byte {
 	return maps.Clone(f.data)
 }
 
-// SetSources replaces the lists that the fetcher fetches, starts to fetch each new list, and removes the saved versions
-// of the other lists. Until the first fetch ends, the saved version of a list is in use.
+// SetSources sets the lists that the fetcher fetches. It starts to fetch each new list, and deletes the saved versions
+// of lists that are not in sources. Until the first fetch of a list ends, its saved version is in use.
 func (f *Fetcher) SetSources(sources []Source) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -247,7 +247,7 @@ func (f *Fetcher) saveFile(address string, data []byte) error {
 	return state.WriteFile(state.OS{}, f.filePath(address), data)
 }
 
-// loadSaved makes the saved version of a list the last good one, unless the list has one. The caller holds mu.
+// loadSaved loads the saved version of a list as its last good version, unless the list has one. The caller holds mu.
 func (f *Fetcher) loadSaved(address string) {
 	if f.dir == "" || f.data[address] != nil {
 		return

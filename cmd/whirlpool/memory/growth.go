@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// Growth decides by how much the heap grows until the next garbage collection, as GOGC does: by this percentage of the
-// objects in use. The zero value decides nothing.
+// Growth decides by how much the heap may grow until the next garbage collection. Like GOGC, this is a percentage of
+// the objects in use. The zero value decides nothing.
 //
 // With 100 %, the default of Go, a long list of proxies would take its memory twice: once for the proxies, and once for
 // garbage. So the heap grows only by as much as if the proxies took no memory and the other objects took baseHeap.
-// While a configuration is loaded, which makes much garbage, it grows by even less. The same holds while the list is
-// long and collections are rare, as without much traffic: they may then be more frequent.
+// While a configuration is loaded, which makes much garbage, the heap grows by even less. It also grows by less while
+// the list is long and collections are rare, as without much traffic: collections may then be more frequent.
 type Growth struct {
 	setPercent func(percent int) int // nil to decide nothing
 
 	mu        sync.Mutex
 	proxies   int
 	loadCount int // calls of BeginLoading whose result has not been called
-	percent   int // the last argument of set; 0 before the first call
+	percent   int // the last argument of setPercent; 0 before the first call
 	isQuiet   bool
 }
 
@@ -33,15 +33,15 @@ const (
 	quietPercent  = 10     // while the list is long and collections are rare
 )
 
-// Collections are rare after at most rareCycles of them within followTick, and are not rare any more after manyCycles.
-// A collection takes 0.1 to 0.2 s of CPU time with 100,000 proxies.
+// Collections become rare when at most rareCycles of them start within followTick, and stop being rare when at least
+// manyCycles do. A collection takes 0.1 to 0.2 s of CPU time with 100,000 proxies.
 const (
 	followTick = 10 * time.Second
 	rareCycles = 2
 	manyCycles = 6
 )
 
-// maxUnused is the memory that may be held without being used while the list is long and collections are rare.
+// maxUnused is the unused memory in bytes that the process may hold while the list is long and collections are rare.
 const maxUnused = 8 << 20
 
 // NewGrowth returns a Growth that calls set (debug.SetGCPercent). If gogc, the environment variable GOGC, is not "",
@@ -61,8 +61,8 @@ func (g *Growth) SetProxies(n int) {
 	g.apply()
 }
 
-// BeginLoading states that a configuration is loaded, until end is called. If the list of proxies is long, the function
-// end calls free, so that the garbage does not stay in memory.
+// BeginLoading must be called before a configuration is loaded, and the function that it returns afterwards. If the
+// list of proxies is long, this function calls free, so that the garbage does not stay in memory.
 func (g *Growth) BeginLoading(free func()) (end func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -81,8 +81,8 @@ func (g *Growth) BeginLoading(free func()) (end func()) {
 }
 
 // Follow observes how frequent the collections are, until ctx ends. While the list is long and collections are rare, it
-// calls free if much memory is held without being used. Release does so only when the process is idle, which it never
-// is with a long list of dead proxies: they are checked again and again.
+// calls free if the process holds much unused memory. Release calls free only when the process is idle. With a long
+// list of dead proxies the process is never idle, because the proxies are checked again and again.
 func (g *Growth) Follow(ctx context.Context, read func() Usage, free func()) {
 	ticker := time.NewTicker(followTick)
 	defer ticker.Stop()
@@ -116,7 +116,7 @@ func (g *Growth) count(cycles uint64) (isQuiet bool) {
 	return g.setPercent != nil && g.isQuiet && g.proxies >= longListSize
 }
 
-// apply calls the function set if the percentage has changed. The caller holds mu.
+// apply calls setPercent if the percentage has changed. The caller holds mu.
 func (g *Growth) apply() {
 	percent := max(100*baseHeap/(baseHeap+g.proxies*proxySize), minPercent)
 	switch {

@@ -10,8 +10,8 @@ import (
 )
 
 // RuntimeLimit returns the memory limit in bytes that the caller should set for the Go runtime: nine tenths of the
-// limit of the control group (CgroupLimit). The result ok is false without such a limit, or if environment, the value
-// of GOMEMLIMIT, is not "": the runtime applies GOMEMLIMIT by itself.
+// limit of the control group (CgroupLimit). It returns false if the control group has no limit, or if the value of
+// GOMEMLIMIT (environment) is not "": the runtime applies GOMEMLIMIT by itself.
 func RuntimeLimit(environment string, cgroup int64, hasCgroup bool) (limit int64, ok bool) {
 	if environment != "" || !hasCgroup {
 		return 0, false

@@ -30,9 +30,9 @@ const (
 // after two minutes (GOGC in package runtime).
 //
 // The process is idle if for a time, the wait, the runtime has started no garbage collection and Release has not called
-// free. The wait is 4 s at first. After a call of free that returns less than an eighth of the memory, the wait
-// doubles, up to 2 minutes. It becomes 4 s again after a call that returns more, or when more than half of the
-// goroutines have ended, or the memory has grown by more than a quarter and 8 MiB, since the last call.
+// free. The wait is 4 s at first. It doubles, up to 2 minutes, after a call of free that returns less than an eighth of
+// the memory. It becomes 4 s again after a call that returns more. It also becomes 4 s again if, since the last call,
+// more than half of the goroutines have ended, or the memory has grown by more than a quarter plus 8 MiB.
 func Release(ctx context.Context, read func() Usage, free func()) {
 	ticker := time.NewTicker(readInterval)
 	defer ticker.Stop()

@@ -76,7 +76,7 @@ func New(version string, log *slog.Logger) *Exporter {
 // Configure changes the settings.
 func (e *Exporter) Configure(s Settings) { e.settings.Store(&s) }
 
-// Ratio returns Settings.Ratio. The result on is false if nothing is exported, because there is no endpoint.
+// Ratio returns Settings.Ratio. It returns false if there is no endpoint: then nothing is exported.
 func (e *Exporter) Ratio() (ratio float64, on bool) {
 	s := e.settings.Load()
 	return s.Ratio, s.Endpoint != ""
@@ -221,8 +221,8 @@ func numberAttribute(key string, n int64) attribute {
 	return attribute{key, map[string]string{"intValue": strconv.FormatInt(n, 10)}}
 }
 
-// spansOf returns the span of a request and the spans of its attempts. The attributes have the names of the semantic
-// conventions for HTTP (OpenTelemetry), if these have them.
+// spansOf returns the span of a request and the spans of its attempts. If OpenTelemetry's semantic conventions for HTTP
+// have a name for an attribute, the attribute has this name.
 func spansOf(r *accesslog.Record) []span {
 	traceID, requestSpan := hex.EncodeToString(r.Trace.ID[:]), spanID(trace.RequestSpan(r.ID))
 	s := span{TraceID: traceID, SpanID: requestSpan, Name: r.Method, Kind: kindServer, Start: unixNanos(r.Started),

@@ -46,7 +46,7 @@ type Query struct {
 	Filter   string
 }
 
-// column is a column of the table. The function compare has its order.
+// column is a column of the table. When the table is sorted by the column, the function compare compares its rows.
 type column struct {
 	title   string
 	width   int // in characters
@@ -72,7 +72,7 @@ var columns = []column{
 		func(a, b *Row) int { return cmp.Compare(b.Latency, a.Latency) }},
 }
 
-// successForSort returns the share of successes; 1 for a proxy without attempts, which is not among the worst ones.
+// successForSort returns the share of successes for the order of the table; 1 for a proxy without attempts.
 func (r *Row) successForSort() float64 {
 	if r.Samples == 0 {
 		return 1
@@ -239,7 +239,7 @@ const (
 // rowCount returns the number of table rows on the screen.
 func (m *Model) rowCount() int { return max(1, m.height-headLines-footLines) }
 
-// scroll moves the selection into the table if it is outside, and scrolls so that the selected row is on the screen.
+// scroll moves the selection into the table, and scrolls so that the selected row is on the screen.
 func (m *Model) scroll() {
 	m.selected = max(0, min(m.selected, len(m.rows)-1))
 	m.firstRow = max(0, min(m.firstRow, m.selected, len(m.rows)-m.rowCount()))

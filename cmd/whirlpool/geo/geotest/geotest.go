@@ -13,8 +13,8 @@ import (
 	"go4.org/netipx"
 )
 
-// Write writes an MMDB file in the form of GeoLite2-Country, and returns its path. The map countries has the code of
-// the country of each network.
+// Write writes an MMDB file in the form of GeoLite2-Country, and returns its path. The keys of countries are networks,
+// and the values are country codes.
 func Write(t testing.TB, countries map[string]string) string {
 	records := map[string]mmdbtype.DataType{}
 	for network, code := range countries {
@@ -23,8 +23,7 @@ func Write(t testing.TB, countries map[string]string) string {
 	return WriteRecords(t, records)
 }
 
-// WriteRecords writes an MMDB file with records of any form, and returns its path. The map records has the record of
-// each network.
+// WriteRecords writes an MMDB file with records of any form, and returns its path. The keys of records are networks.
 func WriteRecords(t testing.TB, records map[string]mmdbtype.DataType) string {
 	tree, err := mmdbwriter.New(mmdbwriter.Options{DatabaseType: "Test-Country", IncludeReservedNetworks: true})
 	require.NoError(t, err)
