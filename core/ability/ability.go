@@ -1,23 +1,24 @@
-// Package ability holds the known abilities of the proxies of a pool. An HTTP proxy does two things: it
-// forwards requests in absolute form (RFC 9112 section 3.2.2), and it opens tunnels (CONNECT, RFC 9110
-// section 9.3.6). Some proxies do only one of them, and many open tunnels to port 443 only.
+// Package ability holds the known abilities of the proxies of a pool. An HTTP proxy does two things: it forwards
+// requests in absolute form (RFC 9112 section 3.2.2), and it opens tunnels (CONNECT, RFC 9110 section 9.3.6). Some
+// proxies do only one of them, and many open tunnels to port 443 only.
 //
-// Abilities are learnt mostly from the requests of clients. An error response alone shows nothing, because a
-// target may send the same response. The rules are:
+// Abilities are learnt mostly from the requests of clients. An error response alone shows nothing, because a target may
+// send the same response. The rules are:
 //
-//   - A proxy that has relayed a response below 400, or opened a tunnel, has that ability.
+//   - A proxy can forward if it has relayed a response below 400. It can open tunnels if it has opened one to the same
+//     kind of port.
 //   - A proxy cannot forward if it responds with 405 or 501 to a GET or HEAD, and one of these observations shows
 //     that the target is not the cause: the same request gets another status through a tunnel of the same proxy; the
 //     same request gets a status below 400 through another proxy afterwards; or the proxy has responded in this way
-//     for several targets, and in no other way since its last success. A status of 400, 403 or 404 is compared only
-//     after it has come for several targets, or once for a proxy that is known to open tunnels.
+//     for several targets, and in no other way since its last success. A response with 400, 403 or 404 is compared
+//     with the response through a tunnel only after it has come for several targets. If the proxy is known to open
+//     tunnels, one comparison is made earlier.
 //   - A proxy cannot open tunnels if it responds with 405 or 501 to a CONNECT, and another proxy then opens a
-//     tunnel to the same target. If the proxy responds with 403, such a refusal and the tunnel of another proxy must
-//     occur for several targets of the same kind of port, or four times for one target. A 403 shows nothing about a
-//     proxy that has opened a tunnel before.
+//     tunnel to the same target. With status 403, this must happen for several targets of the same kind of port, or
+//     four times for one target. A 403 shows nothing about a proxy that has opened a tunnel before.
 //
-// The finding that a proxy lacks an ability ends after a time, so that the proxy is tried again. Abilities
-// are only a preference: if no proxy has the ability that a request needs, all proxies are used.
+// The finding that a proxy lacks an ability ends after a time, so that the proxy is tried again. Abilities are only a
+// preference: if no proxy has the ability that a request needs, all proxies are used.
 package ability
 
 import (
@@ -40,7 +41,7 @@ const (
 	numKinds
 )
 
-// TunnelTo returns the kind of a tunnel to authority (host:port).
+// TunnelTo returns the ability that a tunnel to authority (host:port) requires.
 func TunnelTo(authority string) Kind {
 	if strings.HasSuffix(authority, ":443") {
 		return TunnelTLS
@@ -116,8 +117,8 @@ const (
 // Forever is the end of a Cannot that never ends.
 const Forever = time.Duration(1<<63 - 1)
 
-// The values of a word in Set.words. Every larger value stands for Cannot, and is the time at which the
-// Cannot ends (ns after the epoch of the pool).
+// The values in Set.states. Every larger value stands for Cannot, and is the time at which the Cannot ends (ns after
+// the epoch of the pool).
 const (
 	unknown    = iota
 	can        // has succeeded, and has not been refused since
@@ -131,12 +132,12 @@ const (
 type Set struct {
 	states     [numKinds]atomic.Int64
 	anyMissing *atomic.Bool // set when an ability is found to be missing; may be nil
-	mu         sync.Mutex   // guards observed, and changes of words to and from Cannot
+	mu         sync.Mutex   // guards observed, and changes of states to and from Cannot
 	// observed is nil before the first observation, because a long list has many proxies without one.
 	observed *observations
 }
 
-// observations are the observations behind the states.
+// observations are the observations from which the states of all abilities are derived.
 type observations struct {
 	records      [numKinds]record
 	equalTargets equalTargets
@@ -150,7 +151,7 @@ func (s *Set) observations() *observations {
 	return s.observed
 }
 
-// record holds the observations behind the state of an ability.
+// record holds the observations from which the state of one ability is derived.
 type record struct {
 	since time.Duration // when the state began
 	// no comparison before this time: the last one got no response through the tunnel
@@ -161,7 +162,7 @@ type record struct {
 	targetCount     uint8                  // number of entries in targets
 	missingCount    uint8                  // number of times that Cannot was learnt since the last success
 	source          Source
-	comparisonAsked bool // Strike has asked for a comparison since the last success
+	comparisonAsked bool // RecordRefusal has asked for a comparison since the last success
 }
 
 // equalTargets are the targets whose responses were the same with and without a tunnel in the latest comparisons. They
@@ -201,7 +202,7 @@ func (s *Set) State(k Kind, now time.Duration) State {
 	return Unknown
 }
 
-// CanServe reports whether the proxy can serve a request with the need n, or this is not known.
+// CanServe reports whether the proxy can serve a request with the need n. It also returns true if this is not known.
 func (s *Set) CanServe(n Need, now time.Duration) bool {
 	tunnel := TunnelOther
 	if n == NeedForward443 || n == NeedTunnel443 {
@@ -228,8 +229,8 @@ func (s *Set) RecordSuccess(k Kind, now time.Duration, from Source) {
 	*r = record{since: r.since, source: r.source}
 }
 
-// RecordMissing records that the proxy lacks an ability. The finding ends at the time until. If until is 0, it lasts
-// longer with each finding since the last success.
+// RecordMissing records that the proxy lacks an ability. The finding ends at the time until. If until is 0, it ends
+// after a time that doubles with each finding since the last success.
 func (s *Set) RecordMissing(k Kind, now, until time.Duration, from Source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -263,9 +264,9 @@ func (s *Set) Reset() {
 	s.observed = nil
 }
 
-// UsesTunnel reports whether to send a request through a tunnel that could be sent in absolute form. A GET or HEAD
-// without a body is comparable. When Cannot has ended, one comparable request is sent in absolute form, to test whether
-// the proxy can forward again; all others still use tunnels.
+// UsesTunnel reports whether to send a request through a tunnel although it could be sent in absolute form. The request
+// is comparable if it is a GET or HEAD without a body. When a Cannot has ended, one comparable request is sent in
+// absolute form, to test whether the proxy can forward again. All other requests still use tunnels.
 func (s *Set) UsesTunnel(now time.Duration, comparable bool) bool {
 	w := s.states[Forward].Load()
 	switch {
@@ -279,9 +280,9 @@ func (s *Set) UsesTunnel(now time.Duration, comparable bool) bool {
 	return !s.states[Forward].CompareAndSwap(w, int64(now+retestPause))
 }
 
-// RecordRefusal records a response of at least 400, of the proxy or the target, to a request in absolute form. The
-// parameter comparable is as in UsesTunnel. If compare is true, the caller should send the same request through a
-// tunnel of the proxy, and call RecordComparison.
+// RecordRefusal records that the proxy or the target has responded to a request in absolute form with a status of at
+// least 400. The parameter comparable is as in UsesTunnel. If RecordRefusal returns true, the caller should send the
+// same request through a tunnel of the proxy, and call RecordComparison.
 func (s *Set) RecordRefusal(target uint64, status int, comparable bool, now time.Duration) (compare bool) {
 	unsupported := IsUnsupported(status)
 	switch w := s.states[Forward].Load(); {
@@ -316,8 +317,8 @@ func (s *Set) RecordRefusal(target uint64, status int, comparable bool, now time
 	return compare
 }
 
-// addRefusal counts a refusal. Refusals with different statuses do not count together: they are probably responses of
-// targets.
+// addRefusal counts a refusal. A refusal with another status starts a new count, because different statuses probably
+// come from targets.
 func (r *record) addRefusal(target uint64, status int) {
 	if IsUnsupported(status) {
 		status = 405
@@ -340,8 +341,8 @@ func (r *record) clearRefusals() {
 	r.targets, r.targetCount, r.refusals = [severalTargets]uint64{}, 0, 0
 }
 
-// RecordComparison records the result of a comparison: the status of the first response, to the request in absolute
-// form, and of the second one, through the tunnel (0 if there was none).
+// RecordComparison records the statuses of the responses to a request in absolute form (first) and through a tunnel
+// (second; 0 for none). It returns true if they show that the proxy has refused the request.
 func (s *Set) RecordComparison(target uint64, first, second int, now time.Duration) (refusedByProxy bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

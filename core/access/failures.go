@@ -21,11 +21,10 @@ const (
 	// without a delayed response, if possible one with few failed logins. So failed logins from many addresses do not
 	// remove the count of an address that guesses passwords.
 	maxNetworks = 4096
-	// fewFailures defines "few failed logins": a network has few failed logins if their number is less than few times
-	// the weight of the network's level.
+	// A network has few failed logins if their number is less than fewFailures times the weight of the network's level.
 	fewFailures = 8
-	// maxDelayedOverflow is the maximum number of delayed responses of all addresses together for which the table has
-	// no room.
+	// maxDelayedOverflow is the maximum number of delayed responses of all those addresses together for which the table
+	// has no room.
 	maxDelayedOverflow = 64
 )
 
@@ -42,7 +41,7 @@ type level struct {
 var (
 	levels4 = []level{{32, 1, maxDelayed}}
 	levels6 = []level{{64, 1, maxDelayed}, {48, 16, 8 * maxDelayed}, {32, 256, 64 * maxDelayed}}
-	// overflowLevel is the level of all addresses for which the table has no room.
+	// overflowLevel is the level of those addresses for which the table has no room.
 	overflowLevel = level{weight: 16, maxDelayed: maxDelayedOverflow}
 )
 
@@ -89,7 +88,7 @@ type failures struct {
 	idle        *list.Element // the element in table.idle[idleList()]; nil if delayed > 0
 }
 
-// idleList returns the index in table.idle of the list that the network belongs to: 0 if it has few failed logins,
+// idleList returns the index of the network's list in failureTable.idle: 0 if the network has few failed logins,
 // otherwise 1.
 func (f *failures) idleList() int {
 	if f.count < fewFailures*f.weight {
@@ -122,8 +121,8 @@ func newTable(most int) *failureTable {
 		overflow: [2]failures{{level: overflowLevel}, {level: overflowLevel, network: network{api: true}}}}
 }
 
-// blocked reports whether logins of an address are refused without a check. The result wait is the longest time until
-// they are checked again.
+// blocked reports whether logins of an address are refused without a check. If so, it also returns the longest time
+// until logins of the address are checked again.
 func (t *failureTable) blocked(from origin) (wait time.Duration, blocked bool) {
 	for _, l := range from.levels() {
 		f := t.networks[from.network(l)]
@@ -149,9 +148,9 @@ func (t *failureTable) overflowFailures(from origin) *failures {
 	return &t.overflow[0]
 }
 
-// recordFailure records a failed login in each network of the address. When the delay of the response has ended, the
-// caller must pass the result delayed to endDelay. If delayed is nil, one of the networks already has its maximum of
-// delayed responses, and the caller must not delay this one.
+// recordFailure records a failed login in each network of the address, and returns the delay of the response. When the
+// delay has ended, the caller must pass the first result to endDelay. If the first result is nil, one of the networks
+// already has its maximum of delayed responses, and the caller must not delay this response.
 func (t *failureTable) recordFailure(now time.Time, from origin) (delayed []*failures, delay time.Duration) {
 	blocked := false
 	for _, l := range from.levels() {
@@ -180,7 +179,7 @@ func (t *failureTable) recordFailure(now time.Time, from origin) (delayed []*fai
 	return delayed, delay
 }
 
-// endDelay ends the delay of a response, for which recordFailure has returned delayed.
+// endDelay ends the delay of a response. The parameter delayed is the first result of recordFailure.
 func (t *failureTable) endDelay(delayed []*failures) {
 	for _, f := range delayed {
 		if f.delayed--; f.delayed == 0 && f != t.overflowFailures(origin{api: f.api}) {
@@ -189,8 +188,8 @@ func (t *failureTable) endDelay(delayed []*failures) {
 	}
 }
 
-// failuresOf returns the failures of an address at a level, and adds them if necessary. In a full table, it returns
-// overflowFailures.
+// failuresOf returns the failures of the network of an address at a level. If the table lacks the network, failuresOf
+// adds it or, in a full table, returns overflowFailures.
 func (t *failureTable) failuresOf(now time.Time, from origin, l level) *failures {
 	n := from.network(l)
 	f := t.networks[n]
@@ -206,8 +205,8 @@ func (t *failureTable) failuresOf(now time.Time, from origin, l level) *failures
 	return f
 }
 
-// removeIdle removes networks without a delayed response: those without a failed login since forgetAfter, and others
-// until there is room for one more.
+// removeIdle removes networks without a delayed response. It removes those without a failed login since forgetAfter
+// and, if the table is full, others until there is room for one more.
 func (t *failureTable) removeIdle(now time.Time) {
 	for i := range t.idle {
 		for e := t.idle[i].Back(); e != nil; e = t.idle[i].Back() {

@@ -61,7 +61,8 @@ type Guard struct {
 	failureTable *failureTable // guarded by mu
 }
 
-// NewGuard returns a guard that takes the time of failed logins from now. Its delays use timers of package time.
+// NewGuard returns a guard that takes the times of failed logins from the function now. Its delays use timers of
+// package time.
 func NewGuard(now func() time.Time, log *slog.Logger) *Guard {
 	return &Guard{
 		now: now, log: log, hashing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
@@ -81,9 +82,9 @@ type Check struct {
 	WithHash func() (ok bool)
 }
 
-// CheckLogin checks a login. It may wait until a hash can be computed. If the login fails, it returns when the delay
-// has passed or ctx ends. If ctx ends first, the response still counts as delayed until the delay has passed. If the
-// result is Blocked, retryAfter is the time after which another login may be checked.
+// CheckLogin checks a login. It may wait until a hash can be computed. If the login fails, CheckLogin returns when the
+// delay has passed or ctx ends. Even if ctx ends first, the response counts as delayed until the delay has passed. If
+// the login is Blocked, CheckLogin also returns the time after which another login may be checked.
 func (g *Guard) CheckLogin(ctx context.Context, l Login, check Check) (result Result, retryAfter time.Duration) {
 	from := originOf(l.From, l.Listener == API)
 	result, delayed, delay := g.checkWithoutHash(from, check.WithoutHash)

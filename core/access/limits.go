@@ -84,7 +84,7 @@ func UntilNextDay(now time.Time) time.Duration {
 }
 
 // BeginRequest grants or denies a request to a target. A granted request is in flight until EndRequest is called. If
-// the denial is TargetDenied, rule is the matching rule of Deny.
+// the denial is TargetDenied, BeginRequest also returns the matching rule of Deny.
 func (a *Account) BeginRequest(host string, port uint16, now time.Time) (denial Denial, rule string) {
 	if rule, denied := a.deny.Match(host, port); denied {
 		return TargetDenied, rule
@@ -113,7 +113,7 @@ func (a *Account) countRequest(now time.Time) Denial {
 		}
 		return TooManyInFlight
 	}
-	// The amount that is seen elsewhere has no denied requests, except in the moment in which the limit is reached.
+	// This check keeps denied requests out of u.requests, except at the moment when the limit is reached.
 	limited := a.RequestsPerDay > 0
 	if limited && u.requests.Load() >= a.allowance(Requests) {
 		u.inFlight.Add(-1)
@@ -127,7 +127,7 @@ func (a *Account) countRequest(now time.Time) Denial {
 	return Granted
 }
 
-// limitDenial returns spentByAll if all nodes together have used up the limit, otherwise partUsed.
+// limitDenial returns spentByAll if all nodes together have used up the limit; partUsed if only this node's part is.
 func (a *Account) limitDenial(k Kind, spentByAll, partUsed Denial) Denial {
 	if a.isSpent(k) {
 		return spentByAll
@@ -138,8 +138,8 @@ func (a *Account) limitDenial(k Kind, spentByAll, partUsed Denial) Denial {
 // EndRequest ends a request that BeginRequest has granted.
 func (a *Account) EndRequest() { a.Usage.inFlight.Add(-1) }
 
-// BytesSpent reports whether the user has used up BytesPerDay or, without the store of the cluster, this gateway's
-// share of it.
+// BytesSpent reports whether the user has used up BytesPerDay. While the store of the cluster cannot be reached, it
+// also returns true if this gateway's share of BytesPerDay is used up.
 func (a *Account) BytesSpent() bool {
 	return a.BytesPerDay > 0 && (a.isSpent(Bytes) || a.spentAlone())
 }

@@ -19,7 +19,7 @@ const (
 	NumKinds
 )
 
-// sharedParts holds the parts of a user's limits. It is immutable.
+// sharedParts holds this gateway's parts of a user's limits. It is immutable.
 type sharedParts struct {
 	share  parts.Share
 	byKind [NumKinds]parts.Part
@@ -74,7 +74,7 @@ func (a *Account) spentAlone() bool {
 		a.Usage.bytes.Load() >= s.byKind[Bytes].MostAlone(a.BytesPerDay, s.share, a.Usage.day.Load())
 }
 
-// setShare makes the limits of the user shared ones. Limits that have a part keep it.
+// setShare makes the limits of the user shared ones. The gateway keeps the parts of limits that it has already.
 func (u *Usage) setShare(share parts.Share, now time.Time) {
 	u.startDay(now)
 	u.updateParts(func(s *sharedParts) {
@@ -100,9 +100,9 @@ func (u *Usage) updateParts(f func(*sharedParts)) {
 	u.parts.Store(&next)
 }
 
-// SetShare makes the limits of all users shared ones. Without a part, the gateway uses an equal share of MaxInFlight,
-// because it refuses further requests, and the share of the other limits. Users of a later set (NewUsers) have shared
-// limits as well.
+// SetShare makes the limits of all users shared ones. If the gateway has no part of MaxInFlight, it uses an equal
+// share, because it refuses the requests beyond it. If it has no part of another limit, it uses the given share. Users
+// of a later set (NewUsers) have shared limits as well.
 func (u *Users) SetShare(share parts.Share, now time.Time) {
 	u.share.Store(&share)
 	for _, a := range u.all {
@@ -124,7 +124,7 @@ func (u *Users) All() iter.Seq[*Account] {
 // activeUsers is a list of the users that have been active since the last EachActive. Users are added without a lock.
 type activeUsers struct{ first atomic.Pointer[Usage] }
 
-// markActive adds the user to the list, if the limits are shared. The caller has counted the use before.
+// markActive adds the user to the list of active users, if the limits are shared. The caller must count the use before.
 func (u *Usage) markActive() {
 	if u.isActive.Load() || u.parts.Load() == nil || !u.isActive.CompareAndSwap(false, true) {
 		return
@@ -138,8 +138,8 @@ func (u *Usage) markActive() {
 	}
 }
 
-// EachActive calls f for each user who has sent a request, or for whom bytes were moved, since the last call. It does
-// so only if the limits are shared.
+// EachActive calls f for each user who has sent a request or moved bytes since the last call of EachActive. If the
+// limits are not shared, it calls f for no user.
 func (u *Users) EachActive(f func(*Account)) {
 	for next := u.active.first.Swap(nil); next != nil; {
 		used := next
@@ -166,14 +166,14 @@ func (a *Account) PartUse(k Kind, now time.Time) parts.Use {
 	return out
 }
 
-// SetPart sets the part of a shared limit, as parts.Limit.SetPart does.
+// SetPart sets this gateway's part of a shared limit, as parts.Limit.SetPart does.
 func (a *Account) SetPart(k Kind, part, total, base int64) int64 {
 	u := a.Usage
 	u.updateParts(func(s *sharedParts) { s.byKind[k] = parts.Held(part, total, u.day.Load(), base) })
 	return max(part, u.currentUse(k)) // BeginRequest counts a use before it reads the part, so all are counted here
 }
 
-// Release gives up the part of a shared limit, as parts.Limit.Release does.
+// Release gives up this gateway's part of a shared limit, as parts.Limit.Release does.
 func (a *Account) Release(k Kind, part, total, base int64) {
 	u := a.Usage
 	u.updateParts(func(s *sharedParts) {
@@ -184,7 +184,7 @@ func (a *Account) Release(k Kind, part, total, base int64) {
 	})
 }
 
-// HasPart reports whether a shared limit has a part of its own.
+// HasPart reports whether this gateway has a part of a shared limit.
 func (a *Account) HasPart(k Kind) bool {
 	s := a.Usage.parts.Load()
 	return s != nil && s.byKind[k].IsHeld(k != InFlight, a.Usage.day.Load())

@@ -82,7 +82,7 @@ type hash interface {
 	matches(password string) bool
 }
 
-// parseHash returns nil without an error for a text that does not begin like a hash.
+// parseHash parses a configured hash. For a text that does not begin like a hash, it returns nil without an error.
 func parseHash(configured string) (hash, error) {
 	switch {
 	case !IsHash(configured):
@@ -169,14 +169,14 @@ func (d *digester) digest(text string) (sum digest) {
 	return sum
 }
 
-// password checks one user's password. It has the digest of the correct one from the beginning if the configuration has
-// a plain text, otherwise after the first correct login.
+// password checks one user's password. If the configuration has the password in plain text, verifiedDigest is set from
+// the beginning. Otherwise it is set at the first correct login.
 type password struct {
 	hash           hash // nil for a plain text
 	verifiedDigest atomic.Pointer[digest]
 }
 
-// newPassword expects a text that CheckPassword has accepted.
+// newPassword returns the password for a configured text, which CheckPassword must have accepted.
 func newPassword(configured string, d *digester) *password {
 	p := &password{}
 	p.hash, _ = parseHash(configured)
@@ -187,7 +187,7 @@ func newPassword(configured string, d *digester) *password {
 	return p
 }
 
-// checkDigest checks a password by its digest. The result decided is false if the hash must be computed.
+// checkDigest checks a password by its digest. The second result is false if the hash must be computed.
 func (p *password) checkDigest(sum digest) (ok, decided bool) {
 	if known := p.verifiedDigest.Load(); known != nil && subtle.ConstantTimeCompare(known[:], sum[:]) == 1 {
 		return true, true

@@ -38,9 +38,9 @@ type Account struct {
 	regions     *core.Regions
 }
 
-// NewUsers returns a set of users, whose passwords and rules must have passed CheckPassword and CheckRules. A user of
-// the previous set (nil for none) keeps the usage and, if the password has not changed, the digest of the verified
-// password.
+// NewUsers returns a set of users, whose passwords and rules must have passed CheckPassword and CheckRules. A user who
+// was also in the previous set (nil for none) keeps the usage. If the password has not changed, the user also keeps the
+// digest of the verified password.
 func NewUsers(users []User, previous *Users) *Users {
 	u := &Users{accountsByDigest: make(map[digest]*Account, len(users)), unknownPassword: &password{}}
 	u.unknownPassword.verifiedDigest.Store(&digest{})
@@ -119,8 +119,8 @@ func (u *Users) Login(
 	return a, Accepted, 0
 }
 
-// decoyHash returns the hash to compute in a failed login of a name without a hash of its own, so that the response
-// takes as long as for users with a hash. The name determines the hash, so that the costs of hashes do not show which
+// decoyHash returns the hash that a failed login computes if its name has no hash, so that the response takes as long
+// as for users with a hash. The same name always gets the same hash: otherwise the costs of the hashes would show which
 // names exist. At least one user must have a hash.
 func (u *Users) decoyHash(name digest) hash {
 	return u.hashes[binary.BigEndian.Uint32(name[:])%uint32(len(u.hashes))]

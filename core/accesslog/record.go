@@ -115,8 +115,8 @@ func (r *Record) appendJSON(b []byte) []byte {
 }
 
 // appendCombined appends the record in the Combined Log Format of the Apache HTTP Server (mod_log_config), which log
-// analyzers read. Behind the referer and the user agent, which are "-", the line has the duration in seconds, the
-// outcome, and each attempt as proxy=cause.
+// analyzers read. The referer and the user agent are "-". They are followed by the duration in seconds, the outcome,
+// and each attempt as proxy=cause.
 func (r *Record) appendCombined(b []byte) []byte {
 	host := address(r.Client)
 	if h, _, err := net.SplitHostPort(host); err == nil {

@@ -34,9 +34,8 @@ type Config struct {
 // DefaultProbeWait is the usual Config.ProbeWait.
 const DefaultProbeWait = 5 * time.Second
 
-// Default returns the default settings: 5 failures within 60 s open the breaker for 30 s, and
-// repeated trips for up to 45 s. With these settings, a proxy that has recovered is in use again
-// within a minute.
+// Default returns the default settings: 5 failures within 60 s open the breaker for 30 s. After repeated trips it is
+// open for up to 45 s, so a proxy that has recovered is in use again within a minute.
 func Default() Config {
 	return Config{
 		FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second,
@@ -46,8 +45,8 @@ func Default() Config {
 
 const (
 	defaultProbeTimeout = 10 * time.Second
-	// probeSlack is the time between the attempt timeout and the probe timeout, in which an attempt that has reached
-	// its timeout is reported as a failure.
+	// probeSlack is how much longer the probe timeout is than the attempt timeout. In this time, an attempt that has
+	// reached its timeout is reported as a failure.
 	probeSlack = time.Second
 )
 
@@ -139,8 +138,8 @@ type Breaker struct {
 	*history        // nil before the first failure or change of state
 }
 
-// history begins with the first failure or change of state. It is small (64 bytes), because the pool of a long list has
-// many open breakers. The breaker's mu guards it.
+// history holds what a breaker has only after its first failure or change of state. It is small (64 bytes), because the
+// pool of a long list has many open breakers. The breaker's mu guards it.
 type history struct {
 	window         *window // nil if the window has no failures
 	delivery       *delivery
@@ -157,7 +156,7 @@ type window struct {
 	head     int
 }
 
-// delivery passes transitions to the owner of a breaker. It exists only while there are such transitions.
+// delivery passes transitions to the owner of a breaker. It exists only while there are transitions to pass.
 type delivery struct {
 	pending []core.Transition // not yet passed to the owner, in order; guarded by the breaker's mu
 	callers int               // goroutines that wait for order or hold it; guarded by the breaker's mu
@@ -186,7 +185,7 @@ func New(id string, cfg Config, now func() time.Time, notify func(core.Transitio
 	return b
 }
 
-// OwnerOf returns an Owner whose method Transition is the function notify.
+// OwnerOf returns an Owner with the given id, whose method Transition calls notify.
 func OwnerOf(id string, notify func(core.Transition)) Owner { return &owner{id, notify} }
 
 type owner struct {
@@ -197,8 +196,8 @@ type owner struct {
 func (o *owner) ID() string                   { return o.id }
 func (o *owner) Transition(t core.Transition) { o.notify(t) }
 
-// Init makes the zero Breaker a closed breaker that uses the caller's zero word. The caller does not change shared
-// and cfg any more.
+// Init makes the zero Breaker a closed breaker, whose state is in word. The word must be zero, too. The caller does not
+// change shared and cfg any more.
 func (b *Breaker) Init(word *StateWord, cfg *Config, shared *Shared, owner Owner) {
 	b.word, b.shared, b.owner = word, shared, owner
 	b.cfg.Store(cfg)
@@ -207,7 +206,7 @@ func (b *Breaker) Init(word *StateWord, cfg *Config, shared *Shared, owner Owner
 
 func (b *Breaker) now() time.Duration { return b.shared.Now().Sub(b.shared.Epoch) }
 
-// wallTime returns the time of day of a time after the epoch. It counts from the present time, because the clock may
+// wallTime converts a time after the epoch to a time of day. It counts from the current time, because the clock may
 // have been changed since the epoch.
 func (b *Breaker) wallTime(at time.Duration) time.Time {
 	now := b.shared.Now()
@@ -345,7 +344,7 @@ func (p Permit) Report(v core.Verdict, e Evidence) {
 	}
 	b.mu.Lock()
 	defer b.unlock()
-	// No call of advance: it would end a probe that has reached its timeout, whose report still counts.
+	// Report does not call advance, which would end a probe after its timeout: the report of such a probe still counts.
 	now, current := b.now(), b.word.load()
 	if current.generation() != p.gen {
 		return
@@ -385,7 +384,7 @@ func (b *Breaker) tripIfNeeded(now time.Duration, e Evidence) {
 }
 
 // Reconsider opens a closed breaker of the generation gen if failure_threshold failures are in its window and the
-// evidence, which has changed without a new failure, is enough.
+// evidence is enough. It is called when the evidence has changed without a new failure.
 func (b *Breaker) Reconsider(gen uint64, e Evidence) {
 	b.mu.Lock()
 	defer b.unlock()
@@ -397,8 +396,8 @@ func (b *Breaker) Reconsider(gen uint64, e Evidence) {
 	b.tripIfNeeded(now, e)
 }
 
-// maxFailures limits the failures of a window (to 8 KB), unless the threshold is higher. Without enough evidence, the
-// window of a closed breaker would grow without limit.
+// maxFailures is the maximum number of failures in a window (8 KB), unless the threshold is higher. Otherwise the
+// window of a closed breaker would grow without limit while there is not enough evidence.
 const maxFailures = 1000
 
 // addFailure adds a failure to the window. The caller holds mu.
@@ -419,7 +418,7 @@ func (b *Breaker) addFailure(now time.Duration) {
 	w.failures = append(w.failures, now)
 }
 
-// maxFirstCapacity limits the first capacity of a window. Most breakers open at failure_threshold failures.
+// maxFirstCapacity is the maximum capacity of a new window. Most breakers open at failure_threshold failures.
 const maxFirstCapacity = 8
 
 // prune removes the failures that are older than the window. The caller holds mu.
@@ -585,15 +584,15 @@ func (b *Breaker) Postpone(d time.Duration) {
 	}
 }
 
-// Configure replaces the settings. An open breaker stays open until the time that it already has. The caller does not
-// change cfg any more.
+// Configure replaces the settings. The time at which an open breaker becomes half-open does not change. The caller does
+// not change cfg any more.
 func (b *Breaker) Configure(cfg *Config) { b.cfg.Store(cfg) }
 
 // Config returns the settings.
 func (b *Breaker) Config() Config { return *b.cfg.Load() }
 
-// CopyState makes b, which is not in use yet, a copy of another breaker of the same pool, without its probe. It causes
-// no transition.
+// CopyState copies the state of another breaker of the same pool to b, which is not in use yet. It does not copy the
+// probe, and causes no transition.
 func (b *Breaker) CopyState(other *Breaker) {
 	other.mu.Lock()
 	defer other.mu.Unlock()
@@ -615,8 +614,8 @@ type View struct {
 	FailureCount int // failures in the window, at most the larger of 1000 and failure_threshold
 	Config       Config
 	NextTest     time.Time // when an open breaker becomes half-open; zero in the other states
-	// LastChange is the time of day of the last change of state or, before the first change, of the creation. The clock
-	// may have been changed since: compare Since instead.
+	// LastChange is the time of day of the last change of state; before the first change, it is the time of the
+	// creation. Compare Since instead of LastChange: the clock may have been changed.
 	LastChange time.Time
 	Since      time.Duration // time of the last change of state, after the epoch; 0 before the first change
 }

@@ -11,8 +11,8 @@ import (
 type ProbeGate interface {
 	// MayProbe reports whether BeginProbe would probably return true now.
 	MayProbe(proxy string) bool
-	// BeginProbe is called before a probe begins. The result ok is false if the gate does not admit the probe. After
-	// the time until, the probe's result has no effect any more; the zero time stands for no limit.
+	// BeginProbe is called before a probe begins. It returns false if the gate does not admit the probe. After the
+	// returned time, the result of the probe has no effect any more; the zero time stands for no limit.
 	BeginProbe(proxy string) (until time.Time, ok bool)
 }
 
@@ -46,7 +46,7 @@ func (b *Breaker) Close() {
 	}
 }
 
-// FirstFailure returns the time of the oldest failure in the window. The result ok is false if there is none.
+// FirstFailure returns the time of the oldest failure in the window. It returns false if the window has no failure.
 func (b *Breaker) FirstFailure() (at time.Time, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -69,8 +69,8 @@ func (b *Breaker) Probing() bool {
 	return b.word.load().hasProbe()
 }
 
-// OpenFor returns the time for which an open breaker stays open. In the other states it returns the
-// time for which a first trip would open the breaker.
+// OpenFor returns the remaining open time of an open breaker. In the other states it returns the open time of a first
+// trip.
 func (b *Breaker) OpenFor() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()

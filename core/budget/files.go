@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// Files limits the file descriptors of a process: one for each connection of a client, of the API, of an attempt or of
-// a check, one for each idle connection to a proxy, and two for each pipe. If none is left, Acquire calls the functions
-// of SetClosers. A nil *Files has no limit. Files is safe for concurrent use.
+// Files limits the file descriptors that a process uses. Each connection takes one descriptor: a connection of a
+// client, of the API, of an attempt or of a check, or an idle one to a proxy. Each pipe takes two. If no descriptor is
+// left, Acquire calls the functions of SetClosers. A nil *Files has no limit. Files is safe for concurrent use.
 type Files struct {
 	limit     int64
 	refusals  int // see Refusals
@@ -42,8 +42,8 @@ const maxRefusals = 64
 
 func refusals(limit int) int { return min(max(limit/16, 4), maxRefusals) }
 
-// closeInterval is the time for which no closer is called after all closers had nothing to close. A call is expensive,
-// because it searches all connections.
+// closeInterval is the time for which no closer is called after none of the closers could close anything. A call is
+// expensive, because it searches all connections.
 const closeInterval = 10 * time.Millisecond
 
 // NewFiles returns the budget of a process that may have at most limit files open; nil if limit is 0 (unknown).
@@ -103,7 +103,7 @@ func (f *Files) Acquire(use Purpose, n int) bool {
 	return true
 }
 
-// AcquireWait is like Acquire, but waits for room. It returns false when the time wait has passed, or when ctx ends.
+// AcquireWait is like Acquire, but waits for room. It returns false if the maximum wait is over, or if ctx ends.
 func (f *Files) AcquireWait(ctx context.Context, use Purpose, n int, wait time.Duration) bool {
 	if f.Acquire(use, n) {
 		return true
@@ -139,7 +139,7 @@ func (f *Files) AcquireAlways(n int) {
 	}
 }
 
-// Release returns n descriptors, which are closed, to the budget.
+// Release returns n descriptors to the budget. The caller has closed them.
 func (f *Files) Release(use Purpose, n int) {
 	if f == nil {
 		return
@@ -150,9 +150,9 @@ func (f *Files) Release(use Purpose, n int) {
 	f.used.Add(int64(-n))
 }
 
-// HasRoom reports whether n descriptors for all clients and their requests fit into the limit, if the given share of
-// all descriptors (0 to 1) must stay free. If clients are admitted only then, no request waits for the descriptor of
-// its connection to a proxy: the closers make room for it.
+// HasRoom reports whether n descriptors, those of all clients and their requests, fit into the limit while the given
+// share of all descriptors (0 to 1) stays free. If clients are admitted only when HasRoom returns true, no request
+// waits for a descriptor for its connection to a proxy: the closers make room for it.
 func (f *Files) HasRoom(n int64, freeShare float64) bool {
 	return f == nil || n+f.otherUsed.Load() <= f.limit-int64(float64(f.limit)*freeShare)
 }

@@ -162,8 +162,8 @@ func addedByAPI(pool *upstream.Snapshot) (specs []upstream.Spec) {
 	return specs
 }
 
-// replaceRecords writes records, by key. They replace the records whose fingerprints were made with an earlier secret
-// key (see proxyRecords.apply). The caller holds mu.
+// replaceRecords writes new records, by key, in place of those whose fingerprints were made with an earlier secret key
+// (see proxyRecords.apply). The caller holds mu.
 func (c *Changes) replaceRecords(set map[string]any) {
 	if len(set) == 0 {
 		return
@@ -293,7 +293,7 @@ func (c *Changes) ChangeProxy(id string, change func(*upstream.Spec) error, pers
 	return c.parts.Pool.Snapshot().Get(id), nil
 }
 
-// changeProxies changes all the proxies, by id, or none. The caller holds mu.
+// changeProxies makes all the changes or none. The key of a change is the id of the proxy. The caller holds mu.
 func (c *Changes) changeProxies(changes map[string]func(*upstream.Spec) error, persist bool) error {
 	undo := make(map[string]func(*upstream.Spec) error, len(changes))
 	changesWithUndo := make(map[string]func(*upstream.Spec) error, len(changes))
@@ -510,7 +510,7 @@ func (c *Changes) configuredProxies(ids ...string) map[string]*upstream.Spec {
 	return out
 }
 
-// logUndoError logs err if it is not nil: a change could not be recorded, and could not be undone.
+// logUndoError logs err, if it is not nil. err is the error of an undo, after a change could not be recorded.
 func (c *Changes) logUndoError(err error) {
 	if err != nil {
 		c.log.Error("a change by the API is in force until the restart: it could be neither written to [state] dir "+
@@ -526,7 +526,7 @@ type Record struct {
 	InForce bool // false if the configuration does not have the proxy now, or if the record could not be used
 }
 
-// RecordsVersion returns a number that has changed if the result of RecordedChanges has changed. It takes no lock.
+// RecordsVersion returns a number that grows whenever RecordedChanges may have a new result. It takes no lock.
 func (c *Changes) RecordsVersion() uint64 { return c.records.version.Load() }
 
 // RecordedChanges returns the recorded changes, sorted by key; ok is false if there is no store.
@@ -561,7 +561,7 @@ func (c *Changes) RecordedChanges() (list []Record, ok bool) {
 }
 
 // DeleteRecord deletes the record of a key, or all records if key is "". The recorded change stays in force until the
-// next start. The change of a proxy of the configuration ends earlier if the configuration is reloaded.
+// next start or, for a proxy of the configuration, until the next reload.
 func (c *Changes) DeleteRecord(key string) error {
 	if c.records.store == nil {
 		return fmt.Errorf("no change is recorded, because there is no state folder ([state] dir): %w",

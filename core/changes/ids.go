@@ -44,8 +44,8 @@ type idEntry struct {
 // never empty.
 const keyRecord = ""
 
-// openIDs reads the ids from the store. Without a store, or without a key of the fingerprints in it, it makes a new
-// key.
+// openIDs reads the ids and the key of the fingerprints from the store. If there is no store, or no key in it, openIDs
+// makes a new key.
 func openIDs(store *state.Store, now func() time.Time, log *slog.Logger) *automaticIDs {
 	m := &automaticIDs{store: store, now: now, log: log, entries: map[string]idEntry{}}
 	var key []byte
@@ -101,9 +101,9 @@ func (m *automaticIDs) saveValues(set map[string]any) bool {
 	return err == nil
 }
 
-// assignIDs gives an id to each entry without one. The result states for each entry whether it got its id here. If an
-// id has a record of a changed proxy, only the changed entry gets this id. The ids of proxies that the API has added
-// (fromAPI) are not given to other proxies.
+// assignIDs gives an id to each entry without one. It returns for each entry whether the entry got its id here. An id
+// with the record of a changed proxy is given only to the entry of this proxy. The id of a proxy that the API has added
+// (fromAPI) is not given to another proxy.
 func (m *automaticIDs) assignIDs(entries []upstream.Spec, recorded proxyRecords,
 	fromAPI []upstream.Spec) (automatic []bool) {
 	automatic = make([]bool, len(entries))

@@ -110,8 +110,8 @@ func (r *records) activation(use string) (a activation, err error) {
 	return a, nil
 }
 
-// recordedUses are the uses of plugins that have a record each. The use as backoff has none, because the record of the
-// policy contains it.
+// recordedUses are the uses of plugins that have a record each. UseBackoff is not among them, because the record of the
+// policy contains the backoff.
 var recordedUses = []string{UseFirst, UseRetry, UseJudge}
 
 // policyRecord is the record of the global policy.
@@ -190,7 +190,7 @@ func newProxyRecord(s *upstream.Spec) proxyRecord {
 	}
 }
 
-// applyTo copies the fields that the API can change to s.
+// applyTo sets those fields of s that the API can change.
 func (r *proxyRecord) applyTo(s *upstream.Spec) {
 	s.Address = upstream.Address{
 		Scheme: r.Scheme, Host: r.Host, Username: r.Username, Password: upstream.Secret(r.Password),
@@ -276,8 +276,8 @@ type appliedRecords struct {
 }
 
 // apply makes the recorded changes to those configured proxies whose entry has not changed since the record was
-// written. A fingerprint of the entry shows this. If it was made with an earlier key, it cannot be compared, and the
-// entry counts as unchanged.
+// written. A fingerprint of the entry shows this. A fingerprint that was made with an earlier key cannot be compared:
+// then the entry counts as unchanged.
 func (r proxyRecords) apply(configured []upstream.Spec, prints *fingerprinter) appliedRecords {
 	if len(r) == 0 {
 		return appliedRecords{specs: slices.Clip(configured)}

@@ -19,8 +19,8 @@ type removedProxy struct {
 	removedAt time.Time
 }
 
-// removedProxyOf returns the removedProxy of a proxy that is about to be removed, or of its first removal if it already
-// drains. It also deletes those that are older than RestoreTime. The caller holds mu.
+// removedProxyOf returns the proxy u as it is before its removal. If u already drains, it returns u as it was before
+// the first removal. It also deletes the elements of c.removed that are older than RestoreTime. The caller holds mu.
 func (c *Changes) removedProxyOf(u *upstream.Upstream) removedProxy {
 	now := c.now()
 	maps.DeleteFunc(c.removed, func(_ string, r removedProxy) bool { return now.Sub(r.removedAt) > RestoreTime })
@@ -37,7 +37,7 @@ func (c *Changes) removedProxyOf(u *upstream.Upstream) removedProxy {
 }
 
 // RestoreProxy undoes the removal of a proxy within RestoreTime. The proxy has its id and its settings again, with a
-// new breaker and new statistics, and if persist is set also its record.
+// new breaker and new statistics. If persist is set, the proxy also has its record again.
 func (c *Changes) RestoreProxy(id string, persist bool) (*upstream.Upstream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -77,7 +77,7 @@ func (c *Changes) configuredProxiesOf(puts []ProxyPut) map[string]*upstream.Spec
 	return c.configuredProxies(ids...)
 }
 
-// setFields returns a function that copies fields from spec: those that the API can change.
+// setFields returns a function that copies from spec those fields that the API can change.
 func setFields(spec *upstream.Spec) func(*upstream.Spec) error {
 	r := newProxyRecord(spec)
 	return func(s *upstream.Spec) error {
@@ -134,7 +134,8 @@ func (c *Changes) putProxy(p ProxyPut, persist bool) error {
 	return err
 }
 
-// PutPolicy sets all fields of the global policy, in JSON. If persist is set, the change is recorded.
+// PutPolicy puts all fields of value, the JSON of a policy, into the global policy. If persist is set, it records the
+// change.
 func (c *Changes) PutPolicy(value json.RawMessage, persist bool) error {
 	var o retry.Override
 	if err := strict.DecodeJSON(value, &o); err != nil {
