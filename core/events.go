@@ -43,8 +43,8 @@ func ParseRequestID(s string) (RequestID, error) {
 	return 0, fmt.Errorf("a request id has 16 hexadecimal digits, in lower case")
 }
 
-// Slot is a place at a proxy in which one recorder of attempts keeps its counters of the proxy, so that it need not
-// look them up by the proxy's id. The zero value is empty.
+// Slot keeps the counters that one recorder of attempts has for a proxy. The proxy holds the Slot, so that the recorder
+// need not look up the counters by the proxy's id. The zero value is empty.
 type Slot struct{ atomic.Value }
 
 // AttemptEvent is the record of one finished attempt.

@@ -17,14 +17,14 @@ type Blobs interface {
 	// ReadBlob returns a blob of at most limit bytes. The error wraps ErrNoBlob if the store has no blob with this
 	// name.
 	ReadBlob(ctx context.Context, name string, limit int) ([]byte, error)
-	// ReadBlobs returns blobs of at most limit bytes, each with the error of ReadBlob. If they are small, it makes one
-	// round trip for all.
+	// ReadBlobs reads blobs of at most limit bytes. For each blob, it returns the results of ReadBlob. Small blobs take
+	// one round trip together.
 	ReadBlobs(ctx context.Context, names []string, limit int) (data [][]byte, errs []error)
 	// KeepBlob makes a blob stay for the time ttl from now on. It reports whether the store has the blob.
 	KeepBlob(ctx context.Context, name string, ttl time.Duration) (held bool, err error)
 }
 
-// ErrNoBlob reports that the store has no blob with a name.
+// ErrNoBlob reports that the store has no blob with the given name.
 var ErrNoBlob = errors.New("the store does not have it")
 
 // CheckBlob returns an error if a blob with the given size is larger than limit.

@@ -18,16 +18,15 @@ const (
 	refreshServed = 3 * time.Second  // time between two records of a view that contradicts
 	// contradictFor is the maximum age of a success that contradicts the failures of other nodes.
 	contradictFor = 10 * time.Second
-	// failedFor is the time after a failure within which the failure may become evidence. It becomes evidence when its
-	// target serves another proxy.
+	// failedFor is the time within which a failure may become evidence, because its target serves another proxy.
 	failedFor = time.Minute
 	// probeSlack is the time for which the lease of a probe stays after the probe's end, so that the probe's result can
 	// be reported.
 	probeSlack = 200 * time.Millisecond
 )
 
-// enoughViews is a number of views of one kind, supporting or contradicting. A node that has received so many views
-// of one kind from other nodes need not share its own view of that kind.
+// enoughViews is the number of views of one kind, supporting or contradicting, that suffice: a node that has received
+// as many from other nodes need not share its own view of this kind.
 const enoughViews = 8
 
 // closedFor is the time for which the record of a closed or reset breaker stays, so that nodes that were alone
@@ -103,8 +102,8 @@ func (n *Node) receiveView(key, node string, r *Record) {
 	}
 }
 
-// receiveBreaker takes over the record of a breaker. The parameter previous is the time of the previous exchange, as in
-// the method receive.
+// receiveBreaker takes over the record of a breaker. If the record is older than the previous exchange, it neither
+// closes nor resets the local breaker.
 func (n *Node) receiveBreaker(key string, r *Record, previous time.Time) {
 	p := n.track(key)
 	var rec breakerRecord
@@ -158,9 +157,9 @@ func (n *Node) changed(t *transition) {
 	}
 }
 
-// settle shares the result of a probe. If the probe had a lease, the store takes the result only if the lease has not
-// ended (Settle). A probe of a node that was alone had no lease: its result is shared like any other event, with the
-// time of the probe's end.
+// settle shares the result of a probe. If the probe had a lease that has ended, the store refuses the result (Settle).
+// A probe of a node that was alone had no lease: its result is shared like any other event, with the end of the probe
+// as its time.
 func (n *Node) settle(t *transition, rec breakerRecord, ttl time.Duration) {
 	put := event{op: Op{Kind: Put, Key: keyOf(breakerKey, t.proxy), Value: encode(rec), TTL: ttl}, at: t.at}
 	if t.fence == 0 {
@@ -188,8 +187,8 @@ func (n *Node) reset(key string) {
 	n.inbox.setGate(key, false)
 }
 
-// shareBreakers adds the operations for views, openings and leases to ops. In the functions below, the parameter at is
-// the time by the store's clock, and now is the same time by this node's clock.
+// shareBreakers adds the operations for views, openings and leases to ops. The functions below get the current time
+// twice: by the store's clock (at), and by this node's clock (now).
 func (n *Node) shareBreakers(ops []pending, now time.Time) []pending {
 	ops = append(ops, n.results...)
 	n.results = nil
@@ -273,9 +272,9 @@ func (n *Node) failing(p *proxy) bool {
 	return false
 }
 
-// contradicts reports whether a view contradicts failures of other nodes. It does so if the proxy does not
-// fail for the view's node, but has served that node: after the failures began, and at most contradictFor ago. The
-// parameter since is the time at which the failures began, and at is the current time.
+// contradicts reports whether a view contradicts failures of other nodes that began at the time since. It does so if
+// the proxy does not fail for the view's node, but has served that node after the failures began, and at most
+// contradictFor ago.
 func (v *view) contradicts(since int64, at time.Time) bool {
 	return !v.supports() && v.Served >= since && at.UnixMilli()-v.Served <= contradictFor.Milliseconds()
 }
@@ -292,8 +291,8 @@ func (p *proxy) firstFailure() int64 {
 	return first
 }
 
-// shareView adds this node's view of a proxy to ops, if the view can change the decision of the other nodes and they
-// do not have it.
+// shareView adds this node's view of a proxy to ops, if the other nodes do not have this view and it can change their
+// decision.
 func (n *Node) shareView(ops []pending, key string, at, now time.Time) []pending {
 	p := n.proxies[key]
 	supporters, opponents := 0, 0
@@ -359,11 +358,11 @@ func (n *Node) trusted(live []*peer, at time.Time) map[string]*peer {
 	return out
 }
 
-// settleTime returns the time that an opening waits. In this time, each node can contradict.
+// settleTime returns the time for which the opening of a breaker is delayed, so that each node can contradict.
 func (n *Node) settleTime() time.Duration { return 2*n.pollTime() + minExchange }
 
-// decide adds to ops the opening of a proxy's breaker for the cluster. It does so if the views of the
-// trusted nodes together have the evidence and the failures for it, and no trusted node contradicts.
+// decide adds to ops the opening of a proxy's breaker for the cluster, if the views of the trusted nodes add up to the
+// evidence and the failures that open a breaker, and no trusted node contradicts.
 func (n *Node) decide(ops []pending, key string, trusted map[string]*peer, at, now time.Time) []pending {
 	p := n.proxies[key]
 	first := p.firstFailure()
@@ -483,8 +482,8 @@ func (n *Node) shareLeases(ops []pending, now time.Time) []pending {
 	return ops
 }
 
-// probeEnded reports whether the probe of a proxy was found to have ended at least probeSlack ago, without a
-// transition of the breaker.
+// probeEnded reports whether the probe of a proxy has ended without a transition of the breaker. It returns true when
+// probeSlack has passed since the first call that found the probe ended.
 func (n *Node) probeEnded(key string, now time.Time) bool {
 	probing := n.local.Probing(key)
 	b := &n.inbox

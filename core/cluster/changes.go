@@ -11,7 +11,7 @@ import (
 )
 
 // maxConflicts is the maximum number of conflicts of a waiting change. A conflict means that another node has changed
-// the same thing first. After more conflicts, the change is written whatever record the store has.
+// the same thing first. After more conflicts, the change is written without a check for conflicts.
 const maxConflicts = 20
 
 // The limits of making and sharing changes.
@@ -21,7 +21,7 @@ const (
 	applyTime  = 100 * time.Millisecond // after which the received changes that are left wait for the next exchange
 )
 
-// Change is a change by the API that was made on a gateway.
+// Change is a change that was made through the API of a gateway.
 type Change struct {
 	Key   string        // names the thing that was changed
 	Value string        // record of the change
@@ -154,8 +154,7 @@ func (n *Node) prepareChanges(ops []pending, now time.Time) []pending {
 	return ops
 }
 
-// written records that the store has the first changes of w. The parameter count is the number of these
-// changes. The caller holds Node.mu.
+// written records that the store has the first changes of w; count is their number. The caller holds Node.mu.
 func (n *Node) written(key string, op *Op, rev int64, w *changing, count int) {
 	c := &n.changes
 	c.mu.Lock()
@@ -169,7 +168,7 @@ func (n *Node) written(key string, op *Op, rev int64, w *changing, count int) {
 	close(w.done)
 }
 
-// receiveChange adds the record of a change to changes.received. The method makeChanges applies it to this node.
+// receiveChange adds the record of a change to changes.received, so that makeChanges makes the change here.
 func (n *Node) receiveChange(r *Record) {
 	c := &n.changes
 	c.mu.Lock()
@@ -178,8 +177,8 @@ func (n *Node) receiveChange(r *Record) {
 }
 
 // makeChanges makes the received changes here. Then it makes the waiting changes of the same keys again. It does not
-// hold Node.mu, because changes may take long. If received changes are left after applyTime, it returns left = true.
-// While the API makes changes, makeChanges does nothing, because exchanges do not wait for the API.
+// hold Node.mu, because changes may take long. It returns true if received changes are left after applyTime. If the API
+// is making changes, makeChanges does nothing, because exchanges do not wait for the API.
 func (n *Node) makeChanges() (left bool) {
 	c := &n.changes
 	if !c.making.TryLock() {
@@ -194,8 +193,8 @@ func (n *Node) makeChanges() (left bool) {
 	return left
 }
 
-// applySome makes the first received changes, at most maxApplied. The result left is true if received changes remain.
-// The caller holds changes.making.
+// applySome makes the first received changes, at most maxApplied. It returns true if received changes remain. The
+// caller holds changes.making.
 func (n *Node) applySome() (left bool) {
 	todo, left := n.changes.take()
 	if len(todo) == 0 {
@@ -220,8 +219,8 @@ func (n *Node) applySome() (left bool) {
 // changeOf returns the key of the change whose record is r.
 func changeOf(r *Record) string { return strings.TrimPrefix(r.Key, changeKey+separator) }
 
-// take removes the first received records, at most maxApplied. It returns the changes of those records that
-// change something here. The result left is true if received records remain. The caller holds making.
+// take removes the first received records, at most maxApplied. It returns the changes of those records that change
+// something here, and true if received records remain. The caller holds making.
 func (c *changes) take() (todo []Change, left bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -295,8 +294,8 @@ func (n *Node) redo(key string) {
 	w.conflicts++
 }
 
-// forget returns the records of the known and the received changes, so that they are written again. It is called when
-// the store has lost its data. It sets the revisions of these changes to 0, because the store has no record of them.
+// forget is called when the store has lost its data. It returns the records of the known and the received changes, so
+// that they are written again. It sets the revisions of these changes to 0, because the store has no record of them.
 func (c *changes) forget() (out []Record) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -328,7 +327,7 @@ func (c *changes) forget() (out []Record) {
 	return out
 }
 
-// expire removes the known changes whose records have ended. The parameter at is the time by the store's clock.
+// expire removes the known changes whose records have ended at the given time of the store's clock.
 func (c *changes) expire(at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

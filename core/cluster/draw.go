@@ -12,18 +12,18 @@ import (
 // A shared limit holds for all nodes together. Each node has a part of it: the amount up to which the node may use the
 // limit without asking. The parts are leases. If a node does not draw in time, its part ends.
 
-// Draw is the operation by which a node reports its use of a shared limit, keeps its part or gives some of it back, and
-// asks for more. All amounts are at least 0.
+// Draw is an operation on a shared limit: a node reports its use of the limit, keeps its part or gives some of it back,
+// and asks for a larger part. All amounts are at least 0.
 type Draw struct {
 	Holder string // identifies the node; without spaces
-	// Daily is set if the limit is an amount for a day. What a node has used stays used. Otherwise the limit is one of
-	// attempts or requests in flight, or a rate.
+	// Daily is set if the limit is an amount for a day: what a node has used stays used. Otherwise the limit is a rate,
+	// or a number of attempts or requests in flight.
 	Daily bool
 	Limit int64
 	Used  int64 // by the holder
 	Part  int64 // that the holder has now; at least Used if the limit is daily
 	Want  int64 // the part that it wants
-	// Young is the part that the store gives at most while it is so young that nodes may not have reported to it.
+	// Young is the largest part that the store gives as long as nodes may not have reported to it (settling).
 	Young int64
 	// Keep is the time for which the record of the limit stays without a Draw.
 	Keep time.Duration
@@ -51,12 +51,12 @@ type drawEntry struct {
 	ends             int64 // ms since the Unix epoch
 }
 
-// turnTime is the time after which the nodes that want the same take turns. It matters for limits that are smaller than
-// the number of nodes.
+// turnTime is the time after which nodes that want the same amount of a limit take turns. It matters for limits that
+// are smaller than the number of nodes.
 const turnTime = 4 * time.Second
 
-// turn returns a number that orders the holders that want the same of a limit. Each limit has another order, which
-// changes every turnTime. exchange.lua has the same function. Its numbers are float64, so all results are below 2^48.
+// turn returns a number that orders the holders that want the same amount of a limit. The order differs between limits,
+// and changes every turnTime. exchange.lua has the same function, with float64: all results are below 2^48.
 func turn(ms int64, key, holder string) (h int64) {
 	for _, c := range []byte(fmt.Sprintf("%s %s %d", holder, key, ms/turnTime.Milliseconds())) {
 		h = (h*48271 + int64(c)) % (1<<31 - 1)
@@ -65,8 +65,8 @@ func turn(ms int64, key, holder string) (h int64) {
 	return h * h % (1<<31 - 1)
 }
 
-// draw makes the operation d on the limit with the given key. It keeps the part for the time ttl. The parameter
-// settled is false in the time settling.
+// draw makes the operation d on the limit with the given key. The part ends after the time ttl. The store is not
+// settled as long as nodes may not have reported to it (settling).
 func (r drawRecord) draw(key string, d *Draw, now time.Time, ttl time.Duration, settled bool) (drawRecord, Drawn) {
 	ms := now.UnixMilli()
 	own := drawEntry{holder: d.Holder, used: d.Used, part: d.Part, want: d.Want, ends: ms + ttl.Milliseconds()}
@@ -99,7 +99,7 @@ func (r drawRecord) draw(key string, d *Draw, now time.Time, ttl time.Duration, 
 		return cmp.Or(cmp.Compare(a.want-a.base, b.want-b.base),
 			cmp.Compare(turn(ms, key, a.holder), turn(ms, key, b.holder)), cmp.Compare(a.holder, b.holder))
 	})
-	// The rest is divided so that no node gets more than it wants, and the others get equal shares.
+	// The rest is divided into equal shares, but no node gets more than it wants. The other nodes share what it leaves.
 	rest, target := max(d.Limit-base-own.base, 0), own.base
 	for i, e := range out {
 		share := min(e.want-e.base, rest/int64(len(out)-i))

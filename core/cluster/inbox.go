@@ -58,7 +58,7 @@ type gate struct {
 
 func (g *gate) drop() { *g = gate{} }
 
-// setAlone records whether the node is alone. The parameter at is the time at which this began.
+// setAlone records whether the node is alone, and since when.
 func (i *inbox) setAlone(alone bool, at time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -68,8 +68,8 @@ func (i *inbox) setAlone(alone bool, at time.Time) {
 // mayProbeAlone reports whether probes need no lease because the node is alone. The caller holds mu.
 func (i *inbox) mayProbeAlone(now time.Time) bool { return i.alone && now.Sub(i.aloneAt) >= aloneFor }
 
-// setGate sets whether the probes of the proxy need a lease. If they already needed one, the node keeps its lease,
-// but withdraws its request for a lease.
+// setGate sets whether the probes of the proxy need a lease. If they needed a lease before, the node keeps the one that
+// it has, but withdraws its request for a lease.
 func (i *inbox) setGate(proxy string, needed bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -113,9 +113,9 @@ func (n *Node) MayProbe(proxy string) bool {
 	return false
 }
 
-// BeginProbe begins a probe. The result until is the end of the probe's lease: the result of the probe must have been
-// reported by then. The time until is zero if the probe needs no lease. The result ok is false if the probe may not
-// begin; the node then asks for a lease.
+// BeginProbe begins a probe, and returns the end of the probe's lease: the result of the probe must have been reported
+// by then. The end is zero if the probe needs no lease. If the probe may not begin, BeginProbe returns false, and the
+// node asks for a lease.
 func (n *Node) BeginProbe(proxy string) (until time.Time, ok bool) {
 	b := &n.inbox
 	b.mu.Lock()

@@ -17,7 +17,7 @@ type Move struct {
 	TTL        time.Duration
 }
 
-// moved is a Move with its time of this node's clock.
+// moved is a Move with its time by this node's clock.
 type moved struct {
 	Move
 	at time.Time
@@ -29,7 +29,7 @@ type moveRecord struct {
 	Generation uint32 `json:"g"`
 }
 
-// Moved reports that a session has moved here. If many moves wait for the store, those that follow are dropped.
+// Moved reports that a session has moved here. If maxEvents moves wait in the inbox, the move is dropped.
 func (n *Node) Moved(m Move) {
 	b := &n.inbox
 	b.mu.Lock()
@@ -88,8 +88,8 @@ func (n *Node) shareMoves(ops []pending, now time.Time) []pending {
 	return ops
 }
 
-// receiveMove takes over a move that another node has made. A move of this node that waits is later, so it stays. The
-// store keeps the latest move and returns it to all nodes, so all have the same in the end. The caller holds mu.
+// receiveMove takes over a move that another node has made. A waiting move of this node is later, so it stays. The
+// store keeps the latest move and returns it to all nodes: in the end, all have the same move. The caller holds mu.
 func (n *Node) receiveMove(session string, r *Record) {
 	var m moveRecord
 	left := r.Ends.Sub(n.storeTime(n.cfg.Now()))

@@ -34,8 +34,8 @@ const (
 	maxRecords = 2000
 )
 
-// The constants are the first parts of the keys of records; the comment behind each one lists the parts that follow.
-// separator joins the parts of a key.
+// The constants are the first parts of the keys of records. The comment after a constant lists the other parts. The
+// parts of a key are joined by separator.
 const (
 	nodeKey    = "n"
 	viewKey    = "v" // proxy, node
@@ -51,11 +51,10 @@ const (
 
 func keyOf(parts ...string) string { return strings.Join(parts, separator) }
 
-// Local is the gateway of a node. A proxy has a key, which is the same on all nodes; the parameter proxy is this key.
-// The methods of Local return soon. They may call the methods of Node that report something, but not Node.Step.
+// Local is the gateway of a node. The parameter proxy of its methods is the key of a proxy, which is the same on all
+// nodes. The methods return soon. They may call the methods of Node that report something, but not Node.Step.
 type Local interface {
-	// View returns the gateway's own observations of a proxy. The result ok is false if the gateway does not have the
-	// proxy.
+	// View returns the gateway's own observations of a proxy. It returns false if the gateway does not have the proxy.
 	View(proxy string) (v View, ok bool)
 	// Why returns the evidence against a proxy in words; "" if there is none.
 	Why(proxy string) string
@@ -91,8 +90,8 @@ type Local interface {
 	// Move makes a session use another proxy, because a request at another node has moved it.
 	Move(m Move)
 
-	// Apply makes changes that other nodes have made; those of the same key in the order of the list. It returns the
-	// error of each change; nil for a change that was made. Change.Redo is nil in these changes.
+	// Apply makes changes that other nodes have made. It keeps the order of changes with the same key. It returns an
+	// error for each change; nil if the change was made. Change.Redo is nil in these changes.
 	Apply(made []Change) []error
 }
 
@@ -115,7 +114,7 @@ type Stats struct {
 	Latency     time.Duration `json:"l"` // mean of the successes
 }
 
-// LoadWindow is the time of the requests in a Load.
+// LoadWindow is the period of the requests that a Load counts.
 const LoadWindow = 5 * time.Minute
 
 // Load is what a gateway has done lately, and the state of its pool.
@@ -291,8 +290,8 @@ func (n *Node) notify() {
 	}
 }
 
-// Step makes one exchange. The result wait is the time until the next exchange. If the result interruptible is set, the
-// next exchange may begin earlier, when the node has something to send.
+// Step makes one exchange, and returns the time until the next one. If interruptible is set, the next exchange may
+// begin earlier, when the node has something to send.
 func (n *Node) Step(ctx context.Context) (wait time.Duration, interruptible bool) {
 	batch, ops := n.prepare()
 	sent := n.cfg.Now()
@@ -396,8 +395,7 @@ func (n *Node) endWaits() {
 	n.waiters = nil
 }
 
-// absorb evaluates the reply of an exchange. The parameter sent is the time at which the exchange began. The result is
-// the time until the next exchange.
+// absorb evaluates the reply of an exchange that began at the time sent. It returns the time until the next exchange.
 func (n *Node) absorb(r *Reply, ops []pending, sent time.Time) time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -470,7 +468,7 @@ func (n *Node) join(now time.Time) {
 	n.sharing.join()
 }
 
-// storeTime converts the time now of this node's clock to a time of the store's clock. The caller holds mu.
+// storeTime converts a time of this node's clock to a time of the store's clock. The caller holds mu.
 func (n *Node) storeTime(now time.Time) time.Time { return n.syncedAt.Add(now.Sub(n.localAt)) }
 
 // live returns the nodes that are alive, including this node. The caller holds mu.
@@ -485,8 +483,8 @@ func (n *Node) live() []*peer {
 	return out
 }
 
-// beatTime returns the time between two records by which a node shows that it is alive. It grows with the number of
-// nodes, because each node reads the records of all nodes. The caller holds mu.
+// beatTime returns the time between two beats of a node, the records that show that it is alive. It grows with the
+// number of nodes, because each node reads the records of all nodes. The caller holds mu.
 func (n *Node) beatTime() time.Duration {
 	return max(time.Duration(len(n.nodes))*10*time.Millisecond, beatEvery)
 }
@@ -500,8 +498,8 @@ func (n *Node) pollTime() time.Duration {
 	return min(max(time.Duration(len(n.nodes))*1500*time.Microsecond, idleExchange), longestIdle)
 }
 
-// receive takes over a record of the store. The parameter previous is the time of the store's clock at the
-// previous exchange. The caller holds mu.
+// receive takes over a record of the store. The parameter previous is the store's time at the previous exchange. The
+// caller holds mu.
 func (n *Node) receive(r *Record, previous time.Time) {
 	n.offers.received(r)
 	parts := strings.Split(r.Key, separator)
@@ -543,9 +541,9 @@ func (n *Node) receiveNode(id string, r *Record) {
 	n.nodes[id] = p
 }
 
-// offer makes this node write again the records that the store has lost. Other nodes write the same record
-// with the same time, so the store keeps the record that it gets first. Records that are left from an earlier loss are
-// still offered. The caller holds mu.
+// offer makes this node write the records that the store has lost. Other nodes write the same records with the same
+// times, so the store keeps the first copy of each record. Records that are left from an earlier loss are still
+// offered. The caller holds mu.
 func (n *Node) offer() {
 	for _, r := range n.bans {
 		n.offers.add(r)

@@ -32,8 +32,8 @@ func (o *offers) add(r Record) {
 	}
 }
 
-// sort sets the order of the records. Each node has an order of its own, so that the nodes divide the work: if one node
-// has written a record, no other node needs to write this record.
+// sort sets the order of the records. The order differs between nodes, so that they divide the work: if one node has
+// written a record, no other node needs to write this record.
 func (o *offers) sort(node string) {
 	type hashed struct {
 		hash float64
@@ -52,8 +52,8 @@ func (o *offers) sort(node string) {
 	}
 }
 
-// received takes a record r of the store. If r is not older than the offered record with the same key, it
-// removes the offered record.
+// received takes a record r that the store has. It removes the offered record with the same key, unless the offered
+// record is later than r.
 func (o *offers) received(r *Record) {
 	if own, held := o.records[r.Key]; held && !own.At.After(r.At) {
 		delete(o.records, r.Key)
@@ -61,7 +61,7 @@ func (o *offers) received(r *Record) {
 }
 
 // send adds operations for the first records to ops: at most maxOffers, and none if ops has maxOps operations. The
-// parameter at is the time by the store's clock.
+// parameter at is the current time by the store's clock.
 func (o *offers) send(ops []pending, at time.Time) []pending {
 	last := min(len(ops)+maxOffers, maxOps)
 	o.order = slices.DeleteFunc(o.order, func(key string) bool {
@@ -84,7 +84,7 @@ func (o *offers) send(ops []pending, at time.Time) []pending {
 }
 
 // expectOffers notes the nodes that were live at the last exchange before the store lost its data. They may have later
-// changes than this node, and write them again. The caller holds mu, and has not recorded the new exchange yet.
+// changes than this node, and will write them. The caller holds mu, and has not recorded the new exchange yet.
 func (n *Node) expectOffers(now time.Time) {
 	if n.offering == nil {
 		n.offering = map[string]struct{}{}
@@ -98,9 +98,9 @@ func (n *Node) expectOffers(now time.Time) {
 }
 
 // mayOffer reports whether another node may still restore changes that the store has lost. While it returns true, this
-// node writes no change of its own. Otherwise its Swap would find no record, and its change would replace an older one
-// that is restored later. The wait ends when each other node has reported that it has restored all, or after liveTime.
-// The caller holds mu.
+// node writes no change of its own: the store could not detect a conflict with a lost change, and this node's change
+// would replace the lost one. The wait ends when each other node has reported that it has restored all its records, or
+// after liveTime. The caller holds mu.
 func (n *Node) mayOffer(now time.Time) bool {
 	if len(n.offering) > 0 && !now.Before(n.offerBy) {
 		clear(n.offering)

@@ -20,28 +20,28 @@ const (
 	inFlightFor = 5 * time.Second        // time for which a node keeps places in flight that it has used
 	askAgain    = 200 * time.Millisecond // time between two draws if the last one gave no more
 	spentAgain  = time.Second            // the same if the amount of the day is spent
-	// partsFor is the time for which the store keeps the record of an amount after the last draw of its day.
+	// partsFor is the time for which the store keeps the record of a daily limit after the last draw of the day.
 	partsFor = 25 * time.Hour
 )
 
 // maxDraws is the maximum number of draws in one exchange.
 const maxDraws = 200
 
-// refreshRate is the number of limits in use from which refreshPart grows, so that a node makes at most about this
-// number of draws a second.
+// refreshRate is about the largest number of regular draws that a node makes in a second. If more limits are in use,
+// the time between two draws of a limit grows.
 const refreshRate = 1000
 
-// firstPart is the divisor of the equal share that a node uses of a limit before it has drawn. Of a limit with
-// parts.Use.Whole, it uses the whole share.
+// firstPart is a divisor. Before its first draw of a limit, a node uses its equal share divided by firstPart or, if
+// parts.Use.Whole is set, the whole equal share.
 const firstPart = 8
 
 // SharedLimits are the limits of a gateway that hold for all nodes together.
 type SharedLimits interface {
-	// SetShare sets the parts of the limits that have none of their own: parts.First of the limit.
+	// SetShare sets how much the gateway uses of each limit of which it has no part (parts.First).
 	SetShare(s parts.Share)
-	// EachUsed calls f for limits of which the gateway has no part yet, although they are in use or short
-	// (parts.Use.Short). After a call with all, the following calls also include each amount that has been used today,
-	// even if the gateway has a part of it. A call returns soon, and may leave some limits to the following calls.
+	// EachUsed calls f for limits that are in use or short (parts.Use.Short), but of which the gateway has no part yet.
+	// After a call with all set, the following calls also include each amount that has been used today, even if the
+	// gateway has a part of it. A call returns soon, and may leave some limits to the following calls.
 	EachUsed(all bool, f func(parts.Limit))
 	// Raised reports that parts have become larger. It is called at most once in an exchange.
 	Raised()
@@ -69,7 +69,7 @@ type PartCounts struct {
 	Raised uint64 // parts that became larger
 }
 
-// part is the part of one shared limit. Its amounts are those of the store: they include offset.
+// part is this node's part of one shared limit. Its amounts are those in the store: they include offset.
 type part struct {
 	limit    parts.Limit
 	key      string
@@ -89,9 +89,10 @@ type part struct {
 	now, was int64     // uses, or the highest number in flight, in this time and in the one before
 }
 
-// AttachLimits sets the shared limits of the gateway. holder identifies it in the store, also after a restart if the
-// used amounts survive the restart. process identifies this process: a new one may take over the sockets of an old one
-// that still has requests in flight. Both are without spaces. AttachLimits must be called before Run and Step.
+// AttachLimits sets the shared limits of the gateway. In the store, holder identifies the gateway, also after a restart
+// if the used amounts survive the restart. The parameter process identifies this process, because a new process may
+// take over the sockets of an old one that still has requests in flight. Both are without spaces. AttachLimits must be
+// called before Run and Step.
 func (n *Node) AttachLimits(l SharedLimits, holder, process string) {
 	n.sharing = sharing{local: l, holder: holder, process: process, used: map[string]*part{}, nodes: 1, all: true}
 	n.sharing.setShare(firstPart, true)
@@ -166,10 +167,10 @@ func (e *part) isHungry(now time.Time) bool {
 	return !e.hungry.IsZero() && now.Sub(e.hungry) < hungryFor
 }
 
-// idle reports whether the node has not used the limit lately. A rate is in use while it admits no attempt.
+// idle reports whether the node has not used the limit lately. A rate that admits no attempt at present counts as used.
 func (e *part) idle(now time.Time) bool { return now.Sub(e.used) >= idlePart }
 
-// spent returns what the node has used for good.
+// spent returns what the node has used of the limit: on this day if the limit is daily, otherwise at this moment.
 func (e *part) spent() int64 {
 	if e.use.Kind == parts.Daily {
 		return e.use.Used + e.offset
@@ -177,7 +178,7 @@ func (e *part) spent() int64 {
 	return e.use.Used
 }
 
-// least returns the part below which the node does not go.
+// least returns the smallest part that the node keeps of a limit in use.
 func (e *part) least(nodes int) int64 {
 	switch e.use.Kind {
 	case parts.Rate:
@@ -188,7 +189,7 @@ func (e *part) least(nodes int) int64 {
 	return 0
 }
 
-// rest returns the amount that all nodes have not used, as far as is known.
+// rest returns what is left of a daily limit for all nodes together, as far as this node has received their use.
 func (e *part) rest() int64 { return max(e.use.Limit-e.total-max(e.spent()-e.base, 0), 0) }
 
 // wants returns the part that the node wants.
@@ -214,7 +215,7 @@ func (e *part) wants(now time.Time, nodes int) int64 {
 	return min(max(recent+recent/2+1, parts.First(limit, int64(firstPart*nodes))), limit)
 }
 
-// set changes the part. While the gateway uses more, the part is what it uses.
+// set changes the part to the given size or, if the gateway uses more, to what it uses.
 func (e *part) set(to int64) {
 	e.part = e.limit.SetPart(max(to-e.offset, 0), e.total, e.ownBase()) + e.offset
 }
@@ -222,7 +223,7 @@ func (e *part) set(to int64) {
 // ownBase returns base without offset.
 func (e *part) ownBase() int64 { return max(e.base-e.offset, 0) }
 
-// send adds the draws that are due to ops: at most maxDraws, those of the earliest last draw first.
+// send adds the draws that are due to ops, at most maxDraws. The limits with the oldest last draw come first.
 func (p *sharing) send(ops []pending, now time.Time) []pending {
 	type due struct {
 		*part
@@ -270,7 +271,7 @@ func (p *sharing) send(ops []pending, now time.Time) []pending {
 	return ops
 }
 
-// first returns the part of a limit that the node gives back: what it uses before it draws again.
+// first returns the part that the node uses of a limit without a draw, for example after it has given its part back.
 func (p *sharing) first(e *part) int64 {
 	switch {
 	case e.use.Whole:
@@ -285,8 +286,8 @@ func (p *sharing) first(e *part) int64 {
 	return e.spent() + rest
 }
 
-// draw returns the operation by which the part e is reported. The node keeps at most its fair part and what it wants.
-// If it has not used the limit lately, idle is set, and it gives back all that it has not used.
+// draw returns the operation that reports the part e. Before that, it reduces the part to what the node wants. If idle
+// is set, the node has not used the limit lately, and gives back all that it has not used.
 func (p *sharing) draw(e *part, want int64, idle bool, now time.Time) pending {
 	keep := max(want, e.least(p.nodes))
 	if idle {
@@ -317,7 +318,7 @@ func (p *sharing) draw(e *part, want int64, idle bool, now time.Time) pending {
 	return pending{op: Op{Kind: Share, Key: key, TTL: p.lasts(), Draw: d}, drawn: func(r Drawn) {
 		p.counts.Draws++
 		if d.Daily {
-			// What this process has told was perhaps too much for a moment; it is not of an earlier process.
+			// The rest of r.Own was used by an earlier process. This process may have reported more before than now.
 			e.offset += max(r.Own-max(d.Used, e.told), 0)
 		}
 		e.total, e.base, e.target, e.drawn = r.Used, max(d.Used, r.Own), r.Target, now
@@ -336,8 +337,8 @@ func (p *sharing) draw(e *part, want int64, idle bool, now time.Time) pending {
 	}}
 }
 
-// alone sets the parts of a node that has not reached the store for so long that its parts have ended there: an equal
-// share of each limit, and of what was left of an amount.
+// alone sets the parts of a node whose parts have ended in the store, because it could not reach the store for long.
+// Each part becomes an equal share of the limit. For a daily limit, what was left is shared.
 func (p *sharing) alone() {
 	p.setShare(1, true)
 	p.equal = true
@@ -362,8 +363,8 @@ func (p *sharing) tellRaised() {
 	}
 }
 
-// join ends the equal shares, because the store can be reached. Until the node has drawn, it has the first part of each
-// limit, in addition to what it has used.
+// join ends the equal shares, because the store can be reached. Until the node has drawn, it has at most the first part
+// of each limit (first).
 func (p *sharing) join() {
 	if !p.equal {
 		return

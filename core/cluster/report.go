@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Report lists what a node has seen lately, for the lists of the API over all nodes. A node writes it to the store as a
-// blob, and another one reads it when its API is asked.
+// Report lists what a node has observed lately. The API shows the reports of all nodes in its lists. A node writes its
+// report to the store as a blob. Another node reads this blob when its own API is asked.
 type Report struct {
 	Breakers []BreakerReport `json:"b,omitempty"` // that are not closed, at most MaxReported
 	Targets  []TargetReport  `json:"t,omitempty"` // with a recent failure, at most MaxReported
@@ -34,14 +34,14 @@ type TargetReport struct {
 	LastFailure time.Time `json:"l"`
 }
 
-// Empty reports whether the report has nothing.
+// Empty reports whether the report is empty.
 func (r *Report) Empty() bool { return len(r.Breakers)+len(r.Targets) == 0 }
 
-// timeSlack is the difference of two times that counts as none. A time is computed anew for each report, with small
-// errors.
+// timeSlack is the difference below which two times count as equal. The times are computed anew for each report, with
+// small errors.
 const timeSlack = time.Second
 
-// Like reports whether o has the same as r, apart from small differences of times.
+// Like reports whether the reports r and o are equal, apart from small differences of times.
 func (r *Report) Like(o *Report) bool {
 	near := func(a, b time.Time) bool { return a.Sub(b).Abs() < timeSlack }
 	return slices.EqualFunc(r.Breakers, o.Breakers, func(a, b BreakerReport) bool {
@@ -86,7 +86,7 @@ type NodeReport struct {
 // ErrNotTogether reports that the node cannot reach the store, or has not reached it yet.
 var ErrNotTogether = errors.New("the cluster's store cannot be reached")
 
-// Ahead returns the time by which the store's clock is ahead of this node's. The error is ErrNotTogether.
+// Ahead returns the time by which the store's clock is ahead of this node's clock. The error is ErrNotTogether.
 func (n *Node) Ahead() (time.Duration, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -154,7 +154,7 @@ func (n *Node) suspectStatus() (out []SuspectStatus) {
 	return out
 }
 
-// Alone reports whether the store cannot be reached, and returns the reason as problem.
+// Alone reports whether the store cannot be reached, and why.
 func (n *Node) Alone() (alone bool, problem string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -37,7 +37,7 @@ const (
 	Settle
 	// Void ends the lease of a key, whoever holds it.
 	Void
-	// Share makes Op.Draw for the shared limit with the key. The node keeps its part for the time TTL.
+	// Share makes Op.Draw for the shared limit with the key. The node's part ends after the time TTL.
 	Share
 )
 
@@ -84,5 +84,5 @@ type Record struct {
 	Ends  time.Time // when the record ends, by the store's clock; zero if it does not end
 }
 
-// Ended reports whether the record has ended at the time now of the store's clock.
+// Ended reports whether the record has ended at the given time of the store's clock.
 func (r *Record) Ended(now time.Time) bool { return !r.Ends.IsZero() && !now.Before(r.Ends) }

@@ -128,7 +128,8 @@ func embeddedIPv4(a netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// embeddingNetworks are the networks whose addresses embed an IPv4 address, with the index of its first byte.
+// embeddingNetworks are the networks whose addresses embed an IPv4 address. The field at is the index of the IPv4
+// address's first byte.
 var embeddingNetworks = [...]struct {
 	prefix netip.Prefix
 	at     int

@@ -37,8 +37,8 @@ func ParseList(rules []string) (List, error) {
 // Empty reports whether the list has no rules.
 func (l *List) Empty() bool { return len(l.rules) == 0 }
 
-// Match returns the text of the first rule that holds for a target: a name, or an address in any spelling without
-// brackets. Match does not resolve names, so rules with networks hold only for addresses.
+// Match returns the text of the first rule that holds for a target. The target's name may be an address, in any
+// spelling without brackets. Match does not resolve names, so rules with networks hold only for addresses.
 func (l *List) Match(name string, port uint16) (rule string, ok bool) {
 	if l.Empty() {
 		return "", false

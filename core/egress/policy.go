@@ -76,8 +76,8 @@ var (
 	errSMTP    = &DeniedError{"port 25 (egress.allow can permit it)"}
 )
 
-// Check returns a *DeniedError if requests must not go to the target: a name, or an address in any spelling without
-// brackets. It allocates nothing if there are no rules.
+// Check returns a *DeniedError if requests must not go to a target. The target's name may be an address, in any
+// spelling without brackets. Check allocates nothing if there are no rules.
 func (p *Policy) Check(name string, port uint16) error {
 	if p == nil || p.deny.Empty() && p.allow.Empty() && !p.denyOthers {
 		if port == smtpPort {
@@ -102,8 +102,8 @@ func (p *Policy) Check(name string, port uint16) error {
 }
 
 // CheckAddr returns a *DeniedError if this process must not connect to the address of a target. A special address
-// (SpecialKind) is denied unless a rule of Config.Allow has it or a network that contains it. A rule with the target's
-// name does not suffice, because the owner of the name chooses its address.
+// (SpecialKind) is denied, unless Config.Allow has a rule with this address or with a network that contains it. A rule
+// with the target's name does not suffice, because the owner of the name chooses its address.
 func (p *Policy) CheckAddr(to netip.AddrPort) error {
 	addr, port := to.Addr(), to.Port()
 	if p != nil {

@@ -103,9 +103,9 @@ func (s *Stream) LastID() uint64 {
 // oldestID returns the id of the oldest event that is kept, or of the next event if none is kept. Its caller holds mu.
 func (s *Stream) oldestID() uint64 { return s.lastID - uint64(len(s.events)) + 1 }
 
-// Subscribe returns a reader of the events whose id is greater than after, of the types that wantsType selects (nil for
-// all). The result lost is the number of such events, of all types, that are no longer kept. If after is greater than
-// the last id, the reader begins with the oldest event that is kept. The caller must close the reader.
+// Subscribe returns a reader of the events with an id above after. If wantsType is not nil, it selects the types of
+// these events. The number lost counts the events of all types with an id above after that are no longer kept. If after
+// is above the last id, the reader begins with the oldest event that is kept. The caller must close the reader.
 func (s *Stream) Subscribe(after uint64, wantsType func(eventType string) bool) (r *Reader, lost uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,10 +172,10 @@ func (r *Reader) wakeUp() {
 	}
 }
 
-// Next waits until there are selected events that this reader has not read, and returns all of them, the sampled ones
-// last. lastID is the id of the last event that the reader has passed, selected or not; it is valid also with the error
-// of ctx. The error is ErrSlow if events were dropped before they were read, ErrClosed if the stream is closed and has
-// no more events, or that of ctx.
+// Next waits until there are selected events that this reader has not read. It returns all of them, the sampled events
+// last. It also returns the id of the last event that the reader has passed, selected or not, even if ctx has ended.
+// The error is ErrSlow if events were dropped before they were read, ErrClosed if the stream is closed and has no more
+// events, or the error of ctx.
 func (r *Reader) Next(ctx context.Context) (events []Event, lastID uint64, err error) {
 	for {
 		events, lastID, err = r.read()
@@ -190,9 +190,9 @@ func (r *Reader) Next(ctx context.Context) (events []Event, lastID uint64, err e
 	}
 }
 
-// SkipLost makes a reader that is too slow continue with the oldest event that is kept. The result lost is the number
-// of events, of all types, that the reader has missed. The other results are as in Next, without its wait. The
-// error is ErrSlow only if the reader has missed sampled events, too; these cannot be skipped.
+// SkipLost makes a reader that is too slow continue with the oldest event that is kept. It returns the number of events
+// that the reader has missed, of all types, and otherwise the results of Next. It does not wait. The error is ErrSlow
+// only if the reader has missed sampled events, too; these cannot be skipped.
 func (r *Reader) SkipLost() (lost uint64, events []Event, lastID uint64, err error) {
 	r.stream.mu.Lock() // until the events are read, so that no more are lost meanwhile
 	defer r.stream.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 )
 
 // A blob is a hash: the field n has the number of its parts, and the fields 0, 1 and so on have these parts. Blobs have
-// a connection of their own, because an exchange would wait for large data that are sent before it.
+// a separate connection, because an exchange would wait for large data that are sent before it.
 const (
 	partSize  = 256 << 10
 	partsName = "n"

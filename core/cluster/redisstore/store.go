@@ -46,8 +46,8 @@ func Redacted(s string) string {
 // bufferSize is the size of a connection's buffers, in bytes.
 const bufferSize = 64 << 10
 
-// refreshSentinel is the time after which a Sentinel is asked for the primary although it has reported no failover,
-// because its report may have been lost.
+// refreshSentinel is the interval at which a Sentinel is asked for the primary, because a report of a failover may be
+// lost.
 const refreshSentinel = 2 * time.Second
 
 func options(s string) (o rueidis.ClientOption, err error) {
@@ -118,16 +118,16 @@ func checkParameters(query string) error {
 	return nil
 }
 
-// mayHoldPassword reports whether the query of a URL without a user may be the end of a user's password and the host,
-// as in redis://user:12?ca=34@host. The parameter sentinel_password may contain an @.
+// mayHoldPassword reports whether the query of a URL without a user may contain the end of a password and the host, as
+// in redis://user:12?ca=34@host. Only the parameter sentinel_password may contain an @.
 func mayHoldPassword(query string) bool {
 	return slices.ContainsFunc(strings.Split(query, "&"), func(parameter string) bool {
 		return strings.Contains(parameter, "@") && !strings.HasPrefix(parameter, "sentinel_password=")
 	})
 }
 
-// setTLS sets the certificate authority and the client certificate. It reads them from the files that are named in the
-// parameters q of a URL. The configuration c is nil if the scheme of the URL is not one for TLS.
+// setTLS sets the certificate authority and the client certificate of c. It reads them from the files that the
+// parameters q of a URL name. If the scheme of the URL is not one for TLS, c is nil.
 func setTLS(c *tls.Config, q url.Values) error {
 	ca, cert, key := q.Get("ca"), q.Get("cert"), q.Get("key")
 	if c == nil {
@@ -179,8 +179,7 @@ type Store struct {
 }
 
 // New returns the store of the cluster with the given name. All its keys begin with whirlpool:{NAME}, so that a Redis
-// Cluster keeps them in one slot. New returns the errors of CheckURL. The parameter dialTimeout is the longest time in
-// which a connection is made.
+// Cluster keeps them in one slot. New returns the errors of CheckURL. Making a connection takes at most dialTimeout.
 func New(url, name string, dialTimeout time.Duration) (*Store, error) {
 	o, err := options(url)
 	if err != nil {
