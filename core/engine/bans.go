@@ -13,8 +13,8 @@ import (
 // Bans returns the banned proxies, as pairs with the host "".
 func (e *Engine) Bans() []rest.Pair { return e.selector.Bans().All(e.pool.Elapsed(e.opts.Now())) }
 
-// BannedUntil returns the end of a proxy's ban as a time of the pool (Pool.Elapsed). The result ok is false if the
-// proxy is not banned.
+// BannedUntil returns the end of a proxy's ban, as a time since the pool's epoch (Pool.Elapsed). It returns false if
+// the proxy is not banned.
 func (e *Engine) BannedUntil(u *upstream.Upstream) (until time.Duration, ok bool) {
 	bans := e.selector.Bans().RestingAt(selector.AllHosts)
 	if len(bans) == 0 {

@@ -8,9 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/trace"
 )
 
-// beginTrace begins the trace of a call if the Tracer is on. A traceparent field of the call decides whether the trace
-// is exported, as for a request of a gateway's client. The target gets a new traceparent field, in which the span of
-// the request is the parent.
+// beginTrace begins the trace of a call if the Tracer is on. As at the gateway's port, a traceparent field decides
+// whether the trace is exported. The target gets a new traceparent field, with the span of the request as the parent.
 func (r *roundTrip) beginTrace() {
 	opts := &r.engine.opts
 	if opts.Tracer == nil || opts.OnTracedCall == nil {

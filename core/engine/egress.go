@@ -24,5 +24,5 @@ func (e *Engine) setEgress(cfg *Config) {
 	}
 }
 
-// permitAddr returns an error if direct:// must not connect to a target's address, the parameter to.
+// permitAddr returns an error if direct:// must not connect to the given address of a target.
 func (e *Engine) permitAddr(to netip.AddrPort) error { return e.egress.Load().CheckAddr(to) }

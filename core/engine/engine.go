@@ -94,7 +94,7 @@ func DefaultConfig() Config {
 }
 
 // Plugins returns scorers and backoffs by name. A returned scorer or backoff stays valid if its module is replaced
-// later. If a scorer fails, the scorer whose name is the parameter fallback is called instead.
+// later. If a scorer fails, the scorer with the fallback name is called instead.
 type Plugins interface {
 	Scorer(name, fallback string) (core.Scorer, error)
 	Backoff(name string) (core.Backoff, error)
@@ -108,8 +108,8 @@ type Judges interface {
 // NoJudge is the name for no judge: responses are not judged.
 const NoJudge = "none"
 
-// The first two scorers are for first attempts: defaultFirst is the default, and fallbackFirst takes the place of a
-// scorer that fails. For retries, fallbackRetry is both.
+// The names of scorers. For first attempts, defaultFirst is the default, and fallbackFirst takes the place of a scorer
+// that fails. For retries, fallbackRetry is both.
 const (
 	defaultFirst  = "exploring"
 	fallbackFirst = "least_in_flight"
@@ -273,9 +273,8 @@ func (c *Config) breaker() breaker.Config { return c.Breaker.WithAttemptTimeout(
 
 func (c *Config) checksReachability() bool { return c.Reachability && !c.Literal }
 
-// parallelChecks returns the maximum number of simultaneous checks of one kind (reachability checks or health
-// checks). It is at most an eighth of files, the maximum number of open file descriptors. If files is 0, that number
-// is unknown.
+// parallelChecks returns the maximum number of simultaneous checks of one kind (reachability checks or health checks).
+// It is at most an eighth of the maximum number of open file descriptors (files; 0 if unknown).
 func parallelChecks(files int) int {
 	if files == 0 {
 		return reach.DefaultParallel
@@ -433,10 +432,10 @@ func Check(cfg Config, plugins Plugins) error {
 }
 
 // Reload validates cfg and then puts it into effect. Requests in flight keep their policy, proxies that stay in the
-// pool keep their breakers and statistics, and an unchanged retry budget keeps its balance. The parameter plugins
-// resolves the names of plugins in cfg; it may have plugins that Options.Plugins does not have yet. If Reload returns
-// an error, nothing has changed. A scorer, judge or backoff that was activated at run time stays in use if it still
-// exists and cfg names the same plugin as the last Config of New or Reload.
+// pool keep their breakers and statistics, and an unchanged retry budget keeps its balance. The plugins that cfg names
+// come from the parameter plugins, which may have plugins that Options.Plugins does not have yet. If Reload returns an
+// error, nothing has changed. A scorer, judge or backoff that was activated at run time stays in use if it still exists
+// and cfg names the same plugin as the last Config of New or Reload.
 func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.reloadMu.Lock()
 	defer e.reloadMu.Unlock()
@@ -486,8 +485,7 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	return nil
 }
 
-// logReplaced logs a warning if another plugin is used because the plugin in use does not exist any more. The
-// parameter oldName is the name of the previous plugin, and now is the name of its replacement.
+// logReplaced logs a warning if the plugin in use does not exist any more, and another one has replaced it.
 func (e *Engine) logReplaced(role, oldName, newName string, exists func(string) bool) {
 	if oldName != newName && !exists(oldName) {
 		e.opts.Log.Warn("a plugin in use has been removed",

@@ -12,14 +12,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/rules"
 )
 
-// Intercept has the settings of interception: the tunnels for which a rule has Then.Intercept are intercepted
+// Intercept has the settings of interception. The tunnels to which a rule with Then.Intercept applies are intercepted
 // (gateway.Intercept).
 type Intercept struct {
 	Authority *intercept.Authority // signs the certificates that clients get; nil for no interception
 	Exclude   []string             // patterns of hosts that are never intercepted (rules.ParseHost)
 }
 
-// check validates settings that a Go program has made. The parameter list has the rules of the same Config.
+// check validates settings that a Go program has made, together with the rules of the same Config.
 func (i *Intercept) check(list []rules.Rule) error {
 	for n := range list {
 		if list[n].Then.Intercept && i.Authority == nil {

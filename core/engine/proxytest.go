@@ -13,9 +13,9 @@ const (
 )
 
 // Test tests a proxy now: by a health check or, without Config.Health.URL, by a connection to the proxy. It changes
-// nothing: neither the breaker nor the statistics of the proxy. The result kind is "" if the proxy cannot be tested:
-// a direct:// proxy can be tested only by a health check, which needs Config.Health.URL. An error means that this
-// machine had no free file descriptor, port or memory. The test then shows nothing about the proxy.
+// neither the breaker nor the statistics of the proxy. It also returns the kind of the test; "" if the proxy cannot be
+// tested. (A direct:// proxy can be tested only by a health check.) An error means that this machine had no free file
+// descriptor, port or memory. The test then shows nothing about the proxy.
 func (e *Engine) Test(ctx context.Context, u *upstream.Upstream) (r upstream.CheckReport, kind string, err error) {
 	r, ok, err := e.health.Test(ctx, u)
 	switch {

@@ -15,8 +15,8 @@ func (p rulePlugins) Scorer(name string) (core.Scorer, error) {
 	return p.Plugins.Scorer(name, fallbackFirst)
 }
 
-// compileRules compiles cfg.Rules. The parameter before is the previous Set, or nil. The new rules continue its counts.
-// The error joins a *core.KeyError for each error in the rules.
+// compileRules compiles cfg.Rules. The new rules continue the counts of the previous Set, which may be nil. The error
+// joins a *core.KeyError for each error in the rules.
 func compileRules(list []rules.Rule, plugins Plugins, before *rules.Set) (*rules.Set, error) {
 	set, err := rules.Compile(list, rulePlugins{plugins})
 	if err == nil {
