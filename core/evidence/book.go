@@ -12,8 +12,8 @@ import (
 type Book struct {
 	// OnWithdrawn is called when TakeWithdrawn has a result. It must not call the ledger.
 	OnWithdrawn func()
-	// CountElsewhere counts the proxy's recent attempts, and those that failed at other targets than the one with the
-	// given hash. It must not call the ledger. It may be nil.
+	// CountElsewhere counts the proxy's recent attempts, and its failures at targets other than the one with the given
+	// hash. It must not call the ledger. It may be nil.
 	CountElsewhere func(target uint64) (failures, attempts int)
 
 	successes atomic.Uint64
@@ -158,8 +158,8 @@ func (b *Book) currentRecords(yield func(*record) bool) {
 	}
 }
 
-// updateStreaks ends the streaks of the proxy and of the pool if they have had a success. It adds the failures of the
-// proxy's streak to the noise, unless they opened the breaker.
+// updateStreaks ends the streak of the proxy after a success of the proxy, and the streak of the pool after a success
+// of the pool. The failures of the proxy's streak become noise, unless they opened the breaker.
 func (b *Book) updateStreaks(l *Ledger, a *Attempt) {
 	switch {
 	case a.BreakerGen > b.gen:
@@ -192,8 +192,8 @@ func (b *Book) addToStreaks(l *Ledger, a *Attempt) {
 	}
 }
 
-// addAtTarget records a failure, and returns the conclusion from the other proxies' attempts at the target. The result
-// record is nil for an own failure.
+// addAtTarget records a failure. It returns the conclusion from the other proxies' attempts at the target, and the
+// record of the target; nil for an own failure.
 func (b *Book) addAtTarget(l *Ledger, a *Attempt) (Finding, *record) {
 	if a.OwnFailure {
 		b.ownFailures++
@@ -216,9 +216,8 @@ func (b *Book) addAtTarget(l *Ledger, a *Attempt) (Finding, *record) {
 	return f, r
 }
 
-// banned decides Finding.Banned. The parameter served is set if the proxy has had a success since its latest failure.
-// Otherwise the proxy may be dead: it must then have failed only at this target since its last success, and at most
-// aliveFailures times.
+// banned decides Finding.Banned. If the proxy has had no success since its latest failure (served is false), it may be
+// dead. All its failures since its last success must then be at this target, and be at most aliveFailures.
 func (b *Book) banned(l *Ledger, r *record, served bool) bool {
 	if !r.refuses(l) || !b.seldomFailsElsewhere(r) {
 		return false
@@ -241,7 +240,7 @@ func (b *Book) seldomFailsElsewhere(r *record) bool {
 	return -r.refused.count()*math.Log(share) >= banLimit
 }
 
-// resolve confirms or discards pending failures of a record. The parameter latest is the proxy's latest failure.
+// resolve confirms or discards pending failures of a record. The caller passes the proxy's latest failure.
 func (b *Book) resolve(r *record, latest *Attempt) {
 	b.pendingNoise.confirmed += float64(r.resolve(latest))
 }

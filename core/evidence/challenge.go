@@ -20,9 +20,9 @@ type challenge struct {
 	proven  bool // a proxy that has served requests has relayed it
 }
 
-// RecordChallenge records a 407 that came through the given proxy, with the challenge id. A proxy that has served
-// requests is proven. The result is ChallengeUnclear if no proven proxy has relayed the challenge, or if the target has
-// served a proxy.
+// RecordChallenge records that a 407 with the challenge id came through the given proxy. A proxy that has served
+// requests is proven. RecordChallenge returns ChallengeUnclear if no proven proxy has relayed the challenge, or if the
+// target has served a proxy.
 func (l *Ledger) RecordChallenge(key Target, proxy, id uint64, proven bool, when time.Duration) ChallengeOf {
 	t := l.findOrAdd(key)
 	t.lastFailure.Store(int64(when)) // keeps the entry

@@ -37,8 +37,8 @@ const (
 	// at other targets then show a ban.
 	elsewhereFailures, elsewhereAttempts = 0.2, 2.0
 
-	// Pending failures at targets that no other proxy tries count if there are 2 x failure_threshold of them, or
-	// maxUncompared.
+	// Pending failures at targets that no other proxy tries count if there are enough of them: 2 x failure_threshold,
+	// but at most maxUncompared.
 	maxUncompared = 12
 
 	// unknownFailure is the evidence, in nats, of a failure at an unknown target. It is log(1 / 0.82): 82 % of such
@@ -110,7 +110,8 @@ func (a *Attempt) began() time.Duration {
 	return a.Began
 }
 
-// enoughPeers reports whether the breakers of more than half of the pool are closed, with that of the attempt's proxy.
+// enoughPeers reports whether more than half of the pool's breakers are closed. The breaker of the attempt's proxy
+// counts as closed.
 func (a *Attempt) enoughPeers() bool { return 2*(a.ClosedPeers+1) > a.PoolSize }
 
 // Finding is the conclusion from a failure.
@@ -121,7 +122,7 @@ type Finding struct {
 	// TargetFails means that the other proxies' latest attempts at the target (4 to 8 in the last minute) all failed.
 	// The failure does not count against the proxy.
 	TargetFails bool
-	// OthersFail means the same of at least one attempt.
+	// OthersFail means that the other proxies' latest attempts at the target (1 to 8 in the last minute) all failed.
 	OthersFail bool
 	// JustServed means that the target served another proxy in an attempt of the last 2 s. The proxy is then the likely
 	// cause.

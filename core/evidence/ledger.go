@@ -170,8 +170,8 @@ func (l *Ledger) addFailure(t *target, a *Attempt) {
 	}
 }
 
-// suspectFailures returns the number of failures in a row that make a target suspect. The parameter a is the latest of
-// these failures. So many failures in a row have at most the probability suspectChance if they are noise.
+// suspectFailures returns the number of failures in a row that make a target suspect. So many failures in a row have at
+// most the probability suspectChance if they are noise. The caller passes the latest failure.
 func (l *Ledger) suspectFailures(a *Attempt) int {
 	if a.TargetBans {
 		return ringSize

@@ -8,9 +8,9 @@ import (
 // maxProvisional is the largest number of proxies with provisional failures at one target.
 const maxProvisional = 8
 
-// provisional has the failures of one proxy at a target that count in the proxy's statistics for now. They are
-// withdrawn if other proxies fail at the target too (Finding.TargetFails). They are final after a minute, or at the
-// target's next success.
+// provisional has the failures of one proxy at a target that may still be withdrawn from the proxy's statistics. This
+// happens if other proxies fail at the target, too (Finding.TargetFails). The failures are final after a minute, or at
+// the target's next success.
 type provisional struct {
 	book     *Book
 	proxy    uint64 // hash
@@ -21,7 +21,7 @@ type provisional struct {
 // provisionalTime is the time after which a failure is final.
 const provisionalTime = time.Minute
 
-// updateProvisional updates the provisional failures of the target after the failure a, from which f was concluded.
+// updateProvisional updates the provisional failures of the target after the failure a with the conclusion f.
 func (t *target) updateProvisional(a *Attempt, f Finding) {
 	t.mu.Lock()
 	var withdrawn []provisional
@@ -48,8 +48,8 @@ func (t *target) updateProvisional(a *Attempt, f Finding) {
 	}
 }
 
-// withdrawCompared removes and returns the provisional failures of each proxy for which all other proxies fail at the
-// target. It leaves out the proxy of the attempt a. The caller holds mu.
+// withdrawCompared removes provisional failures at the target, and returns them: those of each proxy for which the
+// attempts of all other proxies at the target fail. It leaves out the proxy of the attempt a. The caller holds mu.
 func (t *target) withdrawCompared(a *Attempt) (withdrawn []provisional) {
 	t.provisional = slices.DeleteFunc(t.provisional, func(p provisional) bool {
 		if p.book == a.Book || !t.finding(&Attempt{Proxy: p.proxy, Ended: a.Ended}).TargetFails {

@@ -33,7 +33,7 @@ type record struct {
 type tallies struct{ successes, failures, otherSuccesses, otherFailures uint32 }
 
 // refusals is the number of confirmed failures since the target last served the proxy, at most maxRefusals. The bit
-// refusalsReported is set if a ban was reported (Finding.Banned, Reconsidered.Banned) since the last of them.
+// refusalsReported is set if a ban was reported (Finding.Banned, Reconsidered.Banned) since the last confirmed failure.
 type refusals uint8
 
 const (
@@ -79,7 +79,7 @@ func (r *record) addFailure(a *Attempt) {
 }
 
 // resolve confirms or discards the first batch of pending failures if the other proxies' attempts permit it. It returns
-// the number of confirmed failures. The parameter latest is the latest failure of the proxy.
+// the number of confirmed failures. The caller passes the proxy's latest failure.
 func (r *record) resolve(latest *Attempt) (confirmed uint8) {
 	switch {
 	case r.firstBatch == 0:
@@ -147,8 +147,8 @@ func (r *record) evidence(poolNoise float64) targetEvidence {
 	return targetEvidence{float64(r.confirmed)*failure + float64(successes)*success, failure, q}
 }
 
-// refuses reports whether the target probably refuses the proxy: its noise hardly explains the confirmed failures since
-// it last served the proxy, and other targets serve the pool.
+// refuses reports whether the target probably refuses the proxy: other targets serve the pool, and the target's noise
+// hardly explains the confirmed failures since the target last served the proxy.
 func (r *record) refuses(l *Ledger) bool {
 	if r.refused.count() == 0 || !l.serving.severalTargets() {
 		return false

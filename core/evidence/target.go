@@ -121,9 +121,9 @@ func (t *target) addFailure(a *Attempt) {
 	t.lastFailure.Store(int64(a.Ended))
 }
 
-// failsForAll reports whether the latest attempts all failed, through at least suspectProxies proxies. If the pool has
-// fewer proxies, all of them are required, but at least two. The parameter a is the latest attempt, and failures is the
-// number of attempts.
+// failsForAll reports whether the target's latest attempts all failed, through at least suspectProxies proxies. In a
+// smaller pool, all proxies are required, but at least two. The attempt a is the latest one, and failures is the number
+// of attempts that must have failed.
 func (t *target) failsForAll(a *Attempt, failures int) bool {
 	want := min(suspectProxies, max(a.ClosedPeers+1, 2))
 	var proxies [suspectProxies]uint64
@@ -142,7 +142,7 @@ func (t *target) failsForAll(a *Attempt, failures int) bool {
 }
 
 // otherAttempts counts the attempts of the other proxies at the target within the last minute, at most
-// comparedAttempts. The result servedSince is set if one of them began at the time since or later, and was a success.
+// comparedAttempts. It also reports whether one of these attempts was a success that began at the time since or later.
 func (t *target) otherAttempts(proxy uint64, now, since time.Duration) (attempts, failures int, servedSince bool) {
 	for i := 0; i < ringSize && attempts < comparedAttempts; i++ {
 		m := t.nth(i)
@@ -181,7 +181,7 @@ func (t *target) finding(a *Attempt) Finding {
 	}
 }
 
-// noise returns the share of transient failures among all attempts except the given ones of the proxy itself.
+// noise returns the share of transient failures among the target's attempts, without the proxy's own attempts.
 func (t *target) noise(poolNoise float64, ownSuccesses, ownTransients uint32) float64 {
 	t.mu.Lock()
 	successes := t.successes()

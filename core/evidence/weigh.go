@@ -66,7 +66,8 @@ func (b *Book) overview() overview {
 			o.confirmed += int(r.confirmed)
 		}
 		o.successesElsewhere -= min(o.successesElsewhere, uint64(r.episodeSuccesses()))
-		// A client may try many dead targets once each, and a request to a suspect target gets only one attempt.
+		// A single failure at a target does not count, because a client may try many dead targets once each. A request
+		// to a suspect target gets only one attempt.
 		if n := r.pending(); n > 1 && !r.target.suspect.Load() && r.target.onlyUsedBy(b.latest.Proxy) {
 			o.uncompared += n
 		}

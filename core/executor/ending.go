@@ -9,8 +9,8 @@ import (
 )
 
 // Ending is the result of Run. Exactly one of the fields Relay, Tunnel and Refusal is not nil. The caller must close
-// its value; later calls of Close have no effect. If the caller does not close the ending, Exchange.Abandon or the
-// exchange's next Run releases it.
+// this field's value; later calls of Close have no effect. If the caller does not close the ending, Exchange.Abandon or
+// the exchange's next Run releases it.
 type Ending[T any] struct {
 	Response T // only with Relay or Tunnel; the caller owns it
 	Relay    *Relay
@@ -33,8 +33,7 @@ func (r *Relay) Streaming() {
 	}
 }
 
-// Close records the attempt and the request. The parameter status is the status that was sent to the client, or 0 if
-// the client left before a status was sent. The parameter relayed describes how the response was relayed.
+// Close records the attempt and the request. The status is 0 if the client left before a status was sent to it.
 func (r *Relay) Close(status int, relayed verdict.RelayEnd, at time.Time) {
 	x := r.x
 	if x.openEnding != relayEnding {
@@ -105,10 +104,9 @@ func (t *Tunnel) SettleSuccess() {
 	}
 }
 
-// SettleNoTLS is called in place of SettleSuccess if the target's first byte is relayed, but is no reply to the
-// client's ClientHello, or a fatal alert. The attempt then counts neither for nor against the proxy: either the target
-// begins no TLS session, or the proxy has responded itself. If breaker.blame is "literal", SettleNoTLS does what
-// SettleSuccess does.
+// SettleNoTLS is called in place of SettleSuccess if the target's reply to a ClientHello is a fatal alert, or is no
+// TLS. The reply is relayed. The attempt then counts neither for nor against the proxy: either the target begins no TLS
+// session, or the proxy has responded itself. If breaker.blame is "literal", SettleNoTLS does what SettleSuccess does.
 func (t *Tunnel) SettleNoTLS() {
 	switch x := t.x; {
 	case x.tuning.Targets == nil:
@@ -122,8 +120,7 @@ func (t *Tunnel) SettleNoTLS() {
 	}
 }
 
-// Close ends the attempt. If SettleSuccess has not been called, Close also settles the attempt. The parameter end
-// describes how the tunnel ended.
+// Close ends the attempt. If SettleSuccess has not been called, Close also settles the attempt.
 func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	x := t.x
 	if x.openEnding != tunnelEnding {
@@ -185,8 +182,7 @@ const (
 	Denied                                    // the request may not go to its target
 )
 
-// Close records the request. The parameter status is the status that was sent to the client, or 0 if the client left
-// before a status was sent.
+// Close records the request. The status is 0 if the client left before a status was sent to it.
 func (r *Refusal) Close(status int, at time.Time) {
 	if r.x.openEnding != refusalEnding {
 		return

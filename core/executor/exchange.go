@@ -143,7 +143,7 @@ type deferredAttempt struct {
 }
 
 // chargeDeferred charges the deferred attempts, because another proxy has served the request after the given latency.
-// If it has only opened a tunnel so far, attempts that await the target's first byte stay deferred.
+// If this proxy has only opened a tunnel so far, the attempts that await the target's first byte stay deferred.
 func (ex *Exchange) chargeDeferred(tunnelOpened bool, latency time.Duration) {
 	kept := 0
 	for i := range ex.deferredAttempts {

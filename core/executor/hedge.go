@@ -19,10 +19,10 @@ import (
 type Hedger[T any] interface {
 	// Hedge returns the Sender of a hedge, or nil if the request cannot be sent twice at the same time.
 	Hedge() HedgeSender[T]
-	// Another goroutine calls Stop to end the attempt. The Sender's Send then returns. After that, each call of Send
+	// Stop ends the attempt; another goroutine calls it. The Sender's Send then returns. After that, each call of Send
 	// returns without sending until Discard has been called.
 	Stop()
-	// Adopt returns the response of a hedge as a response of this Sender. The parameter response may be the zero value.
+	// Adopt converts the response of a hedge to a response of this Sender. The hedge's response may be the zero value.
 	Adopt(hedge HedgeSender[T], response T) T
 }
 
@@ -118,7 +118,7 @@ func beginRace[T any](ctx context.Context, x *Exchange, s Sender[T]) *race[T] {
 	return armRace(ctx, x, first, kind, x.event.Started, hedgeDelay)
 }
 
-// armRace begins a race. The parameter hedgeDelay is the time until the hedge begins; if it is 0, there is no hedge.
+// armRace begins a race. The hedge begins after hedgeDelay; if hedgeDelay is 0, there is no hedge.
 func armRace[T any](
 	ctx context.Context, x *Exchange, first Hedger[T], kind retry.HedgeKind, waitStart time.Time,
 	hedgeDelay time.Duration,
@@ -272,10 +272,9 @@ func (r *race[T]) discardHedge() {
 	r.hedgeSender.Discard(r.response)
 }
 
-// decideWinner is called when the first attempt has ended. The parameter s is the Sender of the first attempt, response
-// is its response, and o is its outcome. The method makes either the first attempt or the hedge the last attempt of the
-// exchange, and returns the response of that attempt. A hedge that has lost is settled by its own goroutine if it is
-// still in flight, and by decideWinner if it has ended.
+// decideWinner is called when the first attempt has ended, with the attempt's Sender, response and outcome. It makes
+// either the first attempt or the hedge the last attempt of the exchange, and returns the response of that attempt. If
+// the hedge has lost and has ended, decideWinner settles it. If it is still in flight, its goroutine settles it.
 func (r *race[T]) decideWinner(s Sender[T], response T, o *core.Outcome) T {
 	x := r.x
 	if o.Result == core.ResultSuccess {
@@ -305,8 +304,8 @@ func (r *race[T]) decideWinner(s Sender[T], response T, o *core.Outcome) T {
 	return response
 }
 
-// stopTimer stops the timer of the hedge. If the hedge has already begun, it locks mu and returns true; the caller must
-// unlock mu.
+// stopTimer stops the timer of the hedge. If the hedge has already begun, stopTimer locks mu and returns true; the
+// caller must unlock mu.
 func (r *race[T]) stopTimer() (hedgeBegun bool) {
 	if !r.active {
 		return false
@@ -325,9 +324,9 @@ func (r *race[T]) stopTimer() (hedgeBegun bool) {
 	return false
 }
 
-// endLostHedge is called when the hedge is not needed any more, and ends the hedge. The caller holds mu. If the hedge
-// is in flight, the method waits for its end, because only then is it known whether the hedge counts as an attempt.
-// During this wait, mu is not held.
+// endLostHedge ends a hedge that is not needed any more. If the hedge is in flight, endLostHedge waits for its end,
+// because only then is it known whether the hedge counts as an attempt. The caller holds mu; endLostHedge releases it
+// while it waits.
 func (r *race[T]) endLostHedge() {
 	x := r.x
 	switch r.phase {
@@ -357,8 +356,8 @@ func (r *race[T]) endLostHedge() {
 	}
 }
 
-// endTunnelRace implements anyRace. It ends the hedge of an open tunnel. The parameter served is true if the target has
-// sent a byte through the first tunnel. It is false if the first tunnel has ended.
+// endTunnelRace implements anyRace. It ends the hedge of an open tunnel. If served is set, the target has sent a byte
+// through the first tunnel. Otherwise the first tunnel has ended.
 func (r *race[T]) endTunnelRace(served bool) {
 	if served {
 		r.addFirstByteLatency()

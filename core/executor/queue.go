@@ -42,8 +42,8 @@ func (w *placeWaiter) busyError() error {
 	return core.ErrAllBusy
 }
 
-// acquireLease chooses a proxy and sets ex.lease. If all proxies are busy, the request waits in the queue; startTime is
-// the end of this wait, or now. If there is no proxy, acquireLease sets the refusal and returns false.
+// acquireLease chooses a proxy and sets ex.lease. If all proxies are busy, the request waits in the queue. acquireLease
+// returns the time at which it has acquired the lease. If there is no proxy, it sets the refusal and returns false.
 func (ex *Exchange) acquireLease(
 	ctx context.Context, scorer core.Scorer, now time.Time,
 ) (startTime time.Time, ok bool) {
@@ -166,8 +166,8 @@ func (a *limitTimer) fire() {
 	a.serveQueue()
 }
 
-// withdrawRetry takes a retry from the retry budget. If the budget is spent, the request waits in the queue. The result
-// is false if the budget is still spent afterwards, or if ctx has ended.
+// withdrawRetry takes a retry from the retry budget. If the budget is spent, the request waits in the queue. If the
+// budget is still spent after this wait, or if ctx has ended, withdrawRetry returns false.
 func (ex *Exchange) withdrawRetry(ctx context.Context) (waited time.Duration, ok bool) {
 	budget, retries, queueEnabled := ex.tuning.Budget, ex.executor.retries, ex.tuning.Queue.Enabled()
 	if budget == nil {
@@ -197,8 +197,8 @@ func (ex *Exchange) takeRetry() queue.Result {
 	return queue.Nothing
 }
 
-// waitInQueue waits in q for a place in flight or a retry, unless one is free. The error is queue.ErrExpired,
-// queue.ErrFull, or the cause of the cancellation of ctx.
+// waitInQueue waits in q for a place in flight or for a retry. It does not wait if a place or retry is free. The error
+// is queue.ErrExpired, queue.ErrFull, or the cause of the cancellation of ctx.
 func waitInQueue[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[K], w *queue.Waiter[K]) error {
 	limits, request, waitStart := x.tuning.Queue, x.request, x.executor.now()
 	w.Priority = request.Priority.AtMost(core.AnyPriority)

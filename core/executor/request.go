@@ -62,8 +62,7 @@ type Result struct {
 	Attempts int        // number of attempts; replays are not counted
 	ProxyID  string     // of the last attempt; "" if there was none
 	Waited   time.Duration
-	// MovedFrom is the id of the proxy that the session had before, if the request has moved it to another one;
-	// otherwise "".
+	// MovedFrom is the id of the session's previous proxy, if the request has moved the session; otherwise "".
 	MovedFrom string
 	Events    []core.AttemptEvent // of finished attempts; only with KeepEvents
 }

@@ -90,7 +90,7 @@ func (ex *Exchange) isTargetSuspect(o *core.Outcome) bool {
 }
 
 // refuseIfNoProxy reports whether no proxy can be chosen for a retry. If so, it sets the refusal, because a backoff
-// would only delay it.
+// would only delay the refusal.
 func (ex *Exchange) refuseIfNoProxy() bool {
 	err := ex.executor.selector.CheckSelect(&ex.query, ex.executor.now())
 	if err != nil {
@@ -175,8 +175,8 @@ func (ex *Exchange) sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// logRetry logs that a retry begins, with the outcome of the previous attempt. The parameter id is the id of the
-// retry's proxy.
+// logRetry logs that a retry begins through the proxy with the given id. The log record has the outcome of the previous
+// attempt.
 func (ex *Exchange) logRetry(id string) {
 	o := &ex.event.Outcome
 	ex.log(slog.LevelInfo, "retry", o.Err, slog.Duration("delay", ex.retry.delay), slog.String("reason", o.Reason),

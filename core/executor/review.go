@@ -128,8 +128,8 @@ type unconfirmedBan struct {
 	allHosts bool // the proxy is banned for all hosts
 }
 
-// maxUnconfirmed is the maximum length of a rest, and of a ban, until another proxy has served the same request.
-// Until then it is possible that the target sends the same response to every proxy.
+// maxUnconfirmed is the maximum length of a rest or a ban as long as no other proxy has served the same request. Until
+// then, the target may have sent the same response to every proxy.
 const maxUnconfirmed = 30 * time.Second
 
 // beginRest makes u rest for the target's host, for the time d.
@@ -146,9 +146,9 @@ func (ex *Exchange) beginBan(u *upstream.Upstream, d time.Duration) {
 	ex.tuning.Bans.BeginRest(u.Hash(), selector.AllHosts, rest.Pair{ProxyID: u.ID(), Since: now, Until: now + d})
 }
 
-// confirmBans extends the rests and bans that this exchange has begun for other proxies to their full length. Until now
-// each lasted at most maxUnconfirmed. The caller calls it when the current proxy has served the request. This shows
-// that the target refuses only the other proxies.
+// confirmBans is called when the current proxy has served the request. This shows that the target refuses only the
+// other proxies. The rests and bans that this exchange has begun for them, for at most maxUnconfirmed, now get their
+// full length.
 func (ex *Exchange) confirmBans() {
 	for _, b := range ex.unconfirmedBans {
 		switch {
@@ -169,8 +169,8 @@ func (ex *Exchange) attemptsLeft(o *core.Outcome) int {
 	return ex.request.Policy.MaxAttempts - ex.result.Attempts
 }
 
-// relayLastResponse is called if the judge or a rule asks for a retry. It reports whether the last response is relayed
-// instead, because no proxy is left for the retry. If so, it sets result.Final.
+// relayLastResponse is called if the judge or a rule asks for a retry. If no proxy is left for the retry, it sets
+// result.Final and returns true: the last response is relayed instead.
 func (ex *Exchange) relayLastResponse(o *core.Outcome) bool {
 	s, now := ex.executor.selector, ex.executor.now()
 	err := s.CheckSelect(&ex.query, now)
