@@ -20,8 +20,8 @@ type Attempt struct {
 	Number   int       // 0 for the first attempt
 	Started  time.Time // when the proxy was chosen
 	Deadline time.Time // never zero
-	// CurrentDeadline returns the deadline now, which an adaptive timeout may have moved forward; nil if it cannot
-	// change.
+	// CurrentDeadline returns the current deadline, which the adaptive timeout may bring forward. It is nil if the
+	// deadline cannot change.
 	CurrentDeadline func() time.Time
 	RequestDeadline time.Time      // deadline of the whole request; zero for none
 	Session         string         // the session's name for a proxy with templates (session.Handle.Token); "" for none
@@ -42,7 +42,7 @@ type Sender[T any] interface {
 }
 
 // Run runs the exchange of q. It makes attempts with s until a response is final, no retry may follow, or ctx is
-// cancelled. The response to relay is that of the last attempt, which may be a failure.
+// cancelled. If there is a response to relay, it is the response of the last attempt, even if that attempt has failed.
 func Run[T any](ctx context.Context, e *Executor, x *Exchange, q *Request, s Sender[T]) Ending[T] {
 	x.begin(e, q)
 	x.recordRoute()
@@ -206,8 +206,8 @@ const (
 	newPoolTimeout = 3 * time.Second
 )
 
-// setDeadline sets the deadline of the attempt that begins. The adaptive timeout applies if a retry through another
-// proxy is certain to follow, so not with a retry budget.
+// setDeadline sets the deadline of the attempt that begins. The adaptive timeout applies only if a retry through
+// another proxy is certain to follow. It does not apply if there is a retry budget, which may refuse the retry.
 func (f *attemptState) setDeadline(x *Exchange) {
 	q, t, a := x.request, x.tuning, &f.attempt
 	f.cutShort, f.newPoolTimeoutApplies, a.CurrentDeadline = false, t.Targets != nil && a.Number == 0, nil
@@ -244,8 +244,8 @@ func (ex *Exchange) canChangeProxy(u *upstream.Upstream) bool {
 	return u.HasPeers() && (s == nil || !s.IsStrict()) && !ex.query.Direct
 }
 
-// updateDeadline returns the attempt's deadline, after it has applied the adaptive timeout. A pool may get its first
-// latencies during the attempt.
+// updateDeadline applies the adaptive timeout, and returns the attempt's deadline. The timeout may change during the
+// attempt, when the pool gets its first latencies.
 func (f *attemptState) updateDeadline() time.Time {
 	a, timeout := &f.attempt, newPoolTimeout
 	if tail := f.proxy.Tail(); tail > 0 {
@@ -289,8 +289,8 @@ func (ex *Exchange) judgeAttempt(ctx context.Context, a *attemptState) {
 	a.event.Outcome = verdict.Judge(f)
 }
 
-// acceptResponse is called when an attempt has served the request. It is settled and recorded when its ending is
-// closed.
+// acceptResponse is called when an attempt has served the request. The attempt is settled and recorded when the
+// exchange's ending is closed.
 func (ex *Exchange) acceptResponse() {
 	o := &ex.event.Outcome
 	if len(ex.deferredAttempts) > 0 {
@@ -317,7 +317,7 @@ func (ex *Exchange) endWithRelay(served bool) *Relay {
 func (ex *Exchange) settleFailure(o *core.Outcome) {
 	ex.query.Tried = append(ex.query.Tried, selector.Tried{Proxy: ex.proxy, Barred: verdict.BarsProxy(o.Cause)})
 	ex.finding = evidence.Finding{}
-	// A proxy without a success has the pool's Tail, which is too short only for tunnels. Without a Tail,
+	// For a proxy without a success, Tail returns the pool's Tail, which is too short only for tunnels. If Tail is 0,
 	// newPoolTimeout has cut the attempt short.
 	if o.Cause == verdict.CutShort && (ex.request.WantsTunnel || ex.proxy.HasServed()) && ex.proxy.Tail() > 0 {
 		least := ex.minTimeout
@@ -376,7 +376,7 @@ func (ex *Exchange) sendObservation(o *core.Outcome, t *Tuning) {
 	t.Observe(ob)
 }
 
-// aYear is a year in seconds, longer than any request. A time.Duration can hold it.
+// aYear is a year in seconds. No request takes longer, and a time.Duration can hold this time.
 const aYear = 365 * 24 * 60 * 60
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

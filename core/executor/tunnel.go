@@ -62,9 +62,9 @@ func (t *Tunnel) FirstByteTimeout() time.Duration {
 // close them after a while. A bad proxy drops its tunnels before this age; these failures are charged to the proxy.
 const unusedTunnelAge = time.Second
 
-// UnusedAfter returns the time from which the tunnel counts as unused if the target still has nothing to respond to. It
-// is the time of the tunnel's opening plus unusedTunnelAge. If breaker.blame is "literal", it is the time of the
-// attempt's beginning plus the attempt timeout.
+// UnusedAfter returns the time from which the tunnel counts as unused if the target still has nothing to respond to.
+// The tunnel has then been open for unusedTunnelAge. If breaker.blame is "literal", it is the time at which the attempt
+// timeout would have ended the attempt.
 func (t *Tunnel) UnusedAfter() time.Time {
 	if t.x.tuning.Targets == nil {
 		return t.x.event.Started.Add(t.x.tuning.AttemptTimeout)
@@ -73,8 +73,8 @@ func (t *Tunnel) UnusedAfter() time.Time {
 }
 
 // RetryTunnel ends the tunnel as a failed attempt and continues its exchange with the next attempt. The target must
-// have sent nothing, and the client nothing more than a ClientHello. The tunnel has ended with tunnelErr or, if silence
-// is above 0, is open, and the target has not responded for this time. From now on Request.BeforeWait is not called.
+// have sent nothing, and the client at most a ClientHello. If silence is 0, the tunnel has ended with tunnelErr.
+// Otherwise it is open, and the target has been silent for that time. RetryTunnel removes Request.BeforeWait.
 func RetryTunnel[T any](ctx context.Context, t *Tunnel, tunnelErr error, silence time.Duration, s Sender[T]) Ending[T] {
 	x := t.x
 	if x.openEnding != tunnelEnding {
@@ -119,8 +119,9 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, tunnelErr error, silence
 }
 
 // HedgeTunnel is called when the client has sent a ClientHello. If the policy has hedges and the target does not
-// respond in time, it opens a second tunnel in another goroutine, with the Sender of first.Hedge. The first tunnel with
-// a byte of the target wins. If the hedge wins, it calls first.Stop, and the caller must then call TakeHedge.
+// respond in time, it opens a second tunnel in another goroutine, with the Sender that first.Hedge returns. The tunnel
+// that first has a byte of the target wins. If this is the hedge, first.Stop is called, and the caller must then call
+// TakeHedge.
 func HedgeTunnel[T any](ctx context.Context, t *Tunnel, first Hedger[T]) {
 	x := t.x
 	if x.canHedge() && t.CanRetry() {
@@ -157,8 +158,8 @@ func (r *race[T]) hedgeWon() bool {
 	return r.active && r.phase == raceWon
 }
 
-// replaceWithHedge waits for the hedge if it is in flight, and makes it the exchange's last attempt. The caller holds
-// mu.
+// replaceWithHedge makes the hedge the last attempt of the exchange. If the hedge is still in flight, it first waits
+// for the hedge. The caller holds mu.
 func (r *race[T]) replaceWithHedge() T {
 	r.awaitsFirstByte = false
 	if r.phase == raceRunning {
