@@ -48,8 +48,8 @@ const pipeFiles = 2
 type acceptor struct {
 	*Server
 	waitedForPlace bool // the client that is being admitted found no place at first
-	// waitCounts has the numbers of waits since a client last got a place: those for clients that hold more than half
-	// of all connections, in waitCounts[1], and those for other clients, in waitCounts[0].
+	// The numbers of waits for a place. waitCounts[1] counts the waits of clients with more than half of all
+	// connections, and waitCounts[0] those of other clients. A number becomes 0 when such a client gets a place.
 	waitCounts  [2]int
 	lastWarning time.Time // the time of the last warning that there is no place
 }
@@ -58,9 +58,9 @@ type acceptor struct {
 // These file descriptors remain for other clients. The rule does not apply to clients on this machine.
 const reservedShare = 1.0 / 32
 
-// A client for which there are too few file descriptors waits for a place: for less than 100 ms, with the time in the
-// listener's queue, but longer than minFirstWait and minHeadWait, after which other clients can be evicted. The wait
-// has several parts, because the system may pause the whole process during one of them.
+// A client waits for a place if there are too few file descriptors. It waits for less than 100 ms, including the time
+// in the listener's queue. This is longer than minFirstWait and minHeadWait, after which other clients can be evicted.
+// The wait has several parts, because the system may pause the whole process during one of them.
 const (
 	placeWait     = 10 * time.Millisecond
 	maxPlaceWaits = 6
@@ -183,7 +183,7 @@ func (s *Server) findObstacle(c *connection) (o obstacle) {
 }
 
 // Evict closes the connection of the client that has kept the gateway waiting longest. It returns false if no client
-// has kept the gateway waiting for longer than clientWait.patience.
+// has kept the gateway waiting for longer than clientWait.evictAfter.
 func (s *Server) Evict() bool { return s.evict(netip.Addr{}) }
 
 // evict is like Evict, but if client is valid, it closes only a connection of that client.
@@ -193,7 +193,7 @@ func (s *Server) evict(client netip.Addr) bool {
 		return false
 	}
 	if c.readControl.phase.Load() == phaseEvicted {
-		// The client may be about to send its first request. Its buffer is empty, so this does not block.
+		// The client may be about to send its first request. The write does not block: the send buffer is empty.
 		io.WriteString(c.base, evictResponse)
 		s.reportRefused(c, refused{code: codeNoPlace})
 	}
@@ -236,15 +236,15 @@ func (s *Server) refuseClient(c *connection, f frontFunc, reason string) {
 	}()
 }
 
-// The longest waits for the request of a client that is refused. The wait is for clients such as Go's net/http: if a
-// response arrives before they have sent a request, they report an error of the connection.
+// The maximum times for which the gateway waits for the request of a refused client. Clients such as Go's net/http need
+// this wait: if a response arrives before they have sent a request, they report an error of the connection.
 const (
 	refusalWait      = 20 * time.Millisecond
 	shortRefusalWait = 200 * time.Microsecond // if many other clients are being refused
 )
 
 // sendRefusal sends the error response when the client has sent something, or after the given wait. It does not wait if
-// the client speaks TLS, or if the client has already sent nothing for longer than that.
+// the client speaks TLS, or if the client has already been silent for the given wait.
 func (s *Server) sendRefusal(c *connection, f frontFunc, wait time.Duration) {
 	front := f(s, c)
 	tcp, plain := c.raw.(*socket.Conn)

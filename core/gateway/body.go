@@ -69,8 +69,8 @@ func (r *request) readBody(q *transport.Request) error {
 	return nil
 }
 
-// waitsForTarget reports whether the client waits for a 100 (Continue) with a body of unknown length that need not be
-// kept: the body may be long, and the request is not repeated if it may have reached its target.
+// waitsForTarget reports whether the client waits for a 100 (Continue), and its body need not be kept. Such a body has
+// an unknown length, so it may be long. Its request is not repeated after it may have reached the target.
 func (r *request) waitsForTarget(q *transport.Request) bool {
 	return r.head.Continue && r.head.Framing == http1.Chunked && len(r.conn.reader.Buffered()) == 0 &&
 		!r.input.Idempotent && !r.input.Policy.RetryNonIdempotent && q.Upgrade == nil
@@ -85,9 +85,9 @@ func (r *request) streamBody(q *transport.Request) {
 	q.Pipes = r.server.buffers.pipes
 }
 
-// awaitBody sets the deadline for the next piece of the request's body. The client counts as waited for since the time
-// by which its body is too late, so that a client that sends a byte now and then can be evicted as well. This time
-// counts as minBodyWait at most: clients that have sent nothing for longer are evicted first.
+// awaitBody sets the deadline for the next piece of the request's body. If the body is slower than the minimum rate,
+// its delay counts for the wait, so that a client that sends a byte now and then can be evicted as well. At most
+// minBodyWait of the delay counts: clients that have sent nothing for longer are evicted first.
 func (r *request) awaitBody() {
 	now := r.server.Now()
 	since := now.Add(-min(r.bodyRate.delay(), minBodyWait))

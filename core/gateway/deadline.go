@@ -19,8 +19,8 @@ type readControl struct {
 	waitBits     atomic.Int64  // what the client must send next, and the beginning of the wait: see currentWait
 	headBegun    bool          // awaitHeadRest has been called since the last awaitRequest
 	hadUnread    bool          // bytes of the client had arrived before the connection was accepted
-	queueTime    time.Duration // see queue; 0 after the first request
-	idleDeadline time.Time     // the deadline that awaitRequest has set; zero if await has set another deadline since
+	queueTime    time.Duration // see addQueueTime; 0 after the first request
+	idleDeadline time.Time     // the deadline that awaitRequest has set; zero if setDeadline has set another one since
 }
 
 // The phases of a connection.
@@ -83,10 +83,10 @@ func (d *readControl) currentWait() clientWait {
 	return clientWait{what, w &^ awaitsMask, what == awaitsRequest && phase == phaseFresh && plain}
 }
 
-// addQueueTime is called before the first wait of a connection that was in the listener's queue, for the time silent
-// since its client's last bytes, or since it was made. This time counts for the wait. If the client has sent something
-// (unread), it counts only when an incomplete head has been read: otherwise the connection might be closed while a
-// complete request is read.
+// addQueueTime is called before the first wait of a connection that was in the listener's queue. The time silent is the
+// time since the client's last bytes or, without any bytes, since the connection was made. It counts as a part of the
+// wait. If unread is set, the client has sent something, and the time counts only after an incomplete head has been
+// read. Otherwise the connection might be closed while a complete request is read.
 func (d *readControl) addQueueTime(silent time.Duration, unread bool) {
 	d.queueTime, d.hadUnread = silent, unread
 }
@@ -142,7 +142,7 @@ func (d *readControl) setDeadline(until time.Time) {
 	d.applyDeadline(until)
 }
 
-// applyDeadline sets the deadline. Unlike await, it may be called from any goroutine.
+// applyDeadline sets the deadline. Unlike setDeadline, it may be called from any goroutine.
 func (d *readControl) applyDeadline(until time.Time) {
 	d.conn.SetReadDeadline(until)
 	if d.bodyStopped.Load() || d.phase.Load() != phaseBusy && d.draining.Load() {
@@ -150,9 +150,9 @@ func (d *readControl) applyDeadline(until time.Time) {
 	}
 }
 
-// setPhase changes the phase. It does not check for a drain: if the gateway drains, the next call of the method
-// applyDeadline makes the read of an idle connection return. It returns false if the connection was evicted. The client
-// then has a 503 already, and its request must not be sent.
+// setPhase changes the phase. It returns false if the connection was evicted: the client already has a 503, and its
+// request must not be sent. setPhase does not check for a drain. If the gateway drains, the next call of the method
+// applyDeadline makes the read of an idle connection return.
 func (d *readControl) setPhase(phase int32) bool {
 	before := d.phase.Load()
 	switch {
@@ -179,17 +179,17 @@ func (d *readControl) drain() {
 	}
 }
 
-// stopBody makes the pending read of a request's body return. Until the call of resume, each read returns immediately.
+// stopBody makes the pending read of a request's body return. Until resumeBody is called, reads return immediately.
 func (d *readControl) stopBody() {
 	d.bodyStopped.Store(true)
 	d.conn.SetReadDeadline(aLongTimeAgo)
 }
 
-// resumeBody ends the effect of the method stopBody.
+// resumeBody ends the effect of stopBody.
 func (d *readControl) resumeBody() {
 	d.idleDeadline = time.Time{}
 	d.bodyStopped.Store(false)
 }
 
-// interruptRead makes another goroutine's pending read return. The next await sets a new deadline.
+// interruptRead makes another goroutine's pending read return. The next call of setDeadline sets a new deadline.
 func (d *readControl) interruptRead() { d.conn.SetReadDeadline(aLongTimeAgo) }

@@ -68,7 +68,7 @@ func (r *request) serveForward() (keep bool) {
 	return r.respondRefusal(ending.Refusal)
 }
 
-// relayInterim relays an interim response. If the write fails, that of the final response fails as well.
+// relayInterim relays an interim response. It ignores a write error, because the next write fails too.
 func (r *request) relayInterim(in *http1.Response) {
 	r.conn.leaveWatch.unpark()
 	b := http1.AppendFields(http1.AppendStatusLine(nil, in.Status, in.Reason), in.Fields)
@@ -142,8 +142,8 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 }
 
 // closeRelay ends the use of the proxy connection and closes the exchange. The first call decides the recorded result.
-// If responseErr is not nil, proxyBroke reports whether the proxy, and not the client or the gateway, has ended the
-// response.
+// If responseErr is not nil, proxyBroke reports whether the response was ended by the proxy, not by the client or the
+// gateway.
 func (r *request) closeRelay(x *executor.Relay, in *transport.Response, responseErr error,
 	clientLeft bool) (proxyBroke bool) {
 	status, measured := in.Status, in.Framing == http1.Length
@@ -206,7 +206,7 @@ func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bo
 	}
 }
 
-// writePart writes r.responseBuf, after which more of the response may follow.
+// writePart writes the part of the response in r.responseBuf. Further parts may follow.
 func (r *request) writePart(x *executor.Relay) bool {
 	x.Streaming()
 	return r.conn.write(r.responseBuf.buf)
@@ -261,8 +261,8 @@ func (r *request) setBodyDeadline(in *transport.Response) {
 	in.SetReadDeadline(&r.forward.Control, r.bodyWaitStart.Add(wait))
 }
 
-// extendBodyWait reports whether the wait for the next bytes of a body, which has ended with err, must be continued for
-// the rest of BodyIdle. If so, it starts the watch, which the caller stops after the wait.
+// extendBodyWait is called when the wait for the next bytes of a body has ended with err. It reports whether the wait
+// must be continued for the rest of BodyIdle. If so, it starts leaveWatch, which the caller must stop after the wait.
 func (r *request) extendBodyWait(in *transport.Response, err error) bool {
 	var w *socket.WriteError
 	rest := r.settings.BodyIdle - watchDelay

@@ -14,7 +14,7 @@ const (
 	tlsEarlyData        = 42 // type of an extension
 )
 
-// refusesHello reports whether p, the first bytes of the reply to a ClientHello, are no TLS record, or a fatal alert.
+// refusesHello reports whether p, the beginning of the reply to a ClientHello, is a fatal alert or no TLS at all.
 func refusesHello(p []byte) bool {
 	if p[0] == tlsAlert && len(p) > tlsRecordHeader {
 		return p[tlsRecordHeader] == tlsFatal
@@ -30,9 +30,9 @@ const (
 	wholeHello                    // exactly one ClientHello
 )
 
-// classify returns the kind of the bytes b: all bytes that the client has sent so far. A ClientHello without early data
-// has no effect at the target, and may therefore be sent again. The result needed is the minimum length of b at which
-// the kind can be different; 0 means that any additional byte may change the kind, or that the kind is final.
+// classify returns the kind of b: all bytes that the client has sent so far. A ClientHello without early data has no
+// effect at the target, and may therefore be sent again. The kind cannot change before b has the length needed. If
+// needed is 0, any additional byte may change the kind, or the kind is final.
 func classify(b []byte) (kind helloKind, needed int) {
 	var message []byte // the handshake message; a slice of b if it is in one record
 	for needed = tlsRecordHeader; len(b) > 0; needed += tlsRecordHeader {

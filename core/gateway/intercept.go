@@ -125,7 +125,7 @@ func (c *rereadConn) newReader() *http1.Reader {
 	return r
 }
 
-// outerConnect holds the data of a CONNECT whose connection is intercepted. The requests on that connection use it.
+// outerConnect holds the data of a CONNECT whose connection is intercepted, for the requests on that connection.
 type outerConnect struct {
 	authority   proxyhttp.Authority // the target
 	serverName  string              // the server name in the ClientHello; "" if it is the host of the target
@@ -143,8 +143,8 @@ type outerConnect struct {
 // server.
 const firstByteWait = 2 * time.Second
 
-// interceptionFor returns the interception of a tunnel; nil if the tunnel is not intercepted. The parameter to is the
-// tunnel's target. The parameter a is the user's account; it is nil if the gateway has no users.
+// interceptionFor returns the interception of a user's tunnel to a target; nil if the tunnel is not intercepted. The
+// account is nil if the gateway has no users.
 func (s *Server) interceptionFor(set *settings, to *proxyhttp.Authority, a *access.Account) *interception {
 	i := set.intercept
 	if i == nil || !i.Matches(to.Host, portOf(to.HostPort), nameOf(a)) {
@@ -233,9 +233,9 @@ func (f *socksFront) intercept(to *proxyhttp.Authority) (served bool) {
 }
 
 // intercept serves the client in place of the target. It returns served = false if the connection must become an
-// ordinary tunnel, because the client does not speak TLS or its server name is not intercepted. The result ended is
-// executor.ErrClientLeft if the client has left before its first byte, and executor.ErrShutdown if a drain has ended
-// the wait for this byte or the handshake; otherwise nil.
+// ordinary tunnel, because the client does not speak TLS or its server name is not intercepted. If the client left
+// before its first byte, ended is executor.ErrClientLeft. If a drain ended the wait for this byte or the handshake,
+// ended is executor.ErrShutdown.
 func (c *connection) intercept(s *Server, i *interception, in *outerConnect) (served bool, ended error) {
 	// Until the first request, the connection may be closed to make room for another client.
 	c.readControl.setCurrentWait(awaitsRequest, c.now())
@@ -251,8 +251,8 @@ func (c *connection) intercept(s *Server, i *interception, in *outerConnect) (se
 	return served || ended != nil, ended
 }
 
-// endingOf returns two fields of the access log: left (the client has left) and code. The argument is the second result
-// of connection.intercept.
+// endingOf converts the error ended of connection.intercept to two fields of the access log: whether the client has
+// left, and the code.
 func endingOf(ended error) (left bool, code string) {
 	if ended == executor.ErrShutdown {
 		return false, "shutting_down"

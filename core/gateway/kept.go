@@ -26,7 +26,7 @@ func newPieces() *piecePool {
 type keptBody struct {
 	pool   *piecePool
 	pieces [][]byte
-	pooled []*[]byte // for each piece in list, its buffer of the pool; nil for a piece that is not from the pool
+	pooled []*[]byte // for each piece, its buffer of the pool; nil for a piece that is not from the pool
 	size   int64     // bytes of all pieces
 	length int64     // the Content-Length; -1 if it is unknown
 }
@@ -101,7 +101,7 @@ func (k *keptBody) release(lent *[]byte) {
 	}
 }
 
-// maxIdlePieces is the maximum capacity of the slices list and lent that an idle connection keeps.
+// maxIdlePieces is the maximum capacity of the slices pieces and pooled that an idle connection keeps.
 const maxIdlePieces = 8
 
 // free drops the body and returns its buffers.

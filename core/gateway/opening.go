@@ -170,8 +170,8 @@ func (t *tunnel) limitFirstByte(kind helloKind) {
 	}
 }
 
-// maxPlainReplyDelay is the time that the last tunnel gets to reply to the ClientHello, if no other proxy can be tried
-// and the client could have a reply without TLS from an earlier tunnel.
+// maxPlainReplyDelay is the time that a tunnel gets to reply to the ClientHello if no other proxy can be tried, and an
+// earlier tunnel has a reply without TLS that the client could get instead.
 const maxPlainReplyDelay = 2 * time.Second
 
 // setFirstByteDeadline sets the deadline of the next read from the target. It returns false if the time limit for
@@ -193,8 +193,8 @@ func (t *tunnel) setFirstByteDeadline(now time.Time) bool {
 	return true
 }
 
-// waitsLonger reports whether the gateway waits longer for the target, after a read from the target has failed with
-// err.
+// waitsLonger is called after a read from the target has failed with err. It reports whether the gateway waits longer
+// for the target.
 func (t *tunnel) waitsLonger(err error) bool {
 	o := &t.opening
 	o.mu.Lock()
@@ -279,9 +279,9 @@ func (o *opening) keepPlainReply(p []byte) {
 	o.plainReply = slices.Clone(p)
 }
 
-// isNoTLS reports whether p, the first bytes of the target, begin no TLS session with the client that has sent a
-// ClientHello: the target has no TLS or refuses it with an alert, or the proxy has responded itself. The proxy is, for
-// example, a web server that responds to CONNECT with 200 and to the ClientHello with an error page.
+// isNoTLS reports whether p, the target's first bytes, refuse the client's ClientHello. Either the target has no TLS or
+// refuses the ClientHello with an alert, or the proxy itself has responded. Such a proxy is, for example, a web server
+// that responds to CONNECT with 200 and to the ClientHello with an error page.
 func (t *tunnel) isNoTLS(p []byte) bool {
 	o := &t.opening
 	o.mu.Lock()

@@ -32,7 +32,7 @@ type search struct {
 	pauseUntil time.Time  // no search is made before this time, because the last search found no waiter
 }
 
-// waiter is a connection whose client has kept the gateway waiting for longer than clientWait.patience, and may
+// waiter is a connection whose client has kept the gateway waiting for longer than clientWait.evictAfter, and may
 // therefore be evicted.
 type waiter struct {
 	conn *connection
@@ -88,7 +88,7 @@ func (p *places) removeLocked(c *connection) bool {
 	return true
 }
 
-// countActive counts a connection that becomes active, or, if active is false, one that is not active any more.
+// countActive counts one more active connection or, if active is false, one fewer.
 func (p *places) countActive(active bool) {
 	if active {
 		p.active.Add(1)
@@ -108,7 +108,7 @@ func (p *places) signalFreed() {
 	}
 }
 
-// waitForPlace waits until a place may be free. It returns at the latest after the time d, or when done is closed.
+// waitForPlace waits until a place may be free, but at most for the time d, or until done is closed.
 func (p *places) waitForPlace(d time.Duration, done <-chan struct{}) {
 	p.waitingAcceptors.Add(1)
 	defer p.waitingAcceptors.Add(-1)
@@ -136,8 +136,8 @@ func (p *places) allConns() []*connection {
 	return slices.Clone(p.conns)
 }
 
-// The minimum times for which the gateway waits for a client. After that time, it may close the connection to make
-// room for another one.
+// The minimum times for which the gateway waits for a client. After that, the gateway may close the client's connection
+// to make room for another one.
 const (
 	minFirstWait = 50 * time.Millisecond  // for the beginning of the first request, without TLS
 	minWait      = 200 * time.Millisecond // for the beginning of any other request, or for the TLS handshake
@@ -152,9 +152,9 @@ const (
 	searchLifetime = 100 * time.Millisecond // if the search found clients
 )
 
-// removeOldest removes and returns the connection whose client has kept the gateway waiting longest; nil if none has
-// for long enough. Idle connections come first, then unfinished heads, then slow bodies. Connections with unread bytes
-// stay. If client is valid, it removes only a connection of that client.
+// removeOldest removes and returns the connection of the client that has kept the gateway waiting longest. It returns
+// nil if no client has kept it waiting for long enough. Idle connections come first, then unfinished heads, then slow
+// bodies. Connections with unread bytes stay. If client is valid, only a connection of that client is removed.
 func (p *places) removeOldest(now time.Time, client netip.Addr) *connection {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -217,8 +217,7 @@ func (p *places) runSearch(s *search, now time.Time, client netip.Addr) {
 }
 
 // dropFound drops the list of the search s, because the list keeps closed connections in memory. It does nothing if
-// another search has replaced the list. The parameter until identifies the search: it is the value that the field
-// validUntil had after the search.
+// s.validUntil is no longer equal to until, because another search has then replaced the list.
 func (p *places) dropFound(s *search, until time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -5,10 +5,9 @@ import "time"
 // bodyGrace is the default of Settings.BodyGrace.
 const bodyGrace = 30 * time.Second
 
-// bodyRate limits how slowly a request's body may arrive. It measures only the time for which the gateway waits for
-// the client, not the time for which the gateway waits for a slow proxy. It adds up the waits for the client; a
-// period ends when their sum reaches the duration grace. A body is too slow if, in one period, fewer than minRate bytes
-// per second have arrived.
+// bodyRate limits how slowly a request's body may arrive. It adds up the times for which the gateway waits for the
+// client; waits for a slow proxy do not count. When the sum reaches the grace time, a period ends. A body is too slow
+// if fewer than minRate bytes per second have arrived in a period.
 type bodyRate struct {
 	minRate int64         // bytes per second; 0 for no limit
 	grace   time.Duration // above 0
@@ -16,14 +15,14 @@ type bodyRate struct {
 	bytes      int64         // bytes that have arrived in this period
 	waitTime   time.Duration // sum of the finished waits in this period
 	waitStart  time.Time     // start of the current wait; zero if the gateway does not wait
-	rateLimits bool          // the last deadline that await has returned is the end of the period
+	rateLimits bool          // the last deadline that beginWait has returned is the end of the period
 }
 
 // start begins a body.
 func (b *bodyRate) start(rate int64, grace time.Duration) { *b = bodyRate{minRate: rate, grace: grace} }
 
-// beginWait begins a wait for the client at the time now, and returns the deadline of the wait. The wait is not longer
-// than the duration idle.
+// beginWait begins a wait for the client at the current time, and returns the deadline of the wait. The wait is at most
+// the idle time.
 func (b *bodyRate) beginWait(now time.Time, idle time.Duration) time.Time {
 	b.waitStart = now
 	left := idle
@@ -34,7 +33,7 @@ func (b *bodyRate) beginWait(now time.Time, idle time.Duration) time.Time {
 	return now.Add(left)
 }
 
-// delay returns the time by which the body is later than at the minimum rate.
+// delay returns how much later the body is than a body that arrives at the minimum rate.
 func (b *bodyRate) delay() time.Duration {
 	if b.minRate == 0 {
 		return 0

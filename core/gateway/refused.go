@@ -7,8 +7,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// refused describes a request, or a connection without a request, that the gateway refuses itself. The exchanges that
-// the executor refuses are not among them: the recorder counts them by their outcome.
+// refused describes a request, or a connection without a request, that the gateway itself refuses. It does not describe
+// exchanges that the executor refuses: the recorder counts these exchanges by their outcome.
 type refused struct {
 	id           core.RequestID
 	listener     core.Listener

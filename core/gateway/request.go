@@ -17,8 +17,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/session"
 )
 
-// request is one HTTP request of a client, from the end of its head to the last byte of its response. A connection has
-// one value, for one request after another.
+// request is one HTTP request of a client, from the end of its head to the last byte of its response. A connection uses
+// the same value for all its requests, one after another.
 type request struct {
 	server       *Server
 	conn         *connection
@@ -34,7 +34,7 @@ type request struct {
 	exchangeEnd   time.Time       // when the exchange was closed; zero if the request had no exchange
 	bodyWaitStart time.Time       // when the last wait for the response's body began
 
-	// connectReplied is set if the client got the response to its CONNECT early, because it may be intercepted.
+	// connectReplied is set if the client got the response to its CONNECT early, because the tunnel may be intercepted.
 	connectReplied bool
 
 	sessionRequest session.Request // the session that the request asks for
@@ -60,7 +60,7 @@ type request struct {
 	callbacks   callbacks
 }
 
-// callbacks are methods as function values, created once per connection, because their creation allocates.
+// callbacks has methods as function values. They are created once per connection, because their creation allocates.
 type callbacks struct {
 	awaitBody, stopBody, watch, park func()
 	bodyArrived                      func(n int64)
@@ -250,8 +250,8 @@ func badRequest(code, message string) *proxyhttp.ErrorResponse {
 	}
 }
 
-// policy returns the policy base, merged with the override in X-Whirlpool-Retry or, without this field, in the option
-// retry of the user name.
+// policy returns the base policy, merged with the override. The override is in X-Whirlpool-Retry or, without this
+// field, in the option retry of the user name.
 func (r *request) policy(base *retry.Policy) (*retry.Policy, error) {
 	override, found, err := r.whirlpoolField("x-whirlpool-retry")
 	switch attempts := r.cache.options.MaxAttempts; {
@@ -311,8 +311,8 @@ func (r *request) priority() (core.Priority, error) {
 	return p.AtMost(limit), nil
 }
 
-// whirlpoolField returns the value of an X-Whirlpool-* field, which may appear once; name is in lower case. An
-// intercepted request without the field uses that of its CONNECT.
+// whirlpoolField returns the value of an X-Whirlpool-* field, whose name is given in lower case. The field may appear
+// only once. An intercepted request without the field uses the field of its CONNECT.
 func (r *request) whirlpoolField(name string) (value []byte, found bool, err error) {
 	value, found, err = findField(r.head.Fields, name)
 	if !found && err == nil && r.outerConnect != nil {

@@ -46,7 +46,7 @@ func (r *request) respond(b []byte, keep bool) bool {
 }
 
 // startHead sets the fields of h that every response to the request has. The parameter keep is true if the connection
-// can serve another request after this response. The result of a function would be copied.
+// can serve another request after this response. A head that startHead returned would be copied.
 func (r *request) startHead(h *proxyhttp.Head, status int, reason []byte, keep bool) {
 	h.Status, h.Reason, h.Outcome, h.Close, h.Minor = status, reason, r.outcome, !keep, r.head.Minor
 }

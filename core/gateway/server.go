@@ -74,10 +74,10 @@ type Config struct {
 	Tracer      Tracer               // nil traces no request
 	OnTunnelEnd func(up, down int64) // called with the numbers of bytes to and from the target when a tunnel has ended
 
-	// TargetBytes is called at the end of each request that has run. The parameter host is the host of the target. The
-	// parameter bytes is the number of bytes that the client has sent and received: the bytes of the tunnel, or the
-	// bytes of the request's body and of the response with its head. The parameter at is the end of the request or, if
-	// that is not known, the current time. TargetBytes may be nil.
+	// TargetBytes is called at the end of each request that has run, with the host of its target. The bytes are those
+	// that the client has sent and received: the bytes of the tunnel, or of the request's body and of the response with
+	// its head. The time at is the end of the request or, if the end is not known, the current time. TargetBytes may be
+	// nil.
 	TargetBytes func(host string, bytes int64, at time.Time)
 	// OnHandshake is called after a TLS handshake with a client in place of a target. The parameter ok is set if the
 	// handshake has succeeded. OnHandshake may be nil.
@@ -197,7 +197,7 @@ func (s *Server) recoverPanic() {
 func (s *Server) Connections() int { return int(s.places.clients.Load()) }
 
 // CloseAfterResponse makes each connection end after its next response. That response has the field Connection: close.
-// Leave is called some time before Shutdown.
+// CloseAfterResponse is called some time before Shutdown.
 func (s *Server) CloseAfterResponse() { s.closeAfterResponse.Store(true) }
 
 // busyPollInterval is the interval at which WaitUntilBusy checks the connections.

@@ -13,8 +13,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/session"
 )
 
-// parseOptions parses text, the options in the user name of an accepted login; text is "" for no options. It logs
-// wrong options, because few clients show the message of a 407, and a SOCKS5 reply has no message.
+// parseOptions parses the options in the user name of an accepted login; "" stands for no options. It logs wrong
+// options, because few clients show the message of a 407, and a SOCKS5 reply has no message.
 func (s *Server) parseOptions(text string, l access.Login) (session.Options, error) {
 	if text == "" {
 		return session.Options{}, nil
@@ -57,8 +57,8 @@ func (r *request) joinSession(now time.Time) {
 	}
 }
 
-// beginSession begins the use of a user's session. The parameter region is the result of Route.SessionScope. The
-// parameter a is the user's account; it is nil if the gateway has no users.
+// beginSession begins the use of a session by the user with the given account. The account is nil if the gateway has no
+// users. The parameter region is the result of Route.SessionScope.
 func (s *Server) beginSession(a *access.Account, wanted session.Request, region string, now time.Time) session.Handle {
 	user := ""
 	if a != nil {
@@ -67,9 +67,8 @@ func (s *Server) beginSession(a *access.Account, wanted session.Request, region 
 	return s.Sessions.Begin(session.KeyOf(user, wanted.ID, region), wanted, now)
 }
 
-// applyOptions applies the options of the user name to the request in. If it begins the use of a session, it stores
-// this use in the parameter use. It returns errOverride if the option retry is not allowed, or the error of
-// Policy.Overridden.
+// applyOptions applies the options of the user name to the request. If the request uses a session, it begins this use
+// and stores it in *use. It returns errOverride if the option retry is not allowed, or the error of Policy.Overridden.
 func (f *socksFront) applyOptions(in *executor.Request, use *session.Handle) error {
 	o := &f.options
 	in.Region, in.RegionStrict, in.PreferredTag = o.Region, o.RegionStrict, o.CityTag

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// tlsFront makes a TLS handshake with a client. After that, another front serves the client: the field serveNext.
+// tlsFront makes a TLS handshake with a client. After the handshake, the front in the field next serves the client.
 type tlsFront struct {
 	server *Server
 	conn   *connection
@@ -19,8 +19,8 @@ type tlsFront struct {
 	next   front
 }
 
-// newTLSFront returns a function that makes a tlsFront. The parameter next is a function that makes the front for the
-// time after the handshake.
+// newTLSFront returns a function that makes a tlsFront. The parameter next makes the front that serves the client after
+// the handshake.
 func newTLSFront(next frontFunc) frontFunc {
 	return func(s *Server, c *connection) front {
 		return tlsFront{s, c, c.raw.(*tls.Conn), next(s, c)}
@@ -50,7 +50,7 @@ func (f tlsFront) refuse() {
 	}
 }
 
-// handshake makes the handshake and reports whether it has succeeded. The handshake fails at the time until.
+// handshake makes the handshake and reports whether it has succeeded. It fails if the handshake has not ended in time.
 func (f tlsFront) handshake(until time.Time) bool {
 	f.conn.readControl.setDeadline(until)
 	if err := f.tls.Handshake(); err != nil {

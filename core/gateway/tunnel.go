@@ -16,9 +16,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// serveTunnel copies bytes between the client and the open tunnel remote, and closes the exchange. It returns the
-// numbers of bytes to and from the target. If the tunnel fails before the target has sent anything, dial opens another
-// one; dial is nil after a 101. The client first gets the greeting, such as the response to CONNECT.
+// serveTunnel sends the greeting to the client, such as the response to CONNECT. It then copies bytes between the
+// client and the open tunnel remote, and closes the exchange. If the tunnel fails before the target has sent anything,
+// dial opens another tunnel; dial is nil after a 101. The results are the numbers of bytes to and from the target.
 func (s *Server) serveTunnel(
 	c *connection, x *executor.Tunnel, remote *transport.Tunnel, dial *proxyhttp.Connect, greeting *borrowedBuffer,
 ) (up, down int64) {
@@ -78,8 +78,8 @@ type tunnel struct {
 }
 
 // bothOpen reports whether both directions are open. While it returns true, there is no limit on the time without
-// progress. It also returns false if the client or the target has closed its connection. The gateway would not detect
-// this otherwise: while one of them accepts no bytes, it does not read from the other one.
+// progress. It also returns false if the client or the target has closed its connection. A read would not show this,
+// because the gateway does not read from one side while the other side accepts no bytes.
 func (t *tunnel) bothOpen() bool {
 	return !t.oneDirectionEnded.Load() && !socket.PeerClosed(tcpBelow(t.client.raw)) &&
 		!socket.PeerClosed(t.client.tunnel.Load().TCP())
@@ -129,10 +129,10 @@ func (t *tunnel) copyBoth(received bool) (up, down int64, targetErr error) {
 	return up, down, targetErr
 }
 
-// endDirection is called when a direction has ended. The parameter dst is the connection to which this direction
-// wrote. The parameter err is the error that ended the direction, or nil. After the first direction has ended, the
-// method closes the sending side of dst. After an error, it closes both connections, with one exception: if the error
-// is that dst accepts no more bytes, the bytes from dst are still copied (RFC 9110 section 9.3.6).
+// endDirection is called when a direction has ended. The parameter dst is the connection to which this direction wrote,
+// and err is the error that ended the direction, or nil. After the first direction has ended, the method closes the
+// sending side of dst. After an error, it closes both connections, with one exception: if dst accepts no more bytes,
+// the bytes from dst are still copied (RFC 9110 section 9.3.6).
 func (t *tunnel) endDirection(dst net.Conn, err error) {
 	switch first := t.oneDirectionEnded.CompareAndSwap(false, true); {
 	case err != nil && !isPeerClosed(err):
@@ -225,8 +225,8 @@ func (t *tunnel) endBytesSpent() error {
 // counted after the call.
 const meteredSplice = 1 << 20
 
-// splice copies src to dst inside the kernel. It returns when only a small piece was left to move, because a buffer
-// is faster for small pieces.
+// splice copies src to dst inside the kernel. It returns when it has moved only a small piece, because for small pieces
+// a buffer is faster.
 func (t *tunnel) splice(dst *stallWriter, src *socket.Conn) (n int64, err error) {
 	limit := int64(math.MaxInt64)
 	if dst.user != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// maxFailedHosts is the maximum number of hosts in unaccepted. If this number is reached, the log gets no warnings
-// about other hosts.
+// maxFailedHosts is the maximum number of hosts in interceptFailures. When this number is reached, the log gets no
+// warnings about other hosts.
 const maxFailedHosts = 1000
 
 // interceptFailures has the hosts that cannot be intercepted. It limits the log to one warning for each of these hosts.
@@ -22,7 +22,7 @@ type interceptFailures struct {
 	hosts map[string]struct{} // guarded by mu
 }
 
-// addHost reports whether host is new in u, and adds a new host to u. If u is full, it adds nothing and returns false.
+// addHost adds a host to u, and reports whether the host is new. If u is full, it adds nothing and returns false.
 func (u *interceptFailures) addHost(host string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -152,8 +152,8 @@ func (r *request) grantRequest() *proxyhttp.ErrorResponse {
 	return bad
 }
 
-// beginRequest counts a request of a user for the target to. If a limit of the user denies the request, it returns the
-// error response instead.
+// beginRequest counts a request of a user for the given target. If a limit of the user denies the request, it returns
+// the error response instead.
 func beginRequest(a *access.Account, to *proxyhttp.Authority, now time.Time) *proxyhttp.ErrorResponse {
 	switch denial, rule := a.BeginRequest(to.Host, portOf(to.HostPort), now); denial {
 	case access.Granted:
@@ -178,7 +178,7 @@ func beginRequest(a *access.Account, to *proxyhttp.Authority, now time.Time) *pr
 	}
 }
 
-// partUsed returns the response to a request beyond the part that this gateway has of a shared limit.
+// partUsed returns the response to a request for which this gateway's part of a shared limit is used up.
 func partUsed(code, limit string) *proxyhttp.ErrorResponse {
 	return limited(code, "this gateway's part of the user's "+limit+
 		" is in use; the gateways of the cluster share the limit", time.Second)

@@ -8,9 +8,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// stallWriter writes to a connection. A write ends with an error if the peer accepts no bytes for the time patience,
-// or if it accepts fewer bytes per second than the minimum rate (see configure). Nothing else may set the
-// connection's write deadline. A stallWriter is not safe for concurrent use.
+// stallWriter writes to a connection. A write ends with an error if the peer accepts no bytes for stallTimeout, or if
+// it accepts fewer bytes per second than the minimum rate (see configure). Nothing else may set the connection's write
+// deadline. A stallWriter is not safe for concurrent use.
 type stallWriter struct {
 	conn         net.Conn
 	tcp          *socket.Conn // conn, or the TCP connection below its TLS; nil if there is no TCP connection
@@ -20,7 +20,7 @@ type stallWriter struct {
 	user         *access.Account // the written bytes count for the usage of this user; nil without a user
 }
 
-// init prepares w for a connection. If tcp is nil, the limit patience does not apply.
+// init prepares w for a connection. If tcp is nil, writes have no limits.
 func (w *stallWriter) init(conn net.Conn, tcp *socket.Conn) {
 	w.conn, w.tcp = conn, tcp
 	if tcp != nil {
@@ -34,7 +34,7 @@ func (w *stallWriter) configure(set *settings) {
 	w.stall.MinRate, w.stall.Grace = set.MinBodyRate, set.BodyGrace
 }
 
-// setMayStall makes writes ignore the limit patience while f returns true.
+// setMayStall makes writes ignore their limits while f returns true.
 func (w *stallWriter) setMayStall(f func() bool) { w.stall.MayStall = f }
 
 // setDeadline sets a deadline for all writes.
