@@ -199,8 +199,8 @@ func (c *Checker) updatePlans(s *activeSettings, now time.Time) bool {
 	return true
 }
 
-// postponedTime returns the time of a check whose planned time has come. It is later than now if the proxy's breaker is
-// open or has a probe, or if the traffic shows that the proxy works. The caller holds mu.
+// postponedTime is called when the planned time of a check has come. It returns the current time, or a later time if
+// the proxy's breaker is open or has a probe, or if the traffic shows that the proxy works. The caller holds mu.
 func (c *Checker) postponedTime(s *activeSettings, p *plan, now time.Time) time.Time {
 	switch b := p.u.Breaker(); b.State() {
 	case core.Open:
@@ -259,9 +259,9 @@ func (c *Checker) runCheck(ctx context.Context, s *activeSettings, p *plan) {
 	heap.Push(&c.queue, p)
 }
 
-// check checks the proxy of a plan and settles the lease. If noResult is true, it has not settled the lease, because
-// the check shows nothing about the proxy: this machine had no free descriptor or port, the check was cancelled, the
-// settings have changed, or the proxy has left the pool.
+// check checks the proxy of a plan and settles the lease. It returns true, and does not settle the lease, if the check
+// shows nothing about the proxy: this machine had no free descriptor or port, the check was cancelled, the settings
+// have changed, or the proxy has left the pool.
 func (c *Checker) check(ctx context.Context, s *activeSettings, p *plan, lease *upstream.Lease) (noResult bool) {
 	u := p.u
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
@@ -361,8 +361,7 @@ func (a *activeSettings) missingTime() time.Duration {
 	return max((idleChecks+2)*a.Interval*2, 10*time.Minute)
 }
 
-// othersPassLately reports whether a check through another proxy than u has passed lately, so that the URL's host
-// works.
+// othersPassLately reports whether a check through a proxy other than u has passed lately. If so, the URL's host works.
 func (c *Checker) othersPassLately(s *activeSettings, u *upstream.Upstream) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -395,9 +394,9 @@ type results struct {
 	localErr         error // not nil if the check failed because of a limit of this machine
 }
 
-// send sends the request in both forms; for an https:// URL, or through a proxy that does not support the absolute
-// form, only through a tunnel. It does not try the tunnel if the proxy cannot be reached, or a limit of this machine
-// prevented the absolute form.
+// send sends the request in both forms. If the URL is an https:// URL, or the proxy does not support the absolute form,
+// it sends the request only through a tunnel. It does not try the tunnel if the proxy cannot be reached, or if a limit
+// of this machine prevented the absolute form.
 func (c *Checker) send(ctx context.Context, s *activeSettings, u *upstream.Upstream) (r results) {
 	r.kind, r.tls = ability.TunnelTo(s.request.Authority), s.request.TLS
 	end := c.cfg.Now().Add(s.Timeout)
@@ -426,8 +425,8 @@ func (c *Checker) send(ctx context.Context, s *activeSettings, u *upstream.Upstr
 	return r
 }
 
-// decisive returns the result that counts: of the only form that has passed or, if both or none have passed, of the
-// absolute form, or of the tunnel if only the tunnel was used.
+// decisive returns the result that counts. If only one form has passed, this is its result. Otherwise it is the result
+// of the absolute form or, if only the tunnel was used, of the tunnel.
 func (r *results) decisive() *result {
 	if r.absolute.passed || r.absolute.sent && !r.tunnel.passed {
 		return &r.absolute

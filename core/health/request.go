@@ -182,8 +182,8 @@ func (e *Expectation) Difference(r *Response) string {
 	return ""
 }
 
-// ExitAddress returns the exit address in the response, or an invalid address if there is none. The parameter part
-// has the form of Settings.Exit.
+// ExitAddress returns the exit address in the response, or an invalid address if there is none. The parameter part is
+// the value of Settings.Exit.
 func ExitAddress(part string, r *Response) netip.Addr {
 	text := ""
 	switch part {

@@ -6,7 +6,7 @@ import (
 	"io"
 )
 
-// Body reads the body of the message whose head was read last from a Reader, and removes the framing. The zero value
+// Body reads the body of a message after a Reader has read the message's head, and removes the framing. The zero value
 // is an empty body. The trailer fields are dropped, unless KeepTrailers is called.
 type Body struct {
 	r         *Reader

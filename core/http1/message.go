@@ -37,7 +37,7 @@ type Field struct {
 	Kind        Kind
 }
 
-// HopByHop reports whether the field kindIf meant for the next recipient only and is not forwarded (RFC 9110 section
+// HopByHop reports whether the field is meant for the next recipient only and is not forwarded (RFC 9110 section
 // 7.6.1). It also returns true for X-Whirlpool-* fields, and for Content-Length and Transfer-Encoding, because the
 // forwarded message gets its own framing.
 func (f *Field) HopByHop() bool {

@@ -24,7 +24,7 @@ func (r *Reader) ReadRequest(q *Request) error {
 	return err
 }
 
-// parse parses the head at the beginning of b, up to the empty line after it. It returns the bytes behind that line.
+// parse parses the head at the beginning of b, with its final empty line. It returns the bytes after the empty line.
 func (q *Request) parse(b []byte) (rest []byte, err error) {
 	fields := q.Fields[:0]
 	*q = Request{} // a composite literal with values would be copied on the stack
@@ -134,8 +134,8 @@ func (r *Reader) ReadInterim(p *Response, method []byte) error {
 // everyInterim stands for all interim responses except 101 (readFinal).
 const everyInterim = -1
 
-// readFinal reads responses until one is final. The parameter until is the status of an interim response at which it
-// also stops. The value everyInterim stands for every interim response except 101.
+// readFinal reads responses until one is final. It also stops at an interim response with the status until. If until is
+// everyInterim, it stops at every interim response except 101.
 func (r *Reader) readFinal(p *Response, method []byte, until int) error {
 	r.responses = true
 	for interim := 0; interim <= maxHead; {
@@ -212,8 +212,8 @@ func statusLine(line []byte) (minor, status int, reason []byte, err error) {
 
 const badStatusLine = "the status line is not VERSION SP STATUS SP REASON"
 
-// parse parses the head of a response at the beginning of b, up to the empty line after it. It returns the bytes behind
-// that line. If loose is set, it makes the repairs that ReadResponse lists, and b must be the head without the empty
+// parse parses the head of a response at the beginning of b, with its final empty line. It returns the bytes after the
+// empty line. If loose is set, it makes the repairs that ReadResponse lists, and b must be the head without the empty
 // line.
 func (r *Response) parse(b, method []byte, loose bool) (rest []byte, err error) {
 	line, rest, ok := cutLine(b)
@@ -289,8 +289,8 @@ type scan struct {
 	noLength bool  // the message has no body and no valid length
 }
 
-// fields appends the fields at the beginning of b, up to an empty line, to list. It returns the bytes behind the empty
-// line.
+// fields parses the fields at the beginning of b, up to an empty line, and appends them to list. It returns the list,
+// and the bytes after the empty line.
 func (s *scan) fields(b []byte, list []Field) (fields []Field, rest []byte, err error) {
 	values, limit := s.values, s.limit
 	for len(b) < 2 || b[0] != '\r' || b[1] != '\n' {

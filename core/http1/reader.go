@@ -222,8 +222,8 @@ func (r *Reader) readHead() ([]byte, error) {
 	}
 }
 
-// checkPartialHead checks a head whose end headEnd has not found. A response's head may end with a bare LF; the method
-// then consumes the head and returns it. Otherwise it returns nil if the head may still become valid.
+// checkPartialHead checks a head in which headEnd has found no end. A response's head may end with a bare LF. If it
+// does, the method consumes and returns the head. Otherwise it returns nil if the head may still become valid.
 func (r *Reader) checkPartialHead(u *partialHead) ([]byte, error) {
 	head := r.buf[r.r:r.w]
 	if r.responses {

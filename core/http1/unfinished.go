@@ -62,9 +62,9 @@ func (u *partialHead) checkRequest(head []byte) error {
 	}
 }
 
-// checkVersionStart checks the beginning of the version in the first line, which is not complete. The parameter line is
-// the part of this line that has arrived, and text is the last piece of that part. The method returns an error if the
-// version cannot become valid any more.
+// checkVersionStart checks the beginning of the version in the first line, which is not complete. The parameter line
+// has the bytes of this line that have arrived, and text has the last of them, which are new. The method returns an
+// error if the version cannot become valid any more.
 func (u *partialHead) checkVersionStart(text, line []byte) error {
 	for i, c := range text {
 		if c != ' ' {

@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// backdating is the time by which a certificate is valid before it is signed, for clients whose clocks are slow.
+	// backdating is how long before its signing a certificate becomes valid, for clients whose clocks are slow.
 	backdating = time.Hour
 	// validity is the time for which the certificate of a target is valid. Browsers accept at most 397 days.
 	validity = 30 * 24 * time.Hour
@@ -31,8 +31,8 @@ const (
 	maxCertificates = 4096
 )
 
-// Authority signs the certificates of targets, and keeps those that were used last. They all have one key, which Load
-// makes and which is never written to a file. An Authority is safe for concurrent use.
+// Authority signs the certificates of targets, and keeps those that were used last. All these certificates have the
+// same key. Load makes this key, which is never written to a file. An Authority is safe for concurrent use.
 type Authority struct {
 	cert    *x509.Certificate
 	key     crypto.Signer
@@ -159,8 +159,8 @@ func (a *Authority) Certificate(host string) (*tls.Certificate, error) {
 	return cert, nil
 }
 
-// isUsable reports whether the certificate of a target can still be used: it is valid for at least minRemaining or, if
-// the authority's own certificate ends at the same time, at least now.
+// isUsable reports whether the certificate of a target can still be used. It must be valid for at least minRemaining.
+// If it ends together with the authority's own certificate, it must only be valid now.
 func (a *Authority) isUsable(c *x509.Certificate, now time.Time) bool {
 	until := c.NotAfter
 	if until.Before(a.cert.NotAfter) {
