@@ -115,8 +115,8 @@ func adjustLimiter(l *rate.Limiter, r rate.Limit, burst int, now time.Time) *rat
 
 // State states why a proxy or pair admits no attempt.
 type State struct {
-	// Until is the earliest time at which an attempt may be admitted again. It is zero if only the end of an attempt
-	// in flight is awaited.
+	// Until is the earliest time at which an attempt may be admitted again. It is zero if only MaxInFlight prevents the
+	// attempt.
 	Until      time.Time
 	BytesSpent bool // the bytes of the day are spent
 }
@@ -163,7 +163,7 @@ func (u *Usage) check(now time.Time) (s State, ok bool) {
 	return s, ok
 }
 
-// tolerance is the part of a token that may be missing, because rate.Limiter computes with floating point numbers.
+// tolerance is the fraction of a token that may be missing, because rate.Limiter computes with floating point numbers.
 const tolerance = 1e-6
 
 // reserve counts the beginning of an attempt if Check admits it. The caller must then call cancel or endAttempt of the
@@ -189,7 +189,7 @@ func (u *Usage) reserve(now time.Time) (t usageReservation, ok bool) {
 	return t, true
 }
 
-// usageReservation is what one attempt uses of one Usage. The zero value stands for an attempt without limits.
+// usageReservation records the use of one Usage by one attempt. The zero value stands for an attempt without limits.
 type usageReservation struct {
 	usage          *Usage
 	rate, interval *rate.Reservation
@@ -266,8 +266,8 @@ func dayOf(t time.Time) int64 { return t.Unix() / secondsPerDay }
 
 func dayBegin(day int64) time.Time { return time.Unix(day*secondsPerDay, 0) }
 
-// Reservation is what one attempt uses of the limits of its proxy and of its pair. The zero value stands for an attempt
-// without limits.
+// Reservation records what one attempt uses of the limits of its proxy and of its pair. The zero value stands for an
+// attempt without limits.
 type Reservation struct {
 	proxy, pair usageReservation
 }

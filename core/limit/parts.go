@@ -21,14 +21,14 @@ const (
 	NumKinds
 )
 
-// sharedParts holds the parts of the limits of a Usage.
+// sharedParts holds this node's parts of the limits of a Usage.
 type sharedParts struct {
 	divisor int64
 	byKind  [NumKinds]parts.Part
 }
 
-// SetShare makes the limits shared ones, without a part of their own: parts.First with the given divisor. If divisor
-// is 0, the limits are not shared. Limits that have a part keep it.
+// SetShare makes the limits shared limits. A limit without a part gets the first part, which parts.First computes with
+// the divisor. A limit with a part keeps it. If divisor is 0, the limits are not shared.
 func (u *Usage) SetShare(divisor int64, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -47,7 +47,8 @@ func (u *Usage) SetShare(divisor int64, now time.Time) {
 	u.applyLimit(now)
 }
 
-// beginPart begins the first part of BytesPerDay again, because the used bytes have changed. The caller holds mu.
+// beginPart begins the first part of BytesPerDay again, because the used bytes have changed. It does nothing if the
+// node has drawn a part today. The caller holds mu.
 func (u *Usage) beginPart(now time.Time) {
 	if u.parts == nil {
 		return
@@ -58,7 +59,7 @@ func (u *Usage) beginPart(now time.Time) {
 	}
 }
 
-// amount returns a limit as the amount of a parts.Use; 0 without this limit.
+// amount returns a limit in the unit of parts.Use.Limit; 0 without this limit.
 func (l *Limit) amount(k Kind) int64 {
 	switch k {
 	case InFlight:
@@ -106,7 +107,7 @@ func (u *Usage) applyLimit(now time.Time) {
 	u.interval = adjustLimiter(u.interval, intervalRate, 1, now)
 }
 
-// PartUse returns the use of a shared limit.
+// PartUse returns this node's use of a shared limit.
 func (u *Usage) PartUse(k Kind, now time.Time) parts.Use {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -128,7 +129,7 @@ func (u *Usage) PartUse(k Kind, now time.Time) parts.Use {
 	return out
 }
 
-// missingTokens returns the part of a token that the limiter lacks for an attempt. It is at most 0 if none is missing.
+// missingTokens returns how many tokens the limiter lacks for an attempt. It is at most 0 if the limiter lacks none.
 func missingTokens(l *rate.Limiter, now time.Time) float64 {
 	if l == nil {
 		return 0
@@ -136,7 +137,7 @@ func missingTokens(l *rate.Limiter, now time.Time) float64 {
 	return 1 - l.TokensAt(now)
 }
 
-// SetPart sets the part of a shared limit, as parts.Limit.SetPart does. The part of a rate is at least the first part.
+// SetPart sets this node's part of a shared limit, as parts.Limit.SetPart does. A rate gets at least its first part.
 func (u *Usage) SetPart(k Kind, part, total, base int64, now time.Time) int64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -158,7 +159,7 @@ func (u *Usage) SetPart(k Kind, part, total, base int64, now time.Time) int64 {
 	return max(part, used)
 }
 
-// Release gives up the part of a shared limit, as parts.Limit.Release does.
+// Release gives up this node's part of a shared limit, as parts.Limit.Release does.
 func (u *Usage) Release(k Kind, part, total, base int64, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -174,7 +175,7 @@ func (u *Usage) Release(k Kind, part, total, base int64, now time.Time) {
 	u.applyLimit(now)
 }
 
-// HasPart reports whether the shared limit has a part of its own.
+// HasPart reports whether this node holds a part of the shared limit other than the first part.
 func (u *Usage) HasPart(k Kind, now time.Time) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()

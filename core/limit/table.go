@@ -63,7 +63,7 @@ func CheckEntries(entries []Entry) error {
 	return nil
 }
 
-// DefaultLimit returns the limits that apply to every proxy: each one from the first entry without a host that sets it.
+// DefaultLimit returns the limits of every proxy. Each limit is from the first entry without a host that sets it.
 func DefaultLimit(entries []Entry) (l Limit) {
 	for _, e := range entries {
 		if e.Host == "" {
@@ -168,7 +168,7 @@ func (t *Table) HasLimit(host string) bool {
 	return p.HaveLimit()
 }
 
-// Usage returns the usage of the pair with a proxy, given by the core.Hash53 of its id; nil if there is none.
+// Usage returns the usage of the pair with the proxy whose id has the given core.Hash53; nil if there is no usage.
 func (p *Pairs) Usage(proxy uint64) *Usage {
 	if p.table == nil {
 		return nil
@@ -181,7 +181,7 @@ func (p *Pairs) Usage(proxy uint64) *Usage {
 	return nil
 }
 
-// BeginAttempt returns the usage of the pair as Usage does, and creates it if there is none.
+// BeginAttempt is like Usage, but creates the usage if there is none.
 func (p *Pairs) BeginAttempt(proxy uint64, id string, now time.Time) *Usage {
 	t := p.table
 	if t == nil {
@@ -238,7 +238,7 @@ func (t *Table) SavedUsages(now time.Time) (out []SavedUsage) {
 	return out
 }
 
-// The result ok of savedUsage is false if there are no bytes, or no limit on the bytes per day.
+// savedUsage returns today's bytes. It returns false if there are none, or if there is no limit on the bytes per day.
 func (u *Usage) savedUsage(name usageName, now time.Time) (used SavedUsage, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -249,17 +249,17 @@ func (u *Usage) savedUsage(name usageName, now time.Time) (used SavedUsage, ok b
 	return SavedUsage{name.proxy, name.host, u.day, bytes}, bytes > 0
 }
 
-// SavedUsage returns today's bytes of the proxy with the given id. The result ok is false if there are none, or no
-// limit on the bytes per day.
+// SavedUsage returns today's bytes of the proxy with the given id. It returns false if there are no bytes, or if there
+// is no limit on the bytes per day.
 func (u *Usage) SavedUsage(proxy string, now time.Time) (used SavedUsage, ok bool) {
 	return u.savedUsage(usageName{proxy, ""}, now)
 }
 
-// Restore adds the bytes that a proxy transmitted today in an earlier process. It ignores other days.
+// Restore adds the bytes that a proxy transmitted today in an earlier process. It ignores the bytes of another day.
 func (u *Usage) Restore(s SavedUsage, now time.Time) { u.restore(s.Day, s.Bytes, now) }
 
-// Restore sets the bytes that pairs transmitted today in an earlier process. It ignores other days, and elements
-// without a host, which are for Usage.Restore.
+// Restore sets the bytes that pairs transmitted today in an earlier process. It ignores elements of other days, and
+// elements without a host, which are for Usage.Restore.
 func (t *Table) Restore(used []SavedUsage, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

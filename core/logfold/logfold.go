@@ -56,8 +56,8 @@ type Handler struct {
 	state *state
 }
 
-// New returns a handler that passes records on to next. Of the messages in onceOnly, it passes on only the first record
-// for each value of the attribute "error".
+// New returns a handler that passes records on to next. For each message in onceOnly and each value of the attribute
+// "error", it passes on only the first record.
 func New(next slog.Handler, onceOnly ...string) *Handler {
 	return &Handler{next, &state{next: next, onceOnly: onceOnly, byKind: map[kind]*kindState{}}}
 }
@@ -139,7 +139,7 @@ func (c *state) endPeriod() {
 	}
 }
 
-// report writes one record for each kind of which records were not written. It states their number.
+// report writes one record for each kind with records that were not written. This record states their number.
 func (c *state) report() {
 	folded := map[kind]int{}
 	c.mu.Lock()

@@ -59,7 +59,7 @@ func (g *Guard) Append(b, received []byte) []byte {
 	return hex.AppendEncode(b, token[:])
 }
 
-// AppendReceived appends the tokens that came with a request, if any, and a comma, so that another token can follow.
+// AppendReceived appends the received tokens and a comma for the next token. Without tokens, it appends nothing.
 func AppendReceived(b, received []byte) []byte {
 	if len(received) > 0 {
 		b = append(append(b, received...), ", "...)
@@ -67,9 +67,9 @@ func AppendReceived(b, received []byte) []byte {
 	return b
 }
 
-// Check returns an error if a request with the list of tokens in value must not be forwarded: ErrOwnToken if this
-// process has made one of them, ErrTooManyGateways if there are at least maxHops. The result valid is false if value is
-// not a list of tokens; the gateway does not send such a value on.
+// Check returns an error if a request with the given list of tokens must not be forwarded. It returns ErrOwnToken if
+// this process has made one of the tokens, and ErrTooManyGateways if there are at least maxHops tokens. The result
+// valid is false if value is not a list of tokens; the gateway does not send such a value on.
 func (g *Guard) Check(value []byte) (valid bool, err error) {
 	n := 0
 	for rest, more := value, true; more; n++ {

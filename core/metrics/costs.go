@@ -50,10 +50,10 @@ func collectCosts(out chan<- prometheus.Metric, list []CostState, bytes, cost *p
 	}
 }
 
-// costUnit is the value of minute.cost for one unit of the prices.
+// costUnit is the value of minute.cost for a cost of 1.
 const costUnit = 1e6
 
-// costSoFar holds the total of the last call of CountCost.
+// costSoFar holds the total that the last call of CountCost received.
 type costSoFar struct {
 	mu       sync.Mutex
 	hasTotal bool

@@ -15,7 +15,7 @@ type exemplars [len(bounds) + 1]exemplar
 // exemplarEvery is the minimum time for which a bucket keeps its exemplar, so that most requests write nothing.
 const exemplarEvery = time.Second
 
-// exemplar is one request. Its version is a sequence lock, odd while the exemplar is being written.
+// exemplar is one request. The field version is a sequence lock: it is odd while the exemplar is being written.
 type exemplar struct {
 	version atomic.Uint32
 	id      atomic.Uint64 // a core.RequestID

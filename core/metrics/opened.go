@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// openingsOnly counts the openings of breakers within one hour, in 40 bytes for a proxy: many proxies of a long list
-// cannot be reached. A proxy with an attempt, or with openings in several hours, is in Recorder.proxies instead.
+// openingsOnly counts the openings of breakers in one hour, for proxies without an attempt. Many proxies of a long list
+// cannot be reached, and need only 40 bytes here. All other proxies are in Recorder.proxies.
 type openingsOnly struct {
 	mu   sync.Mutex // also held while an entry is added to Recorder.proxies
 	byID map[string]openings
@@ -54,7 +54,7 @@ func (o *openingsOnly) each(first, last int64, f func(id string, n uint64)) {
 	}
 }
 
-// prune deletes the openings outside of the hours from first to last of proxies that are not in the pool.
+// prune deletes the openings of proxies that are not in the pool, except openings in the hours from first to last.
 func (o *openingsOnly) prune(first, last int64, inPool func(id string) bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -71,7 +71,7 @@ type proxyOpenings struct {
 	openings
 }
 
-// save returns openings, as proxy.save does.
+// save returns the openings since oldest that have changed since the last call or, if all is set, all of them.
 func (o *openingsOnly) save(all bool, oldest int64) (list []proxyOpenings) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -85,8 +85,8 @@ func (o *openingsOnly) save(all bool, oldest int64) (list []proxyOpenings) {
 	return list
 }
 
-// restoreOpenings sets the openings of a proxy from a row of Saved.Hours. It returns false if they belong into
-// Recorder.proxies.
+// restoreOpenings sets the openings of a proxy from a row of Saved.Hours. It returns false, and sets nothing, if the
+// proxy must be in Recorder.proxies.
 func (r *Recorder) restoreOpenings(id string, row []int64) bool {
 	r.openingsOnly.mu.Lock()
 	defer r.openingsOnly.mu.Unlock()

@@ -92,8 +92,8 @@ func (r *Recorder) Reloaded(ok bool, at time.Time) {
 	}
 }
 
-// exporter writes the metrics in the format of Prometheus. Most go through a tally scope. Tally has no fractions, no
-// histograms with given counts, and no end of a series: metrics that need these have their own collector.
+// exporter writes the metrics in the format of Prometheus. Most metrics go through a tally scope. The collector has
+// those that tally cannot have: fractions, histograms with given counts, and series that end.
 type exporter struct {
 	recorder *Recorder
 	registry *prometheus.Registry
