@@ -15,7 +15,7 @@ import (
 // DefaultMaxProxies is the default number of proxies that have series of their own in the scrapes of Prometheus.
 const DefaultMaxProxies = 100
 
-// otherProxies is the label proxy_id of the series that sums up all proxies without series of their own.
+// otherProxies is the value of the label proxy_id in the series that all other proxies share.
 const otherProxies = "other"
 
 // proxyTotals counts attempts since the start of the process, of one proxy or of several.
@@ -105,9 +105,9 @@ func (t *proxyTotals) collect(out chan<- prometheus.Metric, id string) {
 	}
 }
 
-// namedProxies are the proxies with series of their own. No counter goes down: the series of all other proxies
-// ("other") keeps the attempts that a proxy had before it got its own series, and gets none of that series when it
-// ends.
+// namedProxies are the proxies with series of their own. All other proxies share the series "other". So that no counter
+// goes down, "other" keeps the attempts of a proxy from before it was named, and does not get the attempts of a series
+// that has ended.
 type namedProxies struct {
 	mu sync.Mutex // held during a scrape; guards all fields
 
@@ -248,7 +248,7 @@ func (p *proxy) total() *proxyTotals {
 	return p.totals.clone()
 }
 
-// summedTotal returns the totals of a proxy that has been part of the series "other" in a scrape, otherwise 0.
+// summedTotal returns the totals of a proxy if a scrape has included them in the series "other", otherwise 0.
 func (p *proxy) summedTotal() *proxyTotals {
 	if p == nil {
 		return &proxyTotals{}
@@ -281,7 +281,7 @@ func (p *proxy) updateTraffic(s *ProxyState) {
 	p.up, p.down, p.cost = s.Up, s.Down, s.Cost
 }
 
-// forget deletes the counters of a proxy that is not in the pool. The series "other" keeps its totals.
+// forget deletes the counters of a proxy that is not in the pool. The series "other" keeps the attempts of the proxy.
 func (r *Recorder) forget(id string) {
 	n := &r.named
 	n.mu.Lock()

@@ -8,7 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Summary has the totals of the retention, which is the time for which a Recorder keeps counters.
+// Summary has the totals of the retention: of the time for which a Recorder keeps counters.
 type Summary struct {
 	Requests         uint64
 	Attempts         uint64 // first attempts, retries and replays
@@ -67,7 +67,8 @@ func average(sum time.Duration, n uint64) time.Duration {
 	return sum / time.Duration(n)
 }
 
-// eachMinute calls f for every minute with data within the time d before now and the retention, the oldest first.
+// eachMinute calls f for each minute with data in the time d before now, the oldest first. It limits d to the
+// retention.
 func (r *Recorder) eachMinute(d time.Duration, f func(start time.Time, m *minute)) {
 	now := r.now()
 	last := now.Unix() / 60
@@ -128,8 +129,8 @@ func (r *Recorder) Series(hours int, step time.Duration) []Point {
 	return points
 }
 
-// ByProxy returns the counts of proxies by id in the given number of hours before now, of which the oldest counts as a
-// whole. Proxies without attempts and openings are left out.
+// ByProxy returns the counts of each proxy, by id, for the given number of hours before now. The hour of the day in
+// which this time begins counts as a whole. A proxy without attempts and openings is left out.
 func (r *Recorder) ByProxy(hours int) map[string]ProxyStats {
 	now := r.now()
 	first, last := now.Add(-min(time.Duration(hours)*time.Hour, r.retention)).Unix()/3600, now.Unix()/3600
@@ -178,8 +179,8 @@ func (r *Recorder) Prune(inPool func(id string) bool) {
 	})
 }
 
-// Transitions returns the transitions of all breakers in the given number of hours before now, the oldest first. The
-// result truncated reports whether some of them have been dropped.
+// Transitions returns the transitions of all breakers in the given number of hours before now, the oldest first. It
+// also reports whether some of them have been dropped.
 func (r *Recorder) Transitions(hours int) (list []core.Transition, truncated bool) {
 	from := r.now().Add(-min(time.Duration(hours)*time.Hour, r.retention))
 	list, truncated = r.transitions.since(from)

@@ -17,7 +17,7 @@ type QueueState struct {
 	Waited   time.Duration // sum of all waits that have ended
 }
 
-// ObserveQueues sets the function that returns the state of the queues. It is called at each scrape.
+// ObserveQueues sets a function that is called at each scrape. The function returns the state of the queues.
 func (r *Recorder) ObserveQueues(queues func() []QueueState) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()

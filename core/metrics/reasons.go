@@ -72,7 +72,7 @@ func (r *Recorder) Failing() map[string]Recent {
 	return list
 }
 
-// failing holds the ids of the proxies whose latest attempts fail, and perhaps of deleted ones.
+// failing holds the ids of the proxies whose latest attempts fail. Some of these proxies may have been deleted.
 type failing struct {
 	mu  sync.Mutex
 	set map[string]struct{} // guarded by mu
@@ -152,7 +152,7 @@ func (r *Recorder) CountBytes(id string, total int64) {
 	}
 }
 
-// CountTargetBytes adds n bytes of a request that ended at the given time to the series of its target's host.
+// CountTargetBytes adds n bytes to the series of a target's host: those of a request that ended at the given time.
 func (r *Recorder) CountTargetBytes(host string, n int64, at time.Time) {
 	r.reasons.CountTargetBytes(host, uint64(n), at)
 }

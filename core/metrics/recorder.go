@@ -182,7 +182,7 @@ func (r *Recorder) Transition(t core.Transition) {
 	}
 }
 
-// proxyIn returns the counters of a proxy, and keeps them in the proxy's slot, which may be nil.
+// proxyIn returns the counters of a proxy. It keeps them in slot for the next call, unless slot is nil.
 func (r *Recorder) proxyIn(slot *core.Slot, id string) *proxy {
 	if slot == nil {
 		return r.proxyCounters(id)
@@ -244,7 +244,8 @@ type hour struct {
 	latency                                     time.Duration
 }
 
-// hour finds or adds the hour that contains the time t. Adding removes the hours older than keep. The caller holds mu.
+// hour finds or adds the hour that contains the time t. If it adds this hour, it removes all hours that are more than
+// keep hours older. The caller holds mu.
 func (p *proxy) hour(t time.Time) *hour {
 	n := t.Unix() / 3600
 	i := len(p.hours)
@@ -262,7 +263,7 @@ func (p *proxy) hour(t time.Time) *hour {
 	return &p.hours[i-old]
 }
 
-// attempt counts an attempt. The result reports whether Recent.Fails has changed.
+// attempt counts an attempt. It reports whether Recent.Fails has changed.
 func (p *proxy) attempt(e *core.AttemptEvent, took time.Duration) (failsChanged bool) {
 	p.mu.Lock() // without defer, because every attempt calls this method
 	failed := p.recent.fails()

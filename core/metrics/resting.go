@@ -1,7 +1,7 @@
 package metrics
 
-// ObserveResting sets the function that returns the numbers of resting pairs of a proxy and a host, and of proxies that
-// are banned for all hosts. It is called at each scrape.
+// ObserveResting sets a function that is called at each scrape. The function returns the number of resting pairs of a
+// proxy and a host, and the number of proxies that are banned for all hosts.
 func (r *Recorder) ObserveResting(resting func() (pairs, banned int)) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()

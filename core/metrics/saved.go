@@ -8,8 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/minutes"
 )
 
-// Saved holds counters of a Recorder in a form for a file. A row of Minutes or Hours replaces a row for the same
-// minute, or for the same hour of the same proxy, that was saved earlier.
+// Saved holds counters of a Recorder in a form for a file. A row of Minutes replaces an earlier row of the same minute.
+// A row of Hours replaces an earlier row of the same proxy and hour.
 type Saved struct {
 	Minutes     [][]int64            `json:"minutes,omitempty"` // a row: minute since the Unix epoch, counters
 	Hours       map[string][][]int64 `json:"hours,omitempty"`   // by proxy; a row: hour since the epoch, counters
@@ -85,14 +85,13 @@ func (m *minute) set(row []int64) bool {
 	return true
 }
 
-// partLength is the number of rows of Saved.Hours, or of transitions, from which Save begins another part. A long list
-// of dead proxies has many of both.
+// partLength is the maximum number of proxies in Saved.Hours, and of transitions, in one part of Save. A long list of
+// dead proxies has many of both.
 const partLength = 1000
 
-// Save yields counters of the retention, in parts. If the parameter all is set, it yields all of them; otherwise it
-// yields those that have changed since the last call of Save. The totals since the start and the counts by policy are
-// not included. Save must not be called concurrently. If the caller does not take all parts, all must be set in the
-// next call.
+// Save yields the counters of the retention, in parts. Save(true) yields all of them, Save(false) those that have
+// changed since the last call. The totals since the start and the counts by policy are left out. Save must not be
+// called concurrently. If the caller does not take every part, the next call must be Save(true).
 func (r *Recorder) Save(all bool) iter.Seq[*Saved] {
 	return func(yield func(*Saved) bool) {
 		s := &Saved{Hours: map[string][][]int64{}, Reasons: r.reasons.Save(all)}
@@ -133,8 +132,7 @@ func (r *Recorder) Save(all bool) iter.Seq[*Saved] {
 	}
 }
 
-// saveMinutes returns the rows of Saved.Minutes, and the next value of saver.minutes. The parameter now is the present
-// minute.
+// saveMinutes returns the rows of Saved.Minutes, and the next value of saver.minutes. now is the current minute.
 func (r *Recorder) saveMinutes(all bool, now int64) (rows [][]int64, sums map[int64]int64) {
 	sums = map[int64]int64{}
 	r.eachMinute(r.retention, func(start time.Time, m *minute) {
@@ -171,7 +169,7 @@ func (r *Recorder) savedHours(all bool, oldest int64) iter.Seq2[string, [][]int6
 	}
 }
 
-// save returns the rows of the hours since oldest that have changed since the last call or, if all is set, all of them.
+// save returns a row for each hour since oldest or, unless all is set, for those that have changed since the last call.
 func (p *proxy) save(all bool, oldest int64) (rows [][]int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -186,8 +184,8 @@ func (p *proxy) save(all bool, oldest int64) (rows [][]int64) {
 	return rows
 }
 
-// Restore restores counters of an earlier process. Before anything is counted, it is called with each result of Save in
-// order, and then EndRestore once. It skips invalid rows.
+// Restore restores counters of an earlier process. It skips invalid rows. Before anything is counted, the caller passes
+// each result of Save to Restore, in order, and then calls EndRestore once.
 func (r *Recorder) Restore(s *Saved) {
 	oldest, now := r.now().Add(-r.retention), r.now()
 	for _, row := range s.Minutes {

@@ -202,8 +202,8 @@ func (e *Entry) End(final core.Final, status int, at time.Time) {
 	r.Attempts = e.tracker.keep(r)
 }
 
-// keep adds a request that has ended to the ring. It returns the memory of the attempts of the request that it
-// replaces, for the entry's next request.
+// keep adds an ended request to the ring. If it replaces an older request there, it returns the memory of that
+// request's attempts, for the entry's next request.
 func (t *Tracker) keep(r *Request) (spare []core.AttemptEvent) {
 	t.mu.Lock()
 	if len(t.done) < t.keepDone {
@@ -254,7 +254,7 @@ func (t *Tracker) allEntries() []*Entry {
 	return slices.Clone(t.entries)
 }
 
-// current returns the request in flight. The result ok is false if there is none.
+// current returns the request in flight, if there is one.
 func (e *Entry) current() (r Request, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -264,14 +264,14 @@ func (e *Entry) current() (r Request, ok bool) {
 	return r, e.inFlight
 }
 
-// id returns the id of the request in flight. The result ok is false if there is none.
+// id returns the id of the request in flight, if there is one.
 func (e *Entry) id() (id core.RequestID, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.request.ID, e.inFlight
 }
 
-// Get returns the request with the given id. The result is false if the tracker does not have it.
+// Get returns the request with the given id, if the tracker has it.
 func (t *Tracker) Get(id core.RequestID) (Request, bool) {
 	for _, e := range t.allEntries() {
 		if at, ok := e.id(); !ok || at != id {

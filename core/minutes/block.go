@@ -16,11 +16,11 @@ type Row struct {
 	P50, P95 int // buckets of the median and the 95th percentile of the latencies; -1 without attempts
 }
 
-// exactKeys is the number of keys (cause and status) that keep their status when limit shortens a row.
+// exactKeys is the number of keys (cause and status) that keep their status when limitKeys shortens a row.
 const exactKeys = 14
 
 // limitKeys reduces the number of keys to at most blockKeys. The exactKeys keys with the most attempts stay. The others
-// lose their status, so that there is one key per cause: there are fewer causes than blockKeys-exactKeys.
+// lose their status and become one key per cause. There are fewer causes than blockKeys-exactKeys.
 func (r *Row) limitKeys() {
 	if len(r.Counts) <= blockKeys {
 		return
@@ -49,8 +49,8 @@ const (
 
 // block holds encoded rows. A row is:
 //
-//	varint  bit map of the keys with attempts, shifted by 1; the lowest bit is set if the minute of the row is not the
-//	        one after the minute of the previous row
+//	varint  bit map of the keys with attempts, shifted by 1; the lowest bit is set unless the row is of
+//	        the minute after the previous row
 //	varint  only if the lowest bit is set: number of minutes since the previous row; for the first row 0
 //	varint  for each key of the bit map, its number of attempts
 //	byte    only with attempts: two numbers of four bits. The first is the median's bucket minus that of the previous
@@ -84,7 +84,7 @@ func (b *block) hasRoomFor(r *Row) bool {
 	return r.Minute >= b.last && r.Minute-b.start < blockMinutes && len(b.keys)+newKeys <= blockKeys
 }
 
-// The caller of add has checked hasRoomFor(r).
+// add appends a row. The caller has checked hasRoomFor(r).
 func (b *block) add(r *Row) {
 	gap := r.Minute - b.last
 	var counts [blockKeys]uint64

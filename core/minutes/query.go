@@ -102,7 +102,7 @@ func (s *Store) eachMinute(series *Series, window time.Duration, f func(*Row, *L
 		return
 	}
 	last := s.minute(s.now())
-	// The current minute is not complete. So the window has one minute more than its length.
+	// The current minute is incomplete, so the rows cover one minute more than the window.
 	first := max(s.minute(s.now().Add(-window)), last-s.keepMinutes)
 	series.mu.Lock()
 	defer series.mu.Unlock()

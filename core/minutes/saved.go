@@ -33,7 +33,7 @@ func (s *Store) Save(all bool) Saved {
 	return out
 }
 
-// save returns rows in encoded blocks: those from the last saved minute on or, if all is set, from the minute first on.
+// save returns encoded blocks with the rows from the last saved minute on or, if all is set, from the minute first on.
 func (s *Series) save(all bool, first int64) (blocks []string) {
 	if !s.changed.Swap(false) && !all {
 		return nil
@@ -103,8 +103,8 @@ func (r *Row) attempts() (n uint64) {
 	return n
 }
 
-// Restore adds the rows that Save returned in an earlier process. The caller calls Restore with each result of Save in
-// turn and then EndRestore once, before anything is counted. Damaged blocks are skipped.
+// Restore adds the rows that Save returned in an earlier process. It skips damaged blocks. Before anything is counted,
+// the caller passes each result of Save to Restore, in order, and then calls EndRestore once.
 func (s *Store) Restore(saved Saved) {
 	last := s.minute(s.now())
 	for name, blocks := range saved {
@@ -129,7 +129,7 @@ func (s *Store) Restore(saved Saved) {
 	}
 }
 
-// EndRestore must be called after the last Restore.
+// EndRestore adds the last restored row of each series. It must be called after the last Restore.
 func (s *Store) EndRestore() {
 	end := func(_ string, series *Series) { series.endRestore() }
 	end("", &s.allAttempts)
@@ -140,8 +140,8 @@ func (s *Store) EndRestore() {
 	}
 }
 
-// restore adds a row. The last one stays in pendingRow, because the next row replaces it if both are of the same
-// minute.
+// restore adds a row. It keeps the last row in pendingRow, because a following row of the same minute replaces that
+// row.
 func (s *Series) restore(r *Row) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,8 +10,8 @@ const (
 	// slotCount is the number of keys of the current minute that are counted without a lock. The first keys of a series
 	// get the slots, and keep them.
 	slotCount = 12
-	// An attempt that ended at most lateMinutes before the current minute is counted in the current minute. An earlier
-	// end shows that the clock was set back.
+	// An attempt that ended in one of the lateMinutes before the current minute is counted in the current minute. An
+	// attempt that ended earlier shows that the clock was set back.
 	lateMinutes = 2
 )
 
@@ -132,7 +132,7 @@ func (s *Series) append(r *Row) {
 	s.blocks[n-1].add(r)
 }
 
-// The caller of dropBlocksBefore holds mu.
+// dropBlocksBefore drops the blocks whose last row is before the given minute. The caller holds mu.
 func (s *Series) dropBlocksBefore(before int64) {
 	s.blocks = slices.DeleteFunc(s.blocks, func(b block) bool { return b.last < before })
 	if len(s.blocks) == 0 {
@@ -159,7 +159,7 @@ func (s *Series) eachRow(first, last int64, f func(*Row, *Latencies)) {
 	}
 }
 
-// The caller of currentRow holds mu.
+// currentRow returns the row of the current minute, and the distribution of its latencies. The caller holds mu.
 func (s *Series) currentRow() (Row, *Latencies) {
 	row, l := Row{Minute: s.minute.Load(), Bytes: s.bytes.Load()}, &Latencies{}
 	for i := range s.counts {
@@ -177,7 +177,8 @@ func (s *Series) currentRow() (Row, *Latencies) {
 	return row, l
 }
 
-// dropOldBlocks drops the blocks whose last row is earlier than a minute, also if no attempt calls setMinute.
+// dropOldBlocks drops the blocks whose last row is before the given minute. setMinute drops them only when something is
+// counted.
 func (s *Series) dropOldBlocks(before int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -78,8 +78,7 @@ func (t *targetTable) find(host string) *Series { return t.all()[host] }
 
 func (t *targetTable) all() map[string]*Series { return *t.byHost.Load() }
 
-// add returns the series of a host, and adds it unless another goroutine has just done so. It returns nil if there are
-// MaxTargets series.
+// add finds or creates the series of a host. It returns nil if there already are MaxTargets series.
 func (t *targetTable) add(host string) *Series {
 	if len(t.all()) >= MaxTargets { // without the mutex, because add is called again for each attempt at the host
 		return nil
@@ -97,7 +96,7 @@ func (t *targetTable) add(host string) *Series {
 	return s
 }
 
-// dropIdle drops the series without counts since a minute.
+// dropIdle drops the series that have no counts of the given minute or later.
 func (t *targetTable) dropIdle(oldest int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -141,7 +140,7 @@ func (s *Store) minute(t time.Time) int64 { return t.Unix() / 60 }
 // is ready for use.
 type SeriesRef struct{ series atomic.Pointer[Series] }
 
-// get returns the series. The id is that of the proxy to which r belongs.
+// get returns the series of the proxy to which r belongs. id is the id of the proxy.
 func (r *SeriesRef) get(s *Store, id string) *Series {
 	series := r.series.Load()
 	if series == nil || series.dropped.Load() {
@@ -173,15 +172,15 @@ func (s *Store) CountBytes(proxyID string, n uint64) {
 	s.proxies.get(proxyID).AddBytes(minute, s.keepMinutes, n)
 }
 
-// CountTargetBytes counts the bytes of a request for a host that ended at the given time. The series of all attempts
-// does not count them, because it counts the bytes on connections to proxies.
+// CountTargetBytes counts n bytes for a host: those of a request that ended at the given time. The series of all
+// attempts does not include these bytes, because it counts the bytes on connections to proxies.
 func (s *Store) CountTargetBytes(host string, n uint64, at time.Time) {
 	s.target(host).AddBytes(s.minute(at), s.keepMinutes, n)
 }
 
-// Prune drops old counts, and proxies outside of the pool and targets that have none left. If there are more than three
-// quarters of MaxTargets targets, it also drops those without an attempt for targetIdle. It must be called a few times
-// a minute.
+// Prune drops old counts. It then drops targets without counts, and proxies without counts that are not in the pool. If
+// there are more than three quarters of MaxTargets targets, it also drops targets without counts for targetIdle. It
+// must be called a few times a minute.
 func (s *Store) Prune(inPool func(id string) bool) {
 	now := s.now()
 	oldest := s.minute(now) - s.keepMinutes

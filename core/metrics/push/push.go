@@ -130,8 +130,8 @@ func (r *run) loop(ctx context.Context) {
 type sink interface {
 	count(name string, labels []*dto.LabelPair, growth int64)
 	gauge(name string, labels []*dto.LabelPair, value float64)
-	// samples adds n observations above the bound lower and not above the bound upper. These two are elements of
-	// bounds, or infinite.
+	// samples adds n observations to the bucket with the bounds lower (exclusive) and upper (inclusive). Each bound is
+	// an element of bounds, or infinite.
 	samples(name string, labels []*dto.LabelPair, bounds []float64, lower, upper float64, n int64)
 	close()
 }
@@ -219,8 +219,8 @@ func (s *series) counter(suffix string, value float64) {
 	}
 }
 
-// histogram sends the growth of each bucket. In Prometheus an observation counts in its own bucket and in all higher
-// buckets, in tally only in its own.
+// histogram sends the growth of each bucket. A bucket of Prometheus also counts the observations of all lower buckets;
+// a bucket of tally does not.
 func (s *series) histogram(h *dto.Histogram) {
 	bounds := make([]float64, len(h.GetBucket()))
 	for i, b := range h.GetBucket() {
