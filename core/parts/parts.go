@@ -1,5 +1,5 @@
-// Package parts has the types of shared limits: limits that hold for all nodes of a cluster together. A node uses a
-// shared limit up to its part. Package cluster divides the limits.
+// Package parts has the types of shared limits. A shared limit holds for all nodes of a cluster together. Each node has
+// a part of the limit, up to which it may use the limit. Package cluster divides the limits into parts.
 package parts
 
 // Kind is the kind of a shared limit.
@@ -17,18 +17,19 @@ const RateUnit = 1e9
 
 // Limit is a shared limit in one gateway. It is safe for concurrent use.
 type Limit interface {
-	// Key is the same on all nodes. It does not have the day.
+	// Key identifies the limit on all nodes. It does not include the day of a Daily limit.
 	Key() string
 	Use() Use
-	// SetPart sets the part. If the gateway uses more than part at this moment, the part is what it uses. SetPart
-	// returns the part. total is the last known use of all nodes, and base is Use.Used at that time.
+	// SetPart sets the gateway's part of the limit, and returns it. If the gateway uses more than part at this moment,
+	// the new part is as large as this use. total is the last known use of all nodes, and base is Use.Used at that
+	// time.
 	SetPart(part, total, base int64) int64
-	// Release gives the part up. The gateway then uses the first part (First) or, for a Daily limit, up to the amount
-	// part. total and base are as in SetPart.
+	// Release gives the gateway's part up. The gateway may then use the first part (First) or, of a Daily limit, the
+	// amount in the parameter part. total and base are as in SetPart.
 	Release(part, total, base int64)
 }
 
-// Share tells how much a gateway uses of the limits of which it has no part.
+// Share determines how much a gateway may use of a limit without having a part of it.
 type Share struct {
 	Nodes    int64 // live nodes, as far as is known
 	Fraction int64 // the gateway uses 1/Fraction of an equal share
@@ -58,12 +59,12 @@ func (u *Use) Short() bool {
 	return u.Kind == Daily && u.Used >= u.Part && u.Part < u.Limit && u.Total+max(u.Used-u.Base, 0) < u.Limit
 }
 
-// First returns the part of a limit that a gateway uses without asking: 1/divisor of it, at least 1.
+// First returns the part of a limit that a gateway may use before it gets another part: limit/divisor, at least 1.
 func First(limit, divisor int64) int64 { return max(limit/max(divisor, 1), 1) }
 
-// Part is the part of one limit that a gateway has. The zero value has the first part.
+// Part is a gateway's part of one limit. The zero value is the first part (First).
 type Part struct {
-	held        bool // it has a size of its own
+	held        bool // made by Held or Released: its size is the field part
 	released    bool // the node does not hold it any more
 	part, total int64
 	day         int64 // of a Daily limit
@@ -75,14 +76,14 @@ func Held(part, total, day, base int64) Part {
 	return Part{held: true, part: part, total: total, day: day, base: base}
 }
 
-// Released returns the part that is left of one that was given up. The parameters are those of Held.
+// Released returns what is left of a part that the gateway has given up. The parameters are those of Held.
 func Released(part, total, day, base int64) Part {
 	p := Held(part, total, day, base)
 	p.released = true
 	return p
 }
 
-// Begun returns the first part of a gateway that has used an amount of the day already.
+// Begun returns the first part of a gateway that has already used an amount on the given day.
 func Begun(day, used int64) Part { return Part{day: day, base: used} }
 
 // Most returns what the gateway may use of a limit that is not Daily.
@@ -106,8 +107,8 @@ func (p *Part) MostToday(limit, divisor, day int64) int64 {
 	return p.base + First(limit-p.base, divisor)
 }
 
-// MostAlone returns what the gateway may use of a Daily limit on the given day if all nodes are without the store: its
-// part or, if that is more, its equal share of what was left.
+// MostAlone returns how much of a Daily limit the gateway may use on the given day while no node can reach the store:
+// its part or, if that is more, what it had used plus an equal share of what was left.
 func (p *Part) MostAlone(limit int64, s Share, day int64) int64 {
 	most := p.MostToday(limit, s.Divisor(), day)
 	if p.IsOf(day) {
@@ -116,7 +117,7 @@ func (p *Part) MostAlone(limit int64, s Share, day int64) int64 {
 	return max(most, p.MostToday(limit, s.Nodes, day))
 }
 
-// Total returns the last known use of all nodes on the given day, and that of this gateway at the same time.
+// Total returns the last known use of all nodes on the given day, and the use of this gateway at that time.
 func (p *Part) Total(day int64) (all, here int64) {
 	if !p.IsOf(day) {
 		return 0, 0
@@ -124,15 +125,15 @@ func (p *Part) Total(day int64) (all, here int64) {
 	return p.total, p.base
 }
 
-// Spent reports whether a Daily limit is used up by all nodes together. used is what this gateway has used.
+// Spent reports whether all nodes together have used up a Daily limit. used is the use of this gateway.
 func (p *Part) Spent(limit, day, used int64) bool {
 	return used >= limit || p.held && p.day == day && p.total+max(used-p.base, 0) >= limit
 }
 
-// IsOf reports whether the part of a Daily limit has a size of its own on the given day.
+// IsOf reports whether this part of a Daily limit was made by Held or Released for the given day.
 func (p *Part) IsOf(day int64) bool { return p.held && p.day == day }
 
-// IsBegun reports whether the part of a Daily limit is of the given day.
+// IsBegun reports whether this part of a Daily limit was made for the given day, by Held, Released or Begun.
 func (p *Part) IsBegun(day int64) bool { return p.day == day }
 
 // IsHeld reports whether the node holds the part. A part of a Daily limit is valid for one day.

@@ -162,7 +162,7 @@ func endResult(o *core.Outcome) (Result, int) {
 
 // backoff returns the wait between two recorded attempts under the policy p, as Exchange.backoff of package executor
 // computes it. Retries are numbered from 1; newProxy is set if the request had not tried the proxy of the next attempt.
-// If the backoff cannot be computed (KnowsBackoff), the result is the recorded one.
+// If the policy does not determine the backoff (KnowsBackoff), backoff returns the recorded wait.
 func backoff(a, next *core.AttemptEvent, number int, newProxy bool, p, current *retry.Policy) time.Duration {
 	o := &a.Outcome
 	switch {

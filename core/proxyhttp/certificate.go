@@ -8,8 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// CertificateCode returns the code of the error response to an intercepted request. If the target's certificate is the
-// reason of the refusal, the code names the fault of the certificate. Otherwise the result is the argument code.
+// CertificateCode returns the code of the error response to an intercepted request. If the request was refused because
+// of the target's certificate, the code names the fault of the certificate. Otherwise CertificateCode returns code.
 func CertificateCode(r *executor.Refusal, code string) string {
 	if r.LastOutcome.Cause != verdict.TargetCertificate || r.LastOutcome.Err == nil {
 		return code

@@ -182,8 +182,8 @@ type ErrorResponse struct {
 // RetryAfterSeconds returns the value of a Retry-After field (RFC 9110 section 10.2.3), rounded up; 0 for none.
 func (e *ErrorResponse) RetryAfterSeconds() int64 { return int64(math.Ceil(e.RetryAfter.Seconds())) }
 
-// FinalCode returns the error code for the client of POST /request, which gets no X-Whirlpool-Outcome. The code is the
-// word of the final outcome. If several codes share this outcome, the result is the field Code.
+// FinalCode returns the error code in the response to POST /request, which has no X-Whirlpool-Outcome. The code is the
+// word of the final outcome or, if several codes share this outcome, e.Code.
 func (e *ErrorResponse) FinalCode(final core.Final) string {
 	if final == core.FinalNotRetryable || final == core.FinalCancelled {
 		return e.Code

@@ -101,8 +101,8 @@ type Authority struct {
 }
 
 // SetURL parses a request target in absolute form, as ParseTarget does, and sets a to its authority. If the target
-// begins with the scheme and the authority of the last one, only the rest is parsed. If SetURL returns an error, a is
-// unchanged.
+// begins with the scheme and the authority of the previous one, SetURL parses only the rest. If SetURL returns an
+// error, a is unchanged.
 func (a *Authority) SetURL(method, raw []byte) (t Target, err error) {
 	if n := len(a.origin); n > 0 && n < len(raw) && raw[n] == '/' && string(raw[:n]) == a.origin {
 		raw, _, _ = bytes.Cut(raw, fragmentMark)

@@ -7,9 +7,9 @@ import (
 )
 
 // Upgrade returns the value of the Upgrade field that is sent to the target (RFC 9110 section 7.8), or nil if none is
-// sent. The parameter fields has the header fields of the request. The request was received as HTTP/1.minor. A client
-// of HTTP/1.0 cannot upgrade. The protocol h2c is not sent (RFC 9113 section 3.1 removed it), because the gateway could
-// not repeat the requests on an HTTP/2 connection.
+// sent. fields are the header fields of the request, which was received as HTTP/1.minor. A client of HTTP/1.0 cannot
+// upgrade. h2c is not sent (RFC 9113 section 3.1 removed it), because the gateway could not repeat the requests on an
+// HTTP/2 connection.
 func Upgrade(fields []http1.Field, minor int) (protocols []byte) {
 	for i := range fields {
 		f := &fields[i]
@@ -32,8 +32,8 @@ func Upgrade(fields []http1.Field, minor int) (protocols []byte) {
 	return nil
 }
 
-// hasElement reports whether an element of list, which is separated by commas, equals lower, ignoring case. The
-// argument lower must be in lower case.
+// hasElement reports whether the list, which is separated by commas, has the element lower, in upper or lower case.
+// lower must be in lower case.
 func hasElement(list []byte, lower string) bool {
 	for element := range bytes.SplitSeq(list, []byte(",")) {
 		if http1.EqualFold(bytes.Trim(element, " \t"), lower) {

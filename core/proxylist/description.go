@@ -91,8 +91,8 @@ func descriptionOfWord(word string) description {
 	return noDescription
 }
 
-// isLogin reports whether two texts are taken for a user name and a password. They are not if one of them certainly
-// describes a proxy (describes), or each of them possibly does (mayDescribe or shortText), unless both are shortText.
+// isLogin reports whether two texts are taken for a user name and a password. They are not if one of them describes a
+// proxy, or if both of them may do so (mayDescribe or shortText). Two texts that are both shortText are a login.
 func isLogin(user, password string) bool {
 	u, p := descriptionOf(user), descriptionOf(password)
 	return user != "" && max(u, p) < describes && (min(u, p) == noDescription || max(u, p) == shortText)

@@ -77,8 +77,8 @@ func (v *fieldValues) hasAddress() bool {
 		strings.Contains(v[fieldURL], ":")
 }
 
-// resolveProtocol sets the port and the protocol from fields for one protocol, such as socks5, whose value is the port
-// or a word such as yes.
+// resolveProtocol sets the port and the protocol from the fields that are named after a protocol, such as socks5. The
+// value of such a field is the port, or a word such as yes.
 func (v *fieldValues) resolveProtocol() {
 	for _, protocolField := range []struct {
 		field    field

@@ -67,10 +67,14 @@ func (l *listParser) parseJSON(in *bufio.Reader) error {
 // maxDepth is the maximum number of objects around an array of proxies.
 const maxDepth = 4
 
-// findProxies returns the proxies in a value; nil for none. The value is an array of proxies, a proxy itself (an object
-// with an address), or an object around proxies. Such an object has arrays named after protocols, or another array, of
-// which the longest counts. Without an array, its proxies are either the objects in it with an address, or those in one
-// of its other objects: the larger list counts. The depth is the maximum number of objects around the proxies.
+// findProxies returns the proxies in a JSON value; nil for none. depth is the maximum number of objects around them.
+// The proxies of a value are:
+//   - the elements of an array
+//   - an object with an address, as one proxy
+//   - in an object with arrays that are named after protocols: the elements of these arrays
+//   - in an object with other arrays: the elements of the longest array
+//   - in any other object: the inner objects with an address, or the proxies in one of the other inner objects,
+//     whichever are more
 func findProxies(value any, depth int) []any {
 	object, isObject := value.(map[string]any)
 	if array, ok := value.([]any); ok || !isObject || depth == 0 {
@@ -134,7 +138,7 @@ func objectValues(object map[string]any) *fieldValues {
 	return v
 }
 
-// jsonLines returns the documents of a list with one JSON document per line; nil if a line is none.
+// jsonLines returns the documents of a list with one JSON document per line; nil if a line is not valid JSON.
 func jsonLines(data []byte) any {
 	var all []any
 	for line := range strings.Lines(string(data)) {
@@ -159,8 +163,8 @@ func longestArray(object map[string]any) (longest []any, ok bool) {
 	return longest, ok
 }
 
-// addJSON adds the nth proxy of a document or, if it is an object with an array and without an address, the elements of
-// the array.
+// addJSON adds the nth proxy of a document. In place of an object that has an array and no address, it adds the
+// elements of the array.
 func (l *listParser) addJSON(n int, proxy any, depth int) {
 	l.setEntry(proxy)
 	switch p := proxy.(type) {
@@ -215,8 +219,8 @@ func (v *fieldValues) setLogin(value any) {
 	}
 }
 
-// textOf returns a JSON or YAML value as text. The elements of an array are separated by commas. The text of an object
-// is that of one of its fields: the code or the name of a country, or a protocol.
+// textOf returns a JSON or YAML value as text. The elements of an array are separated by commas. For an object, textOf
+// returns the text of one of its fields: the code or the name of a country, or a protocol.
 func textOf(value any) string {
 	switch v := value.(type) {
 	case string:
