@@ -129,7 +129,7 @@ var errIPv6 = errors.New("an IPv6 address needs brackets, as in [2001:db8::1]:80
 const describedWarning = "the fields behind the port are taken as a description of the proxy, not as user and " +
 	"password; if they are a login, write user:pass@host:port"
 
-// parse parses a line without a comment. A proxy whose line has no scheme gets the scheme in the parameter scheme.
+// parse parses a line without a comment. If the line has no scheme, the proxy gets the given one.
 func parse(line, scheme string) (spec upstream.Spec, warning string, err error) {
 	if !isText(line) {
 		return spec, "", errors.New("the line has a control character or is not UTF-8")
@@ -232,9 +232,9 @@ var addressPattern = regexp.MustCompile(`(?i)(?:^|[^\w.:@/%-])((?:(?:https?|sock
 // htmlTag matches a tag of HTML.
 var htmlTag = regexp.MustCompile(`</?[A-Za-z][^<>]*>`)
 
-// parseText searches a line that has none of the forms of parse and parseWords: in free lists, other text may surround
-// an address. The line must have exactly one address. It must have no '@', because a line with '@' may contain
-// credentials.
+// parseText searches a line for an address among other text, as in free lists. It is for lines that have none of the
+// forms of parse and parseWords. The line must have exactly one address. It must have no '@', because a line with '@'
+// may contain credentials.
 func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 	if strings.ContainsRune(line, '@') {
 		return spec, false
@@ -333,8 +333,8 @@ func passwordHasAt(line string) bool {
 	return false
 }
 
-// splitColons splits host:port:user:pass and user:pass:host:port. The result warning is not empty if the line can be
-// read in both forms.
+// splitColons splits host:port:user:pass and user:pass:host:port. It returns a warning if the line can be read in both
+// forms.
 func splitColons(line string) (host, user, password, warning string, err error) {
 	f := strings.Split(line, ":")
 	n := len(f)
@@ -437,7 +437,7 @@ func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 }
 
 // addressOfFields returns the address of scheme://user:pass:host:port and of scheme://[IPv6]:port:user:pass. For any
-// other text, it returns the parameter invalid as the error.
+// other text, it returns the error that the caller has passed.
 func addressOfFields(scheme, rest string, invalid error) (a upstream.Address, err error) {
 	host, user, password, warning, err := splitFields(rest)
 	if err != nil || user == "" || warning != "" || !isScheme(scheme) || !isPlainAddress(host) ||

@@ -21,8 +21,8 @@ func (o *Original) add(text string) {
 	}
 }
 
-// AddEntryOf adds the entry with the given index of another list. If that list is a table or JSON, the entry cannot be
-// read alone.
+// AddEntryOf adds an entry of another list. An entry of a table or of a JSON document is added as "", because it cannot
+// be read alone.
 func (o *Original) AddEntryOf(list *Original, index int) {
 	if list.json || list.header != "" {
 		o.add("")
@@ -31,7 +31,7 @@ func (o *Original) AddEntryOf(list *Original, index int) {
 	o.add(list.entries[index])
 }
 
-// setEntry makes an element of a JSON document the entry that is being read.
+// setEntry makes the JSON text of an element the current entry, for Original.
 func (l *listParser) setEntry(element any) {
 	if l.Original != nil {
 		text, _ := json.Marshal(element) // cannot fail: the element was decoded from JSON
@@ -39,9 +39,9 @@ func (l *listParser) setEntry(element any) {
 	}
 }
 
-// Format returns proxies of the original list, given with their indexes in it, as a list. A proxy is written as it was
-// read if Parse, with the default scheme http, reads this text as the same proxy; otherwise as a URL. If a row of a
-// table or an element of a JSON array must become a URL, all proxies do.
+// Format returns specs, which are proxies of the original list, as a list; indexes has their indexes in the original
+// list. The text of a proxy is its original entry if Parse, with the default scheme http, reads this entry as the same
+// proxy; otherwise it is a URL. If an entry of a table or of a JSON array must become a URL, all entries do.
 func (o *Original) Format(specs []upstream.Spec, indexes []int) string {
 	lines := make([]string, len(specs))
 	same := true
@@ -68,7 +68,7 @@ func (o *Original) Format(specs []upstream.Spec, indexes []int) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// isReadAs reports whether Parse reads the entry alone as one proxy, which Line writes as the given URL.
+// isReadAs reports whether Parse reads the entry alone as exactly one proxy, and Line writes this proxy as url.
 func (o *Original) isReadAs(entry, url string) bool {
 	text := entry
 	switch {

@@ -62,8 +62,8 @@ type Warning struct {
 	Reason string // Msg without the values that it quotes; a list has few different reasons
 }
 
-// MaxWarnings is the number of warnings after which Parse returns only the first ones of each reason:
-// MaxLinesOfReason.
+// MaxWarnings is the number of warnings that Parse returns in any case. Of later warnings, it returns only those that
+// are among the first MaxLinesOfReason of their reason.
 const (
 	MaxWarnings      = 1000
 	MaxLinesOfReason = 5
@@ -82,7 +82,7 @@ type Options struct {
 }
 
 // Parse parses a list. A line that is not a proxy, or whose id is taken, is skipped with a warning. A long list may
-// have more warnings than Parse returns (MaxWarnings); Counts has their number. The result err is a read error of r.
+// have more warnings than Parse returns (MaxWarnings); Counts has their number. The error is a read error of r.
 func Parse(r io.Reader, o Options) (specs []upstream.Spec, warnings []Warning, err error) {
 	if o.UsedIDs == nil {
 		o.UsedIDs = map[string]bool{}
@@ -378,7 +378,7 @@ func decodeUTF16(in io.Reader) (string, error) {
 	return string(utf16.Decode(units)), nil
 }
 
-// readLine returns an empty line if it is longer than MaxLine.
+// readLine returns the next line. In place of a line longer than MaxLine, it returns an empty line.
 func readLine(in *bufio.Reader) (line string, tooLong bool, err error) {
 	var b []byte
 	for {

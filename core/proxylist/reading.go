@@ -6,8 +6,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// EntryCounts counts the entries of a list: by form those that gave a proxy, and by reason those that were left out. It
-// contains no credentials.
+// EntryCounts counts the entries of a list: entries that gave a proxy by form, and entries that were left out by
+// reason. It contains no credentials.
 type EntryCounts struct {
 	Forms   map[string]int `json:"forms"`    // number of proxies by form
 	Skipped map[string]int `json:"left_out"` // number of entries that gave no proxy, by reason

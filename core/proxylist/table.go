@@ -58,7 +58,7 @@ func parseHeader(line string) *table {
 	return nil
 }
 
-// optionsOf returns the name of the option that each column has, or nil if there is no column url.
+// optionsOf returns the option of each column, by name; "" for none. If there is no column url, it returns nil.
 func optionsOf(names []string) []string {
 	options := make([]string, len(names))
 	hasURL := false
@@ -104,7 +104,7 @@ func (t *table) parseRow(line, scheme string) (spec upstream.Spec, err error) {
 	return spec, nil
 }
 
-// setColumn sets the option that a column has. The parameter name is "" for a column without an option.
+// setColumn sets an option of a proxy from a cell of the option's column. If name is "", the column has no option.
 func setColumn(spec *upstream.Spec, name, cell string) error {
 	if text, ok := strings.CutPrefix(cell, "'"); ok && text != "" && strings.ContainsRune("=+-@", rune(text[0])) {
 		cell = text // an export puts the apostrophe there, so that a spreadsheet does not take the text as a formula

@@ -46,9 +46,9 @@ func splitCells(line string, separator rune) (all []string) {
 //	host:port user pass     host:port user:pass     host port user pass     user,pass,host,port
 //
 // It also parses a line with only a scheme and an address. The scheme may be the first or the last field; a line
-// without one gets the given scheme. There are at most four fields beside the scheme or, with a separator other than
-// space and tab, including it. The host is an IP address or has a dot. loginGuessed is true if the line has user and
-// password, spaces as separators, and no scheme: other text behind an address could look like this.
+// without one gets the given scheme. A line has at most four fields. If the separator is a space or a tab, the scheme
+// may be a fifth one. The host is an IP address or has a dot. loginGuessed is true if the line has user and password,
+// spaces as separators, and no scheme: the last fields may then be other text.
 func parseWords(line, scheme string) (spec upstream.Spec, loginGuessed, ok bool) {
 	f, separator := splitWords(line)
 	if !isText(line) || len(f) == 0 || len(f) > 4 && separator != ' ' && separator != '\t' || len(f) > 5 {
@@ -143,7 +143,7 @@ func isPlainAddress(s string) bool {
 // listMark matches the characters before an item of a list, such as "- " and "12. ".
 var listMark = regexp.MustCompile(`^(?:[-*•–+]|\d{1,6}[.)])[ \t]+`)
 
-// stripListMark removes the mark before an item of a list, and quotes around it with a comma behind them.
+// stripListMark removes the mark before an item of a list, quotes around the item, and a comma after the quotes.
 func stripListMark(line string) string {
 	line = line[len(listMark.FindString(line)):]
 	if len(line) > 2 && strings.IndexByte("\"'`", line[0]) >= 0 {

@@ -58,7 +58,7 @@ type Waiter[K comparable] struct {
 	waitStart  time.Time
 	isWaiting  bool
 	err        error         // why the wait has ended; nil if TryTake has returned Taken or Failed
-	ended      chan struct{} // receives a value when waiting becomes false
+	ended      chan struct{} // receives a value when isWaiting becomes false
 	timer      *time.Timer
 }
 
@@ -88,20 +88,20 @@ type Queue[K comparable] struct {
 	clock       uint64     // the largest tag of a line that has taken a unit
 	lines       [core.PriorityCount + 1]line[K]
 	kinds       map[K]int      // waiting requests by kind
-	unavailable map[K]struct{} // the kinds for which TryTake has returned Nothing; used only by the method serve
+	unavailable map[K]struct{} // the kinds for which TryTake has returned Nothing; used only by serveNext
 }
 
-// New returns an empty queue whose only source of time is now.
+// New returns an empty queue, which takes the time from now.
 func New[K comparable](now func() time.Time) *Queue[K] {
 	return &Queue[K]{now: now, kinds: map[K]int{}, unavailable: map[K]struct{}{}}
 }
 
-// tagStride is added to the clock to get the tag of a line that begins to wait for a unit. If its requests leave
-// without a unit, the line keeps its tag, so that they do not lengthen the wait of its next request.
+// tagStride is added to the clock to get the tag of a line that begins to wait for a unit. If all requests of the line
+// leave without a unit, the line keeps its tag. So they do not lengthen the wait of the line's next request.
 var tagStride = [...]uint64{core.PriorityHigh: 4, core.PriorityNormal: 16, core.PriorityLow: 48}
 
-// guaranteedShare is the part of a queue, in sixteenths, within which requests of a priority are not displaced by
-// others.
+// guaranteedShare is a share of the queue, in sixteenths. A request is displaced only while the requests of its
+// priority hold more than this share.
 var guaranteedShare = [...]int{core.PriorityHigh: 12, core.PriorityNormal: 3, core.PriorityLow: 1}
 
 // Empty reports whether no request waits. It takes no lock.
@@ -144,8 +144,8 @@ func (q *Queue[K]) Enter(w *Waiter[K], maxWaiting int) (waits bool, err error) {
 	return true, nil
 }
 
-// Wait waits until TryTake returns Taken or Failed. The error is ErrExpired after the longest wait, ErrFull if w was
-// displaced, or the cause of the cancellation of ctx. It may be nil although ctx has ended.
+// Wait waits until TryTake returns Taken or Failed. The error is then nil, even if ctx has ended since. Otherwise it is
+// ErrExpired after maxWait, ErrFull if w was displaced, or the cause of the cancellation of ctx.
 func (q *Queue[K]) Wait(ctx context.Context, w *Waiter[K], maxWait time.Duration) error {
 	if w.timer == nil {
 		w.timer = time.NewTimer(maxWait)
@@ -209,8 +209,8 @@ func (q *Queue[K]) Counts() map[core.Priority]Counts {
 	return out
 }
 
-// serveNext lets one request take a unit, and reports whether one has. It calls TryTake in the order of the lines'
-// tags, until it returns Nothing for each kind. The caller holds mu.
+// serveNext lets one request take a unit, and returns false if none can. It calls TryTake for the lines in the order of
+// their tags, until TryTake has returned Nothing for each kind. The caller holds mu.
 func (q *Queue[K]) serveNext() bool {
 	clear(q.unavailable)
 	order := core.Priorities()
@@ -248,9 +248,9 @@ func (q *Queue[K]) serveNext() bool {
 	return false
 }
 
-// displace ends the wait of the youngest request of the lowest priority that holds more than its share of the queue, to
-// make room for a request of priority p. If the requests of priority p already hold their share, it displaces only
-// lower priorities. It returns false if there is no such request. The caller holds mu.
+// displace makes room for a request of priority p. It ends the wait of the youngest request of another priority that
+// holds more than its share of the queue, the lowest such priority first. If priority p already holds its share, only a
+// lower priority is displaced. displace returns false if there is no such request. The caller holds mu.
 func (q *Queue[K]) displace(p core.Priority, maxWaiting int) bool {
 	limit := func(p core.Priority) int { return max(maxWaiting*guaranteedShare[p]/16, 1) }
 	order := core.Priorities()
