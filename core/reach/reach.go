@@ -59,7 +59,7 @@ type Checker struct {
 	running             int
 
 	firstPending int           // proxies whose first check has not ended
-	firstEnded   chan struct{} // closed when first is 0
+	firstEnded   chan struct{} // closed when firstPending is 0
 	ended        chan struct{} // receives a value when a check ends while Parallel checks are running
 }
 
@@ -74,12 +74,12 @@ func New(cfg Config) *Checker {
 // SetEnabled turns the checks on or off. Checks in progress are completed.
 func (c *Checker) SetEnabled(on bool) { c.enabled.Store(on) }
 
-// check is a proxy to be checked. It takes 32 bytes: most proxies of a long list may be dead. Its times, and those of
-// the other types, are those of Pool.Elapsed.
+// check is a planned check of a proxy. It takes 32 bytes: most proxies of a long list may be dead. Its times, like
+// those of newProxy and Checker, count from the pool's epoch (Pool.Elapsed).
 type check struct {
 	u            *upstream.Upstream
 	at           time.Duration
-	failingSince time.Duration // time of the proxy's first check, or time at which its breaker opened (Checker.failing)
+	failingSince time.Duration // time of the proxy's first check, or time at which its breaker opened
 	failedChecks int32         // number of checks in a row that have failed
 	isFirst      bool          // no check of the proxy has ended yet
 }
@@ -105,7 +105,7 @@ func (c *Checker) AwaitFirst(ctx context.Context, limit time.Duration) {
 	}
 }
 
-// The caller of signalFirstEnded holds mu.
+// signalFirstEnded closes firstEnded if every first check has ended. The caller holds mu.
 func (c *Checker) signalFirstEnded() {
 	if c.firstPending > 0 {
 		return
@@ -169,7 +169,7 @@ func (c *Checker) takeDueInQueue() []*check {
 	return c.takeUpToParallel(c.now())
 }
 
-// now returns the present time (Pool.Elapsed).
+// now returns the current time (Pool.Elapsed).
 func (c *Checker) now() time.Duration { return c.cfg.Pool.Elapsed(c.cfg.Now()) }
 
 // takeUpToParallel removes the checks whose time has come from the queue, as many as Config.Parallel permits, and
@@ -188,8 +188,8 @@ func (c *Checker) takeUpToParallel(now time.Duration) (list []*check) {
 	return list
 }
 
-// popDue removes the check with the earliest time from newProxies or queue, and returns it; nil if its time has not
-// come, or there is none. The caller holds mu.
+// popDue removes the earliest check from newProxies and queue, and returns it. It returns nil if no check is due. The
+// caller holds mu.
 func (c *Checker) popDue(now time.Duration) *check {
 	for len(c.newProxies) > 0 && (len(c.queue) == 0 || c.queue[0].at >= c.newProxies[0].at) {
 		u, at := c.newProxies[0].u, c.newProxies[0].at
@@ -210,8 +210,8 @@ func (c *Checker) popDue(now time.Duration) *check {
 	return &next
 }
 
-// nextCheckTime returns the time of the next check. If the queue is empty, but checks are in progress, this is the next
-// tick, because one of them may have ended by then. If there are no checks, it returns false. The caller holds mu.
+// nextCheckTime returns the time of the next check; false if there is none. If all checks are in progress, it returns
+// the time of the next tick, because a check that has ended may be queued again by then. The caller holds mu.
 func (c *Checker) nextCheckTime(now time.Duration) (at time.Duration, planned bool) {
 	switch {
 	case len(c.newProxies) > 0:
@@ -239,8 +239,8 @@ func (c *Checker) failingSince(u *upstream.Upstream, now time.Duration) time.Dur
 // checkWait returns the wait until the next check of a proxy that has been failing for the given time.
 func checkWait(failing time.Duration) time.Duration { return min(max(failing/10, firstWait), maxWait) }
 
-// minWait returns the wait with which the planned checks are at most maxRate a second. With 100,000 dead proxies it is
-// 25 s. The waits of the proxies differ by up to a quarter, so that their checks do not stay in bursts.
+// minWait returns the wait that limits the planned checks to maxRate a second. With 100,000 dead proxies it is 25 s.
+// The waits of the proxies differ by up to a quarter, so that their checks do not stay in bursts.
 func (c *Checker) minWait(u *upstream.Upstream) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -306,8 +306,8 @@ func (c *Checker) runCheck(ctx context.Context, k *check) {
 // inPool reports whether u has not been removed from the pool.
 func (c *Checker) inPool(u *upstream.Upstream) bool { return c.cfg.Pool.Snapshot().Get(u.ID()) == u }
 
-// applyResult applies the result of a check: its error verr. If checkAgain is true, it has set the time of another
-// check.
+// applyResult applies the result of a check; verr is nil if the check has passed. If another check is needed,
+// applyResult sets k.at to its time and returns true.
 func (c *Checker) applyResult(k *check, verr *verdict.Error) (checkAgain bool) {
 	now := c.now()
 	took := now - k.at // with the wait for a place among the parallel checks, which is long if many proxies are dead

@@ -1,6 +1,6 @@
-// Package rest holds the resting pairs. A pair consists of a proxy and the host of a target that refuses the proxy.
-// The pairs of upstream.Pool.Avoided and Uncompared have the target itself (host:port) in place of its host. While a
-// pair rests, requests for the host are sent through other proxies. The proxy still serves all other hosts.
+// Package rest holds the resting pairs. A pair consists of a proxy and the host of a target that refuses the proxy. In
+// upstream.Pool.Avoided and Uncompared, a pair consists of a proxy and a target (host:port). While a pair rests,
+// requests for the host are sent through other proxies. The proxy still serves all other hosts.
 package rest
 
 import (
@@ -29,7 +29,7 @@ type Rests struct {
 	hosts sync.Map     // hash of the host -> *hostRests
 	count atomic.Int64 // number of stored pairs, including pairs whose rest has ended
 
-	mu    sync.Mutex // guards ends and all changes of hosts
+	mu    sync.Mutex // guards byEnd and all changes of hosts
 	byEnd queue
 
 	onChange func(Pair) // see OnChange; nil for none
@@ -44,19 +44,19 @@ type Resting []*entry
 type entry struct {
 	Pair
 	proxy, host uint64 // core.Hash53 of the proxy's id and of the host
-	heapIndex   int    // index in Rests.ends
+	heapIndex   int    // index in Rests.byEnd
 }
 
 // New returns an empty Rests of at most max pairs.
 func New(max int) *Rests { return &Rests{max: max} }
 
-// OnChange sets a function that receives each pair whose rest begins, gets a later end, or is ended by EndRest;
-// Pair.Until is then the time of this call. The function must return soon and not call r. OnChange must be called
+// OnChange sets a function that receives each pair whose rest begins, gets a later end, or is ended by EndRest. In the
+// last case, Pair.Until is the time of EndRest. The function must return soon and not call r. OnChange must be called
 // before the first BeginRest.
 func (r *Rests) OnChange(f func(Pair)) { r.onChange = f }
 
-// BeginRest makes a pair rest until p.Until, or later if it already does. The proxy and the host are the hashes of
-// p.ProxyID and p.Host. If the maximum number of pairs rest already, the one whose rest ends first is removed.
+// BeginRest makes a pair rest until p.Until, unless it already rests longer. proxy and host are the hashes of p.ProxyID
+// and p.Host. If the maximum number of pairs rest already, the pair whose rest ends first is removed.
 func (r *Rests) BeginRest(proxy, host uint64, p Pair) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -75,8 +75,8 @@ func (r *Rests) Restore(proxy, host uint64, p Pair, now time.Duration) {
 	r.beginRest(proxy, host, p)
 }
 
-// beginRest returns the pair with its present end. The result extended is false if the pair already rested until
-// p.Until or longer. The caller holds mu.
+// beginRest makes a pair rest, and returns the pair as it is stored then. extended is false if the pair already rested
+// until p.Until or longer. The caller holds mu.
 func (r *Rests) beginRest(proxy, host uint64, p Pair) (_ Pair, extended bool) {
 	r.removeEnded(p.Since)
 	resting := r.restingAt(host)

@@ -36,7 +36,7 @@ func NewBudget(cfg BudgetConfig, start time.Time) *Budget {
 	return &Budget{cfg: cfg, start: start}
 }
 
-// slot advances the budget to the second that contains now, and returns the index of this second. The caller holds mu.
+// slot advances the budget to the current second, and returns the index of this second. The caller holds mu.
 func (b *Budget) slot(now time.Time) int64 {
 	second := int64(now.Sub(b.start) / time.Second)
 	for b.second < second {

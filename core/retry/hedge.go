@@ -126,8 +126,8 @@ const (
 // leastP95 is the shortest delay of a hedge with "p95", because timers are not much more accurate.
 const leastP95 = time.Millisecond
 
-// Begin records a first attempt that may be hedged. The first result is the delay of the attempt's hedge; it is 0 if p
-// has "p95" and fewer than hedgeLeast latencies are recorded. The second result is false if p has no hedges.
+// Begin records a first attempt that may be hedged, and returns the delay of its hedge. The delay is 0 if p has "p95"
+// and fewer than hedgeLeast latencies are recorded. ok is false if p has no hedges.
 func (h *Hedging) Begin(p *Policy, kind HedgeKind) (delay time.Duration, ok bool) {
 	if p.Hedge.Off() || p.HedgeBudget <= 0 {
 		return 0, false
@@ -138,14 +138,14 @@ func (h *Hedging) Begin(p *Policy, kind HedgeKind) (delay time.Duration, ok bool
 	return h.delay(p, kind), true
 }
 
-// Delay returns the same delay as Begin, and records nothing.
+// Delay returns the delay that Begin would return, but records nothing.
 func (h *Hedging) Delay(p *Policy, kind HedgeKind) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.delay(p, kind)
 }
 
-// delay returns the delay that Begin returns. The caller holds mu.
+// delay returns the delay of a hedge, as Begin does. The caller holds mu.
 func (h *Hedging) delay(p *Policy, kind HedgeKind) time.Duration {
 	if !p.Hedge.P95 {
 		return time.Duration(p.Hedge.After * float64(time.Second))
@@ -156,8 +156,8 @@ func (h *Hedging) delay(p *Policy, kind HedgeKind) time.Duration {
 	return 0
 }
 
-// Add records the latency of a first attempt that may be hedged, for "p95". If the attempt lost to its hedge, the
-// parameter latency is the time until the hedge won. This time is longer than the delay of the hedge.
+// Add records the latency of a first attempt that may be hedged, for "p95". If the attempt lost to its hedge, latency
+// is the time until the hedge won, which is longer than the delay of the hedge.
 func (h *Hedging) Add(kind HedgeKind, latency time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -69,8 +69,8 @@ func (s *Store) Put(change func(Policy) (Policy, error)) (View, error) {
 	return View{next, s.updatedAt, s.source}, nil
 }
 
-// Reset replaces a policy that was set at run time by the policy of the configuration. The function allow receives the
-// policy of the configuration. If it returns an error, the current policy does not change.
+// Reset replaces a policy that was set at run time by the policy of the configuration. If allow returns an error for
+// the policy of the configuration, the current policy does not change.
 func (s *Store) Reset(allow func(Policy) error) (View, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,9 +81,9 @@ func (s *Store) Reset(allow func(Policy) error) (View, error) {
 	return View{*s.current.Load(), s.updatedAt, s.source}, nil
 }
 
-// ReloadFile sets the policy of a reloaded configuration. It replaces the current policy if the configuration's
-// policy has changed. Otherwise a policy set at run time remains. If strategies returns false for the backoff of this
-// policy, the backoff no longer exists, and the backoff of the configuration replaces it.
+// ReloadFile sets the policy of a reloaded configuration. It becomes the current policy if it differs from the previous
+// policy of the configuration. Otherwise a policy set at run time stays. If the backoff of that policy no longer exists
+// (strategies returns false), it is replaced by the backoff of the configuration.
 func (s *Store) ReloadFile(p Policy, strategies func(string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
