@@ -38,8 +38,8 @@ type RankRequest struct {
 	Seed     float64 // 53 random bits, new for each call
 	HostHash float64 // 53-bit hash of the target's host, in lower case and without port
 
-	// RegionHash is the 53-bit hash of the region that the request asks for. If the request asks for no region, then
-	// in a retry it is the hash of the region of the proxy that failed. 0 stands for no region.
+	// RegionHash is the 53-bit hash of the wanted region. In a retry of a request without a wanted region, it is the
+	// hash of the region of the proxy that failed. 0 stands for no region.
 	RegionHash float64
 
 	PoolSize   float64 // number of proxies in the pool, including those that are no candidates
@@ -85,9 +85,9 @@ type Observation struct {
 	Delay    float64 // the wait before the attempt, in seconds
 }
 
-// Hash53 computes the hashes IDHash and HostHash, and the RegionHash of a name in lower case. It applies FNV-1a 64
-// (http://www.isthe.com/chongo/tech/comp/fnv/) to s, and then the finalizer of MurmurHash3. The result is shifted
-// right by 11 bits, so that a float64 holds it exactly.
+// Hash53 returns the hash of s that is used as IDHash and HostHash and, for a name in lower case, as RegionHash. It
+// applies FNV-1a 64 (http://www.isthe.com/chongo/tech/comp/fnv/) to s, and then the finalizer of MurmurHash3. The
+// result is shifted right by 11 bits, so that a float64 holds it exactly.
 func Hash53(s string) float64 {
 	hash := fnvOffset
 	for i := range len(s) {
@@ -98,11 +98,11 @@ func Hash53(s string) float64 {
 
 const fnvOffset = uint64(14695981039346656037)
 
-// fnv appends the byte c to the text whose FNV-1a hash is h.
+// fnv returns the FNV-1a hash of a text and the byte c behind it. h is the hash of the text.
 func fnv(h uint64, c byte) uint64 { return (h ^ uint64(c)) * 1099511628211 }
 
-// Pair53 combines two hashes into one. AffinityHash combines the hashes of a proxy's id and of the
-// target's host.
+// Pair53 combines two hashes into one. AffinityHash is the result for the hashes of a proxy's id and of the target's
+// host.
 func Pair53(a, b float64) float64 {
 	return mix53(uint64(a)*0x9e3779b97f4a7c15 + uint64(b))
 }

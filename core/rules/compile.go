@@ -280,7 +280,7 @@ func (c *compiler) compileRouting(expanded *Rule, compiled *RoutingRule) {
 	}
 }
 
-// checkInterception checks that a rule with Intercept has no condition that cannot hold for a tunnel.
+// checkInterception reports conditions of a rule with Intercept that never hold for a tunnel.
 func (c *compiler) checkInterception(t *Actions, w *Conditions) {
 	const remedy = " of a request in it is known; put intercept = true into a rule of its own, with host, port and " +
 		"user as its conditions"
@@ -386,8 +386,8 @@ func (c *compiler) compileAction(t *Actions) Action {
 	return a
 }
 
-// elementKey returns the key of element i of n. If n is 1, the key has no index, because the configuration may have a
-// single value in place of a list.
+// elementKey returns the key of element i of a list of n elements. The key of a single element has no index, because
+// the configuration may have a single value in place of a list.
 func elementKey(key string, i, n int) string {
 	if n == 1 {
 		return key

@@ -53,7 +53,7 @@ func (s *Set) Explain(q *Request) (Route, []Explanation) {
 	return route, all
 }
 
-// explainRequest compares the conditions on the request with q.
+// explainRequest compares q with the rule's conditions on the request.
 func (r *rule) explainRequest(q *Request) (all []Condition) {
 	add := func(key string, want []string, got string, holds bool) {
 		if len(want) > 0 {
@@ -68,7 +68,7 @@ func (r *rule) explainRequest(q *Request) (all []Condition) {
 	return all
 }
 
-// ResponseConditions returns the keys of the conditions of a rule on responses and failed attempts.
+// ResponseConditions returns the keys of those conditions of a rule that concern responses and failed attempts.
 func (s *Set) ResponseConditions(rule int) (keys []string) {
 	w := &s.rules[rule].when
 	for _, c := range []struct {

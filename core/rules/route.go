@@ -8,8 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
-// Routing has the actions for requests. A rule may have actions of several kinds. Of the kind KindWay it may have only
-// one, except that Tag and Region may both be set.
+// Routing has the actions for requests. A rule may have actions of several kinds, but only one action of the kind
+// KindWay. As an exception, Tag and Region may both be set.
 type Routing struct {
 	// The following actions are of the kind KindWay.
 	Pool   bool   // all proxies, as without rules
@@ -114,7 +114,7 @@ func (r *Route) Count() {
 	}
 }
 
-// isFirstKindOfRule reports whether no kind before k has the rule of k.
+// isFirstKindOfRule reports whether no earlier kind has the same rule as k.
 func (r *Route) isFirstKindOfRule(k Kind) bool {
 	for earlier := range k {
 		if r.byKind[earlier] == r.byKind[k] {
@@ -148,7 +148,7 @@ func (s *Set) Route(q *Request) (route Route) {
 	return route
 }
 
-// hasUndecidedKind reports whether the rule has an action of a kind for which no rule has been found.
+// hasUndecidedKind reports whether the rule has an action of a kind for which route has no rule yet.
 func (r *rule) hasUndecidedKind(route *Route) bool {
 	for k := range NumKinds {
 		if route.byKind[k] == nil && r.way.hasKind(k) {
@@ -210,7 +210,7 @@ func (r *Route) AttemptTimeout() float64 {
 	return 0
 }
 
-// This compiles only if a core.RuleLabels has room for the label of one rule for each kind.
+// This compiles only if core.RuleLabels has room for one label per kind.
 const _ = uint(len(core.RuleLabels{}) - int(NumKinds))
 
 // Labels returns the labels of the rules of the route, each label once.
@@ -228,8 +228,8 @@ func (r *Route) Labels() (labels core.RuleLabels) {
 // IsEmpty reports whether no rule is applied.
 func (r *Route) IsEmpty() bool { return *r == Route{} }
 
-// SessionScope returns a part of the key of a session. It depends on the way and on the wanted region, so that a
-// session has a proxy of its own for each way.
+// SessionScope returns the part of a session's key that depends on the way and on the wanted region. So a session has a
+// separate proxy for each way.
 func (r *Route) SessionScope(region string) string {
 	if w := r.WayRule(); w != nil && (w.Tag != "" || w.Region != "") {
 		return strings.ToLower(region) + "\x00" + w.Tag + "\x00" + w.Region

@@ -171,7 +171,7 @@ func (s *Set) ExcerptSpec(a *Attempt) *core.ExcerptSpec {
 }
 
 // Match returns the action of the first response rule that holds for the attempt, and counts the rule's application. It
-// returns nil if no rule holds. The excerpt has the parts that ExcerptSpec returned; nil if it returned nil.
+// returns nil if no rule holds. e has the parts of the response that ExcerptSpec asks for; nil for none.
 func (s *Set) Match(a *Attempt, e *core.Excerpt) *Action {
 	for _, r := range s.responses {
 		if r.holdsForAttempt(a) && r.holdsForExcerpt(e) {
@@ -182,7 +182,7 @@ func (s *Set) Match(a *Attempt, e *core.Excerpt) *Action {
 	return nil
 }
 
-// holdsForAttempt reports whether the conditions hold that need no excerpt.
+// holdsForAttempt reports whether the conditions that need no excerpt hold.
 func (r *rule) holdsForAttempt(a *Attempt) bool {
 	if r.failedOnly {
 		if a.Cause != r.cause {

@@ -8,8 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// dropAvoided removes the avoided candidates. If the target now fails through other proxies, it may have banned these
-// instead: they are removed first, and retries may then use the avoided candidates.
+// dropAvoided removes the candidates to avoid (isAvoided). If the target now fails through other proxies, it may have
+// banned those: dropAvoided then removes those first, and in a retry it keeps the avoided candidates.
 func (s *Selector) dropAvoided(c *choice) {
 	if c.avoided.AnyRests(c.elapsed) {
 		if failing := s.pool.Ledger().Failing(c.TargetHash, c.elapsed); failing.TargetFails() {
@@ -34,8 +34,8 @@ func (c *choice) mayUse(u *upstream.Upstream, snap *upstream.Snapshot) bool {
 		(!c.tagOnly() || u.HasTag(c.Tag) || snap.Tag(c.Tag) == nil)
 }
 
-// requiredGroup returns the proxies to which the next attempt is limited by its tag or region; the smaller group if it
-// is limited by both. It returns nil if the attempt is not limited, or if there is no such proxy.
+// requiredGroup returns the group of proxies to which the tag or the region limits the next attempt. If both limit it,
+// the smaller group is returned. The result is nil if nothing limits the attempt, or if there is no such proxy.
 func (c *choice) requiredGroup(snap *upstream.Snapshot) *upstream.Group {
 	tag, region := c.tagOnly(), c.regionOnly()
 	switch {
@@ -53,16 +53,16 @@ func (c *choice) requiredGroup(snap *upstream.Snapshot) *upstream.Group {
 	return nil
 }
 
-// gatherCandidates sets the candidates: the admissible proxies that the request has not tried, or a sample of them.
-// They are of the wanted region with the tag. If there is no such proxy, a preferred region or tag is ignored.
+// gatherCandidates sets the candidates: the admissible proxies that the request has not tried, or a sample of them. The
+// candidates have the wanted region and the tag. If there are none, a region or tag that is only preferred is ignored.
 func (s *Selector) gatherCandidates(c *choice, snap *upstream.Snapshot) {
 	c.tiers, c.allProxies = snap.Tiers(), snap.Group
 	tag, region := c.tagOnly(), c.regionOnly()
 	if tag || region {
 		c.candidates = c.candidates[:0]
 		if g := c.requiredGroup(snap); g != nil {
-			// The proxies of g may lack the tag or the region. The group of a region also contains the proxies that
-			// can use every plain region.
+			// A proxy of g may lack the tag or the region: g is the group of only one of them, and the group of a
+			// region also contains the proxies that can use every plain region.
 			c.onlyPreferred = tag && region || region && !c.PlainRegion
 			s.gatherFrom(c, g)
 			c.onlyPreferred = false
@@ -125,7 +125,7 @@ func allProven(list []*upstream.Upstream) bool {
 	return true
 }
 
-// keepIf removes the candidates for which ok returns false, unless these are all.
+// keepIf removes the candidates for which ok returns false. If these are all candidates, it removes none.
 func (c *choice) keepIf(ok func(*upstream.Upstream) bool) {
 	all := c.candidates
 	c.candidates = c.candidates[:0]
@@ -250,7 +250,7 @@ func (c *choice) isNotPreferred(u *upstream.Upstream) bool {
 	return c.onlyPreferred && (c.tagOnly() && !u.HasTag(c.Tag) || c.regionOnly() && !c.matchesRegion(u))
 }
 
-// skipsChecks reports whether isAdmissible is true for every proxy for which Upstream.ClosedAndNotFull is true.
+// skipsChecks reports whether every proxy that is ClosedAndNotFull is also admissible (isAdmissible).
 func (c *choice) skipsChecks() bool {
 	return len(c.Tried) == 0 && len(c.resting) == 0 && len(c.banned) == 0 && !c.byAbility &&
 		!c.checkLimits && !c.hasTier && !c.onlyPreferred &&

@@ -53,7 +53,7 @@ func (q *Query) tagOnly() bool { return q.Tag != 0 && (!q.TagPreferred || q.Atte
 // tagStrict reports whether no attempt of the request may use a proxy without the tag.
 func (q *Query) tagStrict() bool { return q.Tag != 0 && !q.TagPreferred }
 
-// isRestricted reports whether q must not use some proxies because of their region or their tags.
+// isRestricted reports whether q excludes proxies by their region or their tags.
 func (q *Query) isRestricted() bool {
 	return q.Region == RegionStrict || q.Regions != nil || q.tagStrict()
 }
@@ -64,13 +64,13 @@ func (q *Query) matchesRegion(u *upstream.Upstream) bool {
 	return u.RegionHash() == q.RegionHash || u.AnyRegion() && q.PlainRegion
 }
 
-// isExcluded reports whether q must not use u because of its region or its tags.
+// isExcluded reports whether q excludes u by its region or its tags.
 func (q *Query) isExcluded(u *upstream.Upstream) bool {
 	return q.tagStrict() && !u.HasTag(q.Tag) || q.Region == RegionStrict && !q.matchesRegion(u) ||
 		q.Regions != nil && (!q.Regions.Has(u.RegionHash()) || q.leavesRegions(u))
 }
 
-// leavesRegions reports whether u would use the wanted region, and q must not use that region.
+// leavesRegions reports whether u would use the wanted region, although q.Regions does not permit this region.
 func (q *Query) leavesRegions(u *upstream.Upstream) bool {
 	return q.Region != RegionScored && q.PlainRegion && u.AnyRegion() && !q.Regions.Has(q.RegionHash)
 }

@@ -48,8 +48,9 @@ func (s *Selector) rank(c *choice, scorer core.Scorer) (scores []float64, tolera
 	return scores, tolerance
 }
 
-// pick returns the index of the best candidate. Among scores within the tolerance of the best one, the least load
-// decides (Upstream.Load), and then the turn: that of the rotation for a first attempt, and tieTurn for a retry.
+// pick returns the index of the best candidate. Among the candidates whose scores are within the tolerance of the best
+// score, it picks one with the least load (Upstream.Load). If several have this load, they take turns: in a first
+// attempt by the rotation, in a retry by tieTurn.
 func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 	best := math.Inf(-1)
 	for _, score := range scores {
@@ -73,7 +74,7 @@ func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 	if equals < 2 {
 		return chosen
 	}
-	// A load may have changed since the first loop. Then the last candidate found is chosen.
+	// If a load has changed since the first loop, fewer candidates may be found. The last one found is then chosen.
 	turn := c.turn
 	switch {
 	case c.Attempt > 0:
