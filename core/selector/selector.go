@@ -17,7 +17,7 @@ import (
 // DefaultMaxCandidates is the default maximum number of candidates. In a larger pool the candidates are a sample.
 const DefaultMaxCandidates = 256
 
-// choice is the state of one choice. The Selector reuses choices, so that requests need no memory for them.
+// choice is the state of one call of Select or HasUntried. The Selector reuses choices, to allocate no memory for them.
 type choice struct {
 	*Query
 	now           time.Time
@@ -74,17 +74,16 @@ func New(pool *upstream.Pool, rand func() uint64, maxCandidates int) *Selector {
 // Rests returns the resting pairs. A proxy is not chosen for a host for which it rests.
 func (s *Selector) Rests() *rest.Rests { return s.rests }
 
-// AllHosts is the hash of the host "". In Bans, a banned proxy is a pair with this host.
+// AllHosts is the hash of the host "", which stands for all hosts in Bans.
 const AllHosts = 0
 
-// Bans returns the banned proxies: pairs with the host "", whose hash is AllHosts. A banned proxy is not chosen for
-// any host.
+// Bans returns the banned proxies. Each is a pair with the host "" (AllHosts), and is not chosen for any host.
 func (s *Selector) Bans() *rest.Rests { return s.bans }
 
 // Limits returns the limits of pairs of a proxy and a host. A proxy at a limit is no candidate.
 func (s *Selector) Limits() *limit.Table { return s.limits }
 
-// Select chooses a proxy at the time now and acquires it. If the scorer fails, the candidates are chosen in turn
+// Select chooses a proxy and acquires it. If the scorer fails, the candidates are chosen in turn
 // (core.Candidate.Rotation). The errors are:
 //
 //   - core.ErrPoolEmpty or core.ErrAllBreakersOpen, if q may use every proxy;
@@ -118,7 +117,7 @@ func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream
 	case q.isRestricted() && (err == core.ErrAllBreakersOpen || err == core.ErrPoolEmpty):
 		err = s.restrictedError(q, now)
 	case err == core.ErrAllBreakersOpen:
-		// If this time has passed, a probe is in flight, and may end at any time.
+		// A next test time that is not in the future means that a probe is in flight, which may end at any time.
 		if at, ok := s.pool.NextTestTime(); ok && at.After(now) {
 			s.allOpen.Store(&allOpenRecord{changes, at})
 		}
@@ -171,7 +170,8 @@ func (s *Selector) chooseProxy(c *choice, snap *upstream.Snapshot, scorer core.S
 		}
 	}
 	err := s.chooseAble(c, snap, scorer)
-	// The recorded abilities may be wrong. But the request waits for proxies that are only busy.
+	// The recorded abilities may be wrong, so the choice is made again without them. If proxies are only busy, the
+	// request waits for these proxies instead.
 	if err != nil && !core.IsBusy(err) && c.byAbility {
 		c.byAbility = false
 		return s.chooseAble(c, snap, scorer)
@@ -179,8 +179,8 @@ func (s *Selector) chooseProxy(c *choice, snap *upstream.Snapshot, scorer core.S
 	return err
 }
 
-// chooseAble chooses and acquires a proxy. With byAbility, the proxy must have the ability that the request needs.
-// Unless breaker.blame is "literal", a retry is a probe only if no candidate has a closed breaker
+// chooseAble chooses and acquires a proxy. If c.byAbility is set, it leaves out proxies known to lack the ability that
+// the request needs. Unless breaker.blame is "literal", a retry is a probe only if no candidate has a closed breaker
 // (docs/decisions/open-time.md).
 func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Scorer) error {
 	if c.Session != nil {
@@ -200,8 +200,8 @@ func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Sc
 	return s.chooseBest(c, scorer)
 }
 
-// chooseOverdueProbe chooses a proxy whose probe is overdue, because no scorer has chosen the proxy. It returns false
-// if there is none.
+// chooseOverdueProbe chooses a proxy whose probe is overdue: no scorer has chosen this proxy. It returns false if there
+// is no such proxy.
 func (s *Selector) chooseOverdueProbe(c *choice, snap *upstream.Snapshot) bool {
 	for _, u := range s.pool.OverdueProbes() {
 		if !u.Draining() && c.mayUse(u, snap) && c.hasAbility(u) && !c.isResting(u) && !c.isAvoided(u) &&
@@ -247,7 +247,7 @@ func (s *Selector) chooseExploration(c *choice, snap *upstream.Snapshot) bool {
 	return false
 }
 
-// HasUntried reports whether a proxy that q has not tried is admissible at the time now.
+// HasUntried reports whether there is an admissible proxy that q has not tried.
 func (s *Selector) HasUntried(q *Query, now time.Time) bool {
 	if q.isSessionBound() || q.Direct {
 		return false
@@ -258,8 +258,8 @@ func (s *Selector) HasUntried(q *Query, now time.Time) bool {
 	return len(c.candidates) > 0
 }
 
-// chooseTried chooses a proxy if there is no candidate: an untried proxy, whose breaker may be half-open even if the
-// request is not idempotent, or the proxy that the request tried longest ago.
+// chooseTried is called if there is no candidate. It chooses an untried proxy, whose breaker may be half-open even if
+// the request is not idempotent. If this is impossible, it chooses the proxy that the request tried longest ago.
 func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) error {
 	busy, barred := false, false
 	limited := soonestLimit{}

@@ -22,8 +22,9 @@ type Session interface {
 // isSessionBound reports whether the request must use the proxy of its session.
 func (q *Query) isSessionBound() bool { return q.Session != nil && q.Session.IsStrict() }
 
-// chooseForSession acquires the session's proxy if it is admissible, otherwise the proxy with the highest score. A
-// session waits for a busy proxy, unless the limit is bytes_per_day and the session is not strict.
+// chooseForSession acquires the session's proxy if it is admissible, otherwise the proxy with the highest score. If the
+// session's proxy is full or at a limit, the request waits for it. A session that is not strict does not wait for the
+// limit bytes_per_day.
 func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) error {
 	strict := c.Session.IsStrict()
 	if u := snap.Get(c.Session.StartProxy()); u != nil && (strict || c.keepsSession(u)) {
@@ -73,8 +74,9 @@ func (q *Query) isBarred(u *upstream.Upstream) bool {
 	return false
 }
 
-// highestScored returns the admissible proxy with the highest rank and, among these, with the highest score of the
-// session; nil if there is none. It reads the whole pool, because a sample would differ between requests.
+// highestScored returns the admissible proxy with the highest rank; nil if no proxy is admissible. If several proxies
+// have this rank, it returns the one with the highest score of the session. It reads the whole pool, because a sample
+// would differ between requests.
 func (c *choice) highestScored(snap *upstream.Snapshot) (best *upstream.Upstream) {
 	bestRank, bestScore := -1.0, 0.0
 	for _, u := range snap.All {
@@ -105,7 +107,7 @@ func (c *choice) highestScored(snap *upstream.Snapshot) (best *upstream.Upstream
 	return best
 }
 
-// sessionBlocked is CheckSelect for a request that must use the session's proxy.
+// sessionBlocked returns the result of CheckSelect for a request that must use the session's proxy.
 func (s *Selector) sessionBlocked(q *Query, snap *upstream.Snapshot, excluded exclusions, now time.Time) error {
 	at, u := s.pool.Elapsed(now), snap.Get(q.Session.StartProxy())
 	if u != nil && !u.Draining() && u.BreakerAdmits(at) && !q.isExcluded(u) {

@@ -12,9 +12,9 @@ const DefaultTierAttempts = 2
 // request has made n attempts is used only if no other tier has a candidate.
 func (s *Selector) SetTierAttempts(n int) { s.tierAttempts.Store(int32(n)) }
 
-// collectTiers sets the candidates: the admissible proxies of the lowest tier of the group that has any. A tier in
-// which the request has made all its attempts comes last. Unless breaker.blame is "literal", so does a tier in which a
-// retry would be a probe.
+// collectTiers sets the candidates: the admissible proxies of the group's lowest tier that has any. A tier in which the
+// request has made all its attempts comes later. Unless breaker.blame is "literal", a tier in which a retry would be a
+// probe comes last.
 func (s *Selector) collectTiers(c *choice, group *upstream.Group) {
 	c.hasTier = true
 	defer func() { c.hasTier = false }()
@@ -68,11 +68,11 @@ func (c *choice) anyClosed() bool {
 	return false
 }
 
-// outsideTier reports whether the candidates being collected must be of one tier, and u is of another tier.
+// outsideTier reports whether u cannot be a candidate because the candidates must be of another tier.
 func (c *choice) outsideTier(u *upstream.Upstream) bool { return c.hasTier && u.Tier() != c.tier }
 
-// inFirstTier reports whether u is of the lowest tier. Only such a proxy is explored, or probed without being the
-// best candidate: an attempt through a proxy of a higher tier would cost more.
+// inFirstTier reports whether u is of the lowest tier. A proxy of a higher tier is not explored, and is probed only if
+// it is the best candidate, because an attempt through it would cost more.
 func (c *choice) inFirstTier(u *upstream.Upstream) bool {
 	return len(c.tiers) == 0 || u.Tier() == c.tiers[0].Number
 }

@@ -56,7 +56,8 @@ func (s *Selector) CheckSelect(q *Query, now time.Time) error {
 	return q.selectError(snap.All, excluded, at)
 }
 
-// selectError is CheckSelect for a list of proxies, at a time of Pool.Elapsed.
+// selectError returns the error of CheckSelect if none of the given proxies may be chosen for q, and otherwise nil.
+// The parameter at is the current time (Pool.Elapsed).
 func (q *Query) selectError(all []*upstream.Upstream, excluded exclusions, at time.Duration) error {
 	err, soonest, rest := core.ErrPoolEmpty, time.Duration(math.MaxInt64), false
 	for _, u := range all {
@@ -75,14 +76,14 @@ func (q *Query) selectError(all []*upstream.Upstream, excluded exclusions, at ti
 			rest = rest || !banned
 		}
 	}
-	// An open breaker is usually due before a ban ends.
+	// If the other proxies are banned, an open breaker usually admits a probe before a ban ends.
 	if soonest < math.MaxInt64 && (rest || err != core.ErrAllBreakersOpen) {
 		return &core.RestingError{TimeLeft: soonest - at, AllBanned: !rest}
 	}
 	return err
 }
 
-// restrictedError returns the error of a request of which no permitted proxy is admissible (isRestricted).
+// restrictedError returns the error of a restricted request (isRestricted) for which no permitted proxy is admissible.
 func (s *Selector) restrictedError(q *Query, now time.Time) error {
 	var due time.Time
 	for _, u := range s.pool.NotClosed() {

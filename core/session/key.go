@@ -6,7 +6,7 @@ import (
 	"math"
 )
 
-// Key is a hash of a session's user, its id and the wanted region. So a Table holds no names.
+// Key is a hash of a session's user, id and wanted region. A Table therefore holds no names.
 type Key [16]byte
 
 // KeyOf returns the key of a session.
@@ -20,10 +20,11 @@ func KeyOf(user, id, region string) Key {
 	return Key(sum[:16])
 }
 
-// Score returns the score of a proxy for the session, from a hash of the proxy's id. The proxy with the highest score
-// serves the session. If a proxy is added or removed, only the sessions move for which it has the highest score
-// (rendezvous hashing: Thaler, Ravishankar, "Using name-based mappings to increase hit rates", 1998). A proxy's share
-// of the sessions is proportional to its weight (Schindelhauer, Schomaker, "Weighted distributed hash tables", 2005).
+// Score returns the score of a proxy for the session. The parameter proxy is a hash of the proxy's id. The proxy with
+// the highest score serves the session. If a proxy is added or removed, the only sessions that move are those for which
+// this proxy has the highest score (rendezvous hashing: Thaler, Ravishankar, "Using name-based mappings to increase hit
+// rates", 1998). A proxy's share of the sessions is proportional to its weight (Schindelhauer, Schomaker, "Weighted
+// distributed hash tables", 2005).
 func (k Key) Score(proxy uint64, weight float64) float64 {
 	h := mix(binary.BigEndian.Uint64(k[:8]) ^ mix(proxy))
 	uniform := (float64(h>>11) + 0.5) / (1 << 53) // above 0 and below 1

@@ -21,7 +21,7 @@ type Options struct {
 // attempts.
 const MaxRetries = 9
 
-// option is the meaning of an option's word in a user name.
+// option identifies an option. Several words can stand for the same option (optionWords).
 type option uint8
 
 const (
@@ -44,7 +44,7 @@ var optionWords = map[string]option{
 	"strict": optionStrict,
 }
 
-// cityTagPrefix is followed by the name of a city in lower case: both together are the tag of the proxies in this city.
+// cityTagPrefix, followed by the name of a city in lower case, is the tag of the proxies in this city.
 const cityTagPrefix = "city-"
 
 // OptionList lists the options, for messages.

@@ -36,13 +36,14 @@ type Move struct {
 	TTL        time.Duration // time until the session ends, if no request of the session is served before
 }
 
-// OnMove sets a function that receives each move of a session when the request that moved it was served. Later served
-// requests of the session report the move again, whenever half of the TTL has passed. The function must return soon and
-// not call the table. OnMove must be called before the table is used.
+// OnMove sets a function that receives the moves of sessions. A move is reported when the request that moved the
+// session has been served. Later served requests of the session report the move again, whenever half of the TTL has
+// passed since the last report. The function must return soon and not call the table. OnMove must be called before the
+// table is used.
 func (t *Table) OnMove(f func(Move)) { t.onMove = f }
 
-// RecordMove records a move that another gateway has reported, in place of the session's present binding. If the table
-// already has this move, the end of the session does not become earlier.
+// RecordMove gives a session the binding that another gateway has reported. If the session already has the same proxy
+// and generation with a later end, RecordMove does nothing.
 func (t *Table) RecordMove(m Move, now time.Time) {
 	b := binding{m.Key, m.Proxy, m.Generation, now.Add(m.TTL), now.Add(m.TTL / 2)}
 	t.mu.Lock()
@@ -70,7 +71,7 @@ func (t *Table) Len() int {
 	return len(t.byKey)
 }
 
-// find returns a copy of the session's binding. The result found is false if the session has no proxy or has ended.
+// find returns a copy of the session's binding. It returns false if the session has no proxy or has ended.
 func (t *Table) find(key Key, now time.Time) (b binding, found bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -86,8 +87,8 @@ func (t *Table) find(key Key, now time.Time) (b binding, found bool) {
 }
 
 // bind records the proxy that has served the session b.key, and the new end of the session. A session that has not
-// ended keeps its previous proxy if keepProxy is set, or if the recorded binding has a larger generation than b:
-// another request has then moved the session during this one.
+// ended keeps its previous proxy in two cases: if keepProxy is set, or if its recorded binding has a larger generation
+// than b, because another request has moved the session in the meantime.
 func (t *Table) bind(b binding, keepProxy bool, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -122,8 +123,8 @@ func (t *Table) reportMove(b, old *binding, now time.Time) {
 	t.onMove(Move{b.key, b.proxy, b.generation, ttl})
 }
 
-// makeRoom removes sessions, those that were used longest ago first, until there is room for another session and the
-// next one has not ended. The caller holds mu.
+// makeRoom removes the sessions that were used longest ago, until there is room for a new session and the next session
+// to remove has not ended. The caller holds mu.
 func (t *Table) makeRoom(now time.Time) {
 	for e := t.recent.Back(); e != nil; e = t.recent.Back() {
 		if now.Before(e.Value.(*binding).end) && len(t.byKey) < t.max {

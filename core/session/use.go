@@ -20,7 +20,7 @@ type Handle struct {
 	variableExit bool   // the proxy of the last attempt has a different exit address for each generation
 }
 
-// Begin begins the use of a session by a request. The key is that of the session in r.
+// Begin begins the use of the session r by a request. The parameter key is the key of this session.
 func (t *Table) Begin(key Key, r Request, now time.Time) Handle {
 	b, _ := t.find(key, now)
 	return Handle{table: t, key: key, ttl: r.TTL, strict: r.Strict, startBinding: b, generation: b.generation}
@@ -35,10 +35,10 @@ func (h *Handle) IsStrict() bool { return h.strict && h.startBinding.proxy != ""
 // Score returns Key.Score for the key of the session.
 func (h *Handle) Score(proxy uint64, weight float64) float64 { return h.key.Score(proxy, weight) }
 
-// RecordAttempt records an attempt through a proxy. The number is 0 for the first attempt of the request. Each retry of
-// a session that is not strict is a move, and so is a first attempt through another proxy than the session's. Each move
-// increases the generation by one. If variableExit is set, the proxy has a different exit address for each generation:
-// its vendor chooses the exit by the Token.
+// RecordAttempt records an attempt through a proxy. The number of a request's first attempt is 0. Unless IsStrict
+// returns true, each retry moves the session, and so does a first attempt through a proxy that is not the session's.
+// Each move increases the generation by one. If variableExit is set, the proxy has a different exit address for each
+// generation, because its vendor chooses the exit by the Token.
 func (h *Handle) RecordAttempt(number int, proxy string, variableExit bool) {
 	h.proxy, h.generation, h.variableExit = proxy, h.startBinding.generation, variableExit
 	switch {

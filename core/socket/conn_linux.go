@@ -69,8 +69,8 @@ func (c *Conn) WriteThenReadPooled(message []byte, pool *sync.Pool) (*[]byte, in
 // receive writes c.message if it is not nil. Then it reads once into c.reading.buf, or into a buffer from c.pool.
 func (c *Conn) receive(fd uintptr) bool {
 	if c.message != nil {
-		// To return false is to wait for the poller. The poller reports all bytes that arrive after this write, so no
-		// read is necessary before the wait.
+		// The result false means a wait for the poller. The poller reports all bytes that arrive after this write, so
+		// no read is necessary before the wait.
 		c.reading.n, c.reading.errno = send(fd, c.message)
 		if sent := c.reading.n; c.reading.errno == 0 && sent == len(c.message) {
 			c.message, c.reading.n = nil, 0
@@ -182,7 +182,7 @@ func (c *Conn) writeThenRead(message, p []byte) (int, error) {
 		c.Meters.CountBytes(len(message), 0)
 		return n, err
 	}
-	// Only a part of the message was written, or nothing because the read deadline had passed.
+	// The message was not written completely. If the read deadline had passed, nothing was written.
 	c.message = nil
 	if c.reading.errno != 0 && c.reading.errno != syscall.EAGAIN {
 		return 0, &WriteError{os.NewSyscallError("sendto", c.reading.errno)}
@@ -193,9 +193,9 @@ func (c *Conn) writeThenRead(message, p []byte) (int, error) {
 	return c.read(p)
 }
 
-// Idle reports whether the connection is open and has no bytes to read. It does not wait and does not consume bytes.
-// A deadline that has passed has no effect on Idle. Idle must not be called during or after Close, because it makes the
-// system call without the poller. The poller would take longer than the system call itself.
+// Idle reports whether the connection is open and has no bytes to read. It does not wait and does not consume bytes. A
+// deadline that has passed has no effect on Idle. Idle makes its system call without the poller, which would take
+// longer than the call itself. Idle must therefore not be called during or after Close.
 func (c *Conn) Idle() bool {
 	if c.fd == 0 && c.raw.Control(func(fd uintptr) { c.fd = fd }) != nil {
 		return false

@@ -28,8 +28,8 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	return wrapListener(made.(*net.TCPListener), false)
 }
 
-// wrapListener returns a listener on the socket of the listener made, and closes made. The parameter shared is true if
-// the socket may also belong to other processes.
+// wrapListener returns a new listener on the socket of the given one, and closes the given one. If shared is set, the
+// socket may also belong to other processes.
 func wrapListener(made *net.TCPListener, shared bool) (net.Listener, error) {
 	defer made.Close()
 	file, err := made.File()
@@ -107,7 +107,7 @@ func setNonblock(fd uintptr) {
 }
 
 // Dial opens a connection to an IP address. It fails at the deadline, or when ctx is cancelled. If the connection
-// cannot be established without a wait, Dial calls the function isTooSlow, if not nil, before the wait.
+// cannot be established without a wait, Dial calls the function slow, if not nil, before the wait.
 func Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func()) (net.Conn, error) {
 	c, err := dial(ctx, to, deadline, slow)
 	if err != nil {
@@ -159,8 +159,8 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func(
 	return c, nil
 }
 
-// register adds a socket to the runtime's poller and returns its Conn. The parameter remote is the address of the peer.
-// If it is the zero value, RemoteAddr queries the address. If register fails, it closes the socket.
+// register adds a socket to the runtime's poller and returns its Conn. If it fails, it closes the socket. The parameter
+// remote is the peer's address. If remote is the zero value, RemoteAddr queries the address.
 func register(fd uintptr, remote netip.AddrPort) (*Conn, error) {
 	d, err := openDescriptor(fd, remote)
 	if err != nil {

@@ -19,7 +19,7 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 func wrapListener(made *net.TCPListener, _ bool) (net.Listener, error) { return made, nil }
 
 // Dial opens a connection to an IP address. It fails at the deadline, or when ctx is cancelled. Before it dials, it
-// calls the function isTooSlow, if not nil.
+// calls the function slow, if not nil.
 func Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func()) (net.Conn, error) {
 	if slow != nil {
 		slow()

@@ -6,9 +6,9 @@ import (
 	"syscall"
 )
 
-// Is reports whether err is or wraps the error e of a system call. It is like errors.Is, but it also finds the errors
-// of sockets on Windows. Winsock has numbers of its own. On Windows, the value of syscall.ECONNREFUSED and of similar
-// names is a number that no call of Winsock returns.
+// Is reports whether err is or wraps the error e of a system call, as errors.Is does. On Windows it also recognizes the
+// errors of sockets, for which Winsock has different numbers. No call of Winsock returns the number that
+// syscall.ECONNREFUSED or a similar name has on Windows.
 func Is(err error, e syscall.Errno) bool {
 	if errors.Is(err, e) {
 		return true
@@ -17,7 +17,7 @@ func Is(err error, e syscall.Errno) bool {
 	return ok && runtime.GOOS == "windows" && errors.Is(err, number)
 }
 
-// winsock returns the number that Winsock has for e (winsock2.h). The result ok is false if it has none.
+// winsock returns the number that Winsock has for e (winsock2.h); false if it has none.
 func winsock(e syscall.Errno) (number syscall.Errno, ok bool) {
 	switch e {
 	case syscall.EMFILE:

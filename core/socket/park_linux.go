@@ -70,10 +70,10 @@ func (c *Conn) Unpark() error {
 }
 
 // AwaitParked parks c and waits. The wait ends when bytes arrive, when the peer closes c, or when the channel stop has
-// a value. AwaitParked calls the function next before the wait, and each time the duration that the function has
-// returned has passed. The wait also ends when this function returns 0 or less. No other goroutine may use c during
-// AwaitParked. If c cannot be parked, AwaitParked returns without a wait and without an error. If AwaitParked returns
-// an error, c is closed.
+// a value. AwaitParked calls the function next before the wait. Its result is the time until the function is called
+// again. The wait also ends when a later call returns 0 or less. No other goroutine may use c during AwaitParked. If c
+// cannot be parked, AwaitParked returns without a wait and without an error. If AwaitParked returns an error, c is
+// closed.
 func (c *Conn) AwaitParked(w *Watcher, next func() time.Duration, stop <-chan struct{}) error {
 	if !c.Park() {
 		return nil
@@ -119,7 +119,7 @@ type parked struct {
 
 var errParked = errors.New("the connection is parked")
 
-// release returns the descriptor, which then does not belong to p any more. The result ok is false if p was closed.
+// release returns the descriptor, which then does not belong to p any more. It returns false if p was closed.
 func (p *parked) release() (fd uintptr, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

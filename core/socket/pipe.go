@@ -27,8 +27,8 @@ const maxSpare = 16
 
 // NewPipes returns a Pipes. Each pipe takes two file descriptors, and a peer that does not read keeps a pipe in use.
 // Therefore the function mayOpen, if not nil, decides whether another pipe may be created. If mayOpen returns false,
-// Move copies the bytes through a buffer. The function closed, if not nil, is called once for each pipe that mayOpen
-// has permitted: when the pipe is closed, or if it could not be created.
+// Move copies the bytes through a buffer. For each pipe that mayOpen has permitted, the function closed, if not nil, is
+// called once: when the pipe is closed, or if it could not be created.
 func NewPipes(mayOpen func() bool, closed func()) *Pipes {
 	p := &Pipes{mayOpen: mayOpen, closed: closed, free: make(chan pipe, maxSpare)}
 	p.moves.New = func() any { return newMove(p) }
@@ -44,9 +44,9 @@ func NewPipes(mayOpen func() bool, closed func()) *Pipes {
 // Open returns the number of pipes. It also counts pipes for which a call of mayOpen is in progress.
 func (p *Pipes) Open() int { return int(p.open.Load()) }
 
-// Move waits until src has bytes to read, as Read does, and copies up to limit bytes of src to dst, as Write does.
-// The result n is the number of bytes written to dst. At the end of src, err is io.EOF. If the write to dst fails,
-// err is a *WriteError. The bytes that were read from src and not written to dst are then lost.
+// Move waits until src has bytes to read, as Read does, and copies up to limit bytes of src to dst, as Write does. It
+// returns the number of bytes written to dst. At the end of src, the error is io.EOF. If the write to dst fails, the
+// error is a *WriteError, and the bytes that were read from src and not written to dst are lost.
 func (p *Pipes) Move(dst, src *Conn, limit int64) (n int64, err error) {
 	m := p.moves.Get().(*spliceOp)
 	n, err = m.move(dst, src, limit)

@@ -10,8 +10,8 @@ import (
 // progressVisible is set if Progress works on this system.
 const progressVisible = true
 
-// Progress returns how many of the bytes that were written to c the peer has acknowledged (acked), and how many it has
-// not (queued). If two calls return the same values and queued is above 0, the peer has received nothing between the
+// Progress returns how many bytes written to c the peer has acknowledged (acked), and how many it has not acknowledged
+// (queued). If queued is above 0 and two calls return the same numbers, the peer has received nothing between the
 // calls. Both numbers are 0 if c is not TCP; queued is -1 if c is closed.
 func Progress(c net.Conn) (acked uint64, queued int) {
 	tcp, ok := c.(*Conn)
@@ -56,8 +56,8 @@ func SinceReceived(c net.Conn) (d time.Duration) {
 	return d
 }
 
-// PeerClosed reports whether the peer of c has shut down its writing side, or has closed or reset the connection. It
-// does so even if there are still bytes to read.
+// PeerClosed reports whether the peer of c has shut down its writing side, or has closed or reset the connection. Bytes
+// that have not been read yet make no difference.
 func PeerClosed(c net.Conn) (closed bool) {
 	tcp, ok := c.(*Conn)
 	if !ok || tcp == nil {
@@ -71,10 +71,9 @@ func PeerClosed(c net.Conn) (closed bool) {
 	return closed
 }
 
-// NotReceived reports whether the peer of c had closed the connection before it received any of the last n bytes that
-// were written. This is so if the peer's system has acknowledged none of these bytes and has sent a reset. A peer
-// that has only shut down its writing side may still read these bytes. NotReceived must be called after a read or
-// write of c has failed.
+// NotReceived reports whether the peer of c closed the connection and received none of the last n bytes that were
+// written. The peer's system has then acknowledged none of these bytes and has sent a reset. A peer that has only shut
+// down its writing side may still read these bytes. NotReceived must be called after a read or write of c has failed.
 func NotReceived(c *Conn, n int) (lost bool) {
 	if c == nil {
 		return false

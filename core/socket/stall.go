@@ -40,7 +40,7 @@ type Stall struct {
 // than the idle time by an eighth of that time.
 const checks = 8
 
-// Start begins to check a write to conn. If the write makes no progress for the time idle, it fails with
+// Start begins to check a write to conn. If the write makes no progress for the given idle time, it fails with
 // os.ErrDeadlineExceeded. A second Start before Stop has no effect. Start is meant to be called from Conn.OnFull.
 func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 	s.mu.Lock()
@@ -117,8 +117,7 @@ func (s *Stall) isStalled(acked uint64, queued int) bool {
 }
 
 // isTooSlow reports whether the peer has acknowledged fewer than MinRate bytes per second. During a pause it returns
-// false, because the method isStalled limits the length of pauses. When the pause has ended, its time counts for the
-// rate.
+// false, because isStalled limits the length of pauses. After the pause, the rate includes the time of the pause.
 func (s *Stall) isTooSlow(acked uint64) bool {
 	if s.rated == 0 {
 		s.first = acked
@@ -130,8 +129,8 @@ func (s *Stall) isTooSlow(acked uint64) bool {
 }
 
 // WaitAcked waits until the peer of c has acknowledged all bytes that were written. It also returns if the peer has
-// acknowledged nothing for the time idle, or if c is closed. When all bytes are acknowledged, a reset cannot destroy
-// bytes on their way to the peer. On systems other than Linux WaitAcked does not wait.
+// acknowledged nothing for the given idle time, or if c is closed. When all bytes are acknowledged, a reset cannot
+// destroy bytes on their way to the peer. On systems other than Linux WaitAcked does not wait.
 func WaitAcked(c net.Conn, idle time.Duration) {
 	last, moved := uint64(0), time.Now()
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {

@@ -43,9 +43,9 @@ type Watch struct {
 	running bool       // guarded by mu
 }
 
-// NewWatch returns a watch of c. The watch calls the function closed when the peer shuts down its writing side, or
-// closes or resets the connection. It does not call the function if bytes that had arrived before have not been read.
-// The function must not wait, and must not use the Watch.
+// NewWatch returns a watch of c. When the peer shuts down its writing side, or closes or resets the connection, the
+// watch calls the function closed. It does not call the function if c still has bytes to read. The function must not
+// wait, and must not use the Watch.
 func (w *Watcher) NewWatch(c *Conn, closed func()) *Watch {
 	h := &Watch{conn: c, closed: closed, watcher: w}
 	h.start, h.stop = h.add, h.remove
@@ -81,7 +81,7 @@ func (w *Watch) setRunning(running bool) {
 	w.mu.Unlock()
 }
 
-// The methods add, watch and remove are called while the Watcher's mutex (Watcher.use) is locked for reading.
+// The caller of add, watch or remove has locked the Watcher's mutex (Watcher.use) for reading.
 func (w *Watch) add(fd uintptr) { w.watch(fd, unix.EPOLLRDHUP|unix.EPOLLET) }
 
 func (w *Watch) watch(fd uintptr, events uint32) {
@@ -171,7 +171,7 @@ func (w *Watcher) open() bool {
 	return true
 }
 
-// run waits for events and passes each one to the method event, until the epoll instance is closed.
+// run waits for events and handles each one (Watcher.event), until the epoll instance is closed.
 func (w *Watcher) run(raw syscall.RawConn) {
 	defer close(w.ended)
 	var events [64]unix.EpollEvent
@@ -191,9 +191,9 @@ func (w *Watcher) run(raw syscall.RawConn) {
 	}
 }
 
-// event handles an event of the descriptor fd. If AwaitParked waits for the event, the method wakes it.
-// Otherwise the method calls the watch's function closed if the peer has closed the connection. It checks this itself,
-// because the event may belong to an earlier connection with the same descriptor.
+// event handles an event of the descriptor fd. If AwaitParked waits for the event, event wakes it. Otherwise event
+// calls the watch's function (Watch.closed) if the peer has closed the connection. This must be checked, because the
+// event may belong to an earlier connection with the same descriptor.
 func (w *Watcher) event(fd int) {
 	h := w.get(fd)
 	if h == nil {

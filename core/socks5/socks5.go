@@ -1,10 +1,10 @@
 // Package socks5 has the protocol constants of SOCKS version 5 (RFC 1928, RFC 1929), and a parser for the messages of
 // clients.
 //
-// It also has [Tokens], an authentication method of Whirlpool's own. The method carries the tokens of package loop
-// from one gateway to the next. RFC 1928 section 3 reserves 0x80 to 0xFE for such methods. A server that does not
+// It also has [Tokens], a private authentication method of Whirlpool, which carries the tokens of package loop from
+// one gateway to the next. RFC 1928 section 3 reserves 0x80 to 0xFE for private methods. A server that does not
 // support Tokens chooses another method. A gateway that marks requests (loop.Guard.Marks) chooses Tokens if the
-// client offers it. The next messages are then:
+// client offers this method. The next messages are then:
 //
 //	client: version 1, length of the tokens (2 bytes, big-endian), tokens
 //	server: version 1, a [TokensStatus], and a second authentication method
@@ -80,8 +80,8 @@ type RequestError struct {
 
 func (e *RequestError) Error() string { return e.Msg }
 
-// ParseMethods parses the client's first message, of length n, and returns the authentication methods that the client
-// offers, as a part of b.
+// ParseMethods parses the client's first message at the beginning of b. It returns the authentication methods that the
+// client offers, as a part of b, and the length of the message.
 func ParseMethods(b []byte) (methods []byte, n int, err error) {
 	switch {
 	case len(b) > 0 && b[0] != Version:
@@ -93,7 +93,8 @@ func ParseMethods(b []byte) (methods []byte, n int, err error) {
 	return b[2:n], n, nil
 }
 
-// ParseCredentials parses the message with user name and password (RFC 1929 section 2), which has the length n.
+// ParseCredentials parses the message with user name and password (RFC 1929 section 2) at the beginning of b. It also
+// returns the length of the message.
 func ParseCredentials(b []byte) (name, password string, n int, err error) {
 	if len(b) > 0 && b[0] != AuthVersion {
 		return "", "", 0, fmt.Errorf("version %d of the message with user name and password instead of 1", b[0])
@@ -115,8 +116,8 @@ func ParseCredentials(b []byte) (name, password string, n int, err error) {
 	return name, password, n, nil
 }
 
-// ParseTokens parses the message, of length n, that a client sends after the server has chosen the method [Tokens]. It
-// returns the tokens as a part of b.
+// ParseTokens parses the message that a client sends after the server has chosen the method [Tokens]. It returns the
+// tokens as a part of b, and the length of the message.
 func ParseTokens(b []byte) (tokens []byte, n int, err error) {
 	switch {
 	case len(b) > 0 && b[0] != TokensVersion:
@@ -138,8 +139,9 @@ func AppendTokens(b, tokens []byte) []byte {
 	return append(append(b, TokensVersion, byte(len(tokens)>>8), byte(len(tokens))), tokens...)
 }
 
-// ParseRequest parses a request of length n (RFC 1928 section 4) and returns the target as host:port, with an IPv6
-// address in brackets. It does not check the host name. The error is ErrIncomplete or a *RequestError.
+// ParseRequest parses a request (RFC 1928 section 4). It returns the target as host:port, with an IPv6 address in
+// brackets, and the length of the request. It does not check the host name. The error is ErrIncomplete or a
+// *RequestError.
 func ParseRequest(b []byte) (target string, n int, err error) {
 	switch {
 	case len(b) > 0 && b[0] != Version:

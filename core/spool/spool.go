@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// flushInterval is the minimum time between two writes to the sink. A record that arrives later than this time
-	// after a write is written immediately.
+	// flushInterval is the minimum time between two writes to the sink. A record is written immediately if the last
+	// write was longer ago.
 	flushInterval = 10 * time.Millisecond
 	// maxPending is the maximum number of bytes that wait for the sink.
 	maxPending = 4 << 20
@@ -164,8 +164,8 @@ func (w *Writer) flush() {
 	}
 }
 
-// write returns the number of records that were not written to the sink. If only a part of a record was written, this
-// part becomes a line of its own.
+// write returns the number of records that were not written to the sink. If a record was written only in part, this
+// part becomes a separate line.
 func (w *Writer) write(out []byte) (unwritten int) {
 	if len(out) == 0 {
 		return 0

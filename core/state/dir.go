@@ -50,8 +50,8 @@ func Lock(ctx context.Context, path string, onWait func(*InUseError)) (*Dir, err
 		lock, err := openLock(filepath.Join(path, lockFile))
 		if err == nil {
 			host, _ := os.Hostname() // if there is no name, the process id is enough
-			// If this fails, for example because the disk is full, the folder is locked nevertheless. An InUseError
-			// then has "another process" in place of the number.
+			// If this fails, for example because the disk is full, the folder is locked nevertheless. The owner in an
+			// InUseError is then "another process".
 			_ = writeOwner(lock, fmt.Sprintf("process %d on host %s\n", os.Getpid(), host))
 			return &Dir{Path: path, lock: lock}, nil
 		}

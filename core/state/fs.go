@@ -7,7 +7,7 @@ import (
 	"runtime"
 )
 
-// FS is the part of a file system that a Journal uses. Tests use one that loses all data that were not synced.
+// FS has the functions of a file system that a Journal uses. Tests use an FS that loses all data that were not synced.
 type FS interface {
 	// Open opens a file as os.OpenFile does.
 	Open(name string, flag int, perm os.FileMode) (File, error)

@@ -58,7 +58,7 @@ func (d *Damage) Exists() bool { return len(d.Lines) > 0 || d.Missing > 0 }
 
 // OpenJournal opens or creates a journal. It calls the function read with each undamaged entry, in the order in which
 // the entries were written. If read returns an error, the line counts as damaged. An entry is valid only during the
-// call. If the file is damaged, OpenJournal copies it to path.damaged-TIME, and the result damage describes it. The
+// call. If the file is damaged, OpenJournal copies it to path.damaged-TIME and returns a description of the damage. The
 // caller must then call Replace with the entries that it has read.
 func OpenJournal(fsys FS, path string, now time.Time, read func(entry []byte) error) (j *Journal, damage Damage,
 	err error,
@@ -135,7 +135,8 @@ func (j *Journal) parse(data []byte, read func([]byte) error) (d Damage, err err
 	return d, nil
 }
 
-// parseLine splits a line. The result ok is false if its checksum is wrong or its number is not valid.
+// parseLine splits a line into its number and its entry. It returns false if the checksum is wrong or the number is not
+// valid.
 func parseLine(text []byte) (n int, entry []byte, ok bool) {
 	sum, rest, _ := bytes.Cut(text, []byte(" "))
 	if string(sum) != checksum(rest) {
@@ -211,11 +212,11 @@ func (j *Journal) Append(entries Entries) error {
 	return nil
 }
 
-// minGrowth is the number of bytes by which a journal grows at least between two Replace calls for its size.
+// minGrowth is the minimum number of bytes by which a journal grows before NeedsReplace reports that it is too large.
 const minGrowth = 256 << 10
 
-// NeedsReplace reports whether the next write should be a Replace: the file needs repair, or it has more than twice its
-// size after the last Replace, plus minGrowth.
+// NeedsReplace reports whether the next write should be a Replace: the file needs repair, or is too large. It is too
+// large if its size is more than twice its size after the last Replace, plus minGrowth.
 func (j *Journal) NeedsReplace() bool { return j.needsRepair || j.size > 2*j.replacedSize+minGrowth }
 
 // Replace replaces all entries. When it returns nil, the new entries are on the disk. After an error the journal has

@@ -5,9 +5,9 @@ import (
 	"unicode/utf8"
 )
 
-// Closest returns the element of list with the smallest edit distance from word, without regard to case. An element
-// that differs in more than a third of its characters, and in more than one, does not count. If there is none, the
-// result of closestByStem counts.
+// Closest returns the element of list with the smallest edit distance from word, without regard to case. The distance
+// may be at most a third of the element's characters, or 1. If no element is that close, Closest returns the result of
+// closestByStem.
 func Closest(word string, list []string) string {
 	closest, distance := "", 0
 	for _, candidate := range list {
@@ -25,9 +25,9 @@ func Closest(word string, list []string) string {
 // minStem is the minimum number of bytes of the common beginning of two words in closestByStem.
 const minStem = 3
 
-// closestByStem returns the element that begins with word without its last character, if it is the only one that
-// contains this stem ("proxies" for "prox" and "proxy"). Otherwise it returns the last element with which word begins
-// ("warn" for "warning"); "" for none. The word is in lower case.
+// closestByStem searches for the stem of word, which is word without its last character. If only one element contains
+// the stem, and this element begins with it, the result is this element ("proxies" for "prox" or "proxy"). Otherwise
+// the result is the last element with which word begins ("warn" for "warning"); "" for none. The word is in lower case.
 func closestByStem(word string, list []string) (prefixOfWord string) {
 	if len(word) <= minStem || len(word) > maxWord {
 		return ""

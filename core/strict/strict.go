@@ -29,7 +29,7 @@ func (e *FieldError) Error() string {
 	return e.Field + ": " + e.Msg
 }
 
-// Format describes a format of documents: the names of its types in errors, and its limits.
+// Format describes a format of documents: the words for its types in errors, and its limits.
 type Format struct {
 	tag                          string  // key of the struct tag that names a field
 	object, array, text, boolean string  // names of the types in errors such as "must be an object"
@@ -63,9 +63,9 @@ type ValueDecoder interface {
 // Decode decodes a document into v, a pointer to a struct, slice or map. The document is a tree of map[string]any,
 // []any, string, bool and numbers (json.Number, int64, float64). An integer may be written as 3.0. The struct's
 // fields are named by tags "json" (JSON) or "koanf" (TOML). If the document has no key of a field, the field does not
-// change. A tag `range:"LOW,HIGH"` limits a field that is a number, or a Value with an integer or float as its
-// underlying type. LOW and HIGH are in the notation of the field. In errors, the parameter path precedes the path of
-// each field.
+// change. A tag `range:"LOW,HIGH"` limits a field that is a number, or a ValueDecoder with an integer or float as its
+// underlying type. LOW and HIGH are in the notation of the field. In errors, the path of each field begins with the
+// parameter path.
 //
 // The function report is called with each error, in the order of the keys, until it returns false.
 func (f Format) Decode(path string, document, v any, report func(*FieldError) (more bool)) {

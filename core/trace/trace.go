@@ -53,8 +53,9 @@ func Parse(field []byte) (c Context, ok bool) {
 	return c, true
 }
 
-// ContextOf returns the context of a request with the given traceparent field. If the field is absent or invalid, this
-// is a new trace, sampled with the probability ratio (0 to 1). Its id depends only on the id of the request.
+// ContextOf returns the context of a request with the given traceparent field. If the field is absent or invalid, the
+// request begins a new trace. The id of the trace depends only on the id of the request, and the trace is sampled with
+// the probability ratio (0 to 1).
 func ContextOf(field []byte, id core.RequestID, ratio float64) Context {
 	if c, ok := Parse(field); ok {
 		return c
@@ -83,7 +84,7 @@ func (c Context) Header(span uint64) []byte {
 // RequestSpan returns the id of a request's span.
 func RequestSpan(id core.RequestID) uint64 { return mix(uint64(id)^requestSalt) | 1 }
 
-// AttemptSpan returns the id of an attempt's span. The index is that of the attempt in its request.
+// AttemptSpan returns the id of an attempt's span. The index of a request's first attempt is 0.
 func AttemptSpan(id core.RequestID, index int) uint64 {
 	return mix(uint64(id)+uint64(index+1)*golden) | 1
 }

@@ -14,9 +14,8 @@ const (
 	maxScheme  = 32 // bytes of a scheme's name
 )
 
-// challenges returns the authentication schemes of the Proxy-Authenticate fields in their order,
-// each once (RFC 9110 section 11.7.1). It returns nil if there is no such field, and an empty slice
-// if the fields nameHash no scheme.
+// challenges returns the authentication schemes of the Proxy-Authenticate fields in their order, each once (RFC 9110
+// section 11.7.1). It returns nil if there is no such field, and an empty slice if the fields name no scheme.
 func challenges(fields []http1.Field) []string {
 	var schemes []string
 	for i := range fields {

@@ -25,8 +25,8 @@ type pairedConn struct {
 	message []byte
 }
 
-// send sends p. On a plain TCP connection, it leaves the sending to the next Read. If sending fails, that Read returns
-// a *socket.WriteError.
+// send sends p. On a plain TCP connection it only stores p, and the next Read sends it. If this fails, Read returns a
+// *socket.WriteError.
 func (c *pairedConn) send(p []byte) error {
 	if _, ok := c.Conn.(*socket.Conn); ok {
 		c.message = p
@@ -147,8 +147,8 @@ func (g *gate) Read(p []byte) (int, error) {
 	return g.Conn.Read(p)
 }
 
-// noExtraBytes reports whether the connection has no bytes after the end of the response. TLS may have read a part of a
-// record. This cannot be detected here. The method isAlive detects the bytes that complete the record.
+// noExtraBytes reports whether the connection has no bytes after the end of the response. It does not detect a TLS
+// record that has arrived only in part. The method isAlive detects the bytes that complete such a record.
 func (pc *persistConn) noExtraBytes() bool {
 	if len(pc.reader.Buffered()) > 0 {
 		return false
@@ -295,9 +295,9 @@ func newIdlePool(a upstream.Address) *idlePool {
 	return p
 }
 
-// get returns an idle connection with the given key, or nil if there is none. It checks each connection with the method
-// alive, even after a short idle time. An unrepeatable request gets no connection if another unrepeatable request with
-// this key was lost less than noReuseTime ago (see recordLoss).
+// get returns an idle connection with the given key, or nil if there is none. It checks each connection (isAlive), even
+// after a short idle time. An unrepeatable request gets no connection if another unrepeatable request with this key was
+// lost less than noReuseTime ago (see recordLoss).
 func (p *idlePool) get(key string, now time.Time, unrepeatable bool) *persistConn {
 	for {
 		pc := p.pop(key, now, unrepeatable)
