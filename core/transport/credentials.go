@@ -44,8 +44,8 @@ func (t *Transport) random(n int) string {
 	return string(b)
 }
 
-// sharesConns reports whether attempts may share connections: whether this attempt may use a connection of an earlier
-// attempt, and may leave its own connection to later attempts.
+// sharesConns reports whether the attempt may use a connection of an earlier attempt, and may leave its own connection
+// to later attempts.
 func sharesConns(u *upstream.Upstream, c *Control) bool {
 	s := u.Spec()
 	return s.Reuse() && !(u.Templated() && s.Address.Random(c.Session != ""))

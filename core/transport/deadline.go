@@ -10,8 +10,8 @@ import (
 // recheckEvery is the time between two calls of Control.CurrentDeadline during a wait for a response.
 const recheckEvery = 100 * time.Millisecond
 
-// nextDeadline sets Deadline to the result of CurrentDeadline. It returns the deadline of the next read. If the
-// returned deadline is earlier than Deadline, nextDeadline must be called again after the read.
+// nextDeadline sets Deadline to the result of CurrentDeadline. It returns the deadline of the next read. If the read
+// ends before Deadline, the caller must call nextDeadline again for a further read.
 func (c *Control) nextDeadline(now time.Time) time.Time {
 	if c.CurrentDeadline == nil {
 		return c.Deadline
@@ -23,9 +23,9 @@ func (c *Control) nextDeadline(now time.Time) time.Time {
 	return c.Deadline
 }
 
-// setDeadlines sets the deadlines of conn. Reads end at the time until, writes at c.Deadline. The caller repeats a read
-// that ends at its deadline, but not a write. On a busy machine a write may begin after the time until, so writes need
-// the later deadline.
+// setDeadlines sets the deadlines of conn: the given one for reads, and c.Deadline for writes. The caller repeats a
+// read that ends at its deadline, but not a write. On a busy machine, a write may begin after the read deadline.
+// Therefore writes need the later deadline.
 func (c *Control) setDeadlines(conn net.Conn, until time.Time) {
 	c.Interrupt.setDeadlines(conn, until, c.Deadline)
 }
@@ -33,8 +33,8 @@ func (c *Control) setDeadlines(conn net.Conn, until time.Time) {
 // hasEnded reports whether the deadline has passed or Interrupt has fired.
 func (c *Control) hasEnded(now time.Time) bool { return c.Interrupt.Ended() || !now.Before(c.Deadline) }
 
-// recheckedConn is a connection whose reads end at the deadline of Control.CurrentDeadline. During the wait it calls
-// CurrentDeadline again.
+// recheckedConn is a connection whose reads end at the result of Control.CurrentDeadline. A Read that waits calls
+// CurrentDeadline again and again.
 type recheckedConn struct {
 	net.Conn
 	t *Transport

@@ -176,9 +176,9 @@ func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a u
 	return tc, nil
 }
 
-// openTCP opens a TCP connection to hostPort: a proxy, or the target of a direct connection. The function permit, if
-// not nil, is called with each address before it is dialled. An address for which checkAddress returns an error is not
-// dialled.
+// openTCP opens a TCP connection to hostPort, which is the address of a proxy, or of the target of a direct connection.
+// The function checkAddress, if not nil, is called with each address before it is dialled. An address for which
+// checkAddress returns an error is not dialled.
 func (t *Transport) openTCP(ctx context.Context, hostPort string, deadline time.Time, c *Control,
 	checkAddress func(netip.AddrPort) error) (net.Conn, error) {
 	if to, err := netip.ParseAddrPort(hostPort); err == nil && t.cfg.Dial == nil && to.Addr().Zone() == "" {
@@ -315,8 +315,8 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 func usesConnect(scheme string) bool { return scheme == upstream.HTTP || scheme == upstream.HTTPS }
 
 // tunnel opens a tunnel. The parameter sends is the number of times that the CONNECT has been sent, including this
-// time. The second result is true if the proxy has refused the CONNECT with a challenge, and the CONNECT should be sent
-// once more with other credentials.
+// time. If the proxy has refused the CONNECT with a challenge, the second result reports whether the CONNECT should be
+// sent once more with other credentials.
 func (t *Transport) tunnel(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control,
 	authority string, sends int) (_ Tunnel, resend bool, _ *verdict.Error) {
 	if a.Scheme == upstream.Direct {
@@ -420,8 +420,8 @@ func (t *Transport) sendConnect(conn net.Conn, credentials []byte, scheme, autho
 
 var errPage = errors.New("the response to CONNECT has status 200 and an HTML page in place of a tunnel")
 
-// isPage reports whether a response to CONNECT with these fields, and these bytes behind it, is an HTML page: the proxy
-// is a web server that responds so to all requests. No target of a tunnel sends such bytes first.
+// isPage reports whether an HTML page follows the head of a response to CONNECT. The proxy is then a web server that
+// sends this page in response to all requests. No target of a tunnel sends such bytes first.
 func isPage(fields []http1.Field, early []byte) bool {
 	if early = bytes.TrimLeft(early, " \t\r\n"); len(early) == 0 || early[0] != '<' {
 		return false

@@ -21,13 +21,13 @@ type digestState struct {
 	// then on the proxy gets no Basic credentials.
 	digestOnly atomic.Bool
 
-	mu     sync.Mutex // guards unused
+	mu     sync.Mutex // guards nonces
 	nonces []*nonce   // the most recently used is the last
 }
 
-// nonce is a challenge of the proxy, with the number of requests that have used it. Only one request uses a nonce at
-// a time. Each request has an nc, the number of uses of its nonce. A proxy may refuse an nc that is not larger than
-// the last one; squid does so.
+// nonce is a challenge of the proxy, with the number of requests that have used its nonce. Each request carries this
+// number (nc). A proxy may refuse an nc that is not larger than the last one; squid does so. Therefore only one request
+// uses a nonce at a time.
 type nonce struct {
 	challenge  *digest.Challenge
 	digestOnly bool // the 407 with this challenge had no challenge for Basic
@@ -51,8 +51,8 @@ func (d *digestState) takeNonce() *nonce {
 	return last
 }
 
-// giveBackNonce stores a nonce for later requests. The nonce n is a new one, or one that the method take has returned
-// and the proxy has accepted. If n is nil, nothing happens.
+// giveBackNonce stores a nonce for later requests: a new nonce, or a nonce from takeNonce that the proxy has accepted.
+// If n is nil, nothing happens.
 func (d *digestState) giveBackNonce(n *nonce) {
 	if n == nil {
 		return
@@ -65,8 +65,8 @@ func (d *digestState) giveBackNonce(n *nonce) {
 }
 
 // recordSuccess is called when the proxy has accepted the credentials of a request. The parameter used is the nonce of
-// these credentials; nil without one. A 407 to a request in absolute form may come from a target. Only an accepted
-// nonce shows that its challenge came from the proxy. Therefore digestOnly is set here.
+// these credentials; nil if they have none. Only an accepted nonce shows that its challenge came from the proxy,
+// because a 407 to a request in absolute form may come from a target. Therefore digestOnly is set here.
 func (d *digestState) recordSuccess(used *nonce) {
 	if used != nil && used.digestOnly {
 		d.digestOnly.Store(true)
@@ -78,9 +78,9 @@ func (d *digestState) recordSuccess(used *nonce) {
 // challenges.
 const maxChallenged = 5
 
-// mayResend reports whether a request that got a challenge each time may be sent once more. The last time it had the
-// nonce n, or none (n is nil) if other requests had taken all nonces. A challenge to a new nonce means that the
-// password is wrong, and to an old one that the nonce is too old.
+// mayResend reports whether a request that got a challenge each time may be sent once more. The nonce n is the nonce of
+// the last time. It is nil if other requests had taken all nonces. A challenge to a new nonce means that the password
+// is wrong. A challenge to an old nonce means that the nonce is too old.
 func (n *nonce) mayResend(sends int) bool {
 	return sends == 1 || sends < maxChallenged && (n == nil || n.count > 1)
 }
@@ -102,10 +102,10 @@ func (d *digestState) usesDigest(s *upstream.Spec) bool {
 	return d.challengedBefore.Load() || s.DigestOnly()
 }
 
-// authorize returns the value of Proxy-Authorization for a request to a proxy with the spec s. The parameter a is the
-// proxy's address, with values in place of templates. If the proxy has asked for Digest, the value has Digest
-// credentials with a nonce. The value is nil if other requests use all nonces. If the proxy has not asked for Digest,
-// the value has Basic credentials. The caller passes the nonce to the method shouldResend or accepted.
+// authorize returns the value of Proxy-Authorization for a request to a proxy with the spec s, and the nonce in this
+// value. The parameter a is the proxy's address, with values in place of templates. If the proxy gets Digest
+// credentials (usesDigest), the value is nil while other requests use all nonces. Otherwise the value has Basic
+// credentials. The caller passes the nonce to shouldResend or recordSuccess.
 func (d *digestState) authorize(s *upstream.Spec, a upstream.Address, method, target string) ([]byte, *nonce) {
 	basic := basicAuth(a)
 	if !d.usesDigest(s) || basic == nil {
@@ -118,8 +118,8 @@ func (d *digestState) authorize(s *upstream.Spec, a upstream.Address, method, ta
 	return n.authorization(a, method, target), n
 }
 
-// shouldResend is called with the fields of a 407. The parameter used is the nonce of the request; nil if it had none.
-// The result reports whether the request should be sent once more to the same proxy, with other credentials.
+// shouldResend records the challenges of a 407, and reports whether the request should be sent once more to the same
+// proxy, with other credentials. The parameter used is the nonce of the request; nil if it had none.
 func (d *digestState) shouldResend(s *upstream.Spec, fields []http1.Field, used *nonce) (resend bool) {
 	best := bestChallenge(fields)
 	switch {
@@ -152,9 +152,9 @@ func (p *idlePool) authorize(u *upstream.Upstream, pc *persistConn, q *Request) 
 	return used
 }
 
-// shouldResend is called with the head of each response, except the response to a TRACE. The parameter used is the
-// nonce of the request; nil if it had none. The result reports whether the request should be sent once more to the same
-// proxy, with other credentials.
+// shouldResend is called with the head of each response, except the response to a TRACE. It reports whether the request
+// should be sent once more to the same proxy, with other credentials. The parameter used is the nonce of the request;
+// nil if it had none.
 func (r *Response) shouldResend(s *upstream.Spec, used *nonce) (resend bool) {
 	if r.Status != http.StatusProxyAuthRequired || !r.FromProxy {
 		r.pool.digest.recordSuccess(used)

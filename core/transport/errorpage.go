@@ -112,9 +112,9 @@ func (p *page) readFields() {
 	}
 }
 
-// signature returns the name of the signature that identifies the page as a proxy's own error page, and the RFC 9209
-// token with the same meaning, or "". All signatures except squid's require a response without Via, because a proxy
-// that adds Via adds it to the responses that it relays. testdata/ownerrors has the recorded pages.
+// signature returns the name of the signature that identifies the page as a proxy's own error page. It also returns the
+// RFC 9209 token of the error; "" if there is none. All signatures except squid's require a response without Via,
+// because a proxy that adds Via adds it to the responses that it relays. testdata/ownerrors has the recorded pages.
 func (p *page) signature(via viaState) (name, reason string, ok bool) {
 	if p.bySquid(via) {
 		return "x-squid-error", squidReason(p.squidError), true
@@ -301,9 +301,10 @@ func squidReason(value []byte) string {
 }
 
 // proxyStatusError returns the error parameter of the last member of Proxy-Status, which the nearest proxy has added
-// (RFC 9209 section 2). If the token is unknown, reason is "". The result ok is false if there is no such parameter.
-// The parameter whirlpool is true if the proxy is a Whirlpool. A Whirlpool relays the members of proxies behind it, so
-// only its own member counts. Malformed fields are ignored (RFC 9651 section 4.2).
+// (RFC 9209 section 2). It returns "" for an unknown token, and false if there is no such parameter. The parameter
+// whirlpool is true if the proxy is a Whirlpool. A Whirlpool also relays the members of the proxies through which it
+// sends requests, so the last member counts only if the Whirlpool has added it. Malformed fields are ignored (RFC 9651
+// section 4.2).
 func proxyStatusError(values []string, whirlpool bool) (reason string, ok bool) {
 	list, err := httpsfv.UnmarshalList(values)
 	if err != nil || len(list) == 0 {

@@ -33,8 +33,8 @@ type Facts struct {
 	NoTunnels bool
 	// NoCredentials is set for a 407 to a TRACE. A TRACE has no credentials, so the 407 shows nothing about the proxy.
 	NoCredentials bool
-	// Challenges are the authentication schemes in the Proxy-Authenticate fields of a 407, at most 8. It is nil
-	// without such a field, and empty if the fields nameHash no scheme.
+	// Challenges are the authentication schemes in the Proxy-Authenticate fields of a 407, at most 8. The slice is nil
+	// without such a field, and empty if the fields name no scheme.
 	Challenges []string
 	// DigestOnly is set with Challenges if the proxy must not get Basic credentials (upstream.AuthDigest).
 	DigestOnly bool

@@ -70,7 +70,8 @@ func (i *Interrupt) setDialing(cancel context.CancelFunc) {
 	}
 }
 
-// stopContext returns a context for dialing that Stop cancels. The caller must call the function end after dialing.
+// stopContext returns a context for dialing that Stop cancels. The caller must call the returned function after
+// dialing.
 func (c *Control) stopContext(ctx context.Context) (dialing context.Context, end func()) {
 	if !c.MayStop {
 		return ctx, func() {}
@@ -83,8 +84,7 @@ func (c *Control) stopContext(ctx context.Context) (dialing context.Context, end
 	}
 }
 
-// isEnded reports whether the attempt must end: Fire has been called, or Stop has been called and Resume has not been
-// called since. The caller holds mu.
+// isEnded reports whether the attempt must end: after Fire, or after Stop without a later Resume. The caller holds mu.
 func (i *Interrupt) isEnded() bool { return i.fired || i.stopped }
 
 // attach sets the connection. From then on, Fire and Stop end the reads and writes of this connection. The method
@@ -97,9 +97,8 @@ func (i *Interrupt) attach(c net.Conn) bool {
 	return !ended
 }
 
-// park is called before the connection is parked (socket.Conn.AwaitParked). From then on, Fire and Stop send
-// a value to the channel stop, which has a capacity of 1. The method returns false if Fire or Stop has already been
-// called.
+// park is called before the connection is parked (socket.Conn.AwaitParked). From then on, Fire and Stop send a value to
+// the given channel, which has a capacity of 1. The method returns false if Fire or Stop has already been called.
 func (i *Interrupt) park(stop chan<- struct{}) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -110,8 +109,8 @@ func (i *Interrupt) park(stop chan<- struct{}) bool {
 	return true
 }
 
-// unpark ends the effect of the method park. The parameter c is the connection. If Fire or Stop has been called, all
-// reads and writes of c fail.
+// unpark sets the connection again after the method park has removed it. If Fire or Stop has been called, all reads and
+// writes of the connection fail.
 func (i *Interrupt) unpark(c net.Conn) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -174,7 +173,7 @@ func (i *Interrupt) setWriteDeadline(c net.Conn, t time.Time) {
 // aLongTimeAgo is a deadline in the past. It ends reads and writes without a wait.
 var aLongTimeAgo = time.Unix(1, 0)
 
-// Ended reports whether Fire has been called, or Stop has been called and Resume has not been called since.
+// Ended reports whether Fire has been called, or Stop without a later Resume.
 func (i *Interrupt) Ended() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -107,9 +107,9 @@ func (t *Transport) sharedStream(u *upstream.Upstream, p *idlePool, key string, 
 	return t.newStream(s, true)
 }
 
-// reserve reserves a stream of a connection with the given key. It returns the connection as s, or nil if no
-// connection can be used. The caller must close the connections in ended: these have ended, were idle for too long,
-// or are not usable.
+// reserve reserves a stream of a connection with the given key, and returns the connection; nil if no connection can be
+// used. It also returns connections that the caller must close: they have ended, were idle for too long, or are not
+// usable.
 func (p *idlePool) reserve(key string, now time.Time, unrepeatable bool, usable func(*sharedConn) bool) (
 	s *sharedConn, ended []*sharedConn) {
 	p.mu.Lock()

@@ -90,8 +90,8 @@ func socksGreet(c net.Conn, a upstream.Address, offer *tokenOffer, buf []byte) e
 	return nil
 }
 
-// socksSendTokens sends tokens to a proxy that has chosen the method socks5.Tokens. Such a proxy is a gateway. The
-// result method is the authentication method that the gateway chooses next.
+// socksSendTokens sends tokens to a proxy that has chosen the method socks5.Tokens. Such a proxy is a gateway. It then
+// chooses a second authentication method, which socksSendTokens returns.
 func socksSendTokens(c net.Conn, tokens, buf []byte) (method byte, err error) {
 	if _, err := c.Write(socks5.AppendTokens(nil, tokens)); err != nil {
 		return 0, err
@@ -171,7 +171,7 @@ func readSOCKSReply(c net.Conn, buf []byte) error {
 		if e, known := socksReplies[code]; known {
 			return &e
 		}
-		// The proxy speaks SOCKS. Tor uses such codes for errors of targets (its proposal 304).
+		// The proxy does speak SOCKS: Tor uses unknown codes for errors of targets (its proposal 304).
 		return &socksError{fmt.Sprintf("SOCKS5: the proxy replies with the unknown code %d", code),
 			"proxy_configuration_error", verdict.TunnelFailed}
 	}

@@ -32,7 +32,7 @@ type stream struct {
 	meters    traffic.Meters
 	closed    atomic.Bool
 
-	// The fields trailers and bodyErr are set before the pipe's end s.far is closed.
+	// The next two fields are set before the field far, the pipe's end for writing, is closed.
 	trailers http.Header
 	bodyErr  error // the error that ended the body early
 }
@@ -127,10 +127,9 @@ type streamResult struct {
 	err error
 }
 
-// awaitStream waits for the head of the response. The result timedOut is set if the head has not arrived in time. While
-// the body is being sent, there are two limits: the time without progress (upload.deadline), and c.RequestDeadline.
-// Otherwise the limit is the deadline of the attempt. The parameter body is nil if the request has no body or a short
-// one.
+// awaitStream waits for the head of the response, and reports whether the wait has timed out. The parameter body is nil
+// if the request has no body or a short one. The wait then ends at the deadline of the attempt. Otherwise there are two
+// limits: the time without progress (upload.deadline), and c.RequestDeadline.
 func (t *Transport) awaitStream(c *Control, body *upload, s *stream, results <-chan streamResult) (
 	r streamResult, timedOut bool) {
 	start := t.cfg.Now()
@@ -415,9 +414,9 @@ func (u *upload) isBroken() bool {
 
 var errPartlySent = errors.New("the rest of the request's body was not sent")
 
-// deadline returns the time at which the wait for a response ends; the zero time means no limit. If the whole body
-// has been sent, this is headTimeout after the last progress. If not, it is bodyIdle after the last progress, or the
-// zero time while a Read waits for the client or if bodyIdle is 0.
+// deadline returns the time at which the wait for a response ends; the zero time means no limit. If the whole body has
+// been sent, this is headTimeout after the last progress. If not, it is bodyIdle after the last progress. There is no
+// limit while a Read waits for the client, or if bodyIdle is 0.
 func (u *upload) deadline(headTimeout, bodyIdle time.Duration) time.Time {
 	last := time.Unix(0, u.lastProgress.Load())
 	switch {

@@ -57,8 +57,7 @@ func (r *Request) trailerHeader() http.Header {
 	return names
 }
 
-// setTrailers sets the values of the fields in h from section, a trailer section. It ignores fields of section that
-// are not in h.
+// setTrailers sets the values of the fields in h from a trailer section. It ignores all other fields of the section.
 func setTrailers(h http.Header, section []byte) {
 	for name, value := range http1.Trailers(section) {
 		key := http.CanonicalHeaderKey(string(name))

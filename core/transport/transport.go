@@ -50,8 +50,9 @@ type Config struct {
 	// before it is dialled. Nil permits all.
 	CheckAddress func(netip.AddrPort) error
 	Loop         *loop.Guard // adds the Proxy-Loop field to requests to proxies; nil to add none
-	// ParkAbove is the number of attempts that may wait for slow responses (SlowAfter) before a further one parks its
-	// connection (Transport.park); default 256. If it is negative, each of them parks its connection.
+	// ParkAbove is the number of attempts that may wait for slow responses (SlowAfter) without parking their
+	// connections; default 256. Each further attempt parks its connection (Transport.park). If ParkAbove is negative,
+	// each attempt with a slow response does so.
 	ParkAbove int
 }
 
@@ -151,8 +152,8 @@ type Control struct {
 	isCheck bool // a health or reachability check: if few descriptors are left, it fails and closes no idle connection
 }
 
-// SlowAfter is the minimum time without a response after which OnSlow is called; the maximum is twice as long. A client
-// that leaves during a probe is detected within 0.1 s.
+// SlowAfter is the minimum time without a response after which OnSlow is called; the maximum is 2*SlowAfter. A client
+// that leaves during a probe is therefore detected within 0.1 s.
 const SlowAfter = 50 * time.Millisecond
 
 // ContinueWait is the longest time for which a request with Expect: 100-continue waits for a 100 response. The wait
@@ -195,10 +196,10 @@ type Request struct {
 	// OnInterim, if not nil, is called with each interim response over HTTP/1 whose status is 102 or above, except 101.
 	OnInterim func(*http1.Response)
 
-	// SendContinue, if not nil, asks the client for Remainder with a 100 response (RFC 9110 section 10.1.1). As long as
-	// SendContinue is not nil, the client waits for this response, and no byte of Remainder has been read. The attempt
-	// then sends Expect: 100-continue. It calls SendContinue after a 100 response or after ContinueWait, but not after
-	// a final response. The function sets this field to nil. It returns false if the client has left.
+	// SendContinue, if not nil, asks the client for Remainder with a 100 response (RFC 9110 section 10.1.1), and sets
+	// this field to nil. It returns false if the client has left. As long as the field is not nil, the client waits for
+	// the 100 response, and no byte of Remainder has been read. The attempt then sends Expect: 100-continue. It calls
+	// SendContinue after it has received a 100 response or after ContinueWait, but not after a final response.
 	SendContinue func() bool
 }
 
@@ -286,11 +287,11 @@ func (t *Transport) roundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 // (RFC 9110 section 9.3.8).
 func (r *Request) isTrace() bool { return string(r.Method) == "TRACE" }
 
-// resendable reports whether the request can be sent again, because no part of Remainder has been read.
+// resendable reports whether the request can be sent again: no part of Remainder has been read.
 func (r *Request) resendable() bool { return r.Remainder == nil || r.SendContinue != nil }
 
-// idleKey returns the key of the idle connections that q can use: "" for connections to the proxy itself, or the target
-// of the tunnel, and whether there is TLS in it.
+// idleKey returns the key of the idle connections that q can use. The key is "" for connections to the proxy itself.
+// For a tunnel, it has the target, and tells whether there is TLS in the tunnel.
 func idleKey(u *upstream.Upstream, q *Request) string {
 	switch {
 	case q.TLS && q.ServerName != "":
@@ -377,8 +378,8 @@ func (r *Response) closedBeforeReceipt(q *Request) bool {
 	return false
 }
 
-// oversized reports whether err means that the head of a response is too large. It is then no rest of an earlier
-// response.
+// oversized reports whether err means that the head of a response is too large. Such a head is not the rest of an
+// earlier response.
 func oversized(err error) bool {
 	var proto *http1.ProtocolError
 	return errors.As(err, &proto) && proto.Status != http.StatusBadRequest
@@ -452,8 +453,9 @@ func (t *Transport) writeFailed(c *Control, q *Request, resp *Response, err erro
 	return nil
 }
 
-// readHead reads the response's head. It first waits for SlowAfter to 2*SlowAfter, and then, unless writeFailed is set,
-// in readSlowHead. Setting a deadline is expensive, so the first wait may use that of an earlier response.
+// readHead reads the response's head. It first waits for SlowAfter to 2*SlowAfter, and then in readSlowHead. If
+// writeFailed is set, it waits only once, until the deadline. Setting a deadline is expensive, so the first wait may
+// use the deadline that an earlier response has left.
 func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed bool) *verdict.Error {
 	pc := resp.pc
 	began := c.Started
@@ -481,8 +483,8 @@ func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed
 	return t.readSlowHead(c, q, resp)
 }
 
-// readSlowHead reads the response's head until the deadline. If more than Config.ParkAbove attempts wait in it, it
-// parks the connection after parkWait.
+// readSlowHead reads the response's head until the deadline. If more than Config.ParkAbove attempts are in
+// readSlowHead, it parks the connection after parkWait.
 func (t *Transport) readSlowHead(c *Control, q *Request, resp *Response) *verdict.Error {
 	defer t.slowAttempts.Add(-1)
 	now := t.cfg.Now()
@@ -524,8 +526,8 @@ const (
 	maxUnparked = 2048
 )
 
-// parkWait returns the time after which an attempt parks its connection. It is shorter the more slow connections are
-// unparked, which limits the memory of the runtime's poller.
+// parkWait returns the time after which an attempt parks its connection. The more slow connections are unparked, the
+// shorter this time is, to limit the memory of the runtime's poller.
 func parkWait(unparked int64) time.Duration {
 	return parkAfter / maxUnparked * time.Duration(max(maxUnparked-unparked, 0))
 }
@@ -554,8 +556,8 @@ func (r *Response) startBody() {
 	r.reusable = !r.Response.Close && r.Status != http.StatusSwitchingProtocols
 }
 
-// Adopt moves the response in *from to r, and leaves *from empty. The argument old is the Control of the attempt that
-// has received the response; c is the Control of r. Adopt copies the deadline of old to c.
+// Adopt moves the response in *from to r, and leaves *from empty. The attempt that has received the response has the
+// Control old; r gets the Control c. Adopt copies the deadline of old to c.
 func (r *Response) Adopt(from *Response, old, c *Control) {
 	old.Interrupt.detach()
 	c.Deadline, c.CurrentDeadline = old.Deadline, nil
@@ -584,8 +586,8 @@ func (r *Response) SetReadDeadline(c *Control, deadline time.Time) {
 const peekWait = 100 * time.Millisecond
 
 // Peek appends the first n bytes of the body to dst without consuming them. It appends fewer bytes if the body is
-// shorter, or if the bytes do not arrive within peekWait. The result whole reports whether the appended bytes are the
-// whole body.
+// shorter, or if the bytes do not arrive within peekWait. Peek also reports whether the appended bytes are the whole
+// body.
 func (r *Response) Peek(c *Control, dst []byte, n int) (_ []byte, whole bool) {
 	before, waits := len(dst), false
 	for {
@@ -711,7 +713,7 @@ func (t *Transport) Close() {
 	})
 }
 
-// CloseExpired closes the connections that have been idle for longer than isIdleTimeout.
+// CloseExpired closes the connections that have been idle for longer than idleTimeout.
 func (t *Transport) CloseExpired() { t.closeIdleBefore(t.cfg.Now().Add(-idleTimeout)) }
 
 // The limits of CloseSurplus.
@@ -777,8 +779,8 @@ func basicAuth(a upstream.Address) []byte {
 // the processor time of a full one. With TLS 1.2 it also takes one round trip less.
 const tlsSessions = 32
 
-// tlsClient makes a TLS handshake with host on the connection c. The protocols are offered with ALPN. The proxyOptions
-// take precedence over the other settings. Both sessions and proxyOptions may be nil.
+// tlsClient makes a TLS handshake with host on the connection c, and offers the given protocols (ALPN). The
+// proxyOptions take precedence over the other settings. Both sessions and proxyOptions may be nil.
 func (t *Transport) tlsClient(ctx context.Context, c net.Conn, host string,
 	sessions tls.ClientSessionCache, protocols []string, proxyOptions *upstream.TLS) (*tls.Conn, error) {
 	cfg := t.tls.Clone()

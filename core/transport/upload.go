@@ -111,7 +111,8 @@ type headWait struct {
 	ended bool
 }
 
-// setDeadline has no effect after endWait, because the response's body has its own deadlines.
+// setDeadline sets the read deadline. It has no effect after endWait, because the response's body has its own
+// deadlines.
 func (h *headWait) setDeadline(deadline time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -126,8 +127,8 @@ func (h *headWait) endWait() {
 	h.ended = true
 }
 
-// awaitContinue waits for the response to a head with Expect: 100-continue. The result final reports whether the
-// response is final. If so, the body is not sent, and the connection is not reused.
+// awaitContinue waits for the response to a head with Expect: 100-continue. If the response is final, awaitContinue
+// returns true. The body is then not sent, and the connection is not reused.
 func (t *Transport) awaitContinue(c *Control, q *Request, resp *Response) (verr *verdict.Error, final bool) {
 	until := t.cfg.Now().Add(ContinueWait)
 	if c.Deadline.Before(until) {

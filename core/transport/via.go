@@ -8,15 +8,15 @@ import (
 )
 
 // viaHabit records whether a proxy adds a Via field to the successful responses (status below 400) that it relays, and
-// with which name. The name is the proxy's own if it is consistent (isConsistent) and no other proxy adds it
-// (Transport.hasUniqueVia); otherwise it may be that of a cache in front of the targets.
+// which name is in the field. If the name is consistent (isConsistent) and no other proxy adds it
+// (Transport.hasUniqueVia), it is the proxy's name. Otherwise it may be the name of a cache in front of the targets.
 type viaHabit struct{ state atomic.Uint64 }
 
 // viaSamples is the minimum number of successful responses for a conclusion.
 const viaSamples = 8
 
-// viaState has the number of successful responses up to viaSamples in bits 0 to 7, the flags below, the hash of the
-// first target in bits 16 to 39, and that of the name in Via in bits 40 to 63.
+// viaState has four parts: the number of successful responses, at most viaSamples (bits 0 to 7); the flags below; the
+// hash of the first target (bits 16 to 39); and the hash of the name in Via (bits 40 to 63).
 type viaState uint64
 
 const (
@@ -74,8 +74,7 @@ func (h *viaHabit) add(fields []http1.Field, target string) {
 }
 
 // viaName returns the hash of the name of the last intermediary in Via (RFC 9110 section 7.6.3): the host of
-// received-by. It ignores the port, because Apache inserts the port of the target. The result hasVia is false if there
-// is no name.
+// received-by. It ignores the port, because Apache inserts the port of the target. It returns false if there is no Via.
 func viaName(fields []http1.Field) (hash uint32, hasVia bool) {
 	for i := len(fields) - 1; i >= 0; i-- {
 		if fields[i].Kind != http1.Via {
@@ -96,8 +95,8 @@ func viaName(fields []http1.Field) (hash uint32, hasVia bool) {
 	return 0, false
 }
 
-// skip returns the index after a run of bytes. The run begins at index i. If space is set, it is a run of white
-// space, otherwise a run of bytes that are not white space.
+// skip returns the index after a run of bytes that begins at index i: a run of white space if space is set, otherwise a
+// run of other bytes.
 func skip(v []byte, i int, space bool) int {
 	for i < len(v) && (v[i] == ' ' || v[i] == '\t') == space {
 		i++
@@ -114,8 +113,8 @@ func hash24[T string | []byte](s T) uint32 {
 	return h>>24 ^ h&0xffffff
 }
 
-// hasUniqueVia reports whether a proxy adds a Via name that no other proxy adds. The argument is the idle pool of this
-// proxy. The result is false if the habit of no other proxy is known.
+// hasUniqueVia reports whether the proxy with the given idle pool adds a Via name that no other proxy adds. It returns
+// false if the habit of no other proxy is known.
 func (t *Transport) hasUniqueVia(of *idlePool) bool {
 	name, others, same := viaState(of.viaHabit.state.Load()).nameHash(), 0, false
 	t.pools.Range(func(_, p any) bool {
@@ -135,10 +134,9 @@ func (t *Transport) hasUniqueVia(of *idlePool) bool {
 // maxCompared is the maximum number of proxies that othersAddVia compares.
 const maxCompared = 256
 
-// othersAddVia reports whether the other proxies of the pool add Via. This is so if at least two of them do, with
-// different names, and none of them has relayed a successful response without the field. It looks at no more than
-// maxCompared proxies. Proxies with too few responses, or with several names, do not count. The other proxies are all
-// proxies except one. The argument is the idle pool of this one.
+// othersAddVia reports whether all proxies except that of the given idle pool add Via. This is so if at least two of
+// them add different names, and none has relayed a successful response without Via. Proxies with too few responses, or
+// with several names, do not count. It looks at no more than maxCompared proxies.
 func (t *Transport) othersAddVia(of *idlePool) bool {
 	var first uint32
 	compared, found, differ, missing := 0, false, false, false

@@ -19,7 +19,7 @@ func (u *Upstream) Ability(k ability.Kind) ability.View {
 	return ability.View{}
 }
 
-// MeetsNeed is ability.Set.CanServe of the proxy.
+// MeetsNeed reports whether the proxy may be able to serve a request with the need n (ability.Set.CanServe).
 func (u *Upstream) MeetsNeed(n ability.Need, at time.Duration) bool {
 	x := u.attemptFields.Load()
 	return x == nil || x.abilities.CanServe(n, at)

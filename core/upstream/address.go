@@ -200,7 +200,7 @@ func (a Address) idBase() string {
 	return a.Host
 }
 
-// Masked reports whether the address was parsed from a result of Redacted in which the mask stands for credentials.
+// Masked reports whether the address was parsed from a URL in which Redacted has masked the credentials.
 func (a Address) Masked() bool { return a.Username == mask && a.Password == "" }
 
 // Redacted returns the address as a URL without its credentials.

@@ -11,8 +11,8 @@ import (
 // time for which the ledger keeps the target, so that one further failure at the target can renew the time.
 const avoidTime = time.Minute
 
-// Avoided returns the pairs of a proxy and a target that probably refuses it (evidence.Finding.Banned). Such a proxy is
-// chosen for the target only if there is no other candidate, if the target fails through the other proxies
+// Avoided returns the pairs of a proxy and a target that probably refuses the proxy (evidence.Finding.Banned). The
+// proxy is chosen for the target only if there is no other candidate, if the target fails through the other proxies
 // (evidence.Ledger.Failing), or for a session. Pair.Host is the target's host:port.
 func (p *Pool) Avoided() *rest.Rests { return p.avoided }
 
@@ -24,12 +24,12 @@ func (u *Upstream) avoidFor(t evidence.Target, at time.Duration) {
 	u.window.removeFailures(&u.stats, windowSize, tagOf(t.Hash))
 }
 
-// Uncompared returns the pairs of a proxy and a target where the proxy has failed at the target and no other proxy
-// has been used for it (evidence.Finding.Uncompared). The next attempt at the target goes through another proxy if
-// there is a candidate. Pair.Host is the target's host:port.
+// Uncompared returns the pairs of a proxy and a target for which only this proxy has been used, and has failed
+// (evidence.Finding.Uncompared). The next attempt at the target goes through another proxy if there is a candidate.
+// Pair.Host is the target's host:port.
 func (p *Pool) Uncompared() *rest.Rests { return p.uncompared }
 
-// recordCompared ends the pairs of a target in Uncompared, because the target has been tried again.
+// recordCompared removes the pairs of a target from Uncompared, because the target has been tried again.
 func (p *Pool) recordCompared(target uint64, at time.Duration) {
 	if len(p.uncompared.RestingAt(target)) > 0 {
 		p.uncompared.EndHost(target, at)

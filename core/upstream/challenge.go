@@ -14,8 +14,8 @@ type challenged struct {
 }
 
 // ChallengedByTarget reports whether a 407 to a request in absolute form probably comes from the target and not from
-// the proxy (docs/decisions/challenges.md). The parameter challenge identifies the challenge; at is a time of
-// Pool.Elapsed.
+// the proxy (docs/decisions/challenges.md). The parameter challenge is a hash of the challenge; at is the current
+// time (Pool.Elapsed).
 func (u *Upstream) ChallengedByTarget(t evidence.Target, challenge uint64, at time.Duration) bool {
 	if u.pool.literal.Load() {
 		return false

@@ -59,8 +59,8 @@ func (u *Upstream) WhyText() string {
 	return why.Text(causeWord)
 }
 
-// observeLiteral sets the evidence of a pool whose breakers count failures only. The evidence is enough to
-// open the breaker if the last attempt of the proxy has failed.
+// observeLiteral sets the evidence if the pool's breakers only count failures (breaker.blame is "literal"). If the
+// proxy's last attempt has failed, the evidence is enough to open the breaker.
 func (u *Upstream) observeLiteral(o *Observed, now time.Time) {
 	first, found := u.breaker.FirstFailure()
 	if !found || load(&u.stats.failures) == 0 {
