@@ -7,13 +7,13 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 )
 
-// costMeters is the configuration of a proxy's costs.
+// costMeters holds the price of a proxy and the meter of its vendor.
 type costMeters struct {
 	price  traffic.Price
 	vendor *traffic.Meter // nil without a vendor
 }
 
-// meters returns the meters of an attempt.
+// meters returns the meters of an attempt: those of the proxy and of its vendor.
 func (u *Upstream) meters() traffic.Meters {
 	b := u.costMeters.Load()
 	if b == nil {
@@ -27,7 +27,8 @@ func (u *Upstream) meters() traffic.Meters {
 	return m
 }
 
-// costMetersOf returns the bill of a proxy; nil if it has neither a vendor nor a price. The caller holds mu.
+// costMetersOf returns the costMeters of a proxy; nil if the proxy has neither a vendor nor a price. The caller holds
+// mu.
 func (p *Pool) costMetersOf(s *Spec) *costMeters {
 	e := s.Extra()
 	if e.Vendor == "" && e.Price == (traffic.Price{}) {
@@ -36,8 +37,8 @@ func (p *Pool) costMetersOf(s *Spec) *costMeters {
 	return &costMeters{e.Price, p.vendor(e.Vendor)}
 }
 
-// maxVendors is the maximum number of vendors that have a meter. The proxies of all other vendors have no vendor's
-// meter.
+// maxVendors is the maximum number of vendors that have a meter. The traffic of further vendors is not summed by
+// vendor.
 const maxVendors = 1000
 
 // vendor returns the meter of a vendor; nil for "". The caller holds mu.
@@ -59,7 +60,7 @@ type Cost struct {
 	traffic.Total
 }
 
-// Costs are the costs of a pool, in the form in which a file stores them.
+// Costs are the costs of a pool, as a file stores them.
 type Costs struct {
 	Proxies []Cost `json:"proxies,omitempty"` // includes removed proxies; the entry "" is the sum of many
 	Vendors []Cost `json:"vendors,omitempty"`
@@ -127,8 +128,8 @@ func (p *Pool) RestoreCosts(c Costs) {
 	}
 }
 
-// addCosts adds the costs of an earlier process or proxy, which do not count for bytes_per_day. The caller holds
-// mu.
+// addCosts adds the costs of an earlier process, or of an earlier proxy with the same id. The added bytes do not count
+// for bytes_per_day. The caller holds mu.
 func (u *Upstream) addCosts(t traffic.Total) {
 	u.Meter().Add(t)
 	u.ensureAttemptFields().carried += t.Bytes()
@@ -148,7 +149,7 @@ func (p *Pool) EachBytes(f func(id string, bytes int64)) {
 	}
 }
 
-// carried returns the bytes of earlier processes in the meter. The caller holds the pool's mu.
+// carried returns the bytes that addCosts has added to the meter. The caller holds the pool's mu.
 func (u *Upstream) carried() int64 {
 	if x := u.attemptFields.Load(); x != nil {
 		return x.carried
@@ -156,7 +157,8 @@ func (u *Upstream) carried() int64 {
 	return 0
 }
 
-// maxAbsent is the maximum number of removed proxies whose costs are kept by id.
+// maxAbsent is the maximum number of removed proxies whose costs are kept by id. The costs of further removed proxies
+// are only summed.
 const maxAbsent = 100_000
 
 // keepCosts keeps the costs of a proxy that was removed or replaced by another proxy with the same id. Bytes of

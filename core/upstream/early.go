@@ -15,14 +15,14 @@ const (
 	earlyMin, earlyMax = 200 * time.Millisecond, time.Second
 	// earlyInterval is the mean time between two early probes of the pool.
 	earlyInterval = 50 * time.Millisecond
-	// lookInterval is the time in which requests do not look for an early probe again if none was due.
+	// lookInterval is the time for which no request looks for an early probe after a request has found none due.
 	lookInterval = 20 * time.Millisecond
-	// If few breakers are closed, an early probe needs a breaker that has been open for fewMin. Two early probes are
-	// then at least fewUses attempts of the pool and at least fewInterval apart.
+	// If few breakers are closed, an early probe needs a breaker that has been open for fewMin. Between two such early
+	// probes, at least fewUses attempts of the pool begin, and at least fewInterval passes.
 	fewMin, fewInterval, fewUses = 4 * time.Second, time.Second, 50
 )
 
-// closedShare is a rough number of the closed breakers of a pool.
+// closedShare states roughly how many breakers of a pool are closed.
 type closedShare uint8
 
 const (
@@ -31,8 +31,8 @@ const (
 	noneClosed
 )
 
-// closedShare returns the share of closed breakers. Early probes are off in a pool of one proxy, and if breaker.blame
-// is "literal". The parameter notClosed has the proxies whose breaker is not closed.
+// closedShare returns the share of closed breakers; enoughClosed if early probes are off, because the pool has one
+// proxy or breaker.blame is "literal". The list notClosed has the proxies whose breaker is not closed.
 func (p *Pool) closedShare(notClosed []*Upstream) closedShare {
 	size := len(p.Snapshot().All)
 	switch closed := size - len(notClosed); {
@@ -96,9 +96,9 @@ func (p *Pool) sweepEarly(notClosed []*Upstream) {
 	}
 }
 
-// probeEarly makes the breaker that has been open longest half-open. It does nothing if no breaker has been open for
-// the given time, if a half-open breaker waits for its probe, or if the last early probe was just now. Unless no
-// breaker is closed, the proxy must have served a request. The result reports whether a breaker is half-open now.
+// probeEarly makes the breaker that has been open longest half-open, and returns true. It does nothing if no breaker
+// has been open for the given time, if a half-open breaker waits for its probe, or if the last early probe was just
+// now. If a few breakers are closed, it ignores the proxies that have never served a request.
 func (p *Pool) probeEarly(notClosed []*Upstream, after time.Duration, reason string) bool {
 	at, longest := p.Elapsed(p.now()), (*Upstream)(nil)
 	oldest := at - after
@@ -122,7 +122,7 @@ func (p *Pool) probeEarly(notClosed []*Upstream, after time.Duration, reason str
 	return true
 }
 
-// takeEarly reports whether an early probe may begin now. Two may begin at the same time.
+// takeEarly reports whether an early probe may begin now. Two early probes may begin at the same time.
 func (p *Pool) takeEarly(at time.Duration) bool {
 	next := p.nextEarly.Load()
 	return time.Duration(next) <= at+earlyInterval &&

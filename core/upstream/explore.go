@@ -29,8 +29,8 @@ const sweepProxies = 1000
 // maxDueExplorations is the maximum length of the list that Pool.DueExplorations returns.
 const maxDueExplorations = 64
 
-// trial counts the successes that are still required to end a trial. The count is 0 if there is no trial, and
-// negative from the beginning of an exploration to its result.
+// trial counts the successes that are still required to end a trial. The count is 0 if there is no trial. It is
+// negative during an exploration.
 type trial struct{ remaining atomic.Int32 }
 
 // begin begins a trial, unless the proxy is in a trial already.
@@ -54,8 +54,8 @@ func (t *trial) endExcluded() {
 }
 
 // countAttempt counts an attempt during a trial. The parameter worse is set if the window is worse than the attempt
-// (window.worseThan). The result is true if the trial has ended with enough successes. The caller holds the window's
-// mu.
+// (window.worseThan). It returns true if the attempt was the last success that the trial required. The caller holds the
+// window's mu.
 func (t *trial) countAttempt(v core.Verdict, worse bool) (passed bool) {
 	left := t.remaining.Load()
 	switch left = max(left, -left) - 1; {
@@ -70,8 +70,8 @@ func (t *trial) countAttempt(v core.Verdict, worse bool) (passed bool) {
 	return passed
 }
 
-// ExplorationDue reports whether an exploration of the proxy is due now, and since when. Both times are counted as by
-// Pool.Elapsed.
+// ExplorationDue reports whether an exploration of the proxy is due at the given time, and since when it is due. Both
+// times are durations since the pool's epoch (Pool.Elapsed).
 func (u *Upstream) ExplorationDue(at time.Duration) (dueSince time.Duration, due bool) {
 	if !u.ClosedAndNotFull() || u.IsUnreached() {
 		return 0, false

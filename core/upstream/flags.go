@@ -20,7 +20,7 @@ type flags struct{ bits atomic.Uint32 }
 
 func (f *flags) has(bit flag) bool { return f.bits.Load()&uint32(bit) != 0 }
 
-// set sets a flag and returns its value before.
+// set sets a flag and returns its previous value.
 func (f *flags) set(bit flag, on bool) (before bool) {
 	if on {
 		return f.bits.Or(uint32(bit))&uint32(bit) != 0
@@ -28,12 +28,12 @@ func (f *flags) set(bit flag, on bool) (before bool) {
 	return f.bits.And(^uint32(bit))&uint32(bit) != 0
 }
 
-// SetPlanned records whether a reachability check of the proxy is planned or in progress. It returns the value before.
-// Only the checker of the pool calls it (package reach): a map of the proxies would take more memory.
+// SetPlanned records whether a reachability check of the proxy is planned or in progress. It returns the previous
+// value. Only the checker of the pool (package reach) calls it. A map of proxies in the checker would take more memory.
 func (u *Upstream) SetPlanned(on bool) (before bool) { return u.flags.set(planned, on) }
 
 // Planned returns the value of the last SetPlanned.
 func (u *Upstream) Planned() bool { return u.flags.has(planned) }
 
-// SetKnown records that the checker of the pool knows the proxy. It reports whether it did before.
+// SetKnown records that the checker of the pool knows the proxy. It returns the previous value.
 func (u *Upstream) SetKnown() (before bool) { return u.flags.set(known, true) }

@@ -57,8 +57,8 @@ type KnownProxy struct {
 	ExactOnly bool // only a proxy with the same address may have the id
 }
 
-// NameSpecs gives an id to each spec without one. The map known has earlier proxies by their ids. A spec without an id
-// gets the id of one of these proxies. The first of these rules that applies decides:
+// NameSpecs gives an id to each spec without one: if possible, the id of an earlier proxy. The map known has the
+// earlier proxies by their ids. The first of these rules that applies chooses the earlier proxy:
 //
 //   - the proxy with the same address;
 //   - the proxy with the same scheme, host and user name: its password has probably changed;
@@ -161,8 +161,8 @@ func placeOf(id string) string {
 	return id[:i]
 }
 
-// nameAs returns specs with ids. Those without an id get the ids of the same proxies in the pool, except the ids of
-// proxies that the API added.
+// nameAs returns specs with ids. A spec without an id gets the id of the same proxy in the pool, by the rules of
+// NameSpecs. It gets the id of a proxy that the API added only if the addresses are the same.
 func nameAs(specs []Spec, pool *Snapshot) []Spec {
 	if !slices.ContainsFunc(specs, hasNoID) {
 		return specs

@@ -9,8 +9,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 )
 
-// SetLimit sets the default limits. Each kind of limit in l applies to the proxies whose configuration does not have
-// this kind of limit.
+// SetLimit sets the default limits. A default applies to the proxies whose own configuration does not have this kind of
+// limit.
 func (p *Pool) SetLimit(l limit.Limit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -50,8 +50,8 @@ func (u *Upstream) setLimit() {
 	}
 }
 
-// Usage returns the usage of the proxy's limits; nil if it has none. It includes the limit on attempts in flight only
-// if this limit was set by SetLimit.
+// Usage returns the usage of the proxy's limits; nil if it has none. It does not include max_in_flight of the proxy's
+// own configuration.
 func (u *Upstream) Usage() *limit.Usage { return u.usage.Load() }
 
 // LimitUse is the usage of the limits of a proxy.
@@ -60,7 +60,7 @@ type LimitUse struct {
 	Until time.Time // when its limits admit an attempt again; zero if they admit one now, or if the time is unknown
 }
 
-// LimitUse returns the usage of the proxy's limits. The result ok is false if the proxy has none.
+// LimitUse returns the usage of the proxy's limits, and whether the proxy has limits.
 func (u *Upstream) LimitUse() (use LimitUse, ok bool) {
 	usage, now := u.Usage(), u.now()
 	if usage == nil {
@@ -79,8 +79,8 @@ func (p *Pool) currentLimit() limit.Limit {
 	return p.limit
 }
 
-// keepUsed keeps the number of bytes that the proxy u has transmitted today, for its limit on bytes. This proxy was
-// removed, or replaced by the proxy next, which has the same id. The caller holds mu.
+// keepUsed keeps the number of bytes that the removed proxy u has transmitted today, for the limit on bytes. If the
+// proxy next with the same id has replaced u, the bytes count for next. The caller holds mu.
 func (p *Pool) keepUsed(u, next *Upstream) {
 	usage, now := u.Usage(), u.now()
 	if usage == nil {
@@ -134,11 +134,11 @@ func (p *Pool) RestoreUsed(used []limit.SavedUsage, now time.Time) {
 	}
 }
 
-// SetLimitShare adds the attempt's reservation of limits to the lease, which ends the reservation with the attempt.
+// SetLimitShare adds the attempt's reservation of limits to the lease. The reservation ends with the attempt.
 func (l *Lease) SetLimitShare(h limit.Reservation) { l.limitShare = &h }
 
-// Meters returns the meters of the attempt: of its proxy, of the vendor, of the pair with a host, and of the user. The
-// parameter user may be nil.
+// Meters returns the meters that count the attempt: those of the proxy, of its vendor, of the pair of proxy and host,
+// and of the user. The parameter user may be nil.
 func (l *Lease) Meters(user *traffic.Meter) traffic.Meters {
 	m := l.Proxy.meters()
 	m.AddMeter(l.limitShare.Meter())
@@ -146,7 +146,8 @@ func (l *Lease) Meters(user *traffic.Meter) traffic.Meters {
 	return m
 }
 
-// Meter returns the meter of the proxy. If there is none, it creates it: in a long list, many proxies need none.
+// Meter returns the meter of the proxy. The first call creates the meter, because many proxies of a long list need
+// none.
 func (u *Upstream) Meter() *traffic.Meter {
 	if m := u.meter.Load(); m != nil {
 		return m

@@ -8,8 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/parts"
 )
 
-// updateInFlightLimit sets the field inFlightLimit from max_in_flight and its part. The caller holds the pool's
-// limitMu.
+// updateInFlightLimit sets inFlightLimit: 0 for a draining proxy, the result of places for a proxy with max_in_flight,
+// and no limit for any other proxy. The caller holds the pool's limitMu.
 func (u *Upstream) updateInFlightLimit() {
 	switch {
 	case u.Draining():
@@ -25,8 +25,8 @@ func (u *Upstream) updateInFlightLimit() {
 // maxPlaces returns max_in_flight of the proxy's configuration.
 func (u *Upstream) maxPlaces() int64 { return int64(min(u.Spec().Extra().MaxInFlight, math.MaxInt32)) }
 
-// places returns the number of places in flight that this gateway may use: max_in_flight or, if limits are shared, the
-// part of it. The caller holds the pool's limitMu.
+// places returns the number of attempts that this gateway may have in flight at the proxy: max_in_flight or, if limits
+// are shared, the gateway's part of max_in_flight. The caller holds the pool's limitMu.
 func (u *Upstream) places() int64 {
 	switch {
 	case u.pool.divisor == 0:
@@ -43,8 +43,8 @@ func (u *Upstream) ownPlaces(k limit.Kind) bool {
 	return k == limit.InFlight && u.Spec().Extra().MaxInFlight > 0
 }
 
-// SetShare makes the limits of all proxies shared limits, also the limits of proxies that are added later. Each limit
-// has the first part for the given divisor (parts.First), unless it has a part of its own.
+// SetShare makes the limits of all proxies shared limits, including the limits of proxies that are added later. Until
+// the gateway gets a part of a limit, it uses the first part for the given divisor (parts.First).
 func (p *Pool) SetShare(divisor int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -59,16 +59,16 @@ func (p *Pool) SetShare(divisor int64) {
 	}
 }
 
-// MayHaveLimits reports whether a proxy of the pool may have a limit.
+// MayHaveLimits reports whether a proxy of the pool may have a limit, including max_in_flight.
 func (p *Pool) MayHaveLimits() bool { return p.HasLimits() || p.hasPlaces.Load() }
 
-// UsedAfter reports whether an attempt is in flight, or has begun at or after the time at (Pool.Elapsed).
+// UsedAfter reports whether an attempt is in flight, or has begun at the given time (Pool.Elapsed) or later.
 func (u *Upstream) UsedAfter(at time.Duration) bool {
 	last := u.lastAcquire.Load()
 	return last > 0 && last >= int64(at) || u.inFlight.Load() > 0
 }
 
-// PartUse returns the use of a limit of the proxy. The limit is shared with other nodes of a cluster.
+// PartUse returns the gateway's use of a limit of the proxy that is shared with other nodes of a cluster.
 func (u *Upstream) PartUse(k limit.Kind) parts.Use {
 	if u.ownPlaces(k) {
 		u.pool.limitMu.Lock()
@@ -82,7 +82,7 @@ func (u *Upstream) PartUse(k limit.Kind) parts.Use {
 	return parts.Use{}
 }
 
-// SetPart sets the part of a shared limit, as parts.Limit.SetPart does.
+// SetPart sets the gateway's part of a shared limit of the proxy (see parts.Limit.SetPart).
 func (u *Upstream) SetPart(k limit.Kind, part, total, base int64) int64 {
 	if u.ownPlaces(k) {
 		u.setPart(new(parts.Held(part, total, 0, 0)))
@@ -101,7 +101,7 @@ func (u *Upstream) setPart(p *parts.Part) {
 	u.updateInFlightLimit()
 }
 
-// ReleasePart gives up the part of a shared limit, as parts.Limit.Release does.
+// ReleasePart gives up the gateway's part of a shared limit of the proxy (see parts.Limit.Release).
 func (u *Upstream) ReleasePart(k limit.Kind, part, total, base int64) {
 	if k == limit.InFlight {
 		u.setPart(nil)

@@ -104,9 +104,10 @@ type Pool struct {
 	nextLook   atomic.Int64  // when a request may look for an early probe again, in ns after the epoch
 	lastClosed atomic.Int64  // when Sweep last found a closed breaker, in ns after the epoch
 	lastFew    time.Duration // when Sweep last looked for an early probe while few breakers were closed; only for Sweep
-	// skippedSweeps is the number of sweeps since one read the breakers that are not closed; only for Sweep.
+	// skippedSweeps is the number of sweeps since the last sweep that read the breakers (see breakersPerSweep); only
+	// for Sweep.
 	skippedSweeps int
-	lastUses      uint64 // attempts of all proxies at the last such probe; only for Sweep
+	lastUses      uint64 // attempts of all proxies at the last early probe while few breakers were closed
 
 	pendingRemovals atomic.Int64 // proxies that are removed when their last attempt has ended
 }
@@ -202,13 +203,11 @@ func (p *Pool) TimeAt(elapsed time.Duration) time.Time {
 // DefaultMemory is the default of SetMemory.
 const DefaultMemory = 10 * time.Minute
 
-// SetMemory sets the maximum age of the attempts that count in the statistics of their proxies, in steps of 0.1 s; 0
-// for no maximum. At a proxy without traffic, an older attempt is removed with a delay of up to 0.1 s per 1000
-// proxies of the pool.
+// SetMemory sets the maximum age of the attempts in the statistics of the proxies, in steps of 0.1 s; 0 for no maximum.
+// If a proxy has no traffic, its older attempts are removed with a delay of up to 0.1 s per 1000 proxies of the pool.
 func (p *Pool) SetMemory(d time.Duration) { p.memory.Store(int64(d)) }
 
-// Elapsed returns a time as the duration since the pool's epoch, the form that methods of
-// Upstream take.
+// Elapsed converts a time to the duration since the pool's epoch. The methods of Upstream take such durations.
 func (p *Pool) Elapsed(now time.Time) time.Duration { return now.Sub(p.epoch) }
 
 // publish completes a snapshot and makes it the current one. The caller holds mu.
@@ -258,14 +257,14 @@ func (p *Pool) ForgetTargets() {
 	p.forgetVanished()
 }
 
-// Literal reports whether breakers open by the number of failures, without evidence.
+// Literal reports whether breaker.blame is "literal": breakers then open by the number of failures, without evidence.
 func (p *Pool) Literal() bool { return p.literal.Load() }
 
-// Literal is Pool.Literal of the proxy's pool.
+// Literal returns Pool.Literal of the proxy's pool.
 func (u *Upstream) Literal() bool { return u.pool.Literal() }
 
-// SetLiteral sets whether breakers open by the number of failures, without evidence. If literal is true, SetLiteral
-// also deletes the recorded abilities, the pairs of Avoided and Uncompared, and the limits of the slow starts.
+// SetLiteral sets whether breaker.blame is "literal". If it is, SetLiteral also deletes the recorded abilities, the
+// pairs in Avoided and in Uncompared, and the limits of the slow starts.
 func (p *Pool) SetLiteral(literal bool) {
 	p.literal.Store(literal)
 	if literal {
@@ -285,8 +284,8 @@ func (p *Pool) Snapshot() *Snapshot { return p.snapshot.Load() }
 
 // Reconfigure replaces the configured proxies and the default settings of breakers. Proxies with the same id and
 // address keep their breakers and statistics. Proxies added through the API stay. A spec without an id gets the id of
-// the same proxy in the pool, by the rules of Name. If Reconfigure returns an error, the pool is unchanged. The proxies
-// may keep the elements of specs, so the caller must not change specs any more.
+// the same proxy in the pool (NameSpecs has the rules). If Reconfigure returns an error, the pool is unchanged. The
+// proxies may keep the elements of specs, so the caller must not change specs any more.
 func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

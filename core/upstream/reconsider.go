@@ -39,8 +39,8 @@ func (p *pendingFailures) take(n int) []*Upstream {
 	return taken
 }
 
-// reconsiderPending opens the breakers of proxies whose pending failures other proxies have confirmed, without a
-// further failure. It also finds targets that refuse a proxy.
+// reconsiderPending opens breakers of proxies whose pending failures were confirmed by other proxies. Such a proxy need
+// not fail again. reconsiderPending also finds targets that refuse a proxy.
 func (p *Pool) reconsiderPending() {
 	if p.literal.Load() {
 		return

@@ -52,8 +52,9 @@ func (l *Lease) Settle(o *core.Outcome) (finding evidence.Finding) {
 	return finding
 }
 
-// SettleUnserved settles an attempt whose charge depended on other proxies, after none of them has served the request.
-// The proxy is not charged. If the proxy refused the request (verdict.IsRefusal), the target counts as failing.
+// SettleUnserved settles an attempt that is charged to its proxy only if another proxy serves the request. The caller
+// calls it when no other proxy has served the request, so the proxy is not charged. If the proxy refused the request
+// (verdict.IsRefusal), the target counts as failing.
 func (l *Lease) SettleUnserved(o *core.Outcome) {
 	if l.Proxy == nil || l.settled || l.Proxy.pool.literal.Load() || !verdict.IsRefusal(o.Cause) {
 		return
@@ -75,7 +76,7 @@ func (u *Upstream) removeWithdrawn() {
 	}
 }
 
-// takeWithdrawn is Book.TakeWithdrawn of the proxy's book.
+// takeWithdrawn returns Book.TakeWithdrawn of the proxy's book.
 func (u *Upstream) takeWithdrawn() int {
 	if x := u.attemptFields.Load(); x != nil {
 		return x.book.TakeWithdrawn()

@@ -6,10 +6,11 @@ import (
 	"time"
 )
 
-// A selection prefers proxies with fewer attempts in flight than their limit, as in TCP's slow start (RFC 5681, section
-// 3.1). If there is none, it ignores the limits. docs/decisions/slow-start.md has the reasons.
+// Slow start, as in TCP (RFC 5681, section 3.1), limits the attempts in flight of a proxy. A selection prefers proxies
+// below their limit. If no proxy is below its limit, the selection ignores the limits. docs/decisions/slow-start.md has
+// the reasons.
 const (
-	unreached  = -1 // stands for 0: the proxy cannot be reached, and has never served
+	unreached  = -1 // stands for a limit of 0: the proxy cannot be reached, and has never served
 	unserved   = 0  // for a while: attempts have timed out at targets that serve other proxies, and none has succeeded
 	unproven   = 1  // until the first success, and after the breaker has closed
 	provenFrom = 64 // each success doubles the limit until this value, after which it is unlimited

@@ -79,8 +79,8 @@ func (s *Spec) ChangeExtras(f func(*Extras)) {
 // by Digest only (RFC 7616).
 const AuthDigest = "digest"
 
-// OwnError is a rule that recognizes an error page that the proxy writes itself. A page must match all parts that are
-// set. At least one part must be set.
+// OwnError is a rule that recognizes an error page that the proxy writes itself. At least one field must be set. A page
+// must match all fields that are set.
 type OwnError struct {
 	Status int    // 400 to 999; 0 for any status
 	Header string // "Name": the field is present; "Name: text": its value contains the text; "" for any header
@@ -93,8 +93,8 @@ const (
 	maxOwnErrorText = 1024 // bytes of a header or body
 )
 
-// check returns an empty msg for a valid rule. Otherwise it returns a message and the wrong part of the rule
-// ("" for the whole rule).
+// check returns a message about an invalid rule, and the wrong field ("" for the whole rule). The message is "" for a
+// valid rule.
 func (o *OwnError) check() (part, msg string) {
 	name, _, _ := strings.Cut(o.Header, ":")
 	switch {
@@ -157,7 +157,7 @@ func (s *Spec) breaker(defaults *breaker.Config) *breaker.Config {
 	return &own
 }
 
-// SourceConfig is the Source of proxies that the configuration has, outside of proxy lists.
+// SourceConfig is the Source of a proxy of the configuration that is not from a proxy list.
 const SourceConfig = "config"
 
 // SourceAPI is the Source of proxies added through the API. A reload of the configuration does not

@@ -108,7 +108,7 @@ func (p *Pool) NotClosed() []*Upstream {
 	return p.openList
 }
 
-// countOthers returns the number of proxies with a closed breaker. It does not count u.
+// countOthers returns the number of proxies other than u with a closed breaker.
 func (p *Pool) countOthers(u *Upstream) int {
 	p.watchMu.Lock()
 	defer p.watchMu.Unlock()
@@ -119,8 +119,8 @@ func (p *Pool) countOthers(u *Upstream) int {
 	return max(len(p.Snapshot().All)-1-open, 0)
 }
 
-// breakersPerSweep is the mean number of breakers that one sweep reads. If more breakers are not closed, as in a long
-// list of dead proxies, Sweep reads all of them, but not each time.
+// breakersPerSweep is the maximum number of breakers that a sweep reads on average. If more breakers are not closed, as
+// in a long list of dead proxies, a sweep reads all of them or none.
 const breakersPerSweep = 10_000
 
 // sweepNotClosed begins early probes and finds the breakers that are overdue.

@@ -13,13 +13,14 @@ func (u *Upstream) Tail() time.Duration {
 	return time.Duration(tail * 1e9)
 }
 
-// TailFactor is the number of times its Tail that a proxy gets for an attempt, unless a minimum is longer.
+// TailFactor is the time that an attempt gets, as a multiple of the Tail of its proxy, unless a minimum is longer.
 const TailFactor = 3
 
 // RaiseTail records that an attempt was cut short after d without a response. It raises Tail to d, so that a proxy that
-// has become slower gets more time. It raises Tail only to the longest time that an attempt would have by responses
-// alone: TailFactor times their Tail, at least least. Otherwise Tail would triple with each attempt that is cut short,
-// and every client of a proxy at which one attempt in fifty hangs would soon wait for the whole attempt timeout.
+// has become slower gets more time. The new Tail is limited to the time that an attempt would get if Tail followed from
+// responses only: TailFactor times that Tail, or the parameter least if it is longer. Without this limit, Tail would
+// triple with each attempt that is cut short. Every client of a proxy at which one attempt in fifty hangs would then
+// soon wait for the whole attempt timeout.
 func (u *Upstream) RaiseTail(d, least time.Duration) {
 	w := &u.window
 	w.mu.Lock()

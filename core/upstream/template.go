@@ -24,8 +24,8 @@ type TemplateError string
 func (e TemplateError) Error() string { return string(e) }
 
 // CheckTemplates returns a TemplateError if credentials contain a misspelt template, or a reference to an environment
-// variable. The text has the credentials as the user has written them, with references already replaced. Other braces
-// are permitted, because a password may contain them. In a URL, %7B stands for a brace that begins no template.
+// variable that was not replaced. The parameter has the credentials as the user has written them. Other braces are
+// permitted, because a password may contain them. In a URL, %7B stands for a brace that begins no template.
 func CheckTemplates(credentials string) error {
 	if !strings.Contains(credentials, "{") {
 		return nil

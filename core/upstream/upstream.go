@@ -85,7 +85,7 @@ type attemptFields struct {
 	abilities    ability.Set
 	book         evidence.Book // the proxy's failures
 	lastCheck    atomic.Pointer[CheckReport]
-	carried      int64                      // bytes of earlier processes in the meter; guarded by the pool's mu
+	carried      int64                      // bytes that addCosts has added to the meter; guarded by the pool's mu
 	challenged   atomic.Pointer[challenged] // nil before the first challenge that may come from a target
 	shortTunnels atomic.Uint64
 	lastTimeout  atomic.Int64 // end of the last attempt counted in timeouts, ns after the epoch
@@ -106,7 +106,7 @@ func (u *Upstream) ensureAttemptFields() *attemptFields {
 
 func (u *Upstream) now() time.Time { return u.pool.now() }
 
-// watcher is an Upstream as the owner of its breaker.
+// watcher is an Upstream with the methods that its breaker calls.
 type watcher Upstream
 
 // ID returns the id of the proxy.
@@ -148,8 +148,8 @@ func (u *Upstream) drain() {
 	u.updateInFlightLimit()
 }
 
-// Attach stores a value with the proxy. All values must have the same type. Attach is meant for the package that
-// makes the proxy's connections: Attached is faster than a map of proxies.
+// Attach stores a value with the proxy. All values must have the same type. The package that makes the proxy's
+// connections uses Attach, because Attached is faster than a map with the proxies as keys.
 func (u *Upstream) Attach(value any) { u.ensureAttemptFields().attached.Store(value) }
 
 // Attached returns the value of the last Attach; nil if there was none.
@@ -337,9 +337,8 @@ func (l *Lease) Release() {
 	*l = Lease{}
 }
 
-// takePlace takes a place in flight if there is one. It never increases inFlight beyond the limit, not even
-// for a moment: a place that is released at that moment would look taken to a request that waits for
-// it.
+// takePlace takes a place in flight if there is one. It never increases inFlight beyond the limit, not even for a
+// moment. If it did, and a place became free at that moment, a waiting request would find no free place.
 func (u *Upstream) takePlace() bool {
 	if room := int64(u.inFlightLimit.Load()); room == math.MaxInt32 {
 		u.inFlight.Add(1)

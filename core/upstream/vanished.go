@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Proxy lists often omit a proxy for a while. If a proxy of a list is in the list again within keepVanished, with the
-// same id and address, it has the breaker and the statistics that it had. With literal, it is a new proxy.
+// Proxy lists often omit a proxy for a while. If the proxy is in its list again within keepVanished, with the same id
+// and address, it gets its earlier breaker and statistics. If breaker.blame is "literal", it is a new proxy.
 
 const (
 	keepVanished = 10 * time.Minute
@@ -19,7 +19,7 @@ type vanishedProxy struct {
 	since time.Duration // Pool.Elapsed
 }
 
-// keepVanishedProxy keeps a proxy that leaves the pool because its list has no entry of it. The caller holds mu.
+// keepVanishedProxy keeps a proxy that leaves the pool because its list no longer has it. The caller holds mu.
 func (p *Pool) keepVanishedProxy(u *Upstream) {
 	source := u.Spec().Source
 	isListed := source != SourceConfig && source != SourceAPI && source != ""

@@ -49,7 +49,7 @@ type attempts struct {
 
 	lastFailure  time.Duration // end of the last failure, after the epoch
 	sinceFailure int           // successes since the last failure, at most windowSize
-	proven       float64       // tail as it would be without Stretch, s
+	proven       float64       // tail as it would be without RaiseTail, s
 }
 
 // allocate creates the attempts if there are none. The caller holds mu.
@@ -59,8 +59,7 @@ func (w *window) allocate() {
 	}
 }
 
-// targetTag is a part of the hash of a target, 21 bits. Two targets have the same tag with a probability of one in
-// two million.
+// targetTag is 21 bits of the hash of a target. Two targets have the same tag with a probability of one in two million.
 type targetTag uint32
 
 // anyTarget stands for all targets. No target has this tag.
@@ -77,8 +76,7 @@ func failureAt(t targetTag) float32 {
 	return math.Float32frombits(math.Float32bits(float32(math.NaN()))&^tagBits | uint32(t))
 }
 
-// failedAt returns the tag of the target at which an attempt failed. The result failed is false if the attempt did not
-// fail.
+// failedAt returns the tag of the target at which an attempt failed, and whether the attempt failed.
 func failedAt(latency float32) (at targetTag, failed bool) {
 	bits := math.Float32bits(latency)
 	return targetTag(bits & tagBits), latency != latency
@@ -96,11 +94,11 @@ type attemptResult struct {
 // tail is between the 99th percentile and the largest of the last few hundred latencies.
 const tailDecay = 0.01
 
-// speedFactor is the factor from which two mean latencies of a proxy show that its speed has changed.
+// speedFactor is the smallest ratio of two mean latencies of a proxy that shows a change of its speed.
 const speedFactor = 1.5
 
-// usualSpeed is the number of latencies that a trial leaves if the speed has not changed. Their mean differs little
-// from the usual one.
+// usualSpeed is the number of latencies that beginAnew keeps if the speed has not changed. Their mean differs little
+// from the usual mean.
 const usualSpeed = 16
 
 // nextTail returns tail after a success with the given latency.
@@ -159,8 +157,9 @@ func (w *window) add(to *stats, v core.Verdict, r attemptResult, memory time.Dur
 	w.mu.Unlock()
 }
 
-// beginAnew removes the attempts from before a trial that the proxy has passed. Unless literal is set, some latencies
-// stay if the speed has not changed, because the mean of four may differ much from the usual one. The caller holds mu.
+// beginAnew removes old attempts when the proxy has passed a trial. If the speed has not changed and literal is not
+// set, some latencies stay: the mean of the four latencies of a trial may differ much from the usual mean. The caller
+// holds mu.
 func (w *window) beginAnew(literal bool) {
 	counted := trialSuccesses
 	if w.successes < w.n { // the window has failures
@@ -177,8 +176,8 @@ func (w *window) beginAnew(literal bool) {
 	w.latencies = max(w.n-counted, 0)
 }
 
-// sameSpeed reports whether the mean of the latest n latencies differs little from the mean of all of them. It is false
-// if a failure is among the latest n attempts. The caller holds mu.
+// sameSpeed reports whether the mean of the latest n latencies differs little from the mean of all latencies. It
+// returns false if one of the latest n attempts failed. The caller holds mu.
 func (w *window) sameSpeed(n int) bool {
 	n = min(n, w.n)
 	latest := 0.0
@@ -223,8 +222,9 @@ func (w *window) dropExpired(to *stats, at, memory time.Duration) {
 	w.publish(to)
 }
 
-// countElsewhere returns the numbers of failures and of attempts, without the failures at the given target. The
-// attempts include successes at that target, because the window does not store the target of a success.
+// countElsewhere returns the number of failures at other targets than the given one. It also returns the number of
+// attempts, except the failures at the given target. This number includes the successes at the given target, because
+// the window does not store the target of a success.
 func (w *window) countElsewhere(target uint64) (failures, attempts int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -294,7 +294,7 @@ func (w *window) worseThan(latency time.Duration) bool {
 	return w.successes < w.n || w.mean() > 2*latency.Seconds()
 }
 
-// publish computes the statistics of the window, which has had an attempt. The caller holds mu.
+// publish computes the statistics of a window that has had at least one attempt. The caller holds mu.
 func (w *window) publish(to *stats) {
 	rate := 0.5
 	if w.n < windowSize { // failures of the current series may have been removed

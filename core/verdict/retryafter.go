@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// parseRetryAfter parses a Retry-After value (RFC 9110 section 10.2.3): a number of seconds or a date. The second
-// result is false for any other value, for 0 and for a date that has passed.
+// parseRetryAfter parses a Retry-After value (RFC 9110 section 10.2.3): a number of seconds or a date. It returns false
+// for any other value, for 0 and for a date that has passed.
 func parseRetryAfter(v string, now time.Time) (wait time.Duration, ok bool) {
 	if len(v) > 0 && v[0] >= '0' && v[0] <= '9' {
 		// If the number is out of range, n is the largest number, which exceeds max_backoff_delay.

@@ -30,9 +30,9 @@ const (
 	BlameNobody
 )
 
-// ApplyRule returns the outcome of an attempt to which a rule applies. The parameter o is the outcome without the rule.
-// IsReviewable returns true for the cause of o, or the cause is one of RuleFailures. The parameter isDirect is true if
-// the attempt went to the target without a proxy.
+// ApplyRule returns the outcome of an attempt after a rule was applied. The parameter o is the outcome without the
+// rule. Its cause is reviewable (IsReviewable) or one of RuleFailures. If isDirect is set, the attempt went to the
+// target without a proxy.
 func ApplyRule(o core.Outcome, in Instruction, isDirect bool) core.Outcome {
 	switch {
 	case !IsReviewable(o.Cause): // a failed attempt keeps its cause
@@ -95,7 +95,7 @@ func RuleFailures() (names []string) {
 	return names
 }
 
-// RuleFailure returns the cause with the given name. The second result is false if a rule must not name the cause.
+// RuleFailure returns the cause with the given name. It returns false if rules must not name such a cause.
 func RuleFailure(name string) (core.Cause, bool) {
 	for c := range numCauses {
 		if isRuleFailure(c) && rows[c].name == name {

@@ -60,8 +60,8 @@ type Facts struct {
 	Direct         bool // the attempt went to the target without a proxy (direct://)
 	ProxyHasServed bool // the proxy has served a request since it was configured
 
-	// FromProxy is set if the proxy may have written the response itself: the response follows a CONNECT, or a request
-	// in absolute form to an HTTP proxy. The next nine fields are valid only if FromProxy is set.
+	// FromProxy is set if the proxy may have written the response itself. This is possible after a CONNECT, and after a
+	// request in absolute form to an HTTP proxy. The next nine fields are valid only if FromProxy is set.
 	FromProxy       bool
 	HasChallenge    bool      // the response has a Proxy-Authenticate field
 	Challenge       uint64    // identifies the schemes and realms of that field; Judge does not use it
@@ -83,13 +83,13 @@ type Facts struct {
 	Replayable         bool // the request has no body, or its body is kept and can be sent again
 	IsReplay           bool // the attempt is a replay
 
-	// The request's policy decides which statuses are retried, the global policy which statuses breakers count.
-	// Otherwise one client could open the breakers for all others.
+	// The request's policy decides which statuses are retried. The global policy decides which statuses count for
+	// breakers. Otherwise one client could open the breakers for all others.
 	StatusRetried bool // the request's policy retries Status
 	StatusCounted bool // the global policy retries Status
 
-	// Why the attempt ended before it had a result.
-	// why the attempt was cancelled: the client left, or ErrShutdown; nil if it was not cancelled
+	// Why the attempt ended before it had a result. CancelCause is the reason why the attempt was cancelled: the client
+	// left, or ErrShutdown; nil if it was not cancelled.
 	CancelCause           error
 	TotalTimeout          bool // the request's total timeout has passed
 	TighterTotalTimeout   bool // the request's total timeout is shorter than that of the global policy
@@ -139,7 +139,7 @@ func judge(f *Facts) core.Outcome {
 	return o
 }
 
-// CauseOf returns the cause of an attempt: the first one that applies.
+// CauseOf returns the cause of an attempt. If several causes apply, it returns the first one in the order of its cases.
 func CauseOf(f *Facts) core.Cause {
 	switch {
 	case f.Err == nil && f.Tunnel && f.Status >= 200 && f.Status < 300:
@@ -193,8 +193,8 @@ func errorPageCause(f *Facts) core.Cause {
 	return ProxyErrorPage
 }
 
-// ApplyRuling returns the outcome of a response after a judge's ruling k. The parameter o is the outcome without a
-// judge; its cause is reviewable. If isDirect is set, the attempt went to the target without a proxy.
+// ApplyRuling returns the outcome of a response after a judge's ruling of the kind k. The parameter o is the outcome
+// without the ruling. Its cause is reviewable. If isDirect is set, the attempt went to the target without a proxy.
 func ApplyRuling(o core.Outcome, k core.RulingKind, isDirect bool) core.Outcome {
 	if k == core.RulingFine || k == core.RulingRetry && o.Retry == core.RetryAfterBackoff {
 		return o
@@ -301,8 +301,7 @@ func applyExceptions(o *core.Outcome, f *Facts) {
 	}
 }
 
-// innerRefusals are the final outcomes with which a Whirlpool proxy refuses a request before any attempt of
-// its own.
+// innerRefusals are the final outcomes with which a proxy that is a Whirlpool refuses a request without any attempt.
 var innerRefusals = map[string]bool{
 	core.FinalAllBreakersOpen.String(): true, core.FinalAllBusy.String(): true, core.FinalPoolEmpty.String(): true,
 	core.FinalNoProxyInRegion.String(): true, core.FinalAllBannedHere.String(): true,
@@ -362,8 +361,8 @@ func conclude(o *core.Outcome, f *Facts, r *row) {
 	}
 }
 
-// unreachedTokens are the error tokens (RFC 9209 section 2.3) of a proxy from which no byte of the request has reached
-// the target. After any other token, the target may have processed the request.
+// unreachedTokens are the error tokens (RFC 9209 section 2.3) with which a proxy reports that no byte of the request
+// has reached the target. After any other token, the target may have processed the request.
 var unreachedTokens = map[string]bool{
 	"dns_error": true, "dns_timeout": true, "destination_not_found": true, "destination_ip_unroutable": true,
 	"connection_refused": true, "connection_timeout": true,
@@ -390,7 +389,7 @@ type RelayEnd struct {
 	Direct       bool  // the attempt went to the target without a proxy
 	Literal      bool  // breaker.blame is "literal"
 
-	// If the client left while the gateway waited for the next bytes of the body:
+	// The next two fields are set only if the client left while the gateway waited for the next bytes of the body.
 	SilentTime time.Duration // how long no byte had arrived; otherwise 0
 	HasLength  bool          // the response has a Content-Length
 }
@@ -491,8 +490,7 @@ func RetryTunnel(o core.Outcome, err error, silent bool) core.Outcome {
 	return o
 }
 
-// LoseRace returns the outcome of an attempt that lost a race: its hedge, or the attempt whose hedge it is, has served
-// the request.
+// LoseRace returns the outcome of an attempt that lost a race: the other attempt of the race has served the request.
 func LoseRace(o core.Outcome) core.Outcome {
 	o = withCause(o, HedgeLost, core.ResultCancelled, "", errRaceLost)
 	o.Retry, o.Repeat, o.NoTargetResponse, o.Relay = core.NoRetry, core.RepeatAllowed, true, false
