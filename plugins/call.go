@@ -109,8 +109,8 @@ func (j *Judge) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error)
 	return core.Ruling{}, errQuarantined
 }
 
-// countFailure counts a failed call of the version v, unless v is closed or not ready. If another module has replaced
-// v, the result is true: the caller then calls the new module.
+// countFailure counts a failed call of the version v, unless v is closed or not ready. It returns true if v is closed
+// because another module has replaced it. The caller then calls the new module.
 func (p *plugin) countFailure(v *version, err error) (replaced bool) {
 	switch {
 	case errors.Is(err, wasmhost.ErrNotReady):
@@ -122,11 +122,12 @@ func (p *plugin) countFailure(v *version, err error) (replaced bool) {
 	return false
 }
 
-// timingInterval is the number of calls of which one is timed, because reading the clock twice takes longer than a call
-// of a small plugin. It is odd, so that both functions are timed if calls of score and observe alternate.
+// timingInterval is the number of calls of which one is timed. Not every call is timed, because reading the clock twice
+// takes longer than a call of a small plugin. The number is odd, so that both functions are timed if calls of score and
+// observe alternate.
 const timingInterval = 17
 
-// beginTiming returns the start time of a call; zero if it is not timed.
+// beginTiming returns the start time of a call; the zero time if the call is not timed.
 func (p *plugin) beginTiming() time.Time {
 	if p.calls.Load()%timingInterval != 0 {
 		return time.Time{}

@@ -88,8 +88,9 @@ func (c *Change) assemblePlugins(specs map[string]Spec) {
 	}
 }
 
-// load loads the plugins that are new or changed in specs, and each upload that a configured plugin has hidden and
-// whose name is no longer in specs. Until Commit or Rollback, such an upload may be deleted, but not replaced.
+// load loads the plugins that are new or changed in specs. It also loads each upload that a configured plugin has
+// hidden, if specs no longer has a plugin with this name. Until Commit or Rollback, such an upload may be deleted, but
+// not replaced.
 func (c *Change) load(specs map[string]Spec, atStart bool) error {
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		if err := c.loadSpec(name, specs[name], atStart); err != nil {
@@ -122,9 +123,9 @@ func (c *Change) loadSpec(name string, spec Spec, atStart bool) error {
 	return c.loadCode(name, spec, fetchedModule{Module: source.Module{Code: code}}, atStart)
 }
 
-// loadFetched loads a module that was fetched before. Without one, the plugin does not change until its module has been
-// fetched. If atStart is set, an earlier module that cannot be loaded any more is only logged, so that the gateway
-// starts.
+// loadFetched loads the module of a plugin if it was fetched before. Otherwise the plugin does not change until its
+// module has been fetched. If atStart is set and the module cannot be loaded any more, the error is only logged, so
+// that the gateway starts.
 func (c *Change) loadFetched(name string, spec Spec, atStart bool) error {
 	if m := c.r.earlierFetched(name, spec); m != nil {
 		err := c.loadCode(name, spec, *m, atStart)

@@ -8,14 +8,15 @@ import (
 )
 
 // compiler limits the number of modules that are checked and compiled at the same time. Modules that take long to
-// compile have a limit of their own, so that others do not wait for them.
+// compile have a separate limit, so that other modules do not wait for them.
 type compiler struct{ fastSlots, slowSlots chan struct{} }
 
 func newCompiler() *compiler {
 	return &compiler{fastSlots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), slowSlots: make(chan struct{}, 1)}
 }
 
-// run calls f as soon as the limit permits, and returns its error, or that of ctx if ctx ends before.
+// run calls f as soon as the limit permits, and returns the error of f. If ctx ends before, it returns the error of
+// ctx.
 func (c *compiler) run(ctx context.Context, code []byte, f func() error) error {
 	slots := c.fastSlots
 	if wasmhost.IsSlowToCompile(code) {

@@ -36,7 +36,7 @@ const (
 	FetchFailed  FetchState = "failed"  // the module was refused; its pinned source has no other module
 )
 
-// FetchStatus describes how the module of a [plugins.NAME] with a url is fetched.
+// FetchStatus describes the fetch of a plugin's module from the url in [plugins.NAME].
 type FetchStatus struct {
 	URL       string // without its query
 	State     FetchState
@@ -82,9 +82,9 @@ func (f *fetchers) get(name string) *fetcher {
 	return f.byName[name]
 }
 
-// syncFetchers starts and stops fetchers, so that each spec with a URL has one. Modules that could not be fetched are
-// fetched again, and those without a pinned source, because the URL may lead to another module now. The caller holds
-// mu.
+// syncFetchers starts and stops fetchers, so that each spec with a URL has one. It also makes fetchers fetch again:
+// after a failed fetch, and for a source that is not pinned, because the URL may lead to another module now. The caller
+// holds mu.
 func (r *Registry) syncFetchers(specs map[string]Spec) {
 	if r.opts.Fetch == nil {
 		return
@@ -269,7 +269,7 @@ func (r *Registry) pendingVersion(name string, spec Spec) *version {
 // fetchedExt is the extension of a fetched module's file: a line with a fetchedHead in JSON, and then the module.
 const fetchedExt = ".fetched"
 
-// fetchedHead describes the module in a file. A file with another URL than the configuration's is not used.
+// fetchedHead describes the module in the file. If its URL is not the URL in the configuration, the file is not used.
 type fetchedHead struct {
 	URL       string    `json:"url"`
 	SHA256    string    `json:"sha256"`
@@ -312,8 +312,8 @@ type fetchedModule struct {
 	fetchedAt time.Time
 }
 
-// earlierFetched returns the module of spec.Source if it was fetched before: from the plugin or its file, which is
-// verified again. Otherwise it returns nil.
+// earlierFetched returns the module of spec.Source if it was fetched before; otherwise nil. The module is in the plugin
+// or in its file. A module from a file is verified again.
 func (r *Registry) earlierFetched(name string, spec Spec) *fetchedModule {
 	if p := r.get(name); p != nil {
 		v := p.current.Load()

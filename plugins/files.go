@@ -108,7 +108,7 @@ func (r *Registry) loadUpload(name string, inBackground bool) *version {
 
 const unloadableMsg = "an uploaded plugin does not load any more"
 
-// unloadableError adds the requests of the API that replace or remove the upload to err.
+// unloadableError returns err with a hint: which requests of the API replace or remove the upload.
 func unloadableError(name string, err error) error {
 	return fmt.Errorf("%w; the built-in is called in its place: PUT /api/v1/plugins/%s replaces it, DELETE removes it",
 		err, name)

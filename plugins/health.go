@@ -17,7 +17,8 @@ const DefaultMaxFaults = 5
 const windowFactor = 10
 
 // If the machine stalls, many simultaneous calls find no free instance (wasmhost.ReasonBusy). Such failures lead to a
-// quarantine only if, for the time busyTime, at least half of the calls and at least minBusyCalls fail in this way.
+// quarantine only if they continue for busyTime: at least half of the calls, and at least minBusyCalls, must fail in
+// this way.
 const (
 	busyTime     = 2 * time.Second
 	minBusyCalls = 20 // calls
@@ -27,7 +28,7 @@ const (
 // successful call changes nothing here. plugin.faultMu guards the fields.
 type faultWindow struct {
 	failedCalls []uint64 // the numbers of the last failed calls; a ring of MaxFaults
-	next        int      // index of the oldest number once recent is full
+	next        int      // index of the oldest number once failedCalls is full
 
 	busyCount uint64 // calls since busyCall that found no free instance
 	busyCall  uint64 // number of the first call of a period in which at least half of the calls found no free instance
@@ -46,7 +47,7 @@ func (h *faultWindow) addFault(n uint64, max int) bool {
 	return len(h.failedCalls) == max && int64(n-h.failedCalls[h.next]) < int64(max)*windowFactor
 }
 
-// addBusyFault counts call number n, which found no free instance. It returns true if this must lead to a quarantine.
+// addBusyFault counts call number n, which found no free instance. It reports whether the version must be quarantined.
 func (h *faultWindow) addBusyFault(n uint64, now time.Time) bool {
 	if calls := n - h.busyCall + 1; h.busyCount == 0 || 2*(h.busyCount+1) < calls {
 		h.busyCount, h.busyCall, h.busySince = 0, n, now
@@ -86,7 +87,8 @@ func (r *Registry) report(f FaultReport) {
 	}
 }
 
-// countSuccess counts a successful call, and a fault for each slow call of the module that has not been counted yet.
+// countSuccess counts a successful call. It also counts a fault for each slow call of the module that was not counted
+// yet.
 func (p *plugin) countSuccess(v *version) {
 	n := p.calls.Add(1)
 	slow := v.module.SlowCalls()
@@ -99,7 +101,7 @@ func (p *plugin) countSuccess(v *version) {
 	}
 }
 
-// countFault counts a failed call of a version, and quarantines the version if too many have failed.
+// countFault counts a failed call of a version, and quarantines the version if too many calls have failed.
 func (p *plugin) countFault(v *version, err error) { p.recordFault(v, p.calls.Add(1), err) }
 
 // recordFault records that call number n of a version failed with err.

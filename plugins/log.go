@@ -2,7 +2,7 @@ package plugins
 
 import "github.com/whirlpool-proxy/whirlpool/plugins/output"
 
-// outputOf returns the output of the plugin with the name; a new output if there is none.
+// outputOf returns the output of the plugin with the given name. If there is no such plugin, it returns a new output.
 func (r *Registry) outputOf(name string) *output.Output {
 	if all := r.byName.Load(); all != nil {
 		if p := (*all)[name]; p != nil {

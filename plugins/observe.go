@@ -10,7 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// observer passes observations to one plugin in a goroutine of its own, so that no request waits for the plugin.
+// observer passes observations to one plugin in a separate goroutine, so that no request waits for the plugin.
 type observer struct {
 	queue       chan core.Observation // startObserving sets it once
 	done        chan struct{}         // closed by close
@@ -22,15 +22,15 @@ type observer struct {
 const (
 	// observeQueueSize is the size of a plugin's queue.
 	observeQueueSize = 1024
-	// The calls of observe of one plugin use at most 1/observeShare of a processor: the observer pauses whenever they
-	// have taken observeBurst.
+	// The observe calls of one plugin use at most 1/observeShare of a processor: after each observeBurst of time in
+	// calls, the observer pauses.
 	observeShare = 4
 	observeBurst = 2 * time.Millisecond
 )
 
-// Observe queues a finished attempt for each plugin that takes observations and is in use (SetIsUsed), is configured
-// with observe = true, or is a backoff that a request's own policy has called. It does not block: if a plugin's queue
-// is full, the observation is missed.
+// Observe queues a finished attempt for plugins that take observations. Such a plugin must be in use (SetIsUsed), be
+// configured with observe = true, or be a backoff that a request's own policy has called. Observe does not block: if
+// the queue of a plugin is full, the plugin misses the observation.
 func (r *Registry) Observe(o *core.Observation) {
 	used := r.isUsed.Load()
 	for _, p := range *r.learners.Load() {
@@ -55,7 +55,7 @@ func (r *Registry) Observes() bool {
 	return false
 }
 
-// observes reports whether the plugin gets observations now. The result inUse is true if the reason is its use.
+// observes reports whether the plugin gets observations now, and whether the plugin is in use (SetIsUsed).
 func (p *plugin) observes(used *func(name string) bool) (observes, inUse bool) {
 	v := p.current.Load()
 	if v.quarantined.Load() {

@@ -16,7 +16,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// plugin is the plugin with one name. A version is one module of the plugin; another version can replace it.
+// plugin is the plugin with a certain name. Each of its modules is a version. One version is current, and another
+// version can replace it.
 type plugin struct {
 	name     string
 	registry *Registry
@@ -82,8 +83,8 @@ func (v *version) kind() wasmhost.Kind {
 }
 
 // canReplace reports whether v may replace the current version of the plugin. Both must have the same kind, because
-// requests call the plugin as one of this kind. If the current kind is unknown, v may be a scorer or a judge. Backoffs
-// are looked up by name for each use, so a new plugin can take the place of this one.
+// requests call the plugin as one of this kind. If the current kind is unknown, v may be a scorer or a judge. A backoff
+// becomes a new plugin with the same name instead, because requests look up backoffs by name for each use.
 func (p *plugin) canReplace(v *version) bool {
 	kind := p.kind()
 	return kind == v.kind() || kind == "" && v.kind() != wasmhost.Backoff

@@ -92,12 +92,11 @@ type Options struct {
 	// error means that the check itself failed, which is not due to the module. If Check is nil, uploads are only
 	// loaded and called once.
 	Check func(ctx context.Context, code []byte, spec Spec) error
-	// Uploaded receives each upload and each plugin that was rolled back, and each deletion (with a code of nil), after
-	// it was made. The upload, the rollback or the deletion ends when it returns. It may be nil.
+	// Uploaded is called after each upload, rollback and deletion of a plugin. For a deletion, code is nil. The upload,
+	// the rollback or the deletion does not end before Uploaded returns. Uploaded may be nil.
 	Uploaded func(name string, code []byte, config map[string]any, keep bool)
-	// OnLine receives each log line of a plugin, except the lines beyond the limit of package output. It is called
-	// during the call of the plugin that writes the line. It must return soon, and must not call the registry. It may
-	// be nil.
+	// OnLine receives each log line of a plugin, except the lines beyond the limit of package output. The plugin's call
+	// waits until OnLine returns, so OnLine must return soon. It must not call the registry. It may be nil.
 	OnLine func(plugin string, l output.Line)
 	// OnFault receives a report whenever failed calls are logged: at a quarantine, and otherwise at most once in
 	// 10 s for each plugin. It must return soon, and must not call the registry. It may be nil.
@@ -118,8 +117,8 @@ type Registry struct {
 	byName   atomic.Pointer[map[string]*plugin] // read without a lock; replaced with mu held
 	learners atomic.Pointer[[]*plugin]          // plugins that take observations
 
-	// mu is held by one change at a time. It guards the replacement of byName, the files of uploads, and configured.
-	// A Change holds mu from the end of Stage until Commit or Rollback.
+	// Each change of the registry holds mu. mu guards byName (for its replacement), the files of uploads, configChanges
+	// and uploadsFrozen. A Change holds mu from the end of Stage until Commit or Rollback.
 	mu            sync.Mutex
 	configChanges uint64         // number of changes by the configuration
 	uploadsFrozen bool           // see FreezeUploads
@@ -216,8 +215,8 @@ func (r *Registry) publishVersions(all map[string]*plugin, newVersions []*versio
 	r.publish(all)
 }
 
-// PoolChanged passes the proxies of the pool to the plugins. It calls proxies only if a plugin receives them, because
-// the list of a large pool takes memory.
+// PoolChanged passes the proxies of the pool to the plugins. It calls the function proxies only if a plugin receives
+// proxies, because the list of a large pool takes memory.
 func (r *Registry) PoolChanged(proxies func() []wasmhost.Proxy) {
 	r.poolMu.Lock()
 	defer r.poolMu.Unlock()
@@ -241,12 +240,14 @@ func (r *Registry) passPool(versions []*version) {
 	}
 }
 
-// Scorer returns the scorer with the given name. If a call of it fails, the built-in named fallback is called.
+// Scorer returns the scorer with the given name. If a call of this scorer fails, the built-in with the name fallback is
+// called.
 func (r *Registry) Scorer(name, fallback string) (core.Scorer, error) {
 	return scorer(*r.byName.Load(), name, fallback)
 }
 
-// Backoff returns the backoff with the given name. If a call of it fails, the built-in FallbackBackoff is called.
+// Backoff returns the backoff with the given name. If a call of this backoff fails, the built-in FallbackBackoff is
+// called.
 func (r *Registry) Backoff(name string) (core.Backoff, error) {
 	return backoff(*r.byName.Load(), name)
 }

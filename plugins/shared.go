@@ -10,7 +10,7 @@ import (
 // Gateways of a cluster share their uploads. Options.Uploaded reports the uploads of this gateway. The methods Take,
 // Discard and Holds are for the uploads of other gateways. Those gateways have checked the modules.
 
-// uploaded reports an upload or, if code is nil, the deletion of one. The caller does not hold mu.
+// uploaded reports an upload or, if code is nil, the deletion of an upload. The caller does not hold mu.
 func (r *Registry) uploaded(name string, code []byte, spec *Spec) {
 	if r.opts.Uploaded != nil {
 		r.opts.Uploaded(name, code, spec.Config, !spec.Temporary)
@@ -18,9 +18,9 @@ func (r *Registry) uploaded(name string, code []byte, spec *Spec) {
 }
 
 // Take puts a module under a name, as an upload does, but does not check the module with Options.Check. The module may
-// replace any upload. A plugin in use is not replaced by a plugin of another kind. The function inUse is that of
-// Delete, and keep is that of Submit. If the module is the cause of an error, the error is a *wasmhost.CheckError. If
-// the name cannot have this module, the error wraps core.ErrConflict. After an error, the plugin with this name is
+// replace any upload. A plugin in use is not replaced by a plugin of another kind. The function inUse is described at
+// Delete, and keep is described at Submit. If the module is the cause of an error, the error is a *wasmhost.CheckError.
+// If the module cannot get the name, the error wraps core.ErrConflict. After an error, the plugin with this name is
 // unchanged.
 func (r *Registry) Take(
 	name string, code []byte, config map[string]any, keep bool, inUse func(name string) string,
@@ -60,8 +60,8 @@ func (r *Registry) Discard(name string, inUse func(name string) string) error {
 	return r.remove(name, inUse)
 }
 
-// Holds reports whether the plugin with the given name is an upload with the given module, settings and keep, and can
-// be used. The parameter sum is the SHA-256 of the module, in hexadecimal.
+// Holds reports whether the plugin with the given name is an upload that has the given module, settings and value of
+// keep, and that can be used. The parameter sum is the SHA-256 of the module, in hexadecimal.
 func (r *Registry) Holds(name, sum string, config map[string]any, keep bool) bool {
 	p := r.get(name)
 	if p == nil {

@@ -141,8 +141,9 @@ func (r *Registry) Submit(name string, code []byte, config map[string]any, repla
 	})
 }
 
-// submit implements Submit. The code is checked before the upload begins. The function input returns the module and the
-// settings; it is called after earlier uploads with the same name have ended, because its results may depend on them.
+// submit implements Submit and Configure. It checks the code before the upload begins. When earlier uploads with the
+// same name have ended, it calls the function input, whose results may depend on these uploads. The function input
+// returns the module and the settings.
 func (r *Registry) submit(
 	name string, code []byte, replace, keep bool, input func() (code []byte, config map[string]any),
 ) (*Upload, error) {
@@ -200,8 +201,8 @@ func (r *Registry) Upload(id string) (*Upload, error) {
 	return nil, fmt.Errorf("upload %q %w", id, core.ErrNotFound)
 }
 
-// beginUpload returns a new upload, and the function that ends it. The result previous is the previous upload of the
-// same name if it is still in progress; otherwise nil.
+// beginUpload returns a new upload, and the function that ends it. The result previous is the newest upload with the
+// same name that is still in progress; nil if there is none.
 func (u *uploads) beginUpload(name, sum string, now time.Time) (upload *Upload, end func(Info, error, time.Time),
 	previous *Upload,
 	err error,
@@ -253,8 +254,8 @@ func (r *Registry) checkAndInstall(name string, code []byte, spec Spec, replace 
 	return r.installUpload(name, v, func() error { return r.checkUploadAllowed(name, v.kind(), replace) })
 }
 
-// checkUploadAllowed returns an error if a module of the kind ("" for an unknown one) must not be uploaded under the
-// name.
+// checkUploadAllowed returns an error if a module of the given kind must not be uploaded under the name. The kind is ""
+// if it is unknown.
 func (r *Registry) checkUploadAllowed(name string, kind wasmhost.Kind, replace bool) error {
 	p := r.get(name)
 	switch {
@@ -281,8 +282,8 @@ func (r *Registry) countUploads() (n int) {
 	return n
 }
 
-// installUpload saves an upload and puts it into the registry. It first calls the function allowed, because another
-// plugin may have got the name during the compilation.
+// installUpload saves an upload and puts it into the registry. It first calls the function checkAllowed, because
+// another plugin may have got the name during the compilation.
 func (r *Registry) installUpload(name string, v *version, checkAllowed func() error) (Info, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -321,8 +322,8 @@ func (r *Registry) install(name string, v *version) *plugin {
 }
 
 // Delete removes an uploaded plugin, even if a configured plugin hides it. The function inUse returns the use of the
-// plugin, such as the retry scorer; "" for none. It must not change plugins. The error of Delete wraps core.ErrNotFound
-// or core.ErrConflict, or is an error of the file system.
+// plugin, such as the retry scorer; "" for none. This function must not change plugins. The error of Delete wraps
+// core.ErrNotFound or core.ErrConflict, or is an error of the file system.
 func (r *Registry) Delete(name string, inUse func(name string) string) error {
 	err := r.remove(name, inUse)
 	if err == nil {
@@ -372,7 +373,7 @@ func unlessUsed(name string, inUse func(name string) string) error {
 func (v *version) canRollBack() bool { return v.source == SourceAPI && v.previous != nil }
 
 // RollBack returns to the previous module of an uploaded plugin. The error wraps core.ErrNotFound or core.ErrConflict,
-// is a *wasmhost.CheckError, or an error of the file system.
+// or it is a *wasmhost.CheckError or an error of the file system.
 func (r *Registry) RollBack(name string) (Info, error) {
 	var target origin
 	findTarget := func() error {

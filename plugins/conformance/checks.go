@@ -56,8 +56,8 @@ func (k *checker) checkStarts() (string, error) {
 		p.Pages()), nil
 }
 
-// isSettingsRefusal reports whether the module's export configure refused settings, or its export describe does not
-// declare them. Any other error means that a call failed.
+// isSettingsRefusal reports whether the module refuses settings in configure, or does not declare them in describe. Any
+// other error means that a call failed.
 func isSettingsRefusal(err error) bool {
 	var f *wasmhost.Fault
 	var s *wasmhost.SettingError
@@ -70,8 +70,8 @@ func isRefusedByHost(err error) bool {
 	return errors.As(err, &bad) && !errors.As(err, new(*wasmhost.Fault))
 }
 
-// isMemoryFault reports whether the export reserve returned no region. A module may refuse large settings so, but no
-// calls.
+// isMemoryFault reports whether the export reserve returned no region. A module may refuse large settings in this way.
+// It must not refuse a call in this way.
 func isMemoryFault(err error) bool {
 	var f *wasmhost.Fault
 	return errors.As(err, &f) && f.Reason == wasmhost.ReasonMemory
@@ -146,8 +146,8 @@ func (k *checker) checkReserve() (string, error) {
 	return fmt.Sprintf("aligned, %d times; the largest %d bytes", repeated, slices.Max(sizes)), err
 }
 
-// checkAnswers makes one call. Before the call, it overwrites the whole region, so that the call fails if the module
-// keeps its own data there.
+// checkAnswers makes one call. Before this, it overwrites the whole region, so that the call fails if the module keeps
+// its own data in the region.
 func (k *checker) checkAnswers() (string, error) {
 	err := k.withInstance(func(p *wasmhost.Probe) error {
 		at, err := callReserve(p, k.largestRegion())
@@ -327,9 +327,8 @@ func (k *checker) checkDeterministic() (string, error) {
 		})
 }
 
-// checkSameResults checks that the same calls of a module that does not learn have the same results each time. It calls
-// makeCalls twice with each of three instances. The function differenceError returns the error if result number i
-// differs.
+// checkSameResults checks that a module that does not learn returns the same results for the same calls. It calls
+// makeCalls twice with each of three instances. If result number i differs, it returns the error of differenceError.
 func (k *checker) checkSameResults(what string, makeCalls func(*wasmhost.Probe) ([]float64, error),
 	differenceError func(i int, first, later float64) error) (string, error) {
 	if k.learns {
@@ -369,8 +368,8 @@ func firstDifference(a, b []float64) int {
 	return -1
 }
 
-// checkOutside checks that a module neither uses nor changes the bytes around the rows and the scores: it makes the
-// same call several times, each time with other bytes around them.
+// checkOutside checks that a module neither uses nor changes the bytes around the rows and the scores. It makes the
+// same call several times, each time with different bytes there.
 func (k *checker) checkOutside() (string, error) {
 	const n, guard = 4, 256 // n is the number of candidates, guard the number of bytes on each side
 	c := trial.PlausibleChoice(n)
@@ -547,8 +546,8 @@ const (
 // the first time when the module has allocated 4 MiB. If each call allocates 50 bytes, this is after 80,000 calls.
 const maxRounds = 5
 
-// checkMemory checks that memory does not grow without end. After many calls, it makes rounds, each of twice as many
-// calls as the one before, until memory does not grow in a round.
+// checkMemory checks that the memory of an instance stops growing. After many calls, it makes rounds of calls until the
+// memory does not grow in a round. Each round has twice as many calls as the round before.
 func (k *checker) checkMemory() (string, error) {
 	list := trial.Observations(100)
 	var pages uint32
@@ -690,7 +689,7 @@ func (k *checker) checkTime() (string, error) {
 	})
 }
 
-// checkInstances checks that calls of one instance do not affect another one.
+// checkInstances checks that calls of one instance do not affect another instance.
 func (k *checker) checkInstances() (string, error) {
 	callAll := func(p *wasmhost.Probe) ([]float64, error) {
 		switch k.desc.Kind {

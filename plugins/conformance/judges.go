@@ -29,8 +29,8 @@ func callJudge(p *wasmhost.Probe, list []trial.Response) ([]float64, error) {
 	return rulings, nil
 }
 
-// checkSameRulings checks that a judge always rules in the same way on the same response. Before that, it passes the
-// responses in reverse order, so that the module's memory holds the bytes of a different response.
+// checkSameRulings checks that a judge always makes the same ruling on the same response. It first passes the responses
+// in reverse order, so that the module's memory holds the bytes of a different response.
 func (k *checker) checkSameRulings() (string, error) {
 	list := trial.Responses()
 	return k.checkSameResults("rulings", func(p *wasmhost.Probe) ([]float64, error) {

@@ -1,5 +1,5 @@
-// Package measure measures the time of calls of a plugin and of a built-in of its kind, alternately in one run, so that
-// other load on the machine slows down both. `whirlpool plugin bench` uses it.
+// Package measure measures how long the calls of a plugin and of a built-in of the same kind take. A run calls both
+// alternately, so that other load on the machine slows down both. `whirlpool plugin bench` uses it.
 package measure
 
 import (
@@ -23,7 +23,7 @@ type Options struct {
 	Progress func(step string) // called before each step; may be nil
 }
 
-// The defaults of Round and Rounds, with which a run takes less than ten seconds.
+// The defaults of Options.Round and Options.Rounds. With these defaults, a run takes less than ten seconds.
 const (
 	DefaultRounds = 5
 	DefaultRound  = 150 * time.Millisecond
@@ -40,7 +40,7 @@ type Report struct {
 	FuelPerCandidate float64 `json:"fuel_per_candidate,omitempty"`
 }
 
-// Row is the result of calls with a number of candidates. A backoff or a judge has one row, with 0 candidates.
+// Row is the result of calls with a certain number of candidates. A backoff or a judge has one row, with 0 candidates.
 type Row struct {
 	Candidates int     `json:"candidates,omitempty"`
 	Nanos      float64 `json:"ns_per_call"`
@@ -126,7 +126,7 @@ func (s *measuredModule) close() {
 	s.module.Close()
 }
 
-// callUnderTest is one call, made in two ways: as the gateway makes it, and through a probe, which measures the fuel.
+// callUnderTest makes one call in two ways: as the gateway makes it, and through a probe, which measures the fuel.
 type callUnderTest struct {
 	callModule func(*wasmhost.Module) error
 	callProbe  func(*wasmhost.Probe) error
@@ -140,7 +140,7 @@ func scorerCall(n int) callUnderTest {
 	}
 }
 
-// backoffCall is the third retry under a plausible policy.
+// backoffCall asks for the delay before the third retry under a plausible policy.
 func backoffCall() callUnderTest {
 	q := trial.BackoffSamples()[2].Request
 	return callUnderTest{
@@ -149,7 +149,7 @@ func backoffCall() callUnderTest {
 	}
 }
 
-// judgeCall is a response with a long body.
+// judgeCall asks for the ruling on a response with a long body.
 func judgeCall() callUnderTest {
 	r := trial.Responses()[0]
 	return callUnderTest{

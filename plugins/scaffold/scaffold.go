@@ -21,8 +21,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk"
 )
 
-// templates/ has a README, and for each language a folder with the files of all kinds of plugins (all) and of each
-// kind.
+// The folder templates has a README and a folder for each language. In the folder of a language, the folder all has the
+// files of every plugin, and each other folder has the files of one kind of plugins.
 //
 //go:embed all:templates
 var templates embed.FS
@@ -137,7 +137,7 @@ func (d data) Toml() string {
 	return "factor = 0.5"
 }
 
-// Use returns the use of the plugin for its activation: first, backoff or judge.
+// Use returns the use for which the plugin is activated: first, backoff or judge.
 func (d data) Use() string {
 	if d.Scorer {
 		return "first"
@@ -153,8 +153,8 @@ type writer struct {
 	err     error
 }
 
-// writeTemplates executes the templates in a folder. The path of a result is that of its template, without the
-// beginning base and the ending .tmpl.
+// writeTemplates executes the templates in a folder, and writes their results. The path of a result is the path of its
+// template without base at the beginning and .tmpl at the end.
 func (w *writer) writeTemplates(folder, base string) {
 	w.walkFiles(templates, folder, func(name string, text []byte) {
 		t, err := template.New(name).Delims("[[", "]]").Parse(string(text))

@@ -79,7 +79,7 @@ func SimulateBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint6
 				break
 			}
 			var x OutageResult
-			// bestFixedResult uses the seed 6, too, so that the same attempts go to the dead proxy.
+			// The seed 6 is also used in bestFixedResult, so that the same attempts go to the dead proxy.
 			x, err = t.simulate(&policy, rand.New(rand.NewPCG(seed, 6)), w.wait, w.passObservation)
 			x.Backoff = c.Name
 			report.Traffic[i].Results = append(report.Traffic[i].Results, x)
@@ -143,9 +143,9 @@ func (w *backoffRun) simulateRequests() error {
 	return nil
 }
 
-// simulateRequest simulates a request in an outage that begins with the request and lasts for down seconds. The result
-// late is the time from the end of the outage to the success; -1 without a success. If sums is not nil, the delay
-// before each retry is added to the retry's element.
+// simulateRequest simulates a request in an outage that begins with the request and lasts for down seconds. It returns
+// the number of retries, and the time from the end of the outage to the success; -1 without a success. If sums is not
+// nil, the delay before each retry is added to the element of the retry.
 func (w *backoffRun) simulateRequest(down float64, sums []Delay) (retries int, late float64, err error) {
 	begin, previous := w.now, 0.0
 	random := rand.New(rand.NewPCG(w.r.Uint64(), 5)) // later requests do not depend on the calls of this request

@@ -91,7 +91,8 @@ func (t *timeline) isUp(at float64) bool {
 	return !begins && (i == 0 || at >= t.outages[i-1][1])
 }
 
-// pendingAttempt is an attempt that begins at the time at, after the given wait.
+// pendingAttempt is an attempt that has not begun yet. The field at is the time of its beginning, and wait is the
+// backoff before it.
 type pendingAttempt struct {
 	at, requestStart, wait, luck float64
 	number                       int
@@ -110,8 +111,8 @@ func (q *queue) Pop() any {
 	return last
 }
 
-// simulate simulates the requests of the timeline. The function wait returns the backoff before each retry; observe
-// receives each attempt.
+// simulate simulates the requests of the timeline. The function wait returns the backoff before each retry. The
+// function observe receives each attempt.
 func (t *timeline) simulate(policy *retry.Policy, r *rand.Rand, wait func(*core.BackoffRequest) (float64, error),
 	observe func(*core.Observation)) (out OutageResult, err error) {
 	q := make(queue, len(t.requests))

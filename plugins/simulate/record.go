@@ -18,9 +18,9 @@ type ProxyState struct {
 	AvgLatency  float64           `json:"avg_latency"` // s
 }
 
-// Recorder makes a trace of a running gateway, whose proxies the caller reads at intervals and passes to Record. The
-// trace has the success rate and the latency of each proxy's last 100 attempts. Proxies without attempts are left out.
-// The first state of a proxy also stands for the time before.
+// Recorder makes a trace of a running gateway. The caller reads the proxies of the gateway at intervals, and passes
+// them to Record. The trace has the success rate and the latency of each proxy's last 100 attempts. Proxies without
+// attempts are left out. The first state of a proxy also stands for the time before it.
 type Recorder struct {
 	trace    Trace
 	index    map[string]int

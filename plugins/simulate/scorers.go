@@ -292,7 +292,7 @@ func (p *scorerRun) luck(purpose int) float64 {
 	return core.Pair53(core.Pair53(p.luckSeed, float64(p.requests)), float64(purpose+1)) / (1 << 53)
 }
 
-// attempt begins and counts an attempt through proxy i. After the latency, the caller must subtract 1 from
+// attempt begins and counts an attempt through proxy i. When the latency has passed, the caller must subtract 1 from
 // p.inFlight[i].
 func (p *scorerRun) attempt(i int, t float64) (ok bool, latency time.Duration) {
 	x := &p.trace.Proxies[i]
@@ -311,8 +311,8 @@ func (p *scorerRun) attempt(i int, t float64) (ok bool, latency time.Duration) {
 	return ok, time.Duration(seconds * 1e9)
 }
 
-// state returns the state of a proxy for its next attempt, which is slower and succeeds less often if it exceeds the
-// capacity.
+// state returns the state of proxy i for its next attempt. If this attempt exceeds the proxy's capacity, the latency is
+// higher and the probability of success is lower.
 func (p *scorerRun) state(i int, t float64) State {
 	s := p.trace.Proxies[i].stateAt(t, &p.stateIndex[i])
 	if n := float64(p.inFlight[i] + 1); s.Capacity > 0 && n > s.Capacity {

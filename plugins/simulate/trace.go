@@ -244,8 +244,8 @@ func (t *Trace) Write(w io.Writer) error {
 	return nil
 }
 
-// stateAt returns the state at the time t, which must not decrease from call to call. *index is that of the state which
-// the last call returned.
+// stateAt returns the state at the time t, which must not decrease from call to call. *index is the index of the state
+// that the last call returned.
 func (p *Proxy) stateAt(t float64, index *int) State {
 	for *index+1 < len(p.States) && p.States[*index+1].At <= t {
 		*index++

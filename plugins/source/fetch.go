@@ -31,8 +31,8 @@ type Client struct {
 	maxBytes  int64
 }
 
-// NewClient returns a client that fetches modules of at most maxBytes. If transport is nil, it uses the proxy of the
-// environment (HTTPS_PROXY).
+// NewClient returns a client that fetches modules of at most maxBytes. If transport is nil, the client uses the proxy
+// of the environment (HTTPS_PROXY).
 func NewClient(transport http.RoundTripper, maxBytes int) *Client {
 	if transport == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
@@ -93,7 +93,8 @@ func withoutURL(err error) error {
 	return err
 }
 
-// fetchURL fetches the module from a file and, if s has a public key, the signature from a file in the same folder.
+// fetchURL fetches the module from s.URL. If s has a public key, it also fetches the signature, a file in the same
+// folder.
 func (c *Client) fetchURL(ctx context.Context, client *http.Client, s Source) (*Module, error) {
 	code, err := httpGet(ctx, client, s.URL, c.maxBytes)
 	if err != nil || s.PublicKey == "" {
@@ -203,7 +204,7 @@ func fetchLayer(ctx context.Context, repo *remote.Repository, l ocispec.Descript
 
 func title(l ocispec.Descriptor) string { return l.Annotations[ocispec.AnnotationTitle] }
 
-// moduleOf returns the layer with the module: the only one, or the only one whose media type contains wasm or whose
+// moduleOf returns the layer with the module: the only layer, or the only layer whose media type contains wasm or whose
 // file name ends in .wasm.
 func moduleOf(layers []ocispec.Descriptor) (found ocispec.Descriptor, err error) {
 	if len(layers) == 1 {

@@ -38,7 +38,8 @@ func fieldError(field, format string, args ...any) error {
 
 var sha256Pattern = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
 
-// Check returns the first error in s, a *FieldError, whose text does not contain the URL, which may hold a secret.
+// Check returns the first error in s, a *FieldError. The text of the error does not contain the URL, because the URL
+// may hold a secret.
 func (s Source) Check() error {
 	u, err := url.Parse(s.URL)
 	if err != nil {
@@ -105,7 +106,7 @@ func (s Source) artifact() (registry.Reference, error) {
 	return ref, err
 }
 
-// URLWithoutQuery returns the URL without its query, which may hold a secret, for logs and responses.
+// URLWithoutQuery returns the URL for logs and responses, without its query, because the query may hold a secret.
 func (s Source) URLWithoutQuery() string {
 	place, _, _ := strings.Cut(s.URL, "?")
 	return place
@@ -117,8 +118,8 @@ type Module struct {
 	Signature []byte // nil without a public key
 }
 
-// Verify returns an error unless m has the SHA-256 of s and a signature that matches the public key of s, as far as s
-// has them.
+// Verify returns an error if the module does not have the SHA-256 of s, or if its signature does not match the public
+// key of s. If s has no SHA-256 or no public key, Verify does not check this.
 func (s Source) Verify(m *Module) error {
 	got := sha256.Sum256(m.Code)
 	if s.SHA256 != "" && !strings.EqualFold(hex.EncodeToString(got[:]), s.SHA256) {

@@ -38,7 +38,8 @@ func toFloat(b bool) float64 {
 	return 0
 }
 
-// NewResponse returns a response. The fields are a name, its value, another name, its value and so on.
+// NewResponse returns a response. The parameter fields has the header fields: a name, its value, another name, its
+// value and so on.
 func NewResponse(name string, status float64, body string, fields ...string) Response {
 	r := Response{Name: name, Request: core.JudgeRequest{Now: now, AttemptsLeft: 2, Status: status, Latency: 0.1,
 		HostHash: core.Hash53(host), IDHash: core.Hash53(ID(0))}}
@@ -50,7 +51,8 @@ func NewResponse(name string, status float64, body string, fields ...string) Res
 	return r
 }
 
-// Responses returns samples for judges: frequent responses of a target, and extreme ones. The first one is large.
+// Responses returns samples for judges: frequent responses of a target, and extreme responses. The first sample is
+// large.
 func Responses() []Response {
 	html := "<html><head><title>Shop</title></head><body>" + strings.Repeat("<p>A long page of products.</p>", 300)
 	all := []Response{

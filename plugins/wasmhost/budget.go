@@ -21,14 +21,14 @@ import (
 // fuelSlice is the fuel that a call gets at a time. The guest uses it up in 5 µs to 2 ms.
 const fuelSlice = 20_000
 
-// The limits of a call's stack. wazero doubles a stack of 10 KiB whenever it is full, up to 80 MB, and keeps it for the
-// next call of the same function.
+// The limits of a call's stack. A stack begins with 10 KiB. wazero doubles it whenever it is full, up to 80 MB, and
+// keeps it for the next call of the same function.
 const (
 	maxStack     = 1 << 20  // bytes; a call whose stack grows beyond this is ended
 	maxKeptStack = 64 << 10 // bytes; a larger stack may be freed after the call
 
-	// maxKeptStacks is the maximum total size, in bytes, of the stacks larger than maxKeptStack that the idle instances
-	// of a module keep. Such stacks are kept because growing a stack takes time.
+	// maxKeptStacks is the maximum total size, in bytes, of the large stacks that the idle instances of a module keep.
+	// A stack is large if it exceeds maxKeptStack. Large stacks are kept because growing a stack takes time.
 	maxKeptStacks = 4 << 20
 
 	// stackStep is the number of bytes by which functions with large frames may grow the stack before the host checks
@@ -90,7 +90,8 @@ func (in *instance) setBudget(fuel int64, timeout time.Duration) {
 // fuelLeft returns the fuel that remained after the last call; negative if the call used more than it had.
 func (in *instance) fuelLeft() int64 { return int64(in.fuel.Get()) + in.budget.fuel }
 
-// refuel is called by the module when its fuel counter is below zero (left). It returns a new value, or ends the call.
+// refuel is called by the module when its fuel counter is below zero. The parameter left is the counter. refuel returns
+// a new value of the counter, or ends the call.
 func (in *instance) refuel(left int64) int64 {
 	b := &in.budget
 	if left+b.fuel < 0 {
@@ -162,8 +163,8 @@ func (in *instance) export(name string) *exportedFunc {
 	return e
 }
 
-// stackOf returns the field with the stack of a function of wazero 1.12. A function of wazero's interpreter, which
-// limits the depth of calls itself, has none: the result is then zero.
+// stackOf returns the field of f with its stack, as in wazero 1.12. It returns the zero Value for a function of
+// wazero's interpreter, which has no such field and limits the depth of calls itself.
 func stackOf(f api.Function) reflect.Value {
 	v := reflect.ValueOf(f)
 	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {

@@ -111,7 +111,7 @@ func (r *Registry) SetBlob(digest string, data []byte) {
 	r.blobs[digest] = data
 }
 
-// SetManifest replaces the manifest of a reference by that of another one, the source.
+// SetManifest replaces the manifest of a reference by the manifest of the reference source.
 func (r *Registry) SetManifest(reference, source string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
