@@ -14,8 +14,8 @@ import (
 // maxCacheFiles is the maximum number of compiled modules in the cache.
 const maxCacheFiles = 32
 
-// cacheFor returns the cache for a module; nil if the host has none, the module compiles quickly, or the cache cannot
-// be opened.
+// cacheFor returns the cache for a module. It returns nil if the host has no cache, the module compiles quickly, or the
+// cache cannot be opened.
 func (h *Host) cacheFor(code []byte) wazero.CompilationCache {
 	if h.cacheDir == "" || !IsSlowToCompile(code) {
 		return nil
@@ -35,7 +35,7 @@ func openCache(dir string) (wazero.CompilationCache, error) {
 		made time.Time
 	}
 	var all []entry
-	// wazero makes a folder for each of its versions, with a file for each module.
+	// wazero makes a folder for each version of wazero, and in it a file for each module.
 	paths, _ := fs.Glob(os.DirFS(dir), "wazero-*/*")
 	for _, path := range paths {
 		path = filepath.Join(dir, path)

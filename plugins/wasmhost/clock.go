@@ -35,11 +35,11 @@ func (c clock) minCPUTime(target time.Duration, f func() error) (shortest time.D
 	return shortest, nil
 }
 
-// In the check of a module, a call may use at most 1/checkShare of its timeout, because calls in the gateway may be
-// more expensive, and its machine slower.
+// In the check of a module, a call may use at most 1/checkShare of its timeout. Later calls may be more expensive, and
+// the machine of the gateway may be slower.
 const checkShare = 4
 
-// A slow call takes more than 1/slowShare of its CPU timeout, twice the time that it may take in the check of the
+// A call is slow if it takes more than 1/slowShare of its CPU timeout. That is twice the limit in the check of a
 // module.
 const slowShare = 2
 
@@ -49,8 +49,8 @@ func (m *Module) SlowLimit() time.Duration { return m.limits.CallTimeout / slowS
 // SlowCalls returns the number of slow calls. Calls that use little fuel are not measured.
 func (m *Module) SlowCalls() uint64 { return m.slowCalls.Load() }
 
-// CheckCall makes a call of a module that is being checked. It returns the call's error, or an error if the call takes
-// more than a quarter of Limits.CallTimeout.
+// CheckCall runs a trial call of a module. It returns the call's error, or an error if the call takes more than a
+// quarter of Limits.CallTimeout.
 func (m *Module) CheckCall(call func() error) error {
 	return m.checkTime("a call", "plugins.call_timeout", m.limits.CallTimeout, call)
 }

@@ -165,11 +165,11 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 	return d, findings
 }
 
-// maxImports is the maximum number of a module's imports. Each takes 30 bytes of an instance. There are only 21
-// different functions to import.
+// maxImports is the maximum number of a module's imports. Each import takes 30 bytes in every instance. There are only
+// 21 different functions to import.
 const maxImports = 1_000
 
-// maxGlobals is the maximum number of a module's globals. Each takes 100 bytes of an instance.
+// maxGlobals is the maximum number of a module's globals. Each global takes 100 bytes in every instance.
 const maxGlobals = 10_000
 
 func cutVersion(name string) (int, bool) {

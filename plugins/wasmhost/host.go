@@ -45,13 +45,13 @@ type Limits struct {
 	Wait        time.Duration // maximum wait of a call for an instance; default 100 ms
 	ObserveWait time.Duration // maximum wait of an observation for an instance; default 10 ms
 
-	// CallTimeout and StartTimeout limit the CPU time of the thread (real time on systems other than
-	// Linux). The real time of a call is limited to 12 times its timeout, but never to less than 250 ms.
+	// CallTimeout and StartTimeout limit the CPU time of the thread (real time on systems other than Linux). The limit
+	// of a call's real time is 12 times its timeout, and at least 250 ms.
 	CallTimeout  time.Duration // of one call; default 20 ms
-	StartTimeout time.Duration // of an instance's start: from the start function to tolerance; default 250 ms
+	StartTimeout time.Duration // of the start of an instance, including configure and tolerance; default 250 ms
 
 	// FunctionWork and ModuleWork are the maximum work of compiling one function and the whole module
-	// (meter.Size.Work). A compilation cannot be stopped, so its work is estimated before it begins. One unit takes
+	// (meter.Size.Work). A compilation cannot be stopped, so the host estimates its work first. One unit of work takes
 	// about one microsecond.
 	FunctionWork int64 // default 1,000,000
 	ModuleWork   int64 // default 24,000,000
@@ -85,7 +85,7 @@ type Host struct {
 	cpuTimeOnly  bool          // calls are ended only because of CPU time, not because of real time
 	compileSlots chan struct{} // semaphore of background compilations
 
-	// OnCacheError, if not nil, is called with the error if compiled code cannot be cached.
+	// OnCacheError receives the error if the cache cannot be opened. It may be nil.
 	OnCacheError func(error)
 }
 
@@ -128,7 +128,7 @@ func checkError(format string, args ...any) error {
 	return &CheckError{Msg: shorten(err.Error()), Err: errors.Unwrap(err)}
 }
 
-// shorten shortens a text with names of a module, which can have any length.
+// shorten shortens a text that contains names from a module. Such names can have any length.
 func shorten(s string) string {
 	if len(s) > 500 {
 		s = strings.ToValidUTF8(s[:500], "") + "..."
@@ -136,8 +136,8 @@ func shorten(s string) string {
 	return s
 }
 
-// Load checks, meters, compiles and configures a module, and calls it once. The config is its [plugins.NAME.config].
-// The error is a *CheckError if the module is the cause.
+// Load checks, meters, compiles and configures a module, and calls it once. The parameter config is the table
+// [plugins.NAME.config]. The error is a *CheckError if the module is the cause.
 func (h *Host) Load(code []byte, config map[string]any) (*Module, error) {
 	m, err := h.Compile(code)
 	if err != nil {
@@ -151,9 +151,9 @@ func (h *Host) Load(code []byte, config map[string]any) (*Module, error) {
 	return m, nil
 }
 
-// LoadInBackground is like Load, but makes only the quick checks before it returns, and the other steps in the
-// background. Until the module is ready, calls return ErrNotReady. When it is ready or a step has failed, another
-// goroutine calls done, with nil or the error.
+// LoadInBackground is like Load, but returns after the quick checks, and takes the other steps in the background. Calls
+// return ErrNotReady until the module is ready. When the module is ready or a step has failed, another goroutine calls
+// done with nil or the error.
 func (h *Host) LoadInBackground(code []byte, config map[string]any, done func(error)) (*Module, error) {
 	m, err := h.newModule(code)
 	if err != nil {
@@ -176,11 +176,11 @@ func (h *Host) LoadInBackground(code []byte, config map[string]any, done func(er
 	return m, nil
 }
 
-// SlowBytes is a size of a module, in bytes. A module of at least this size counts as slow to compile. A module of
-// standard Go has 1.8 MB and takes 0.9 s to compile.
+// SlowBytes is the size in bytes from which a module counts as slow to compile. A module of standard Go has 1.8 MB and
+// takes 0.9 s to compile.
 const SlowBytes = 64 << 10
 
-// slowWork is an estimated work of compilation (meter.Size.Work). A module with more work counts as slow to compile.
+// slowWork is the estimated work (meter.Size.Work) above which a module counts as slow to compile.
 const slowWork = 100_000
 
 // IsSlowToCompile reports whether compiling a module probably takes more than 0.1 s. It returns false for a module that

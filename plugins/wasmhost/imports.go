@@ -20,8 +20,7 @@ var hostImports = map[string]hostImport{
 	abi.Metric: {"iiid", (*hostState).metric},
 }
 
-// hostImport is a function of hostModule: the types of its parameters, in the letters of wasiFunc, and its
-// implementation.
+// hostImport is a function of hostModule. The types of its parameters are in the letters of wasiFunc.
 type hostImport struct {
 	params string
 	call   func(w *hostState, p []uint64)
@@ -29,7 +28,7 @@ type hostImport struct {
 
 const abortParams = "iiii"
 
-// importSignature returns the signature of an import. The result ok is false if modules must not import the function.
+// importSignature returns the signature of an import. It returns false if modules must not import the function.
 func importSignature(module, name string) (signature string, ok bool) {
 	params, results := "", ""
 	switch {
@@ -105,7 +104,7 @@ func isMetricName(name []byte) bool {
 	return len(name) > 0 && len(name) <= MaxName
 }
 
-// mustRead returns bytes of the module's memory. If they are not all within the memory, it ends the call.
+// mustRead returns bytes of the module's memory. It ends the call if some of these bytes are outside the memory.
 func (h *hostState) mustRead(function string, address, size uint64) []byte {
 	b := h.memoryBytes(address&math.MaxUint32, size&math.MaxUint32)
 	if b == nil && size&math.MaxUint32 > 0 {
@@ -126,7 +125,8 @@ func (h *hostState) abort(p []uint64) {
 	panic(errors.New("the plugin called abort"))
 }
 
-// utf16 returns the AssemblyScript string at an address, which its length in bytes precedes; "" if there can be none.
+// utf16 returns the AssemblyScript string at an address, or "" if the text is not within the memory. The length of the
+// text in bytes precedes the text.
 func (h *hostState) utf16(address uint64) string {
 	address &= math.MaxUint32
 	const head = 4

@@ -18,8 +18,8 @@ func (m *Module) instances() int {
 	return max(1, m.limits.Instances)
 }
 
-// acquire returns an instance for one call, after a wait of at most the given time until one is idle. If the limit
-// permits, it starts another instance in the background.
+// acquire returns an idle instance for one call. If no instance is idle, it waits for one, at most the given time. If
+// the limit permits another instance, acquire starts it in the background.
 func (m *Module) acquire(wait time.Duration) (*instance, error) {
 	if !m.ready.Load() {
 		return nil, ErrNotReady
@@ -67,7 +67,7 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 	}
 }
 
-// takeIdle removes the instance that became idle last from m.idle and returns it; nil if there is none. The caller
+// takeIdle takes the instance that became idle last out of m.idle. It returns nil if no instance is idle. The caller
 // holds mu.
 func (m *Module) takeIdle() (*instance, error) {
 	if m.closed {
@@ -85,8 +85,8 @@ func (m *Module) takeIdle() (*instance, error) {
 	return in, nil
 }
 
-// wakeCalls ends the wait of the n calls of acquire that have waited longest. They return err or, if it is nil, call
-// takeIdle again: until then, another call may use the idle instance. The caller holds mu.
+// wakeCalls ends the wait of the n calls of acquire that have waited longest. They return err or, if err is nil, call
+// takeIdle again. Another call may take the idle instance before that. The caller holds mu.
 func (m *Module) wakeCalls(n int, err error) {
 	n = min(n, len(m.waitingCalls))
 	for _, w := range m.waitingCalls[:n] {
@@ -95,8 +95,8 @@ func (m *Module) wakeCalls(n int, err error) {
 	m.waitingCalls = m.waitingCalls[n:]
 }
 
-// startInstance starts an instance if a call waits, the limit permits it, and no other one is being started. The caller
-// holds mu.
+// startInstance starts an instance if a call waits, the limit permits another instance, and none is being started. The
+// caller holds mu.
 func (m *Module) startInstance() {
 	if m.isStarting || m.closed || len(m.waitingCalls) == 0 || m.instanceCount >= m.instances() {
 		return
@@ -118,9 +118,9 @@ func (m *Module) startInstance() {
 	}()
 }
 
-// release takes an instance back after a call that ended with err. If the call trapped or the host ended it, it closes
-// the instance, whose memory may be inconsistent. After a wrong result the instance stays, so that a module that learns
-// does not lose its data. At most m.maxIdle idle instances stay, because each takes memory.
+// release takes an instance back after a call that ended with err. After a trap, or if the host ended the call, release
+// closes the instance, because its memory may be inconsistent. After a wrong result the instance stays: a module that
+// learns must not lose its data. At most m.maxIdle idle instances stay, because each takes memory.
 func (m *Module) release(in *instance, err error) {
 	m.mu.Lock()
 	enoughIdle := len(m.idle) >= m.maxIdle && len(m.waitingCalls) == 0
@@ -154,7 +154,8 @@ func (m *Module) keepStacks(in *instance) {
 	in.freeLargeStacks()
 }
 
-// instanceEnded counts the end of an instance. After the last one of a closed module, it frees the module.
+// instanceEnded counts the end of an instance. When the last instance of a closed module has ended, it frees the
+// module.
 func (m *Module) instanceEnded() {
 	m.mu.Lock()
 	m.instanceCount--

@@ -16,7 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// The duration of a rest after a ruling: DefaultRest if the ruling has none, otherwise from MinRest to MaxRest.
+// DefaultRest is the rest after a ruling that states no duration. Other rests are limited to MinRest and MaxRest.
 const (
 	DefaultRest = 10 * time.Minute
 	MinRest     = time.Second
@@ -61,7 +61,7 @@ const (
 // aligned rounds n up to a multiple of abi.Alignment.
 func aligned(n int) int { return (n + abi.Alignment - 1) &^ (abi.Alignment - 1) }
 
-// textSize returns the number of bytes that a text of n bytes takes in the region, with the zero byte behind it.
+// textSize returns the number of bytes that a text of n bytes and the zero byte after it take in the region.
 func textSize(n int) int { return aligned(n + 1) }
 
 func (in *instance) callJudge(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error) {
@@ -117,7 +117,7 @@ func (in *instance) callJudge(r *core.JudgeRequest, e *core.Excerpt) (core.Rulin
 		math.Float64frombits(binary.LittleEndian.Uint64(view[8:])))
 }
 
-// numberOf returns the value of a header field as a number; NaN if it is none.
+// numberOf returns the value of a header field as a number, or NaN if the value is no number.
 func numberOf(value []byte) float64 {
 	if len(value) == 0 || len(value) > 32 || !strings.ContainsRune("0123456789+-.", rune(value[0])) {
 		return math.NaN()
@@ -128,7 +128,7 @@ func numberOf(value []byte) float64 {
 	return math.NaN()
 }
 
-// rulingOf converts the fields of a record of abi.Ruling, and checks them.
+// rulingOf checks and converts a ruling. The parameters are the fields of an abi.Ruling.
 func rulingOf(kind, rest float64) (core.Ruling, error) {
 	if kind != math.Trunc(kind) || !(kind >= 0 && kind <= math.MaxUint8) || !core.RulingKind(kind).Valid() {
 		return core.Ruling{}, &Fault{Reason: ReasonRuling,
@@ -151,7 +151,7 @@ func rulingOf(kind, rest float64) (core.Ruling, error) {
 	return r, nil
 }
 
-// readExcerptSpec calls the module's export judge_wants. Without it, the judge needs no part of a response.
+// readExcerptSpec calls the module's export judge_wants. A judge without this export needs no part of a response.
 func (in *instance) readExcerptSpec() (*core.ExcerptSpec, error) {
 	f := in.export(abi.JudgeWants)
 	if f == nil {
@@ -248,7 +248,8 @@ func addStatuses(w *core.ExcerptSpec, value string) error {
 	return nil
 }
 
-// trialJudge returns a response for the first call, with all header fields that the judge needs and the longest body.
+// trialJudge returns the response for the first call of a judge. It has all header fields and the longest body that the
+// judge needs.
 func trialJudge(w *core.ExcerptSpec) (*core.JudgeRequest, *core.Excerpt) {
 	body := bytes.Repeat([]byte("<p>Are you a robot? "), abi.MaxBody/20)
 	e := &core.Excerpt{Body: body[:min(w.Body, len(body))], Length: 100_000}

@@ -34,8 +34,8 @@ var (
 	_ [unsafe.Sizeof(core.Observation{}) - abi.ObservationSize]struct{}
 )
 
-// ErrClosed is the error of a call of a closed module; ErrNotReady that of a module that is being compiled or cannot be
-// compiled (Host.LoadInBackground).
+// ErrClosed is the error of calls of a closed module. ErrNotReady is the error of calls of a module that is being
+// compiled or cannot be compiled (Host.LoadInBackground).
 var (
 	ErrClosed   = errors.New("the plugin has been replaced")
 	ErrNotReady = errors.New("the plugin is not ready")
@@ -65,9 +65,9 @@ const (
 func (f *Fault) Error() string { return f.Reason + ": " + f.Err.Error() }
 func (f *Fault) Unwrap() error { return f.Err }
 
-// Module is a module that is loaded or being loaded. It is safe for concurrent use: calls at the same time use
-// different instances, of which there are at most Limits.Instances, and only one if the module learns. A call of the
-// zero Module returns ErrNotReady.
+// Module is a module that is loaded or being loaded. It is safe for concurrent use: simultaneous calls use different
+// instances. There are at most Limits.Instances instances, and only one if the module learns. A call of the zero Module
+// returns ErrNotReady.
 type Module struct {
 	desc        Description
 	limits      Limits
@@ -79,7 +79,7 @@ type Module struct {
 
 	compiled    wazero.CompiledModule
 	config      []pair
-	ready       atomic.Bool // set when the fields above, tolerance and wants are set
+	ready       atomic.Bool // set when the fields above, tolerance and excerptSpec are set
 	tolerance   float64
 	excerptSpec *core.ExcerptSpec // only of a judge
 	pool        atomic.Pointer[[]Proxy]
@@ -91,7 +91,7 @@ type Module struct {
 	maxIdle        int          // maximum number of idle instances
 	idleStackBytes int          // total bytes of the stacks of idle instances that are larger than maxKeptStack
 	instanceCount  int          // number of instances, including those being started
-	waitingCalls   []chan error // calls that wait for an instance, see wake
+	waitingCalls   []chan error // calls that wait for an instance, see wakeCalls
 	isStarting     bool
 	closed         bool
 }
@@ -202,7 +202,7 @@ func (m *Module) instantiate() (*instance, error) {
 	return in, nil
 }
 
-// mainExports are the functions that modules must export, by kind.
+// mainExports has the function that a module of each kind must export.
 var mainExports = map[Kind]string{Scorer: abi.Score, Backoff: abi.Backoff, Judge: abi.Judge}
 
 // instantiateGuest instantiates the module without running its code. It converts a panic of wazero, which an invalid
@@ -224,8 +224,8 @@ func firstLine(err error) string {
 	return strings.TrimSuffix(strings.ToValidUTF8(line, "?"), " (recovered by wazero)")
 }
 
-// region returns a region of size bytes in the memory, valid until the module's code runs again. It calls the export
-// reserve if the last region is smaller.
+// region returns a region of size bytes in the memory. If the last region is smaller, it first calls the export
+// reserve. The region is valid until the module's code runs again.
 func (in *instance) region(size uint32) ([]byte, error) {
 	if size > in.regionSize {
 		want := (size + 4095) &^ 4095

@@ -67,10 +67,10 @@ type outputCollector struct {
 	output          Output
 	unfinishedLines [2][]byte // the unfinished lines of standard output and standard error
 	explanations    [4]string // texts that may explain why the call failed, the best text first
-	hasExplanation  bool      // the field why has a text
+	hasExplanation  bool      // explanations has a text
 }
 
-// The indices in printed.why.
+// The indices in outputCollector.explanations.
 const (
 	explainPanic   = iota // the first text of a panic
 	explainLogged         // the last log line of level error
@@ -80,8 +80,8 @@ const (
 )
 
 var (
-	// panicPattern matches the panic messages of the languages' runtimes, goPositionPattern a line of Go's stack trace
-	// with a file and a line number.
+	// panicPattern matches a panic message of a language's runtime. goPositionPattern matches a line of a Go stack
+	// trace that has a file and a line number.
 	panicPattern      = regexp.MustCompile(`^(panic: |fatal error: |(thread .* )?panicked at )`)
 	goPositionPattern = regexp.MustCompile(`^\t(?:.*/)?([^/\s]+\.go:\d+)`)
 )
@@ -92,7 +92,7 @@ func (p *outputCollector) reset() {
 	}
 }
 
-// write splits bytes that a module writes to descriptor 1 or 2 into lines.
+// write splits the output of a module into lines. The descriptor is 1 or 2.
 func (p *outputCollector) write(descriptor int, b []byte) {
 	part := &p.unfinishedLines[descriptor-1]
 	for len(b) > 0 {
@@ -157,7 +157,7 @@ func (p *outputCollector) explanationText() string {
 	return ""
 }
 
-// printable returns the printable part of s, as one line.
+// printable returns s as one line of at most MaxLine bytes, with ? for each character that is not printable.
 func printable(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
@@ -177,11 +177,11 @@ func printable(s string) string {
 // framePattern matches a function in the stack of a wazero error: its name, or $ and its index.
 var framePattern = regexp.MustCompile(`(?m)^\t\.?(\S+?)\(`)
 
-// maxFrames is the maximum number of functions of a stack in a Fault.
+// maxFrames is the maximum number of functions in the stack of a Fault.
 const maxFrames = 10
 
-// stackOfError returns the functions in progress when a call failed, the innermost first. The module itself imports the
-// given number of functions.
+// stackOfError returns the functions in progress when a call failed, the innermost first. The parameter imports is the
+// number of functions that the original module imports.
 func stackOfError(err error, imports int) (frames []string) {
 	_, stack, _ := strings.Cut(err.Error(), "wasm stack trace:\n")
 	for _, found := range framePattern.FindAllStringSubmatch(stack, maxFrames+1) {

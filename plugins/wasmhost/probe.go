@@ -14,7 +14,7 @@ type Probe struct{ in *instance }
 // Compile, and not while Module.Probe runs.
 func (m *Module) Configure(config map[string]any) { m.config = pairs(config) }
 
-// Probe starts an instance and configures it. The error is a *CheckError.
+// Probe starts an instance and configures it. The error is a *CheckError or ErrClosed.
 func (m *Module) Probe() (*Probe, error) {
 	m.mu.Lock()
 	if m.closed {
@@ -109,8 +109,8 @@ func (p *Probe) Read(address, size uint32) ([]byte, error) {
 	return append([]byte(nil), view...), nil
 }
 
-// Fuel returns the fuel that remained after the last call, with its call of the export reserve if there was one;
-// negative if they used more than they had.
+// Fuel returns the fuel that remained after the last call. If a call of the export reserve preceded it, both calls
+// share the fuel. The result is negative if they used more than they had.
 func (p *Probe) Fuel() int64 { return p.in.fuelLeft() }
 
 // Pages returns the present size of the memory in pages of 64 KiB.

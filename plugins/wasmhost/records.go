@@ -143,8 +143,8 @@ func (in *instance) callConfigure(config []pair) error {
 	return nil
 }
 
-// layout builds records that contain the addresses of other records. The addresses are relative to the first byte until
-// writeRecords writes the records into memory.
+// layout builds records that contain the addresses of other records. Until writeRecords writes the records into memory,
+// the addresses are offsets from the first byte.
 type layout struct {
 	headSize       int // number of bytes at the beginning; the methods u32, f64 and address write them
 	bytes          []byte
@@ -171,13 +171,13 @@ func (l *layout) f64(at int, v float64) {
 	binary.LittleEndian.PutUint64(l.bytes[at:], math.Float64bits(v))
 }
 
-// address writes the address of the byte at the offset to, at the offset at.
+// address writes the address of a byte. The parameter at is the offset of the address; to is the offset of the byte.
 func (l *layout) address(at, to int) {
 	l.u32(at, uint32(to))
 	l.addressOffsets = append(l.addressOffsets, at)
 }
 
-// text appends s, and writes its address and length at the offset at.
+// text appends s. It writes the address and the length of s at the given offset.
 func (l *layout) text(at int, s string) {
 	to := l.appendZeros(len(s) + 1)
 	copy(l.bytes[to:], s)
@@ -185,7 +185,7 @@ func (l *layout) text(at int, s string) {
 	l.u32(at+4, uint32(len(s)))
 }
 
-// pairs appends a record for each pair, and returns the offset of the first one.
+// pairs appends a record for each pair, and returns the offset of the first record.
 func (l *layout) pairs(list []pair) int {
 	first := l.appendZeros(len(list) * abi.PairSize)
 	for i, p := range list {

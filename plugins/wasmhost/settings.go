@@ -40,8 +40,8 @@ const (
 // IsFreeText reports whether the setting accepts any text.
 func (s *Setting) IsFreeText() bool { return s.Type == typeText && len(s.Values) == 0 }
 
-// Settings returns the settings that the module declares; nil if it does not export describe, or no instance has been
-// started yet.
+// Settings returns the settings that the module declares. It returns nil if the module does not export describe, or if
+// no instance has been started yet.
 func (m *Module) Settings() []Setting {
 	if s := m.settings.Load(); s != nil {
 		return *s

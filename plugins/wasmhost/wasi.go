@@ -162,7 +162,7 @@ func (h *hostState) chargeFuel(n uint64) {
 	h.in.fuel.Set(uint64(left))
 }
 
-// memoryBytes returns bytes of the module's memory; nil if they are not all within the memory.
+// memoryBytes returns bytes of the module's memory, or nil if some of them are outside the memory.
 func (h *hostState) memoryBytes(address, size uint64) []byte {
 	mem := h.in.memory
 	if mem == nil || size > uint64(mem.Size()) {
@@ -264,7 +264,7 @@ func (h *hostState) poll(p []uint64) uint32 {
 // checkStandardFile returns an error for all descriptors except those of the three standard files.
 func (h *hostState) checkStandardFile(p []uint64) uint32 { return h.resultIfStandardFile(p, wasiOK) }
 
-// resultIfStandardFile returns the result for the descriptor of a standard file, and an error for any other one.
+// resultIfStandardFile returns the result for the descriptor of a standard file, and an error for any other descriptor.
 func (h *hostState) resultIfStandardFile(p []uint64, result uint32) uint32 {
 	if p[0] > 2 {
 		return wasiBadf

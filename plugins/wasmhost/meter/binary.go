@@ -46,7 +46,7 @@ type reader struct {
 	functions *[]funcReference // if not nil, the method function appends the indices that it reads
 }
 
-// funcReference is the index of a function and its position in the input.
+// funcReference is a place in the input that holds the index of a function.
 type funcReference struct {
 	from, to int
 	index    uint32
@@ -94,7 +94,7 @@ func (r *reader) bytes(n uint32) []byte {
 	return r.b[r.pos-int(n) : r.pos]
 }
 
-// leb reads a LEB128 number of at most the given number of bits. The result is its low 64 bits.
+// leb reads a LEB128 number of at most the given number of bits. A negative number is extended to 64 bits.
 func (r *reader) leb(bits uint, signed bool) uint64 {
 	var v uint64
 	for shift := uint(0); ; shift += 7 {
@@ -125,8 +125,8 @@ func (r *reader) u32() uint32 {
 	return uint32(v)
 }
 
-// count reads the length of a vector. It fails if fewer bytes are left than the vector has elements, or if
-// it has more than maxCount elements.
+// count reads the length of a vector. It fails if the vector has more elements than bytes are left, or more than
+// maxCount.
 func (r *reader) count() uint32 {
 	n := r.u32()
 	switch {
@@ -155,9 +155,9 @@ func (r *reader) readLimits() (low, high uint32, bounded bool) {
 	return 0, 0, false
 }
 
-// The functions below accept only the types of WebAssembly 2.0. wazero accepts some other types, even if their
-// features are disabled. Such a type takes more bytes. If the meter accepted it, the meter and wazero would read
-// different instructions after it.
+// The functions below accept only the types of WebAssembly 2.0. wazero accepts some other types, even if their features
+// are disabled. Such a type has more bytes than the meter would read. After the type, the meter and wazero would read
+// different instructions.
 
 func isValueType(t byte) bool { return t >= typeV128 && t <= typeI32 || isReferenceType(t) }
 

@@ -205,7 +205,8 @@ func (f *funcRewriter) scan(r *reader) {
 	}
 }
 
-// addRenumber records an edit of the function index between the offset from and the position of r.
+// addRenumber records an edit that replaces a function index. The index is in the bytes from the given offset to the
+// position of r.
 func (f *funcRewriter) addRenumber(r *reader, from int) {
 	index := (&reader{b: r.b, pos: from}).u32()
 	if int(index) >= len(f.w.info.funcs) {
@@ -215,14 +216,14 @@ func (f *funcRewriter) addRenumber(r *reader, from int) {
 	f.edits = append(f.edits, edit{offset: from, kind: renumber, n: int64(f.w.newIndex(index)), skip: r.pos - from})
 }
 
-// dispatchBlocks returns the number of nested blocks of a dispatch loop, or 0 if the loop is no dispatch loop. The
-// compiler of Go translates the jumps of a function to a dispatch loop: nested blocks, and in the innermost block a
-// br_table that branches to their ends. In the comments of this package, a branch of a dispatch loop is the code that
-// follows one of these ends. The reader r is behind the loop's opcode and type.
+// dispatchBlocks returns the number of nested blocks of a dispatch loop, or 0 for any other loop. The compiler of Go
+// translates the jumps in a function to a dispatch loop: nested blocks, and in the innermost block a br_table that
+// branches to the ends of the blocks. In the comments of this package, a branch of a dispatch loop is the code that
+// follows the end of one of these blocks. The reader r is at the first instruction of the loop.
 //
-// Each jump within such a function is one pass of the loop. In other loops, the check at the head pays for all the
-// code of the loop. In a dispatch loop, this would be the whole function for each jump. Therefore each branch has its
-// own check, and the check at the head costs nothing.
+// Each jump in such a function is one pass of the loop. In other loops, the check at the head pays for all the code of
+// the loop. In a dispatch loop, each jump would then pay for the whole function. Therefore each branch has its own
+// check, and the check at the head costs nothing.
 func (f *funcRewriter) dispatchBlocks(r reader) (blocks int) {
 	for r.err == nil {
 		switch op := r.byte(); {
@@ -252,8 +253,9 @@ func (f *funcRewriter) dispatchBlocks(r reader) (blocks int) {
 // dispatchCost is the cost of the local.get and the br_table before a branch.
 const dispatchCost = 2
 
-// beginBranch records the check at the beginning of a branch of a dispatch loop (see dispatchBlocks), at the offset at.
-// before is the index of the check that pays for the code before the branch.
+// beginBranch records the check of a branch of a dispatch loop (see dispatchBlocks). The parameter at is the offset
+// where the branch begins. The parameter before is the index of the check that pays for the code in front of the
+// branch.
 func (f *funcRewriter) beginBranch(at, before int) {
 	head := f.edits[before].head
 	if head == 0 {
@@ -264,7 +266,7 @@ func (f *funcRewriter) beginBranch(at, before int) {
 	f.edits = append(f.edits, edit{offset: at, n: dispatchCost + f.moveCost(0), head: head})
 }
 
-// The part of an instruction's cost that exceeds 1.
+// The constants from which extraCost computes the cost of an instruction beyond 1.
 const (
 	hostCallCost = 99 // of an instruction for which the machine code calls a function of wazero
 	freeMoves    = 32 // number of values that branches, blocks and calls move without cost
@@ -300,8 +302,8 @@ func (f *funcRewriter) extraCost(op byte, r reader) int64 {
 	return 0
 }
 
-// moveCost returns the cost of a branch or of a block's end, which may move n values and all locals without
-// instructions of the module.
+// moveCost returns the cost of a branch or of a block's end, where the compiled code may move n values and all locals.
+// The module has no instructions for these moves.
 func (f *funcRewriter) moveCost(n int64) int64 { return costOfMoves(int64(f.fuel) + n) }
 
 func costOfMoves(n int64) int64 { return max(0, n-freeMoves) / movesPerFuel }
@@ -393,15 +395,15 @@ func (f *funcRewriter) countStack() {
 	f.out = append(appendU32(f.out, f.w.stackFunction()), opEnd)
 }
 
-// subtract inserts code that subtracts n from the counter's value on the operand stack, as subtractTop does.
+// subtract inserts the constant n and the code of subtractTop.
 func (f *funcRewriter) subtract(n int64, loop bool) {
 	f.out = appendS64(append(f.out, opI64Const), n)
 	f.subtractTop(loop)
 }
 
-// subtractTop inserts code that subtracts the top of the operand stack from the value below it, which is the counter,
-// and stores the result. If the result is below zero, the code calls the host, which returns a new value or ends the
-// call. The parameter loop is set at the head of a loop without calls.
+// subtractTop inserts code that subtracts the top of the operand stack from the counter below it, and stores the
+// result. If the result is below zero, the code calls the host. The host returns a new value of the counter, or ends
+// the call. The parameter loop is set at the head of a loop without calls.
 func (f *funcRewriter) subtractTop(loop bool) {
 	f.out = appendU32(append(f.out, opI64Sub, opLocalTee), f.fuel)
 	if !f.counterCached {
@@ -431,9 +433,9 @@ var passedTypes = []byte{typeI32, typeI32, typeI32, typeI32, typeI32, typeI32, t
 const noLocal = -1
 
 // refuelLoop inserts a call of the host at the head of a loop. The parameters of the call are the locals that
-// choosePassed has chosen. The host returns them unchanged. wazero 1.12 writes a value that is live across a call to
-// the stack where the value is computed: here in every pass of the loop. A local that the call returns is a new value
-// after the call, so it can stay in a register in passes without a call.
+// choosePassed has chosen. The host returns them unchanged. If a value is needed after a call, wazero 1.12 stores it on
+// the stack as soon as the value is computed, here in every pass of the loop. A local that the call returns is a new
+// value after the call, so it can stay in a register in passes without a call.
 func (f *funcRewriter) refuelLoop() {
 	for i, local := range f.passedLocals {
 		switch t := passedTypes[i]; {

@@ -151,7 +151,7 @@ func inspect(list []section) (Info, error) {
 	return i, nil
 }
 
-// signature returns the parameters and results of a function. The result ok is false if there is no such function.
+// signature returns the parameters and results of a function. It returns false if there is no such function.
 func (i *Info) signature(function uint32) (params, results []byte, ok bool) {
 	if int(function) >= len(i.funcs) || int(i.funcs[function]) >= len(i.types) {
 		return nil, nil, false
@@ -330,7 +330,7 @@ func addUpTo(a, b uint32) uint32 {
 	return a + b
 }
 
-// maxPages is the number of pages of a memory with 32-bit addresses.
+// maxPages is the maximum number of pages of a memory with 32-bit addresses.
 const maxPages = 1 << 16
 
 func (i *Info) readMemory(r *reader) {

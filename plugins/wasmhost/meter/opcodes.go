@@ -66,9 +66,8 @@ const (
 	miscTableFill
 )
 
-// skipImmediates reads the immediates of an instruction (WebAssembly 2.0, section 5.4). If the cost of the
-// instruction depends on its operand, skip returns the kind of edit that charges the operand. Otherwise it
-// returns checkFuel.
+// skipImmediates reads the immediates of an instruction (WebAssembly 2.0, section 5.4). If the cost of the instruction
+// depends on its operand, it returns the kind of edit that charges for the operand. Otherwise it returns checkFuel.
 func (f *funcRewriter) skipImmediates(r *reader, op byte) editKind {
 	switch {
 	case op == opBlock || op == opLoop || op == opIf:
@@ -135,8 +134,8 @@ func (f *funcRewriter) skipImmediates(r *reader, op byte) editKind {
 	return checkFuel
 }
 
-// readBranchTarget fails if there is no such block: in the metered module, the target might be the block that openBlock
-// adds.
+// readBranchTarget reads the target of a branch. It fails if the function has no such block: in the metered module, the
+// target might then be the block that openBlock adds.
 func (f *funcRewriter) readBranchTarget(r *reader) {
 	if l := r.u32(); int(l) >= len(f.openBlocks) {
 		r.fail("the block that a branch leads to does not exist")
@@ -171,7 +170,7 @@ func (f *funcRewriter) skipMisc(r *reader) editKind {
 func (f *funcRewriter) skipVector(r *reader) {
 	from := r.pos
 	sub := r.u32()
-	// wazero reads only one byte of the number, and would interpret a second byte as a nop.
+	// wazero reads only one byte of this opcode, and would interpret a second byte as a nop.
 	if canonical := appendU32(nil, sub); r.pos-from != len(canonical) {
 		r.fail("the opcode 0xfd %d is written with more bytes than it needs", sub)
 	}
@@ -192,7 +191,8 @@ func (f *funcRewriter) skipVector(r *reader) {
 	}
 }
 
-// proposalText names the WebAssembly proposal after version 2.0 that has the opcode, as the end of an error message.
+// proposalText returns the end of an error message. It names the WebAssembly proposal after version 2.0 that defines
+// the opcode, if there is one.
 func proposalText(op byte) string {
 	switch {
 	case op >= 0x06 && op <= 0x0a, op == 0x18, op == 0x19, op == 0x1f:

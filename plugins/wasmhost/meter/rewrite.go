@@ -61,12 +61,13 @@ type Cost struct {
 const Features = api.CoreFeaturesV2 | experimental.CoreFeaturesTailCall | experimental.CoreFeaturesExtendedConst
 
 // Rewrite returns the metered module. It fails if the module is malformed, uses a feature that is not in Features, or
-// exceeds a limit in cost.
+// exceeds a limit of Cost.
 func Rewrite(module []byte, cost Cost) ([]byte, error) {
 	return rewrite(module, cost, true)
 }
 
-// rewrite implements Rewrite. If mayCache is set, it may copy the counter into locals, for faster code.
+// rewrite implements Rewrite. If mayCache is set, the rewritten code may copy the counter into locals, which makes it
+// faster.
 func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	if cost.Page == 0 {
 		cost.Page = 1024
@@ -116,8 +117,8 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	return out, nil
 }
 
-// checkIndices returns an error if, in the metered module, an export or the start function would be ambiguous, or
-// would stand for something that metering adds.
+// checkIndices returns an error if metering would make an export or the start function ambiguous, or let it refer to
+// something that metering adds.
 func (i *Info) checkIndices() error {
 	for _, name := range []string{FuelExport, StackExport, StartExport} {
 		if i.HasExport(name) {
@@ -138,8 +139,8 @@ func (i *Info) checkIndices() error {
 	return nil
 }
 
-// rewriteSection rewrites the body of a section; nil stands for a section that the module, or the metered module, does
-// not have.
+// rewriteSection rewrites the body of a section. The parameter body is nil if the module has no such section. The
+// result is nil if the metered module has none.
 func (w *moduleWriter) rewriteSection(id byte, body []byte) ([]byte, error) {
 	switch id {
 	case secCustom:
@@ -169,7 +170,7 @@ func (w *moduleWriter) rewriteSection(id byte, body []byte) ([]byte, error) {
 // functions that the module defines increase by this number.
 const AddedImports = 3
 
-// newIndex returns the index in the metered module of a function of the original module.
+// newIndex converts the index of a function in the original module to its index in the metered module.
 func (w *moduleWriter) newIndex(index uint32) uint32 {
 	if int(index) < w.imports() {
 		return index
@@ -192,14 +193,14 @@ func loopType() []byte {
 	return appendBytes(appendBytes([]byte{0x60}, RefuelLoopValues()), RefuelLoopValues())
 }
 
-// hostImport returns the import of a host function, which has the nth (from 0) of the types that metering adds.
+// hostImport returns the import of a host function. Its type is the nth (from 0) of the types that metering adds.
 func (w *moduleWriter) hostImport(name string, nth int) []byte {
 	b := appendBytes(appendBytes(nil, []byte(ImportModule)), []byte(name))
 	return appendU32(append(b, byte(Function)), uint32(len(w.info.types)+nth))
 }
 
-// renumberSection copies a section that is a vector, with the functions' indices in the metered module. The function
-// read reads one element of the vector.
+// renumberSection copies a section that is a vector, and replaces the indices of functions by those in the metered
+// module. The function read reads one element of the vector.
 func (w *moduleWriter) renumberSection(body []byte, read func(*reader)) ([]byte, error) {
 	var found []funcReference
 	r := &reader{b: body, functions: &found}

@@ -15,7 +15,7 @@ type Size struct {
 	Loops        int64
 
 	loopDepths       int64 // sum over all loops of their depths; an outermost loop has depth 1
-	extraMachineCode int64 // number of the function's machine instructions, minus that of its WebAssembly instructions
+	extraMachineCode int64 // number of machine instructions, minus the number of WebAssembly instructions
 	widestBlock      int64 // largest number of parameters and results of a block
 
 	checks         int64 // number of calls of the host that metering adds
@@ -26,10 +26,9 @@ type Size struct {
 	hasVectors     bool  // values may have 128 bits
 }
 
-// frameSize returns an upper limit of the size of the function's stack frame, in bytes. wazero 1.12 reserves a
-// place in the frame for each value that it does not keep in a register. In the worst case, these are the results of
-// all instructions. At each point where branches meet, all locals, all globals, and the address and size of the memory
-// are added.
+// frameSize returns an upper limit of the size of the function's stack frame, in bytes. wazero 1.12 reserves a place in
+// the frame for each value that it does not keep in a register. In the worst case, these values are the results of all
+// instructions and, at each point where branches meet, all locals, all globals, and the address and size of the memory.
 func (s Size) frameSize() int64 {
 	const values, memory = 2, 2 // per instruction
 	slot := int64(8)
@@ -61,7 +60,7 @@ func (s signature) work() int64 {
 	return int64(10 + n + n*n/1_000)
 }
 
-// String returns the parts of the size as text.
+// String returns some of the properties as text.
 func (s Size) String() string {
 	return fmt.Sprintf("%d instructions, %d calls, %d parameters and locals, %d blocks and branches, %d loops",
 		s.Instructions, s.Calls, s.Values, s.Edges, s.Loops)

@@ -26,8 +26,8 @@ const (
 	KindGlobal
 )
 
-// Limits are the limits of a memory (in pages) or a table (in elements). In the binary format, the value of the field
-// Flag precedes them: 0 for Min only, 1 for Min and Max. Other values are for shared and 64-bit memories.
+// Limits are the limits of a memory (in pages) or a table (in elements). In the binary format, Flag precedes the
+// limits: 0 for Min only, 1 for Min and Max. Other values are for shared and 64-bit memories.
 type Limits struct {
 	Flag     byte
 	Min, Max uint32
@@ -55,8 +55,8 @@ type Group struct {
 	Type  byte
 }
 
-// Import is one import. The field Desc is the part of the import after its kind in the binary format. For a function,
-// Desc may be left out; Params and Results then give the type of the function.
+// Import is one import. The field Desc holds the bytes that follow the kind in the binary format. For a function, Desc
+// may be left out; Params and Results then give the type of the function.
 type Import struct {
 	Module, Name    string
 	Kind            byte
@@ -288,16 +288,16 @@ func Unless256(code ...byte) []byte {
 	return Join([]byte{LocalGet, 3}, Const32(256), []byte{0x47, If, Empty}, code, []byte{End}) // ne
 }
 
-// The offsets of the field now in the records of calls, for OnlyInRealCalls.
+// The offsets of the current time in the records of a scorer, a backoff and observe, for OnlyInRealCalls.
 const (
 	ScorerNow  byte = 8
 	BackoffNow byte = 112
 	ObserveNow byte = 0
 )
 
-// OnlyInRealCalls returns code that runs the given code only in real calls, not in the checks and the trial call of an
-// upload, whose time is before 1.75e9 s (2025). The time is a float64 at the offset now in the record to which
-// parameter 0 points.
+// OnlyInRealCalls returns code that runs the given code only in real calls. The checks and the trial call of an upload
+// pass a time before 1.75e9 s (2025), so the given code does not run in them. The time is a float64 in the record to
+// which the first parameter of the export points; now is its offset in the record.
 func OnlyInRealCalls(now byte, code ...byte) []byte {
 	// ge
 	return Join([]byte{LocalGet, 0, F64Load, 3, now}, ConstF64(1.75e9), []byte{0x66, If, Empty}, code, []byte{End})
@@ -322,8 +322,8 @@ var SpinLoop = EndlessLoop()
 // the host's records (sdk/ABI.md) begins there and may extend to the end of the memory.
 const RegionAt = 1024
 
-// plugin returns a module with the parts of all kinds of plugins: a version, a reserve that returns RegionAt,
-// and a memory of one page, which grows up to 256 pages when needed.
+// plugin returns a module with the parts that plugins of all kinds need: the export of the version, the export reserve,
+// which returns RegionAt, and a memory of one page. If needed, reserve grows the memory up to 256 pages.
 func plugin(main Func) *Module {
 	// Grow the memory to bytes+RegionAt: while memory.size<<16 < bytes+RegionAt, grow(1). Return 0 if that fails.
 	const wanted = 0
@@ -346,9 +346,9 @@ func plugin(main Func) *Module {
 	}
 }
 
-// Scorer returns a scorer that runs code in each call. If the code ends, the scorer does not change the
-// scores (0 in new memory) and returns status 0. The code may use the parameters: 0 is the request, 1 the
-// candidates, 2 the scores, 3 their number.
+// Scorer returns a scorer that runs code in each call. If the code runs to its end, the scorer leaves the scores as
+// they are (0 in new memory) and returns status 0. The code may use the parameters: 0 is the request, 1 the candidates,
+// 2 the scores, 3 the number of candidates.
 func Scorer(code ...byte) *Module {
 	return plugin(Func{Export: "score", Params: []byte{I32, I32, I32, I32}, Results: []byte{I32},
 		Code: Join(code, Const32(0))})
@@ -360,7 +360,7 @@ func Backoff(code ...byte) *Module {
 	return plugin(Func{Export: "backoff", Params: []byte{I32}, Results: []byte{F64}, Code: code})
 }
 
-// Judge returns a judge that runs code in each call. If the code ends, the judge returns status 0. Parameter
+// Judge returns a judge that runs code in each call. If the code runs to its end, the judge returns status 0. Parameter
 // 0 is the request, 1 the ruling.
 func Judge(code ...byte) *Module {
 	return plugin(Func{Export: "judge", Params: []byte{I32, I32}, Results: []byte{I32}, Code: Join(code, Const32(0))})
