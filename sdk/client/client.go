@@ -3,9 +3,9 @@
 //	c, err := client.New("http://127.0.0.1:8889", os.Getenv("WHIRLPOOL_API_KEY"))
 //	page, err := c.Proxies(ctx, client.List{State: []string{"open"}, Limit: 50})
 //
-// To add an operation, add a method to the file of its noun: the path below /api/v1, a type with the fields of its
-// schema in api/openapi.yaml, and a call of Do. Then add the method to TestClient in api/client_test.go, which fails if
-// the type lacks a field that the API sends.
+// To add an operation, add two things to the file of its noun, such as proxies.go: a type with the fields of the schema
+// in api/openapi.yaml, and a method that calls Do with the path below /api/v1. Then add the method to TestClient in
+// api/client_test.go, which fails if the type lacks a field that the API sends.
 package client
 
 import (
@@ -59,9 +59,9 @@ func (e *Error) Error() string { return e.Message }
 // maxResponse is the maximum number of bytes of a response.
 const maxResponse = 256 << 20
 
-// Do sends a request and decodes the response into out. The path is below /api/v1, with its segments escaped
-// (url.PathEscape). The value in becomes the JSON body of the request. Both in and out may be nil. An error response is
-// returned as an *Error.
+// Do sends a request and decodes the response into out. The path is below /api/v1, and its segments are escaped
+// (url.PathEscape). The JSON body of the request is the encoded parameter in. Both in and out may be nil. An error
+// response is returned as an *Error.
 func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -97,8 +97,8 @@ func (c *Client) sendBody(
 	return c.Send(q)
 }
 
-// Send sends a request, whose body need not be JSON, with the key. The caller closes the body of the response. An error
-// response is returned as an *Error.
+// Send adds the key to a request and sends it. The body of the request need not be JSON. The caller closes the body of
+// the response. An error response is returned as an *Error.
 func (c *Client) Send(q *http.Request) (*http.Response, error) {
 	if c.Key != "" {
 		q.Header.Set("Authorization", "Bearer "+c.Key)
@@ -150,7 +150,7 @@ type List struct {
 	Cursor string // Next of the previous page
 }
 
-// Query returns the parameters of the query.
+// Query returns the parameters as the query of a URL.
 func (l *List) Query() url.Values {
 	q := url.Values{}
 	set := func(name, value string) {
@@ -171,7 +171,7 @@ func (l *List) Query() url.Values {
 	return q
 }
 
-// Page has the fields of every page of a list. They are zero if the request had no parameters.
+// Page has the fields of every page of a list. The fields are zero if the request had no parameters.
 type Page struct {
 	Total int    `json:"total"`       // number of elements that match, on all pages
 	Next  string `json:"next_cursor"` // "" on the last page

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Cluster is a gateway's state of its cluster. Without a cluster, Enabled is false, and no other field is set.
+// Cluster is the state of a cluster as one gateway sees it. Without a cluster, Enabled is false, and no other field is
+// set.
 type Cluster struct {
 	Enabled        bool             `json:"enabled"`
 	Name           string           `json:"name"`
@@ -62,7 +63,7 @@ type ClusterBreaker struct {
 	Probing      bool      `json:"probing"` // this gateway has the lease of the probe
 }
 
-// ClusterChange is the last change of the thing that Key names, through the API of any node.
+// ClusterChange is the last change of one object through the API of any node. Key names the object.
 type ClusterChange struct {
 	Key      string    `json:"key"` // policy, plugin/USE, proxy/ID or upload/NAME
 	Revision int64     `json:"revision"`
@@ -70,13 +71,13 @@ type ClusterChange struct {
 	Shared   bool      `json:"shared"` // the store has the change
 }
 
-// SuspectTarget is a target that nodes have found suspect.
+// SuspectTarget is a target that is suspect on some nodes.
 type SuspectTarget struct {
 	Target string   `json:"target"`
 	Nodes  []string `json:"nodes"`
 }
 
-// ClusterUpload is an uploaded plugin that the nodes share, in its state on this gateway.
+// ClusterUpload is an uploaded plugin that the nodes share. State and Error are those on this gateway.
 type ClusterUpload struct {
 	Name    string `json:"name"`
 	SHA256  string `json:"sha256"` // of the module; "" for a plugin to be deleted
@@ -86,7 +87,8 @@ type ClusterUpload struct {
 	Error   string `json:"error"`   // why it is not ready; "" for none
 }
 
-// SharedLimit is a limit that holds for all nodes together. Rates are in attempts a second, also that of min_interval.
+// SharedLimit is a limit that holds for all nodes together. Rates, including the rate of min_interval, are in attempts
+// a second.
 type SharedLimit struct {
 	Of       string   `json:"of"`    // user or proxy
 	ID       string   `json:"id"`    // of the proxy, or name of the user
@@ -94,7 +96,7 @@ type SharedLimit struct {
 	Amount   float64  `json:"amount"`
 	Used     *float64 `json:"used"`      // by all nodes; nil for a rate
 	UsedHere *float64 `json:"used_here"` // by this gateway; nil for a rate
-	Part     float64  `json:"part"`      // what this gateway may use without asking, with UsedHere
+	Part     float64  `json:"part"`      // what this gateway may use without asking, including UsedHere
 	Short    bool     `json:"short"`     // this gateway has used its whole part in the last second
 }
 
@@ -106,7 +108,7 @@ type LatestRequests struct {
 	Refused   uint64  `json:"target_refused"` // delivered, with status 403 or 429
 }
 
-// Cluster returns the cluster of the gateway.
+// Cluster returns the state of the gateway's cluster.
 func (c *Client) Cluster(ctx context.Context) (v *Cluster, err error) {
 	return v, c.Do(ctx, "GET", "/cluster", nil, nil, &v)
 }
@@ -117,7 +119,7 @@ type ClusterBreakerRow struct {
 	State   string        `json:"state"`   // open if it is open on a node or for the cluster; otherwise half_open
 	Cluster bool          `json:"cluster"` // it is open for the cluster
 	Why     string        `json:"why"`     // why it is open for the cluster
-	Nodes   []NodeBreaker `json:"nodes"`   // on which it is not closed
+	Nodes   []NodeBreaker `json:"nodes"`   // nodes on which the breaker is not closed
 }
 
 // NodeBreaker is a breaker on one node.
@@ -134,7 +136,7 @@ type ClusterTargetRow struct {
 	Attempts       int          `json:"attempts"` // of all nodes that list it
 	Failures       int          `json:"failures"`
 	FailureRate    float64      `json:"failure_rate"`
-	ProxiesFailing int          `json:"proxies_failing"` // the most of a node
+	ProxiesFailing int          `json:"proxies_failing"` // the largest number on one node
 	Suspect        bool         `json:"suspect"`         // on some node
 	LastFailure    time.Time    `json:"last_failure"`
 	Nodes          []NodeTarget `json:"nodes"`
@@ -164,12 +166,14 @@ type ClusterTargetPage struct {
 	Page
 }
 
-// ClusterBreakers lists the breakers that are not closed on some node. Of l it takes the text, the order and the page.
+// ClusterBreakers lists the breakers that are not closed on some node. Only Text, Sort, Limit and Cursor of l may be
+// set.
 func (c *Client) ClusterBreakers(ctx context.Context, l List) (p *ClusterBreakerPage, err error) {
 	return p, c.Do(ctx, "GET", "/cluster/breakers", l.Query(), nil, &p)
 }
 
-// ClusterTargets lists the targets with recent failures on some node. Of l it takes the text, the order and the page.
+// ClusterTargets lists the targets with recent failures on some node. Only Text, Sort, Limit and Cursor of l may be
+// set.
 func (c *Client) ClusterTargets(ctx context.Context, l List) (p *ClusterTargetPage, err error) {
 	return p, c.Do(ctx, "GET", "/cluster/targets", l.Query(), nil, &p)
 }

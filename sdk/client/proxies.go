@@ -123,8 +123,8 @@ func (c *Client) AddProxy(ctx context.Context, change ProxyChange) (p *Proxy, er
 	return p, c.Do(ctx, "POST", "/proxies", nil, change, &p)
 }
 
-// AddProxies adds the proxies of a text with one proxy in a line, in the forms of the flag --proxy. If one of the
-// lines has an error, no proxy is added.
+// AddProxies adds the proxies of a text. Each line has one proxy, in a form of the flag --proxy. If a line has an
+// error, no proxy is added.
 func (c *Client) AddProxies(ctx context.Context, lines string) ([]Proxy, error) {
 	response, err := c.sendBody(ctx, "POST", "/proxies", nil, strings.NewReader(lines), "text/plain")
 	if err != nil {

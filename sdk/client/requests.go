@@ -88,7 +88,7 @@ func (c *Client) ResetPolicy(ctx context.Context) (p *Policy, err error) {
 	return p, c.Do(ctx, "DELETE", "/retry/policy", nil, nil, &p)
 }
 
-// ChangePolicy changes fields of the global retry policy. The value nil clears timeout and failover_delay.
+// ChangePolicy changes fields of the global retry policy. The value nil removes timeout or failover_delay.
 func (c *Client) ChangePolicy(ctx context.Context, fields map[string]any) (p *Policy, err error) {
 	return p, c.Do(ctx, "PUT", "/retry/policy", nil, fields, &p)
 }

@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// Reasons are the attempts of a window by cause and by status.
+// Reasons counts the attempts of a window by cause and by status.
 type Reasons struct {
 	Reasons []Reason `json:"reasons"` // the most frequent first
 	Traffic Traffic  `json:"traffic"`
 }
 
-// Reason is the attempts with one cause.
+// Reason counts the attempts with one cause.
 type Reason struct {
 	Cause string    `json:"cause"` // a word of docs/verdicts.md
 	Count uint64    `json:"count"`
@@ -94,7 +94,8 @@ type HistoryPoint struct {
 }
 
 // History returns the attempts within a window that ends now, with one point for each step. Both durations are whole
-// minutes; a step of 0 is a 288th of the window. If proxyID is not "", only the attempts of this proxy count.
+// minutes; if the step is 0, the gateway divides the window into about 288 steps. If proxyID is not "", only the
+// attempts of this proxy count.
 func (c *Client) History(
 	ctx context.Context, window, step time.Duration, proxyID string,
 ) (points []HistoryPoint, err error) {

@@ -57,7 +57,7 @@ type Field struct {
 }
 
 // Field returns the value of the first field with the given name. The name must be in lower case. It returns nil if
-// there is none.
+// there is no such field.
 func (r *Response) Field(name string) []byte {
 	for i := range r.Fields {
 		if r.Fields[i].Name == name {
@@ -112,7 +112,7 @@ var plugin Judge
 // Register sets the module's judge. Call it from an init function: the host does not run main.
 func Register(j Judge) { plugin = j }
 
-// text returns w in the form of judge_wants.
+// text returns w as the text that the export judge_wants returns.
 func (w Wants) text() string {
 	var b strings.Builder
 	if w.Body > 0 {

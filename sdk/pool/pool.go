@@ -32,8 +32,8 @@ func (m Metadata) Get(key string) string {
 // Listener receives the proxies of the pool.
 type Listener interface {
 	// PoolChanged receives all proxies of the pool. In each instance of the plugin, the host calls PoolChanged before
-	// it passes the first request or observation to the instance. After a change of the pool, the host calls it again
-	// before it passes the next one.
+	// it passes the first request or observation to the instance. After a change of the pool, the host calls
+	// PoolChanged again before it passes the next request or observation.
 	PoolChanged(proxies []Proxy)
 }
 

@@ -9,8 +9,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/judge"
 )
 
-// Response returns a response with a status, a body and header fields. The parameter fields has a name, its value, the
-// next name and so on, with the names in lower case.
+// Response returns a response with a status, a body and header fields. The parameter fields has names and values in
+// turn. The names are in lower case.
 func Response(status float64, body string, fields ...string) judge.Response {
 	r := judge.Response{Now: 1.8e9, AttemptsLeft: 2, Status: status, Latency: 0.1, ContentLength: float64(len(body)),
 		Whole: true, Body: []byte(body)}
@@ -22,7 +22,7 @@ func Response(status float64, body string, fields ...string) judge.Response {
 
 // CheckJudge returns an error if a judge breaks a rule of the gateway. Each ruling must have a valid kind and a finite
 // rest of at least 0, the same responses must lead to the same rulings, and the judge must not write to its input. The
-// function fresh returns a new judge. If the judge has Configure, it gets no settings.
+// function fresh returns a new judge. The judge's Configure, if any, gets no settings.
 func CheckJudge(fresh func() judge.Judge) error {
 	responses := []judge.Response{
 		Response(200, "<html>a page</html>", "content-type", "text/html"), Response(200, ""), Response(204, ""),

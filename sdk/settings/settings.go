@@ -29,7 +29,7 @@ func Boolean(name string, preset bool, text string) Setting {
 	return Setting{name, "boolean", "", strconv.FormatBool(preset), text}
 }
 
-// Text declares a setting that is one of values, or any text if there are no values.
+// Text declares a setting that is one of the given values, or any text if no values are given.
 func Text(name, preset, text string, values ...string) Setting {
 	return Setting{name, "text", strings.Join(values, "|"), preset, text}
 }

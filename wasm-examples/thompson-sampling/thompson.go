@@ -20,14 +20,14 @@ type thompson struct {
 
 // arm has the attempts of one proxy.
 type arm struct {
-	successes, failures float64 // numbers of attempts, weighted by their age; at is the time of this age
-	at                  float64 // s since the Unix epoch
-	failedAt            float64 // time of the last failure, in the same way
-	inARow              int     // successes since then
+	successes, failures float64 // numbers of attempts, weighted by their age
+	at                  float64 // time for which they are weighted, s since the Unix epoch
+	failedAt            float64 // time of the last failure, s since the Unix epoch
+	inARow              int     // successes since the last failure
 }
 
-// A proxy has recovered after this number of successes in a row, the last of them this long after its last failure.
-// The gateway's own statistics of a proxy begin anew under the same condition.
+// A proxy has recovered after recoveredSuccesses successes in a row, if the last of them is at least recoveredAfter
+// seconds after its last failure. The gateway's own statistics of a proxy begin anew under the same condition.
 const (
 	recoveredSuccesses = 4
 	recoveredAfter     = 30 // s

@@ -12,8 +12,8 @@ import (
 )
 
 // outages lists outages of a proxy: when each begins, how long it lasts, and the duration and request rate of its
-// simulation. A column of the report covers total / simulate.Columns. The times of the longest outage are chosen so
-// that a column begins exactly 60 s after the end of this outage.
+// simulation. A column of the report covers the time total / simulate.Columns. The times of the longest outage are
+// chosen so that a column begins exactly 60 s after the end of this outage.
 var outages = []struct{ begins, lasts, total, rate float64 }{ // s, and requests per second
 	{120, 1, 420, 20},
 	{120, 150, 420, 20},
@@ -23,13 +23,13 @@ var outages = []struct{ begins, lasts, total, rate float64 }{ // s, and requests
 // seeds is the number of runs over which Recovers takes the mean.
 const seeds = 4
 
-// Recovers simulates a scorer on a pool of three proxies. The first and cheapest proxy fails for 1 s, for 150 s and
-// for an hour, with breakers and without. Recovers compares two mean shares of this proxy in the requests: the share
-// before the outage, and the share from 60 s after the outage on. The later share must lie between the earlier share
-// and a third of the requests, with a tolerance of a third. Outside its outage the first proxy always succeeds. The
-// parameter others is the success rate of the other two proxies, 0 to 1. It must be below 1 for a scorer that would
-// stay with one of several equal proxies. If the race detector is on, Recovers skips the test, because the simulation
-// would take minutes and has only one goroutine.
+// Recovers simulates a scorer on a pool of three proxies, with breakers and without. The first and cheapest proxy has
+// an outage of 1 s, 150 s or an hour. Outside the outage it always succeeds. Recovers computes the mean share of the
+// requests that this proxy gets before the outage, and from 60 s after the outage on. The later share must lie between
+// the earlier share and a third of the requests. It may miss these two limits by a third of their value. The parameter
+// others is the success rate of the other two proxies, 0 to 1. A scorer that stays with one of several equal proxies
+// needs a rate below 1. If the race detector is on, Recovers skips the test, because the simulation would take minutes
+// and has only one goroutine.
 func Recovers(t *testing.T, w Wasm, config map[string]any, others float64) {
 	t.Helper()
 	if raceEnabled {
