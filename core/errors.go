@@ -70,8 +70,8 @@ func (*SessionError) Error() string {
 	return "the proxy of the session is not admissible, and the session is strict"
 }
 
-// The errors of functions that change a proxy or a plugin: ErrNotFound if no proxy or plugin has the given name,
-// ErrConflict if the given name is taken or in use. The functions return errors that wrap ErrNotFound or ErrConflict.
+// The errors of functions that change a proxy or a plugin. They return an error that wraps ErrNotFound if no proxy or
+// plugin has the given name. The error wraps ErrConflict if the name is taken, or cannot be changed.
 var (
 	ErrNotFound = errors.New("not found")
 	ErrConflict = errors.New("already exists")

@@ -120,7 +120,7 @@ const (
 	NumListeners // the number of listeners
 )
 
-// String returns the name used in metrics.
+// String returns the listener's name in metrics.
 func (l Listener) String() string {
 	return [...]string{"http", "connect", "api", "socks5", "intercept"}[l]
 }

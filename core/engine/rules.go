@@ -10,7 +10,7 @@ import (
 // rulePlugins implements rules.Plugins.
 type rulePlugins struct{ Plugins }
 
-// Scorer returns the scorer of first attempts with the given name.
+// Scorer returns the scorer with the given name. The scorer is for the first attempts of requests.
 func (p rulePlugins) Scorer(name string) (core.Scorer, error) {
 	return p.Plugins.Scorer(name, fallbackFirst)
 }

@@ -100,12 +100,14 @@ func (s *Stream) LastID() uint64 {
 	return s.lastID
 }
 
-// oldestID returns the id of the oldest event that is kept, or of the next event if none is kept. Its caller holds mu.
+// oldestID returns the id of the oldest event that is kept. If no event is kept, it returns the id of the next event.
+// The caller holds the mutex mu.
 func (s *Stream) oldestID() uint64 { return s.lastID - uint64(len(s.events)) + 1 }
 
-// Subscribe returns a reader of the events with an id above after. If wantsType is not nil, it selects the types of
-// these events. The number lost counts the events of all types with an id above after that are no longer kept. If after
-// is above the last id, the reader begins with the oldest event that is kept. The caller must close the reader.
+// Subscribe returns a reader that begins with the event after the one with the given id. If the id is above the last
+// id, the reader begins with the oldest event that is kept. The function wantsType selects the types of events that the
+// reader gets; nil selects all types. Subscribe also returns the number of events of all types that the reader has
+// missed, because they are no longer kept. The caller must close the reader.
 func (s *Stream) Subscribe(after uint64, wantsType func(eventType string) bool) (r *Reader, lost uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,9 +192,9 @@ func (r *Reader) Next(ctx context.Context) (events []Event, lastID uint64, err e
 	}
 }
 
-// SkipLost makes a reader that is too slow continue with the oldest event that is kept. It returns the number of events
-// that the reader has missed, of all types, and otherwise the results of Next. It does not wait. The error is ErrSlow
-// only if the reader has missed sampled events, too; these cannot be skipped.
+// SkipLost is called if Next has returned ErrSlow. It makes the reader continue with the oldest event that is kept, and
+// does not wait. It returns the number of events of all types that the reader has missed. Its other results are those
+// of Next. The error is ErrSlow only if the reader has also missed sampled events, because these cannot be skipped.
 func (r *Reader) SkipLost() (lost uint64, events []Event, lastID uint64, err error) {
 	r.stream.mu.Lock() // until the events are read, so that no more are lost meanwhile
 	defer r.stream.mu.Unlock()
@@ -209,7 +211,7 @@ func (r *Reader) read() (events []Event, lastID uint64, err error) {
 	return r.readLocked()
 }
 
-// The caller of readLocked holds Stream.mu.
+// readLocked returns the results of Next without waiting for events. The caller holds Stream.mu.
 func (r *Reader) readLocked() (events []Event, lastID uint64, err error) {
 	s := r.stream
 	oldest := s.oldestID()

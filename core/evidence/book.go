@@ -10,10 +10,10 @@ import (
 // Book holds the failures of one proxy. The zero value is ready to use. It is safe for
 // concurrent use.
 type Book struct {
-	// OnWithdrawn is called when TakeWithdrawn has a result. It must not call the ledger.
+	// OnWithdrawn is called when there are failures that TakeWithdrawn will return. It must not call the ledger.
 	OnWithdrawn func()
-	// CountElsewhere counts the proxy's recent attempts, and its failures at targets other than the one with the given
-	// hash. It must not call the ledger. It may be nil.
+	// CountElsewhere counts the proxy's recent attempts, and the failures among them. It leaves out the failures at the
+	// target with the given hash. It must not call the ledger. It may be nil.
 	CountElsewhere func(target uint64) (failures, attempts int)
 
 	successes atomic.Uint64
@@ -92,7 +92,8 @@ func (s *streak) weightAt(target uint64) float64 {
 	return 0
 }
 
-// weightBesidesWorst returns the weight without the failures at the target with the largest weight.
+// weightBesidesWorst returns the weight of all failures except those at one target: the target whose failures have the
+// largest weight.
 func (s *streak) weightBesidesWorst() float64 { return s.weight - max(s.first.weight, s.second.weight) }
 
 // updateEpisode ends the current episode if it is over. If no episode is left, it begins one with the given failure.
@@ -186,7 +187,7 @@ func (b *Book) addToStreaks(l *Ledger, a *Attempt) {
 		b.sequentialEnd = a.Ended
 	}
 	b.streak.add(a, 1)
-	// An attempt that began before the pool's streak may have begun before the pool's last success.
+	// Attempts that began before the pool's streak are left out: they may have begun before the pool's last success.
 	if !a.ServedByOther && int64(a.began()) >= l.streakBegan.Load() {
 		b.poolStreak.add(a, b.outageWeight(l, a))
 	}
@@ -216,8 +217,9 @@ func (b *Book) addAtTarget(l *Ledger, a *Attempt) (Finding, *record) {
 	return f, r
 }
 
-// banned decides Finding.Banned. If the proxy has had no success since its latest failure (served is false), it may be
-// dead. All its failures since its last success must then be at this target, and be at most aliveFailures.
+// banned returns the value of Finding.Banned. The parameter served is false if the proxy has had no success since its
+// latest failure. Such a proxy may be dead. It counts as banned only if it has at most aliveFailures failures since its
+// last success, all of them at this target.
 func (b *Book) banned(l *Ledger, r *record, served bool) bool {
 	if !r.refuses(l) || !b.seldomFailsElsewhere(r) {
 		return false

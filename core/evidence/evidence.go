@@ -33,8 +33,8 @@ const (
 
 	aliveFailures = 2 // a proxy with more failures since its last success may be dead, and not banned
 
-	// The share of failures at other targets begins with these values. Two failures at one target and three successes
-	// at other targets then show a ban.
+	// The counts of failures and attempts at other targets begin with these values. Two failures at one target and
+	// three successes at other targets then show a ban.
 	elsewhereFailures, elsewhereAttempts = 0.2, 2.0
 
 	// Pending failures at targets that no other proxy tries count if there are enough of them: 2 x failure_threshold,
@@ -48,7 +48,8 @@ const (
 	// attempts each stay below this number, and a third request exceeds it.
 	unknownAttempts = 8
 
-	// The shortest outage of a pool that has served, and of a pool that has not (docs/decisions/bursts.md).
+	// The minimum durations of an outage: minOutage if the pool has served requests, otherwise minFirstOutage
+	// (docs/decisions/bursts.md).
 	minOutage      = time.Second / 10
 	minFirstOutage = time.Second / 40
 	// minEpisode is the minimum time that the failures must span if at least half of the breakers are not closed
@@ -142,7 +143,8 @@ func llr(q float64) (failure, success float64) {
 	return math.Log(P1 / q), math.Log((1 - P1) / (1 - q))
 }
 
-// rate is the share of attempts that fail. Old attempts lose their weight.
+// rate holds the numbers from which the share of failed attempts is estimated. If there are more than poolMemory
+// attempts, the weight of the old attempts is reduced.
 type rate struct{ failures, attempts float64 }
 
 func (r *rate) add(failures, attempts float64) {
@@ -154,7 +156,7 @@ func (r *rate) add(failures, attempts float64) {
 	}
 }
 
-// estimate returns the share, between minNoise and limit.
+// estimate returns an estimate of the share of failed attempts. The result is at least minNoise, and at most limit.
 func (r *rate) estimate(limit float64) float64 {
 	return clamp((r.failures+priorWeight*minNoise)/(r.attempts+priorWeight), limit)
 }

@@ -2,13 +2,15 @@ package evidence
 
 import "time"
 
-// Failing is the state of a target whose latest attempts have failed. The zero value is any other target.
+// Failing is the state of a target whose latest attempts have failed. The zero value stands for a target that does not
+// fail.
 type Failing struct {
 	target *target
 	now    time.Duration
 }
 
-// Failing returns the state of the target with the given hash. It fails if its latest failingAttempts attempts failed.
+// Failing returns the state of the target with the given hash. The target fails if its latest failingAttempts attempts
+// failed.
 func (l *Ledger) Failing(hash uint64, now time.Duration) Failing {
 	if l.size.Load() == 0 {
 		return Failing{}

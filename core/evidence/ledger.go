@@ -41,7 +41,7 @@ type Ledger struct {
 	noise, ownNoise rate
 }
 
-// setSize is the number of slots that a target may occupy.
+// setSize is the number of slots in which the entry of a target may be.
 const setSize = 4
 
 // NewLedger returns an empty ledger.
@@ -59,7 +59,8 @@ func NewLedger(cfg Config) *Ledger {
 	return &Ledger{cfg: cfg, slots: make([]atomic.Pointer[target], size), mask: uint64(size - setSize)}
 }
 
-// set returns the slots for a target. It mixes the bits of the hash, which may be weak.
+// The method set returns the slots in which the entry of a target may be. It mixes the bits of the target's hash,
+// because the hash may be weak.
 func (l *Ledger) set(hash uint64) []atomic.Pointer[target] {
 	i := hash * 0x9e3779b97f4a7c15 >> 20 & l.mask
 	return l.slots[i : i+setSize]
@@ -77,7 +78,8 @@ func (l *Ledger) find(key Target) *target {
 	return nil
 }
 
-// findOrAdd returns the target's entry. A new entry may replace the one whose last failure is the oldest.
+// findOrAdd returns the target's entry. If it needs a slot for a new entry, it may replace another target's entry: the
+// one with the oldest last failure.
 func (l *Ledger) findOrAdd(key Target) *target {
 	if t := l.find(key); t != nil {
 		return t
@@ -170,8 +172,8 @@ func (l *Ledger) addFailure(t *target, a *Attempt) {
 	}
 }
 
-// suspectFailures returns the number of failures in a row that make a target suspect. So many failures in a row have at
-// most the probability suspectChance if they are noise. The caller passes the latest failure.
+// suspectFailures returns the number of failures in a row that make a target suspect. If the failures are only noise,
+// the probability of so many failures in a row is at most suspectChance. The caller passes the latest failure.
 func (l *Ledger) suspectFailures(a *Attempt) int {
 	if a.TargetBans {
 		return ringSize

@@ -48,8 +48,9 @@ func (t *target) updateProvisional(a *Attempt, f Finding) {
 	}
 }
 
-// withdrawCompared removes provisional failures at the target, and returns them: those of each proxy for which the
-// attempts of all other proxies at the target fail. It leaves out the proxy of the attempt a. The caller holds mu.
+// withdrawCompared removes the provisional failures of a proxy if the other proxies fail at the target, too. It does so
+// for each proxy except the proxy of the attempt a. It returns the removed failures. The caller holds
+// the target's mutex mu.
 func (t *target) withdrawCompared(a *Attempt) (withdrawn []provisional) {
 	t.provisional = slices.DeleteFunc(t.provisional, func(p provisional) bool {
 		if p.book == a.Book || !t.finding(&Attempt{Proxy: p.proxy, Ended: a.Ended}).TargetFails {

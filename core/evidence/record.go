@@ -138,7 +138,7 @@ type targetEvidence struct {
 	noise      float64
 }
 
-// evidence returns the evidence before Book.limitBan is applied.
+// evidence returns the evidence from the attempts at the record's target. Book.limitBan has not been applied to it.
 func (r *record) evidence(poolNoise float64) targetEvidence {
 	successes := r.episodeSuccesses()
 	failures := r.failures - r.atEpisodeStart.failures

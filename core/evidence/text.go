@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// Text describes the evidence in one sentence, for the log. The sentence says how many attempts failed at
-// which targets with which causes, in comparison with the other proxies. It names at most three targets.
-// causeWord returns the word for a cause.
+// Text describes the evidence in one sentence, for the log. The sentence says how many attempts failed at which targets
+// with which causes, in comparison with the other proxies. It names at most three targets. The function causeWord
+// returns the word for a cause.
 func (w *Why) Text(causeWord func(cause uint8) string) string {
 	if w.Failures == 0 {
 		return ""

@@ -117,8 +117,9 @@ func (b *Book) everythingFails(l *Ledger, a *Attempt) bool {
 	return a.Ended-time.Duration(l.streakBegan.Load()) >= shortest
 }
 
-// outageWeight returns the weight of a failure as evidence for an outage of the whole pool, in nats. Failures at
-// unknown targets weigh little, and together only once: retries for names that do not exist fail together.
+// outageWeight returns the weight of a failure as evidence for an outage of the whole pool, in nats. A failure at an
+// unknown target has a small weight. If several such failures overlap in time, only the first one has a weight, because
+// retries for names that do not exist fail together.
 func (b *Book) outageWeight(l *Ledger, a *Attempt) float64 {
 	noise, own := l.poolNoise()
 	failure, _ := llr(min(noise+own-minNoise, P1)) // both noise and own include minNoise

@@ -33,7 +33,8 @@ func (r *Relay) Streaming() {
 	}
 }
 
-// Close records the attempt and the request. The status is 0 if the client left before a status was sent to it.
+// Close records the attempt and the request. The parameter status is the status that the client got; 0 if the client
+// left before it got one.
 func (r *Relay) Close(status int, relayed verdict.RelayEnd, at time.Time) {
 	x := r.x
 	if x.openEnding != relayEnding {
@@ -182,7 +183,8 @@ const (
 	Denied                                    // the request may not go to its target
 )
 
-// Close records the request. The status is 0 if the client left before a status was sent to it.
+// Close records the request. The parameter status is the status that the client got; 0 if the client left before it got
+// one.
 func (r *Refusal) Close(status int, at time.Time) {
 	if r.x.openEnding != refusalEnding {
 		return

@@ -94,7 +94,7 @@ type Executor struct {
 	excerpts   sync.Pool                   // of *core.Excerpt
 }
 
-// New returns an executor; now and rand are its only sources of time and randomness.
+// New returns an executor. The functions now and rand are its only sources of time and randomness.
 func New(s Selector, r Recorder, t Tuning, log *slog.Logger, now func() time.Time, rand func() uint64) *Executor {
 	e := &Executor{selector: s, recorder: r, log: log, now: now, rand: rand}
 	e.places, e.retries = queue.New[placeKind](now), queue.New[*retry.Budget](now)

@@ -159,7 +159,7 @@ func (r *race[T]) runHedge() {
 	}
 }
 
-// queryAfterAttempt returns the query of the request. The proxy of the present attempt is one of its tried proxies.
+// queryAfterAttempt returns the query of the request, and adds the proxy of the current attempt to the tried proxies.
 func (ex *Exchange) queryAfterAttempt() selector.Query {
 	q := ex.query
 	q.Tried = append([]selector.Tried{{Proxy: ex.proxy}}, ex.query.Tried...)
@@ -356,8 +356,8 @@ func (r *race[T]) endLostHedge() {
 	}
 }
 
-// endTunnelRace implements anyRace. It ends the hedge of an open tunnel. If served is set, the target has sent a byte
-// through the first tunnel. Otherwise the first tunnel has ended.
+// endTunnelRace implements anyRace. It ends the hedge of an open tunnel. The parameter served is true if the target has
+// sent a byte through the first tunnel. It is false if the first tunnel has ended.
 func (r *race[T]) endTunnelRace(served bool) {
 	if served {
 		r.addFirstByteLatency()

@@ -144,7 +144,8 @@ type limitTimer struct {
 	fireTime time.Time // when the timer fires; zero if the timer is not set
 }
 
-// serveAt makes the timer serve the queue at the given time, or earlier. Requests that still wait then call it again.
+// serveAt makes the timer serve the queue at the given time, or earlier. Requests that then still wait in the queue
+// call serveAt again.
 func (a *limitTimer) serveAt(at, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

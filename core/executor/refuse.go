@@ -76,7 +76,8 @@ func asLimitedError(err error) (limited *core.LimitedError, ok bool) {
 	return limited, ok
 }
 
-// restingFinal returns the final outcome of a request for which no proxy is left because of rests and bans.
+// restingFinal returns the final outcome of a request that failed because all proxies that are left are banned or rest
+// for the target's host.
 func restingFinal(e *core.RestingError) core.Final {
 	if e.AllBanned {
 		return core.FinalAllBanned

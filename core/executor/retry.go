@@ -132,7 +132,7 @@ func (ex *Exchange) backoff(o *core.Outcome) time.Duration {
 			delay = d
 		}
 	}
-	// Limited before the conversion, which may overflow.
+	// The delay is limited before the conversion, which may overflow.
 	return seconds(min(max(delay, r.RetryAfter, 0), p.MaxBackoffDelay))
 }
 

@@ -77,7 +77,8 @@ func (ex *Exchange) applyRule(a *rules.Action, o core.Outcome) core.Outcome {
 	return verdict.ApplyRule(o, a.Instruction, ex.proxy.Direct())
 }
 
-// restForHost makes the pair of the attempt's proxy and the target's host rest.
+// restForHost begins a rest of the attempt's proxy for the target's host: the proxy is not chosen for this host. The
+// rest lasts for the time d, but for at most maxUnconfirmed until confirmBans extends it.
 func (ex *Exchange) restForHost(o *core.Outcome, d time.Duration, more ...slog.Attr) {
 	ex.unconfirmedBans = append(ex.unconfirmedBans, unconfirmedBan{ex.proxy, d, false})
 	ex.beginRest(ex.proxy, min(d, maxUnconfirmed))
@@ -128,11 +129,11 @@ type unconfirmedBan struct {
 	allHosts bool // the proxy is banned for all hosts
 }
 
-// maxUnconfirmed is the maximum length of a rest or a ban as long as no other proxy has served the same request. Until
-// then, the target may have sent the same response to every proxy.
+// maxUnconfirmed is the maximum length of a ban of a proxy, or of the rest of a proxy for a host, as long as no other
+// proxy has served the same request. Until then, the target may have sent the same response to every proxy.
 const maxUnconfirmed = 30 * time.Second
 
-// beginRest makes u rest for the target's host, for the time d.
+// beginRest begins a rest of the proxy u for the target's host: for the time d, the proxy is not chosen for this host.
 func (ex *Exchange) beginRest(u *upstream.Upstream, d time.Duration) {
 	now := ex.executor.now().Sub(ex.tuning.Epoch)
 	ex.tuning.Rests.BeginRest(u.Hash(), uint64(ex.query.HostHash), rest.Pair{
@@ -147,8 +148,8 @@ func (ex *Exchange) beginBan(u *upstream.Upstream, d time.Duration) {
 }
 
 // confirmBans is called when the current proxy has served the request. This shows that the target refuses only the
-// other proxies. The rests and bans that this exchange has begun for them, for at most maxUnconfirmed, now get their
-// full length.
+// other proxies. The exchange has banned these proxies, or made them rest for the target's host, for at most
+// maxUnconfirmed. confirmBans extends these bans and rests to their full length.
 func (ex *Exchange) confirmBans() {
 	for _, b := range ex.unconfirmedBans {
 		switch {

@@ -26,7 +26,7 @@ func (r *Request) ruleRequest() rules.Request {
 	return rules.Request{Host: r.Host, Port: portOf(r.Target.Name), Method: r.Method, Path: r.Path, User: r.User}
 }
 
-// applyRoute sets the parts of the query and of the exchange that depend on the wanted region and the route.
+// applyRoute sets the fields of the query and of the exchange that depend on the wanted region and the route.
 func (ex *Exchange) applyRoute() {
 	q, query := ex.request, &ex.query
 	region, strict, regions := q.Region, q.RegionStrict, q.Regions

@@ -135,7 +135,8 @@ func (ex *Exchange) begin(e *Executor, q *Request) {
 	}
 }
 
-// chooseProxy begins the next attempt with a proxy. If none can be chosen, it sets the refusal and returns false.
+// chooseProxy chooses a proxy and begins the next attempt through it. If no proxy can be chosen, it sets the refusal
+// and returns false.
 func (ex *Exchange) chooseProxy(ctx context.Context) bool {
 	q, number := ex.request, ex.result.Attempts
 	scorer, now := ex.tuning.FirstScorer, ex.bodyEnd
@@ -173,7 +174,8 @@ func (ex *Exchange) chooseProxy(ctx context.Context) bool {
 func (f *attemptState) begin(x *Exchange, number int, now time.Time) {
 	f.proxy, f.lease.Target = f.lease.Proxy, x.request.Target
 	e, a := &f.event, &f.attempt
-	// One assignment each, and field by field: other assignments of structs would be copied on the stack.
+	// Each struct is cleared by one assignment, and its fields are then set one by one. Go would make a copy on the
+	// stack for other assignments of structs.
 	*e = core.AttemptEvent{}
 	*a = Attempt{}
 	f.facts = verdict.Facts{}
@@ -317,8 +319,8 @@ func (ex *Exchange) endWithRelay(served bool) *Relay {
 func (ex *Exchange) settleFailure(o *core.Outcome) {
 	ex.query.Tried = append(ex.query.Tried, selector.Tried{Proxy: ex.proxy, Barred: verdict.BarsProxy(o.Cause)})
 	ex.finding = evidence.Finding{}
-	// For a proxy without a success, Tail returns the pool's Tail, which is too short only for tunnels. If Tail is 0,
-	// newPoolTimeout has cut the attempt short.
+	// If the proxy has had no success, Tail returns the value of the pool, which is too short only for tunnels. If Tail
+	// returns 0, the attempt was cut short after newPoolTimeout.
 	if o.Cause == verdict.CutShort && (ex.request.WantsTunnel || ex.proxy.HasServed()) && ex.proxy.Tail() > 0 {
 		least := ex.minTimeout
 		if ex.silence > 0 { // the tunnel was open

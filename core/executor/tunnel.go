@@ -73,8 +73,9 @@ func (t *Tunnel) UnusedAfter() time.Time {
 }
 
 // RetryTunnel ends the tunnel as a failed attempt and continues its exchange with the next attempt. The target must
-// have sent nothing, and the client at most a ClientHello. If silence is 0, the tunnel has ended with tunnelErr.
-// Otherwise it is open, and the target has been silent for that time. RetryTunnel removes Request.BeforeWait.
+// have sent nothing, and the client at most a ClientHello. If the parameter silence is 0, the tunnel has ended with the
+// error tunnelErr. Otherwise the tunnel is open, and the target has been silent for the time silence. RetryTunnel
+// removes Request.BeforeWait.
 func RetryTunnel[T any](ctx context.Context, t *Tunnel, tunnelErr error, silence time.Duration, s Sender[T]) Ending[T] {
 	x := t.x
 	if x.openEnding != tunnelEnding {
@@ -120,8 +121,8 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, tunnelErr error, silence
 
 // HedgeTunnel is called when the client has sent a ClientHello. If the policy has hedges and the target does not
 // respond in time, it opens a second tunnel in another goroutine, with the Sender that first.Hedge returns. The tunnel
-// that first has a byte of the target wins. If this is the hedge, first.Stop is called, and the caller must then call
-// TakeHedge.
+// that first receives a byte from the target wins. If the second tunnel wins, first.Stop is called, and the caller must
+// then call TakeHedge.
 func HedgeTunnel[T any](ctx context.Context, t *Tunnel, first Hedger[T]) {
 	x := t.x
 	if x.canHedge() && t.CanRetry() {

@@ -48,8 +48,8 @@ const pipeFiles = 2
 type acceptor struct {
 	*Server
 	waitedForPlace bool // the client that is being admitted found no place at first
-	// The numbers of waits for a place. waitCounts[1] counts the waits of clients with more than half of all
-	// connections, and waitCounts[0] those of other clients. A number becomes 0 when such a client gets a place.
+	// waitCounts[1] counts how often clients with more than half of all connections have waited for a place, and
+	// waitCounts[0] how often the other clients have. When a client gets a place, the count for such clients becomes 0.
 	waitCounts  [2]int
 	lastWarning time.Time // the time of the last warning that there is no place
 }
@@ -60,7 +60,8 @@ const reservedShare = 1.0 / 32
 
 // A client waits for a place if there are too few file descriptors. It waits for less than 100 ms, including the time
 // in the listener's queue. This is longer than minFirstWait and minHeadWait, after which other clients can be evicted.
-// The wait has several parts, because the system may pause the whole process during one of them.
+// The wait is divided into at most maxPlaceWaits short waits, because the system may pause the whole process during one
+// of them.
 const (
 	placeWait     = 10 * time.Millisecond
 	maxPlaceWaits = 6
@@ -113,9 +114,9 @@ const (
 	reasonNoFiles        = "the gateway holds as many clients as its limit of open files (ulimit -n) allows"
 )
 
-// findPlace makes a place for a new client. If there is no place, it evicts a client that has kept the gateway
-// waiting for long. If there is no such client, and file descriptors are short, it waits for a while. It returns "" if
-// it has made a place, otherwise the reason why there is no place.
+// findPlace makes a place for a new client, and then returns "". If there is no place, it evicts another client that
+// has kept the gateway waiting too long. If there is no such client, but only file descriptors are missing, findPlace
+// waits for a short time. If there is still no place, it returns the reason.
 func (a *acceptor) findPlace(c *connection) (reason string) {
 	for a.waitedForPlace = false; ; a.waitedForPlace = true {
 		o := a.findObstacle(c)
@@ -186,7 +187,8 @@ func (s *Server) findObstacle(c *connection) (o obstacle) {
 // has kept the gateway waiting for longer than clientWait.evictAfter.
 func (s *Server) Evict() bool { return s.evict(netip.Addr{}) }
 
-// evict is like Evict, but if client is valid, it closes only a connection of that client.
+// evict is like Evict. If the address in the parameter client is valid, it closes only a connection of the client with
+// this address.
 func (s *Server) evict(client netip.Addr) bool {
 	c := s.places.removeOldest(s.Now(), client)
 	if c == nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// connection is one client connection with its deadlines. A front speaks a protocol on it. The methods drain, close
-// and unread may be called from any goroutine, all other methods only from the goroutine that serves the connection.
+// connection is one client connection with its deadlines. A front speaks a protocol on it. Any goroutine may call the
+// methods abort, drain and hasUnread. Only the goroutine that serves the connection may call the other methods.
 type connection struct {
 	parkMu sync.Mutex // held by the methods park and unpark, and by those that any goroutine may call
 

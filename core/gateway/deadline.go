@@ -83,10 +83,10 @@ func (d *readControl) currentWait() clientWait {
 	return clientWait{what, w &^ awaitsMask, what == awaitsRequest && phase == phaseFresh && plain}
 }
 
-// addQueueTime is called before the first wait of a connection that was in the listener's queue. The time silent is the
-// time since the client's last bytes or, without any bytes, since the connection was made. It counts as a part of the
-// wait. If unread is set, the client has sent something, and the time counts only after an incomplete head has been
-// read. Otherwise the connection might be closed while a complete request is read.
+// addQueueTime is called before the first wait of a connection that was in the listener's queue. The parameter silent
+// is the time since the client's last bytes or, without any bytes, since the connection was made. This time counts as a
+// part of the wait. The parameter unread is true if the client has sent something. The time then counts only after an
+// incomplete head has been read, so that the connection is not closed while a complete request is read.
 func (d *readControl) addQueueTime(silent time.Duration, unread bool) {
 	d.queueTime, d.hadUnread = silent, unread
 }

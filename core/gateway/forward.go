@@ -142,8 +142,8 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 }
 
 // closeRelay ends the use of the proxy connection and closes the exchange. The first call decides the recorded result.
-// If responseErr is not nil, proxyBroke reports whether the response was ended by the proxy, not by the client or the
-// gateway.
+// If there is a responseErr, closeRelay returns true if the proxy has ended the response, and false if the client or
+// the gateway has ended it.
 func (r *request) closeRelay(x *executor.Relay, in *transport.Response, responseErr error,
 	clientLeft bool) (proxyBroke bool) {
 	status, measured := in.Status, in.Framing == http1.Length
@@ -158,9 +158,9 @@ func (r *request) closeRelay(x *executor.Relay, in *transport.Response, response
 	return !relayed.RequestBroke && !relayed.Cancelled
 }
 
-// copyBody writes the head in r.responseBuf, and then the body. The result responseErr is the error that ended the body
-// of the proxy's response early; clientLeft reports whether the client has left. If both are set, the client left while
-// copyBody waited for the proxy.
+// copyBody writes the head in r.responseBuf, and then the body. It returns the error that ended the body of the proxy's
+// response early, and whether the client has left. If it returns both, the client left while copyBody waited for the
+// proxy.
 func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bool) (
 	responseErr error, clientLeft bool) {
 	for {

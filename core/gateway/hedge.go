@@ -49,9 +49,9 @@ func (t *tunnel) Adopt(_ executor.HedgeSender[*transport.Tunnel], remote *transp
 	return remote
 }
 
-// takeHedge replaces the tunnel by the hedge's tunnel if the hedge has won. A hedge has won if it has the target's
-// first byte. The result early holds the target's first bytes. The result ok is false if the hedge has not won, or if
-// its tunnel can no longer be used.
+// takeHedge replaces the tunnel by the hedge's tunnel if the hedge has won, and returns the target's first bytes. A
+// hedge has won if it has the target's first byte. takeHedge returns false if the hedge has not won, or if the hedge's
+// tunnel can no longer be used.
 func (t *tunnel) takeHedge() (early []byte, ok bool) {
 	o := &t.opening
 	o.mu.Lock()

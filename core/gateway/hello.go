@@ -30,9 +30,9 @@ const (
 	wholeHello                    // exactly one ClientHello
 )
 
-// classify returns the kind of b: all bytes that the client has sent so far. A ClientHello without early data has no
-// effect at the target, and may therefore be sent again. The kind cannot change before b has the length needed. If
-// needed is 0, any additional byte may change the kind, or the kind is final.
+// classify returns the kind of b, which holds all bytes that the client has sent so far. A ClientHello without early
+// data has no effect at the target, and may therefore be sent again. The kind cannot change until b is as long as the
+// second result. If this result is 0, any additional byte may change the kind, or the kind is final.
 func classify(b []byte) (kind helloKind, needed int) {
 	var message []byte // the handshake message; a slice of b if it is in one record
 	for needed = tlsRecordHeader; len(b) > 0; needed += tlsRecordHeader {

@@ -232,10 +232,10 @@ func (f *socksFront) intercept(to *proxyhttp.Authority) (served bool) {
 	return true
 }
 
-// intercept serves the client in place of the target. It returns served = false if the connection must become an
-// ordinary tunnel, because the client does not speak TLS or its server name is not intercepted. If the client left
-// before its first byte, ended is executor.ErrClientLeft. If a drain ended the wait for this byte or the handshake,
-// ended is executor.ErrShutdown.
+// intercept serves the client in place of the target. It returns false if the connection must become an ordinary
+// tunnel, because the client does not speak TLS or its server name is not intercepted. The error is
+// executor.ErrClientLeft if the client left before its first byte. It is executor.ErrShutdown if a drain ended the wait
+// for this byte, or ended the handshake.
 func (c *connection) intercept(s *Server, i *interception, in *outerConnect) (served bool, ended error) {
 	// Until the first request, the connection may be closed to make room for another client.
 	c.readControl.setCurrentWait(awaitsRequest, c.now())
@@ -251,7 +251,7 @@ func (c *connection) intercept(s *Server, i *interception, in *outerConnect) (se
 	return served || ended != nil, ended
 }
 
-// endingOf converts the error ended of connection.intercept to two fields of the access log: whether the client has
+// endingOf returns two fields of the access log for an error of the method connection.intercept: whether the client has
 // left, and the code.
 func endingOf(ended error) (left bool, code string) {
 	if ended == executor.ErrShutdown {
@@ -265,8 +265,8 @@ func (c *connection) drainEnded(err error) bool {
 	return c.draining() && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// speaksTLS waits for the client's first byte and reports whether this byte begins a TLS handshake. The result ended
-// has the same meaning as in the method intercept.
+// speaksTLS waits for the client's first byte and reports whether this byte begins a TLS handshake. It returns the same
+// errors as the method connection.intercept.
 func (c *connection) speaksTLS() (speaks bool, ended error) {
 	if len(c.reader.Buffered()) == 0 {
 		c.readControl.setDeadline(c.now().Add(firstByteWait))
@@ -283,9 +283,9 @@ func (c *connection) speaksTLS() (speaks bool, ended error) {
 	return len(first) > 0 && first[0] == tlsHandshake, nil
 }
 
-// serveIntercepted makes the TLS handshake with a client in place of the target, and serves the requests inside. It
-// returns false if the server name of the client is not intercepted. The result ended has the same meaning as in the
-// method intercept.
+// serveIntercepted makes the TLS handshake with a client in place of the target, and serves the requests inside the TLS
+// connection. It returns false if the server name of the client is not intercepted. Its error is executor.ErrShutdown
+// if a drain ended the handshake.
 func (s *Server) serveIntercepted(c *connection, i *interception, in *outerConnect) (served bool, ended error) {
 	below := &rereadConn{Conn: c.raw, reader: c.reader, host: in.authority.Host, namePermitted: func(name string) bool {
 		_, err := i.Authority.Certificate(name)

@@ -19,8 +19,8 @@ type borrowedBuffer struct {
 	pooled *[]byte // the pool's pointer to buf
 }
 
-// borrow borrows a buffer if there is none, and returns the buffer with length 0. The caller appends to it and
-// stores the result in the field responseBuf.
+// The method borrow borrows a buffer from the pool, unless the connection already has one. It returns the buffer with
+// length 0. The caller appends to the buffer and stores the result in the field buf.
 func (l *borrowedBuffer) borrow() []byte {
 	if l.pooled == nil {
 		l.pooled = l.pool.Get().(*[]byte)

@@ -232,9 +232,9 @@ func (t *tunnel) endClientBytes() (target net.Conn) {
 }
 
 // receiveFirst forwards the first bytes from the target to the client. If the tunnel fails before these bytes arrive,
-// receiveFirst replaces the tunnel if possible. The result received is true if the target has sent bytes. The result n
-// is the number of bytes that were written to the client. A write error is a *socket.WriteError. If the target closes
-// the tunnel without sending a byte, the error is io.ErrUnexpectedEOF.
+// receiveFirst replaces the tunnel if possible. It returns the number of bytes that were written to the client, and
+// whether the target has sent bytes. A write error is a *socket.WriteError. If the target closes the tunnel without
+// sending a byte, the error is io.ErrUnexpectedEOF.
 func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 	o := &t.opening
 	for {
@@ -311,9 +311,9 @@ func (t *tunnel) relayFirstBytes(p []byte, noTLS bool) (n int64, err error) {
 }
 
 // replaceTunnel opens a new tunnel after the current tunnel has failed with err. It returns the bytes that the target
-// has already sent through the new tunnel. The result ok is false if the phase is final, the client has left, no retry
-// is possible, or no proxy opens a tunnel. It is also false if the tunnel has been open for long (Tunnel.UnusedAfter)
-// and the client has sent nothing that the target can respond to.
+// has already sent through the new tunnel. It returns false if the phase is final, the client has left, no retry is
+// possible, or no proxy opens a tunnel. It also returns false if the tunnel counts as unused (Tunnel.UnusedAfter) and
+// the client has sent nothing that the target can respond to.
 func (t *tunnel) replaceTunnel(err error) (early []byte, ok bool) {
 	o := &t.opening
 	o.mu.Lock()

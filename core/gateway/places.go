@@ -47,7 +47,7 @@ func (p *places) init() {
 // for each active connection. It does not include file descriptors for the requests that idle clients will send.
 func (p *places) neededFiles() int64 { return p.clients.Load() + p.active.Load() }
 
-// add adds a connection. After add, the caller must call countActive(true).
+// The method add puts a connection into the list of connections. The caller must then call countActive(true).
 func (p *places) add(c *connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -57,7 +57,8 @@ func (p *places) add(c *connection) {
 	p.perClient[c.client]++
 }
 
-// remove removes a connection. It returns false if the connection had already been removed.
+// The method remove takes a connection out of the list of connections. It returns false if the connection is not in the
+// list.
 func (p *places) remove(c *connection) bool {
 	p.mu.Lock()
 	removed := p.removeLocked(c)
@@ -69,7 +70,7 @@ func (p *places) remove(c *connection) bool {
 // minConnsCapacity is the minimum capacity of the list of connections.
 const minConnsCapacity = 1024
 
-// removeLocked is like remove, but the caller holds mu.
+// removeLocked is like the method remove, but its caller holds the mutex mu.
 func (p *places) removeLocked(c *connection) bool {
 	if c.placeIndex == 0 {
 		return false
@@ -216,8 +217,9 @@ func (p *places) runSearch(s *search, now time.Time, client netip.Addr) {
 	}
 }
 
-// dropFound drops the list of the search s, because the list keeps closed connections in memory. It does nothing if
-// s.validUntil is no longer equal to until, because another search has then replaced the list.
+// dropFound drops the list of the search s, because the list keeps closed connections in memory. The parameter until is
+// the time until which this list is used (search.validUntil). If another search has replaced the list since then,
+// dropFound changes nothing.
 func (p *places) dropFound(s *search, until time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -21,8 +21,8 @@ type bodyRate struct {
 // start begins a body.
 func (b *bodyRate) start(rate int64, grace time.Duration) { *b = bodyRate{minRate: rate, grace: grace} }
 
-// beginWait begins a wait for the client at the current time, and returns the deadline of the wait. The wait is at most
-// the idle time.
+// beginWait begins a wait for the client at the current time, and returns the deadline of the wait. The parameter idle
+// is the longest permitted wait.
 func (b *bodyRate) beginWait(now time.Time, idle time.Duration) time.Time {
 	b.waitStart = now
 	left := idle
@@ -33,7 +33,8 @@ func (b *bodyRate) beginWait(now time.Time, idle time.Duration) time.Time {
 	return now.Add(left)
 }
 
-// delay returns how much later the body is than a body that arrives at the minimum rate.
+// The method delay compares the body with a body that arrives at the minimum rate. It returns the time by which the
+// body is later.
 func (b *bodyRate) delay() time.Duration {
 	if b.minRate == 0 {
 		return 0
@@ -41,7 +42,7 @@ func (b *bodyRate) delay() time.Duration {
 	return max(0, b.waitTime-time.Duration(float64(b.bytes)/float64(b.minRate)*float64(time.Second)))
 }
 
-// endWait ends the wait, if there is one: n bytes have arrived.
+// endWait ends the wait for the client, if there is one, and adds n bytes that have arrived.
 func (b *bodyRate) endWait(now time.Time, n int64) {
 	if !b.waitStart.IsZero() {
 		b.waitTime += now.Sub(b.waitStart)

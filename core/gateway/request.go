@@ -250,8 +250,8 @@ func badRequest(code, message string) *proxyhttp.ErrorResponse {
 	}
 }
 
-// policy returns the base policy, merged with the override. The override is in X-Whirlpool-Retry or, without this
-// field, in the option retry of the user name.
+// policy returns the base policy, merged with the request's override, if there is one. The override is in
+// X-Whirlpool-Retry or, without this field, in the option "retry" of the user name.
 func (r *request) policy(base *retry.Policy) (*retry.Policy, error) {
 	override, found, err := r.whirlpoolField("x-whirlpool-retry")
 	switch attempts := r.cache.options.MaxAttempts; {
@@ -282,7 +282,7 @@ func (r *request) policy(base *retry.Policy) (*retry.Policy, error) {
 	return c.policy, nil
 }
 
-// region returns the wanted region. If strict is set, no other region may be used.
+// The method region returns the region that the request asks for. It also reports whether no other region may be used.
 func (r *request) region() (region string, strict bool, err error) {
 	c := &r.cache
 	value, _, err := r.whirlpoolField("x-whirlpool-region")

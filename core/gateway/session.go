@@ -34,7 +34,7 @@ func wrongOption(err error) *proxyhttp.ErrorResponse {
 	}
 }
 
-// attemptsOverride returns the override that has the effect of the option retry in a user name.
+// attemptsOverride returns the override that has the same effect as the option "retry" in a user name.
 func attemptsOverride(attempts int) string { return "max_attempts=" + strconv.Itoa(attempts) }
 
 // wantedSession returns the session that the request asks for in X-Whirlpool-Session or, without this field, in the
@@ -67,8 +67,9 @@ func (s *Server) beginSession(a *access.Account, wanted session.Request, region 
 	return s.Sessions.Begin(session.KeyOf(user, wanted.ID, region), wanted, now)
 }
 
-// applyOptions applies the options of the user name to the request. If the request uses a session, it begins this use
-// and stores it in *use. It returns errOverride if the option retry is not allowed, or the error of Policy.Overridden.
+// applyOptions applies the options of the user name to the request. If the options name a session, it begins to use
+// this session and stores the handle in *use. It returns errOverride if the option "retry" is not allowed, or the error
+// of Policy.Overridden.
 func (f *socksFront) applyOptions(in *executor.Request, use *session.Handle) error {
 	o := &f.options
 	in.Region, in.RegionStrict, in.PreferredTag = o.Region, o.RegionStrict, o.CityTag

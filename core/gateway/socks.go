@@ -21,8 +21,8 @@ import (
 )
 
 // socksFront serves SOCKS5 on a client connection (RFC 1928, RFC 1929). It serves one CONNECT request like an HTTP
-// CONNECT. The request's retry policy is the global policy or the policy of a routing rule. The option retry of the
-// user name is merged over it.
+// CONNECT. The request's retry policy is the global policy or the policy of a routing rule, merged with the option
+// "retry" of the user name.
 type socksFront struct {
 	server          *Server
 	conn            *connection
@@ -369,8 +369,8 @@ func replyToReason(reason string) socks5.Reply {
 	return socks5.GeneralFailure
 }
 
-// read reads one message of the client. The function parse parses the bytes that have arrived, and returns the length
-// of the message or socks5.ErrIncomplete.
+// The method read reads one message of the client. It calls the function parse with the bytes that have arrived. This
+// function returns the length of the message, or socks5.ErrIncomplete if more bytes are needed.
 func (f *socksFront) read(parse func(b []byte) (n int, err error)) error {
 	for {
 		n, err := parse(f.conn.reader.Buffered())

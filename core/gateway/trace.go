@@ -10,8 +10,8 @@ import (
 
 // Tracer decides which requests are traced.
 type Tracer interface {
-	// Ratio returns the share (0 to 1) of requests that are traced if their clients have sent no trace. The result on
-	// is false if no request at all is traced, not even one whose client has sent a trace.
+	// Ratio returns the share (0 to 1) of requests that are traced if their clients have sent no trace. The second
+	// result is false if no request at all is traced, not even one whose client has sent a trace.
 	Ratio() (ratio float64, on bool)
 }
 

@@ -18,7 +18,8 @@ import (
 
 // serveTunnel sends the greeting to the client, such as the response to CONNECT. It then copies bytes between the
 // client and the open tunnel remote, and closes the exchange. If the tunnel fails before the target has sent anything,
-// dial opens another tunnel; dial is nil after a 101. The results are the numbers of bytes to and from the target.
+// serveTunnel opens another tunnel with the parameter dial. This parameter is nil after a 101. The results are the
+// numbers of bytes to and from the target.
 func (s *Server) serveTunnel(
 	c *connection, x *executor.Tunnel, remote *transport.Tunnel, dial *proxyhttp.Connect, greeting *borrowedBuffer,
 ) (up, down int64) {
@@ -85,9 +86,10 @@ func (t *tunnel) bothOpen() bool {
 		!socket.PeerClosed(t.client.tunnel.Load().TCP())
 }
 
-// copyBoth copies bytes until both directions have ended, or one has failed. The parameter received is set if the
-// target has already sent bytes. The results are the numbers of bytes to the target and to the client, and the error
-// that ended the target's direction; nil if the target has sent bytes, or if the client left first.
+// copyBoth copies bytes until both directions have ended, or one has failed. The parameter received is true if the
+// target has already sent bytes. The results are the numbers of bytes to the target and to the client, and an error.
+// This is the error that ended the target's direction. It is nil if the target has sent bytes, or if the client left
+// first.
 func (t *tunnel) copyBoth(received bool) (up, down int64, targetErr error) {
 	done := make(chan int64, 1)
 	go func() {

@@ -65,8 +65,8 @@ func (r *request) credentials() []byte {
 	return r.field(http1.ProxyAuthorization)
 }
 
-// authorizeCertificate is authorize for a request without credentials. It sets the user whose name is one of the
-// names in the client's certificate. If there is no such user, it returns an error response.
+// authorizeCertificate is like the method authorize, but for a request without credentials. It sets the user whose name
+// is one of the names in the client's certificate. If there is no such user, it returns an error response.
 func (r *request) authorizeCertificate() *proxyhttp.ErrorResponse {
 	c := &r.cache
 	if c.acceptedBy == r.settings && c.accepted == "" {

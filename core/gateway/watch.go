@@ -9,10 +9,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// leaveWatch detects a client that leaves while its request waits for a slow proxy, for a retry, or for the next
-// bytes of a response's body. A socket.Watch detects such a client without a goroutine. If a socket.Watch is not
-// possible, for example with TLS, a goroutine reads from the client connection into the connection's buffer during
-// the wait. During a long wait, the connection may be parked (park).
+// leaveWatch detects a client that leaves while its request waits for a slow proxy, for a retry, or for the next bytes
+// of a response's body. A socket.Watch detects such a client without a goroutine. If a socket.Watch is not possible,
+// for example with TLS, a goroutine reads from the client connection into the connection's buffer during the wait.
+// During a long wait, the connection may be parked (method park).
 type leaveWatch struct {
 	conn     *connection
 	watcher  *socket.Watcher // makes the socket.Watch; nil if only a goroutine can watch
@@ -43,7 +43,7 @@ func (w *leaveWatch) start() {
 	go w.readAhead()
 }
 
-// park parks the connection while the watch is running. If a goroutine reads, park does nothing.
+// The method park parks the connection while the watch is running. It has no effect if a goroutine watches the client.
 func (w *leaveWatch) park() {
 	if !w.running || w.done != nil {
 		return
@@ -53,7 +53,8 @@ func (w *leaveWatch) park() {
 	w.watch.Start() // if the watch cannot start again, the client is not watched for the rest of the wait
 }
 
-// unpark ends the effect of park. The caller can then write to the connection. The watch goes on.
+// The method unpark returns a parked connection to the runtime's poller. The caller can then write to the connection.
+// The watch goes on.
 func (w *leaveWatch) unpark() {
 	if !w.running || w.done != nil {
 		return
@@ -67,7 +68,7 @@ func (w *leaveWatch) cancelRequest() { w.conn.cancel(executor.ErrClientLeft) }
 
 func (w *leaveWatch) readAhead() {
 	err := w.conn.reader.ReadAhead()
-	// Without an error, the client has sent a pipelined request. Until the gateway reads this request, it cannot
+	// If there is no error, the client has sent a pipelined request. Until the gateway reads that request, it cannot
 	// detect that the client leaves.
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		w.cancelRequest()
@@ -75,8 +76,8 @@ func (w *leaveWatch) readAhead() {
 	w.done <- struct{}{}
 }
 
-// stop stops the watch. If a goroutine reads, it waits until the goroutine has ended. After that, the caller may read
-// from the connection.
+// The method stop stops the watch. If a goroutine watches the client, it waits until the goroutine has ended. After
+// that, the caller may read from the connection.
 func (w *leaveWatch) stop() {
 	if !w.running {
 		return
