@@ -3,8 +3,8 @@
 //
 //   - A new proxy is checked immediately. Many proxies are checked at the same time. A proxy whose check fails is
 //     chosen last until it has served a request.
-//   - A proxy whose breaker is half-open is checked if no request is the probe. The check is then the probe: if it
-//     passes, the breaker closes; otherwise the breaker opens again.
+//   - A half-open breaker needs a probe. If no request is the probe, the proxy is checked. The check is then the
+//     probe: if it passes, the breaker closes; otherwise the breaker opens again.
 //   - Any other proxy is checked if it has not served a request for one interval, and otherwise every ten intervals.
 //     After a failed check, the next check follows sooner than after one interval.
 //
@@ -287,9 +287,9 @@ func (c *Checker) check(ctx context.Context, s *activeSettings, p *plan, lease *
 	return false
 }
 
-// Test checks u now. Unlike the checks of Run, it does not change the proxy's breaker, statistics, abilities or last
-// check. The result ok is false if the settings have no URL. If err is not nil, a limit of this machine prevented the
-// check.
+// Test checks the proxy u immediately. Unlike the checks of Run, it does not change the proxy's breaker, statistics,
+// abilities or last check. If the settings have no URL, it makes no check and returns false. An error means that a
+// limit of this machine prevented the check.
 func (c *Checker) Test(ctx context.Context, u *upstream.Upstream) (report upstream.CheckReport, ok bool, err error) {
 	s := c.active.Load()
 	if s.URL == "" {
@@ -386,7 +386,8 @@ func (c *Checker) log(u *upstream.Upstream, r *upstream.CheckReport) {
 	}
 }
 
-// results are the results of a check in both forms.
+// results holds the results of one check: that of the request in absolute form, and that of the request through a
+// tunnel.
 type results struct {
 	absolute, tunnel result
 	kind             ability.Kind // kind of the tunnel

@@ -136,7 +136,7 @@ type Response struct {
 	Duration time.Duration // time until the end of the body
 }
 
-// result is the result of a check in one form.
+// result is the result of sending a check's request in one form (SendForm).
 type result struct {
 	Response
 	sent    bool
@@ -182,8 +182,8 @@ func (e *Expectation) Difference(r *Response) string {
 	return ""
 }
 
-// ExitAddress returns the exit address in the response, or an invalid address if there is none. The parameter part is
-// the value of Settings.Exit.
+// ExitAddress returns the exit address in a response, or an invalid address if there is none. Its first argument is the
+// value of Settings.Exit, which says where to find the address.
 func ExitAddress(part string, r *Response) netip.Addr {
 	text := ""
 	switch part {

@@ -100,7 +100,7 @@ func (b *Body) nextPiece(block bool) ([]byte, error) {
 	return nil, b.err
 }
 
-// takePiece consumes and returns buffered bytes of the body. The parameter have is the number of all buffered bytes.
+// takePiece consumes buffered bytes of the body and returns them. Its argument is the number of all buffered bytes.
 func (b *Body) takePiece(have int) []byte {
 	if b.framing != UntilClose && int64(have) > b.remaining {
 		have = int(b.remaining)
@@ -242,8 +242,8 @@ func (b *Body) putBack(n int) {
 	}
 }
 
-// Peek appends up to n buffered bytes of the body to dst without consuming them. The result whole reports whether the
-// body ends with these bytes.
+// Peek appends up to n buffered bytes of the body to dst without consuming them. It also reports whether the body ends
+// with these bytes.
 func (b *Body) Peek(dst []byte, n int) (_ []byte, whole bool) {
 	if b.r == nil {
 		return dst, true
@@ -286,7 +286,7 @@ func (b *Body) Drain(limit int64) bool {
 }
 
 // DirectlyReadable returns the number of bytes of the body that may be read directly from the connection, for a copy
-// inside the kernel. The result ok is false if bytes are buffered, or if the framing does not permit such a read.
+// inside the kernel. It returns false if bytes are buffered, or if the framing does not permit such a read.
 func (b *Body) DirectlyReadable() (left int64, ok bool) {
 	if b.Done() || b.err != nil || b.r.r != b.r.w || b.framing != Length {
 		return 0, false

@@ -134,8 +134,8 @@ func (r *Reader) ReadInterim(p *Response, method []byte) error {
 // everyInterim stands for all interim responses except 101 (readFinal).
 const everyInterim = -1
 
-// readFinal reads responses until one is final. It also stops at an interim response with the status until. If until is
-// everyInterim, it stops at every interim response except 101.
+// readFinal reads responses until one of them is final. It also stops at an interim response whose status equals the
+// argument until. The value everyInterim makes it stop at every interim response except 101.
 func (r *Reader) readFinal(p *Response, method []byte, until int) error {
 	r.responses = true
 	for interim := 0; interim <= maxHead; {
@@ -212,9 +212,9 @@ func statusLine(line []byte) (minor, status int, reason []byte, err error) {
 
 const badStatusLine = "the status line is not VERSION SP STATUS SP REASON"
 
-// parse parses the head of a response at the beginning of b, with its final empty line. It returns the bytes after the
-// empty line. If loose is set, it makes the repairs that ReadResponse lists, and b must be the head without the empty
-// line.
+// parse parses the head of a response at the beginning of b, including the final empty line, and returns the bytes
+// after that line. If the argument loose is true, it makes the repairs that ReadResponse lists; b must then be the head
+// without the empty line.
 func (r *Response) parse(b, method []byte, loose bool) (rest []byte, err error) {
 	line, rest, ok := cutLine(b)
 	if loose {
@@ -289,8 +289,8 @@ type scan struct {
 	noLength bool  // the message has no body and no valid length
 }
 
-// fields parses the fields at the beginning of b, up to an empty line, and appends them to list. It returns the list,
-// and the bytes after the empty line.
+// The method fields parses the header fields at the beginning of b, up to an empty line, and appends them to list. It
+// returns the extended list, and the bytes after the empty line.
 func (s *scan) fields(b []byte, list []Field) (fields []Field, rest []byte, err error) {
 	values, limit := s.values, s.limit
 	for len(b) < 2 || b[0] != '\r' || b[1] != '\n' {
@@ -631,7 +631,8 @@ func trim(b []byte) []byte {
 	return b
 }
 
-// class maps each byte to a set of bits. Each bit stands for an element of a message in which the byte is permitted.
+// The table class has a set of bits for each byte. Each bit stands for an element of a message in which the byte is
+// permitted.
 var class = func() (t [256]uint8) {
 	for c := range 256 {
 		switch {

@@ -9,9 +9,9 @@ import (
 // maxTrailers is the maximum size of the trailer section that a Body keeps, in bytes.
 const maxTrailers = 16 << 10
 
-// KeepTrailers makes b keep the trailer fields that may be forwarded (see Trailers). The parameter fields has the
-// header fields of the message. A trailer field that the Connection field names is not forwarded (RFC 9110 section
-// 7.6.1). KeepTrailers must be called after Start, while fields are valid.
+// KeepTrailers makes b keep the trailer fields that may be forwarded (see Trailers). Its argument has the header fields
+// of the message, because a trailer field that the Connection field names is not forwarded (RFC 9110 section 7.6.1).
+// KeepTrailers must be called after Start, while the header fields are valid.
 func (b *Body) KeepTrailers(fields []Field) {
 	if b.framing != Chunked {
 		return

@@ -62,9 +62,9 @@ func (u *partialHead) checkRequest(head []byte) error {
 	}
 }
 
-// checkVersionStart checks the beginning of the version in the first line, which is not complete. The parameter line
-// has the bytes of this line that have arrived, and text has the last of them, which are new. The method returns an
-// error if the version cannot become valid any more.
+// checkVersionStart checks the beginning of the version in the first line, which is not complete. The argument line has
+// all bytes of this line that have arrived; the argument text has the new ones, which are the last bytes of the line.
+// The method returns an error if the version cannot become valid any more.
 func (u *partialHead) checkVersionStart(text, line []byte) error {
 	for i, c := range text {
 		if c != ' ' {

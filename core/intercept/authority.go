@@ -21,7 +21,8 @@ import (
 )
 
 const (
-	// backdating is how long before its signing a certificate becomes valid, for clients whose clocks are slow.
+	// backdating is the time from the beginning of a certificate's validity to its signing. It is for clients whose
+	// clocks are slow.
 	backdating = time.Hour
 	// validity is the time for which the certificate of a target is valid. Browsers accept at most 397 days.
 	validity = 30 * 24 * time.Hour

@@ -65,7 +65,8 @@ func (l Limit) WithDefaults(defaults Limit) Limit {
 	return l
 }
 
-// Usage counts what the attempts of a proxy or pair use of its limits. It is safe for concurrent use.
+// Usage counts the attempts and bytes of a proxy, or of a pair of a proxy and a host, for its limits. It is safe for
+// concurrent use.
 type Usage struct {
 	bytes *traffic.Meter
 
@@ -82,7 +83,7 @@ type Usage struct {
 	dayStartBytes int64 // the meter's number of bytes when the day began
 }
 
-// NewUsage returns the usage of a new proxy or pair, whose bytes the meter counts.
+// NewUsage returns the usage of a new proxy, or of a new pair of a proxy and a host. The meter counts its bytes.
 func NewUsage(l Limit, bytes *traffic.Meter, now time.Time) *Usage {
 	u := &Usage{bytes: bytes, day: dayOf(now), dayStartBytes: bytes.Bytes()}
 	u.SetLimit(l, now)
@@ -130,7 +131,8 @@ func (s State) combine(o State) State {
 	return s
 }
 
-// Check reports whether an attempt is admitted; if not, s is the reason. A nil Usage admits every attempt.
+// Check reports whether an attempt is admitted. If it is not, the State has the reason. A nil Usage admits every
+// attempt.
 func (u *Usage) Check(now time.Time) (s State, ok bool) {
 	if u == nil {
 		return State{}, true
@@ -166,8 +168,8 @@ func (u *Usage) check(now time.Time) (s State, ok bool) {
 // tolerance is the fraction of a token that may be missing, because rate.Limiter computes with floating point numbers.
 const tolerance = 1e-6
 
-// reserve counts the beginning of an attempt if Check admits it. The caller must then call cancel or endAttempt of the
-// result.
+// If Check admits an attempt, reserve counts the attempt as begun. The caller must then call cancel or endAttempt of
+// the result. If Check does not admit it, reserve returns false.
 func (u *Usage) reserve(now time.Time) (t usageReservation, ok bool) {
 	if u == nil {
 		return usageReservation{}, true
@@ -195,7 +197,7 @@ type usageReservation struct {
 	rate, interval *rate.Reservation
 }
 
-// cancel undoes a call of reserve, with the same time now.
+// cancel undoes a call of reserve. Its argument must be the time that was passed to reserve.
 func (t *usageReservation) cancel(now time.Time) {
 	if t.usage == nil {
 		return
@@ -266,14 +268,14 @@ func dayOf(t time.Time) int64 { return t.Unix() / secondsPerDay }
 
 func dayBegin(day int64) time.Time { return time.Unix(day*secondsPerDay, 0) }
 
-// Reservation records what one attempt uses of the limits of its proxy and of its pair. The zero value stands for an
-// attempt without limits.
+// Reservation records what one attempt uses of two kinds of limits: those of its proxy, and those of its pair of a
+// proxy and a host. The zero value stands for an attempt without limits.
 type Reservation struct {
 	proxy, pair usageReservation
 }
 
-// Reserve counts the beginning of an attempt if both the proxy and the pair admit the attempt. The parameters proxy and
-// pair may be nil.
+// Reserve counts the beginning of an attempt if both its proxy and its pair of a proxy and a host admit the attempt. If
+// one of them does not, Reserve returns false. Each Usage may be nil.
 func Reserve(proxy, pair *Usage, now time.Time) (h Reservation, ok bool) {
 	if h.proxy, ok = proxy.reserve(now); !ok {
 		return Reservation{}, false
@@ -285,7 +287,7 @@ func Reserve(proxy, pair *Usage, now time.Time) (h Reservation, ok bool) {
 	return h, true
 }
 
-// Cancel undoes a call of Reserve, with the same time now.
+// Cancel undoes a call of Reserve. Its argument must be the time that was passed to Reserve.
 func (h *Reservation) Cancel(now time.Time) {
 	h.proxy.cancel(now)
 	h.pair.cancel(now)
@@ -302,7 +304,8 @@ func (h *Reservation) EndAttempt() {
 	*h = Reservation{}
 }
 
-// Meter returns the meter of the pair; nil without a pair. h may be nil.
+// Meter returns the meter of the attempt's pair of a proxy and a host. It returns nil if h is nil or was made without
+// such a pair.
 func (h *Reservation) Meter() *traffic.Meter {
 	if h == nil || h.pair.usage == nil {
 		return nil
@@ -310,8 +313,8 @@ func (h *Reservation) Meter() *traffic.Meter {
 	return h.pair.usage.bytes
 }
 
-// Check reports whether a proxy and a pair both admit an attempt; if not, s is the reason. The parameters proxy and
-// pair may be nil.
+// Check reports whether a proxy and a pair of this proxy and a host both admit an attempt. If one of them does not, the
+// State has the reason. Each Usage may be nil.
 func Check(proxy, pair *Usage, now time.Time) (s State, ok bool) {
 	s, ok = proxy.Check(now)
 	if pairState, pairAdmits := pair.Check(now); !pairAdmits {

@@ -27,8 +27,9 @@ type sharedParts struct {
 	byKind  [NumKinds]parts.Part
 }
 
-// SetShare makes the limits shared limits. A limit without a part gets the first part, which parts.First computes with
-// the divisor. A limit with a part keeps it. If divisor is 0, the limits are not shared.
+// SetShare makes the limits shared limits. If this node has no part of a limit, it gets the first part, which
+// parts.First computes with the divisor. Parts that the node has already do not change. If divisor is 0, the limits are
+// not shared.
 func (u *Usage) SetShare(divisor int64, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -47,8 +48,9 @@ func (u *Usage) SetShare(divisor int64, now time.Time) {
 	u.applyLimit(now)
 }
 
-// beginPart begins the first part of BytesPerDay again, because the used bytes have changed. It does nothing if the
-// node has drawn a part today. The caller holds mu.
+// beginPart begins this node's first part of the limit BytesPerDay again, because the number of used bytes has changed.
+// It does nothing if the limits are not shared, or if the node has drawn a part of this limit today. The caller holds
+// mu.
 func (u *Usage) beginPart(now time.Time) {
 	if u.parts == nil {
 		return
@@ -59,7 +61,7 @@ func (u *Usage) beginPart(now time.Time) {
 	}
 }
 
-// amount returns a limit in the unit of parts.Use.Limit; 0 without this limit.
+// amount returns the limit of kind k in the unit of parts.Use.Limit, or 0 if there is no limit of this kind.
 func (l *Limit) amount(k Kind) int64 {
 	switch k {
 	case InFlight:
@@ -137,7 +139,8 @@ func missingTokens(l *rate.Limiter, now time.Time) float64 {
 	return 1 - l.TokensAt(now)
 }
 
-// SetPart sets this node's part of a shared limit, as parts.Limit.SetPart does. A rate gets at least its first part.
+// SetPart sets this node's part of a shared limit, as parts.Limit.SetPart does. The part of a limit on a rate or an
+// interval becomes at least as large as the first part.
 func (u *Usage) SetPart(k Kind, part, total, base int64, now time.Time) int64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()

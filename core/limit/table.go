@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 )
 
-// DefaultMax is the default maximum number of pairs whose usage is kept.
+// DefaultMax is the default maximum number of pairs of a proxy and a host whose usage is kept.
 const DefaultMax = 65_536
 
 // MaxEntries is the maximum number of entries.
@@ -73,7 +73,8 @@ func DefaultLimit(entries []Entry) (l Limit) {
 	return l
 }
 
-// Table holds the limits of pairs, and the usage of the pairs that were used last. It is safe for concurrent use.
+// Table holds the limits of pairs of a proxy and a host, and the usage of the pairs that were used last. It is safe for
+// concurrent use.
 type Table struct {
 	max     int
 	entries atomic.Pointer[[]Entry] // the entries that have a host; nil if there are no such entries
@@ -168,7 +169,8 @@ func (t *Table) HasLimit(host string) bool {
 	return p.HaveLimit()
 }
 
-// Usage returns the usage of the pair with the proxy whose id has the given core.Hash53; nil if there is no usage.
+// Usage returns the usage of the host's pair with one proxy, or nil if there is none. Its argument is the core.Hash53
+// of the proxy's id.
 func (p *Pairs) Usage(proxy uint64) *Usage {
 	if p.table == nil {
 		return nil
@@ -238,7 +240,8 @@ func (t *Table) SavedUsages(now time.Time) (out []SavedUsage) {
 	return out
 }
 
-// savedUsage returns today's bytes. It returns false if there are none, or if there is no limit on the bytes per day.
+// savedUsage returns the number of today's bytes. It returns false if the number is 0, or if the bytes per day are not
+// limited.
 func (u *Usage) savedUsage(name usageName, now time.Time) (used SavedUsage, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -249,8 +252,8 @@ func (u *Usage) savedUsage(name usageName, now time.Time) (used SavedUsage, ok b
 	return SavedUsage{name.proxy, name.host, u.day, bytes}, bytes > 0
 }
 
-// SavedUsage returns today's bytes of the proxy with the given id. It returns false if there are no bytes, or if there
-// is no limit on the bytes per day.
+// SavedUsage returns the number of today's bytes of the proxy with the given id. It returns false if the number is 0,
+// or if the bytes per day are not limited.
 func (u *Usage) SavedUsage(proxy string, now time.Time) (used SavedUsage, ok bool) {
 	return u.savedUsage(usageName{proxy, ""}, now)
 }

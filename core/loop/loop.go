@@ -67,9 +67,9 @@ func AppendReceived(b, received []byte) []byte {
 	return b
 }
 
-// Check returns an error if a request with the given list of tokens must not be forwarded. It returns ErrOwnToken if
-// this process has made one of the tokens, and ErrTooManyGateways if there are at least maxHops tokens. The result
-// valid is false if value is not a list of tokens; the gateway does not send such a value on.
+// Check returns an error if a request with the given list of tokens must not be forwarded. The error is ErrOwnToken if
+// this process has made one of the tokens, and ErrTooManyGateways if there are at least maxHops tokens. Check returns
+// false if its argument is not a list of tokens; the gateway does not send such a value on.
 func (g *Guard) Check(value []byte) (valid bool, err error) {
 	n := 0
 	for rest, more := value, true; more; n++ {

@@ -17,7 +17,8 @@ type CostState struct {
 // CostStates are the costs at the time of a scrape.
 type CostStates struct{ Vendors, Users []CostState }
 
-// maxLabelled is the maximum number of vendors, and of users, that have series of their own.
+// maxLabelled is the maximum number of vendors that have their own time series of metrics. It is also the maximum
+// number of users that have them.
 const maxLabelled = 1_000
 
 // ObserveCosts sets the function that returns the costs. It is called at each scrape.

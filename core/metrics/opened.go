@@ -43,7 +43,8 @@ func (o *openingsOnly) set(id string, n openings) {
 	o.byID[id] = n
 }
 
-// each calls f with the openings of each proxy in the hours from first to last, both included.
+// each calls f for each proxy whose breaker opened in the hours from first to last, both included. It passes the id of
+// the proxy and the number of these openings to f.
 func (o *openingsOnly) each(first, last int64, f func(id string, n uint64)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -71,7 +72,8 @@ type proxyOpenings struct {
 	openings
 }
 
-// save returns the openings since oldest that have changed since the last call or, if all is set, all of them.
+// save returns the openings since the hour oldest. Unless the argument all is true, it returns only those that have
+// changed since the last call.
 func (o *openingsOnly) save(all bool, oldest int64) (list []proxyOpenings) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -75,7 +75,8 @@ func (r *Recorder) ObserveChecks(checks func() (passed, failed uint64)) {
 	r.sources.checks = checks
 }
 
-// ObserveLogins sets a function that calls count with the failed logins of each listener. It is called at each scrape.
+// ObserveLogins sets a function that is called at each scrape. For each listener, the function calls its argument count
+// with the number of failed logins.
 func (r *Recorder) ObserveLogins(logins func(count func(listener string, failed uint64))) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
@@ -93,7 +94,8 @@ func (r *Recorder) Reloaded(ok bool, at time.Time) {
 }
 
 // exporter writes the metrics in the format of Prometheus. Most metrics go through a tally scope. The collector has
-// those that tally cannot have: fractions, histograms with given counts, and series that end.
+// those that tally cannot have: metrics with fractions, histograms with given counts, and metrics whose time series
+// end.
 type exporter struct {
 	recorder *Recorder
 	registry *prometheus.Registry
@@ -196,7 +198,7 @@ func (e *exporter) flush() {
 	}
 }
 
-// report calls count with each counter. The tags are pairs of a label and its value.
+// report calls the function count for each counter. The tags are the labels of the counter, each followed by its value.
 func (t *totals) report(count func(name string, value uint64, tags ...string)) {
 	for l := core.ListenHTTP; l < core.NumListeners; l++ {
 		for f := core.FinalSuccess; f <= core.LastFinal; f++ {
@@ -269,7 +271,7 @@ var (
 		"TLS and proxy login (handshake), request to head of the response (ttfb)", "phase")
 )
 
-// Describe sends no descriptions, because the series vary.
+// Describe sends no descriptions, because the time series of the metrics differ from scrape to scrape.
 func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect sends the metrics of a scrape.

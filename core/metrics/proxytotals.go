@@ -12,10 +12,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// DefaultMaxProxies is the default number of proxies that have series of their own in the scrapes of Prometheus.
+// DefaultMaxProxies is the default number of proxies that have their own time series in the scrapes of Prometheus.
 const DefaultMaxProxies = 100
 
-// otherProxies is the value of the label proxy_id in the series that all other proxies share.
+// otherProxies is the value of the label proxy_id in the time series that all other proxies share.
 const otherProxies = "other"
 
 // proxyTotals counts attempts since the start of the process, of one proxy or of several.
@@ -105,9 +105,9 @@ func (t *proxyTotals) collect(out chan<- prometheus.Metric, id string) {
 	}
 }
 
-// namedProxies are the proxies with series of their own. All other proxies share the series "other". So that no counter
-// goes down, "other" keeps the attempts of a proxy from before it was named, and does not get the attempts of a series
-// that has ended.
+// namedProxies are the proxies that have their own time series of metrics. All other proxies share the time series
+// "other". No counter may go down. Therefore "other" keeps the attempts that a proxy had before it was named, and does
+// not get the attempts of a time series that has ended.
 type namedProxies struct {
 	mu sync.Mutex // held during a scrape; guards all fields
 
@@ -117,8 +117,8 @@ type namedProxies struct {
 	forgottenProxies proxyTotals             // of proxies that the recorder has forgotten
 }
 
-// SetMaxProxies sets the number of proxies that have series of their own in the scrapes of Prometheus: the
-// busiest ones. If n is 0, no proxy has series of its own.
+// SetMaxProxies sets the number of proxies that have their own time series in the scrapes of Prometheus: the busiest
+// ones. If n is 0, no proxy has its own time series.
 func (r *Recorder) SetMaxProxies(n int) {
 	r.named.mu.Lock()
 	defer r.named.mu.Unlock()
@@ -132,9 +132,9 @@ const replaceRatio = 2
 // The busiest proxies are the proxies with the most attempts in the last busyHours hours.
 const busyHours = 1
 
-// chooseNamed decides which proxies of the pool have series of their own: those with the most attempts in the last
-// busyHours hours. It calls endSeries for each proxy that loses its series, and then beginSeries for each proxy that
-// gets one.
+// chooseNamed decides which proxies of the pool have their own time series: those with the most attempts in the last
+// busyHours hours. It calls endSeries for each proxy that loses its time series, and then beginSeries for each proxy
+// that gets one.
 func (n *namedProxies) chooseNamed(
 	pool []ProxyState, attempts map[string]uint64, beginSeries, endSeries func(id string),
 ) {
@@ -248,7 +248,8 @@ func (p *proxy) total() *proxyTotals {
 	return p.totals.clone()
 }
 
-// summedTotal returns the totals of a proxy if a scrape has included them in the series "other", otherwise 0.
+// summedTotal returns the totals of a proxy that a scrape has included in the time series "other". For any other proxy,
+// and for nil, it returns empty totals.
 func (p *proxy) summedTotal() *proxyTotals {
 	if p == nil {
 		return &proxyTotals{}
@@ -261,7 +262,7 @@ func (p *proxy) summedTotal() *proxyTotals {
 	return p.totals.clone()
 }
 
-// joinSum records that the series "other" has included the proxy.
+// joinSum records that a scrape has included the proxy in the time series "other".
 func (p *proxy) joinSum() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Summary has the totals of the retention: of the time for which a Recorder keeps counters.
+// Summary has the totals over the retention, which is the time for which a Recorder keeps counters.
 type Summary struct {
 	Requests         uint64
 	Attempts         uint64 // first attempts, retries and replays
@@ -67,8 +67,8 @@ func average(sum time.Duration, n uint64) time.Duration {
 	return sum / time.Duration(n)
 }
 
-// eachMinute calls f for each minute with data in the time d before now, the oldest first. It limits d to the
-// retention.
+// eachMinute calls f for each minute with data in the time d before now, the oldest first. If d is longer than the
+// retention, the retention is used instead.
 func (r *Recorder) eachMinute(d time.Duration, f func(start time.Time, m *minute)) {
 	now := r.now()
 	last := now.Unix() / 60
@@ -130,7 +130,7 @@ func (r *Recorder) Series(hours int, step time.Duration) []Point {
 }
 
 // ByProxy returns the counts of each proxy, by id, for the given number of hours before now. The hour of the day in
-// which this time begins counts as a whole. A proxy without attempts and openings is left out.
+// which this time begins counts as a whole. A proxy with neither attempts nor openings of its breaker is left out.
 func (r *Recorder) ByProxy(hours int) map[string]ProxyStats {
 	now := r.now()
 	first, last := now.Add(-min(time.Duration(hours)*time.Hour, r.retention)).Unix()/3600, now.Unix()/3600

@@ -12,7 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/minutes"
 )
 
-// Reasons returns the attempts of each minute by cause and status: a series for each proxy, each target, and all.
+// Reasons returns the attempts of each minute by cause and status. The store has a series for each proxy, a series for
+// each target, and a series of all attempts.
 func (r *Recorder) Reasons() *minutes.Store { return r.reasons }
 
 // recentAttempts is the maximum of Recent.Attempts.
@@ -152,7 +153,8 @@ func (r *Recorder) CountBytes(id string, total int64) {
 	}
 }
 
-// CountTargetBytes adds n bytes to the series of a target's host: those of a request that ended at the given time.
+// CountTargetBytes adds the n bytes of a request to the series of the target's host. The request ended at the given
+// time.
 func (r *Recorder) CountTargetBytes(host string, n int64, at time.Time) {
 	r.reasons.CountTargetBytes(host, uint64(n), at)
 }

@@ -128,7 +128,8 @@ func (r *Recorder) minuteAt(t time.Time) *minute {
 // Attempt counts a finished attempt.
 func (r *Recorder) Attempt(e *core.AttemptEvent) { r.CountAttempt(e, nil) }
 
-// CountAttempt counts a finished attempt. It uses the slot of the attempt's proxy, if slot is not nil.
+// CountAttempt counts a finished attempt. The argument slot must be nil or the slot of the attempt's proxy (see
+// proxyIn).
 func (r *Recorder) CountAttempt(e *core.AttemptEvent, slot *core.Slot) {
 	m := r.minuteAt(e.Ended)
 	took := e.Ended.Sub(e.Started)
@@ -182,7 +183,8 @@ func (r *Recorder) Transition(t core.Transition) {
 	}
 }
 
-// proxyIn returns the counters of a proxy. It keeps them in slot for the next call, unless slot is nil.
+// proxyIn returns the counters of the proxy with the given id. If slot is not nil, it also stores them there, so that
+// the next call need not look them up.
 func (r *Recorder) proxyIn(slot *core.Slot, id string) *proxy {
 	if slot == nil {
 		return r.proxyCounters(id)
@@ -244,8 +246,8 @@ type hour struct {
 	latency                                     time.Duration
 }
 
-// hour finds or adds the hour that contains the time t. If it adds this hour, it removes all hours that are more than
-// keep hours older. The caller holds mu.
+// The method hour returns the hour that contains the time t. If p does not have this hour, the method adds it, and
+// removes all hours that are more than p.keep hours older. The caller holds mu.
 func (p *proxy) hour(t time.Time) *hour {
 	n := t.Unix() / 3600
 	i := len(p.hours)
@@ -263,7 +265,7 @@ func (p *proxy) hour(t time.Time) *hour {
 	return &p.hours[i-old]
 }
 
-// attempt counts an attempt. It reports whether Recent.Fails has changed.
+// The method attempt counts an attempt through the proxy. It reports whether Recent.Fails has changed.
 func (p *proxy) attempt(e *core.AttemptEvent, took time.Duration) (failsChanged bool) {
 	p.mu.Lock() // without defer, because every attempt calls this method
 	failed := p.recent.fails()

@@ -85,13 +85,13 @@ func (m *minute) set(row []int64) bool {
 	return true
 }
 
-// partLength is the maximum number of proxies in Saved.Hours, and of transitions, in one part of Save. A long list of
-// dead proxies has many of both.
+// partLength is the maximum number of proxies in Saved.Hours, and of transitions, in each Saved that Save yields. A
+// long list of dead proxies has many of both.
 const partLength = 1000
 
-// Save yields the counters of the retention, in parts. Save(true) yields all of them, Save(false) those that have
-// changed since the last call. The totals since the start and the counts by policy are left out. Save must not be
-// called concurrently. If the caller does not take every part, the next call must be Save(true).
+// Save yields the counters of the retention, divided into several Saved. Save(true) yields all counters, Save(false)
+// those that have changed since the last call. The totals since the start and the counts by policy are left out. Save
+// must not be called concurrently. If the caller does not take every Saved of a call, the next call must be Save(true).
 func (r *Recorder) Save(all bool) iter.Seq[*Saved] {
 	return func(yield func(*Saved) bool) {
 		s := &Saved{Hours: map[string][][]int64{}, Reasons: r.reasons.Save(all)}
@@ -132,7 +132,8 @@ func (r *Recorder) Save(all bool) iter.Seq[*Saved] {
 	}
 }
 
-// saveMinutes returns the rows of Saved.Minutes, and the next value of saver.minutes. now is the current minute.
+// saveMinutes returns the rows of Saved.Minutes, and the next value of saver.minutes. The argument now is the current
+// minute.
 func (r *Recorder) saveMinutes(all bool, now int64) (rows [][]int64, sums map[int64]int64) {
 	sums = map[int64]int64{}
 	r.eachMinute(r.retention, func(start time.Time, m *minute) {
@@ -169,7 +170,8 @@ func (r *Recorder) savedHours(all bool, oldest int64) iter.Seq2[string, [][]int6
 	}
 }
 
-// save returns a row for each hour since oldest or, unless all is set, for those that have changed since the last call.
+// save returns a row for each hour since the hour oldest. Unless the argument all is true, it leaves out the hours that
+// have not changed since the last call.
 func (p *proxy) save(all bool, oldest int64) (rows [][]int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -202,8 +202,8 @@ func (e *Entry) End(final core.Final, status int, at time.Time) {
 	r.Attempts = e.tracker.keep(r)
 }
 
-// keep adds an ended request to the ring. If it replaces an older request there, it returns the memory of that
-// request's attempts, for the entry's next request.
+// The method keep adds an ended request to the ring. A full ring loses its oldest request: keep then returns the memory
+// of that request's attempts, for the entry's next request.
 func (t *Tracker) keep(r *Request) (spare []core.AttemptEvent) {
 	t.mu.Lock()
 	if len(t.done) < t.keepDone {
@@ -218,8 +218,8 @@ func (t *Tracker) keep(r *Request) (spare []core.AttemptEvent) {
 	return spare
 }
 
-// List returns up to limit requests in the given state, or in any if state is "": first the requests in flight, then
-// those that have ended, each the newest first.
+// List returns up to limit requests in the given state, or in any state if the argument is "". The requests in flight
+// come first, followed by those that have ended. In both groups, the newest is first.
 func (t *Tracker) List(state string, limit int) []Request {
 	out := []Request{}
 	listed := map[core.RequestID]struct{}{}
@@ -247,7 +247,8 @@ func (t *Tracker) List(state string, limit int) []Request {
 	return out
 }
 
-// allEntries returns all entries. They are read before the ring done, because a request that ends moves to the ring.
+// allEntries returns all entries. A caller that also reads the ring of ended requests must call allEntries before,
+// because a request that ends moves from its entry to the ring.
 func (t *Tracker) allEntries() []*Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()

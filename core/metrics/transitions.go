@@ -70,8 +70,8 @@ func (tr *transitions) get(i int) core.Transition {
 		FailureCount: int(t.failures), Reason: tr.reasons[t.reason], Why: t.why}
 }
 
-// since returns the transitions from the given time on, in the order of add. It also reports whether some of them were
-// overwritten.
+// The method since returns the transitions from the given time on, in the order in which they were added. It also
+// reports whether some of them were overwritten.
 func (tr *transitions) since(from time.Time) (list []core.Transition, truncated bool) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
@@ -83,8 +83,9 @@ func (tr *transitions) since(from time.Time) (list []core.Transition, truncated 
 	return list, !tr.lastOverwritten.IsZero() && !tr.lastOverwritten.Before(from)
 }
 
-// after returns up to limit transitions, in the order of add, without the first n that were ever added. It skips those
-// that were overwritten. next is the n of the following call.
+// The method after returns up to limit transitions, in the order in which they were added. It leaves out the first n
+// transitions that were ever added, and those that were overwritten. The result next is the argument n of the following
+// call.
 func (tr *transitions) after(n uint64, limit int) (list []core.Transition, next uint64) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()

@@ -192,7 +192,7 @@ func (b *block) eachRow(f func(*Row)) error {
 	return nil
 }
 
-// reader reads an encoded block; failed is set by a read beyond the end.
+// reader reads an encoded block. Its field failed is set by a read beyond the end of the block.
 type reader struct {
 	rest   []byte
 	failed bool

@@ -43,8 +43,8 @@ func (s *Sum) add(r *Row, l *Latencies) {
 // SumAll returns the counts of all attempts in the time window before now.
 func (s *Store) SumAll(window time.Duration) Sum { return s.sumOf(&s.allAttempts, window) }
 
-// SumOtherTargets returns the counts of the targets without a series of their own (MaxTargets), in the window before
-// now.
+// SumOtherTargets returns the counts of the targets that do not have their own series (see MaxTargets), in the time
+// window before now.
 func (s *Store) SumOtherTargets(window time.Duration) Sum { return s.sumOf(&s.otherTargets, window) }
 
 // SumProxy returns the counts of a proxy in the time window before now.
@@ -63,12 +63,12 @@ func (s *Store) History(window, step time.Duration) []Sum {
 	return s.stepsOf(&s.allAttempts, window, step)
 }
 
-// ProxyHistory is History for one proxy.
+// ProxyHistory is like History, but returns the counts of one proxy.
 func (s *Store) ProxyHistory(id string, window, step time.Duration) []Sum {
 	return s.stepsOf(s.proxies.find(id), window, step)
 }
 
-// TargetHistory is History for the target with the given host.
+// TargetHistory is like History, but returns the counts of the target with the given host.
 func (s *Store) TargetHistory(host string, window, step time.Duration) []Sum {
 	return s.stepsOf(s.targets.find(host), window, step)
 }
@@ -96,7 +96,8 @@ func (s *Store) stepsOf(series *Series, window, step time.Duration) []Sum {
 	return list
 }
 
-// eachMinute calls f for each minute of a series in the time window before now, as far as the store keeps counts.
+// eachMinute calls f for each minute of a series in the time window before now. It leaves out the minutes whose counts
+// the store need not keep any more.
 func (s *Store) eachMinute(series *Series, window time.Duration, f func(*Row, *Latencies)) {
 	if series == nil {
 		return

@@ -2,8 +2,8 @@ package minutes
 
 import "slices"
 
-// Saved holds the rows of series in a form for a file: for each series, blocks as text. A row replaces a row of the
-// same minute that was saved earlier.
+// Saved holds the rows of series in a form for a file: it maps the name of each series to encoded blocks of rows. A row
+// replaces a row of the same minute that was saved earlier.
 type Saved map[string][]string
 
 // The names of series in Saved. A prefix is followed by the id of the proxy or the host of the target.
@@ -14,8 +14,8 @@ const (
 	targetName = "target/"
 )
 
-// Save returns the rows that have changed since the last call or, if all is set, all rows. It must not be called
-// concurrently.
+// Save returns the rows that have changed since the last call. If the argument all is true, it returns all rows. It
+// must not be called concurrently.
 func (s *Store) Save(all bool) Saved {
 	out := Saved{}
 	first := s.minute(s.now()) - s.keepMinutes
@@ -33,7 +33,8 @@ func (s *Store) Save(all bool) Saved {
 	return out
 }
 
-// save returns encoded blocks with the rows from the last saved minute on or, if all is set, from the minute first on.
+// save returns rows as encoded blocks. If the argument all is true, these are the rows from the minute first on. If
+// not, they are the rows from the last saved minute on, if any row has changed.
 func (s *Series) save(all bool, first int64) (blocks []string) {
 	if !s.changed.Swap(false) && !all {
 		return nil
@@ -140,8 +141,8 @@ func (s *Store) EndRestore() {
 	}
 }
 
-// restore adds a row. It keeps the last row in pendingRow, because a following row of the same minute replaces that
-// row.
+// The method restore keeps a row in pendingRow, because a following row of the same minute replaces it. If the previous
+// row is of another minute, the method first adds that row to the series.
 func (s *Series) restore(r *Row) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -113,7 +113,7 @@ func (s *Series) endMinute() {
 	s.append(&row)
 }
 
-// append adds the row of a minute that is over. The caller holds mu.
+// The method append adds the row of a minute that is over to the series. The caller holds mu.
 func (s *Series) append(r *Row) {
 	if len(r.Counts) == 0 && r.Bytes == 0 {
 		return

@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// MaxTargets is the maximum number of targets with a series of their own. The attempts at all other targets are
-// counted together, in one series.
+// MaxTargets is the maximum number of targets that have their own series. The attempts at all other targets are counted
+// together, in one series.
 const MaxTargets = 1000
 
 // targetIdle is the time without an attempt after which a target is removed, if there are many targets (see Prune).
@@ -78,7 +78,8 @@ func (t *targetTable) find(host string) *Series { return t.all()[host] }
 
 func (t *targetTable) all() map[string]*Series { return *t.byHost.Load() }
 
-// add finds or creates the series of a host. It returns nil if there already are MaxTargets series.
+// The method add returns the series of a host, and creates it if there is none. It returns nil if there already are
+// MaxTargets series.
 func (t *targetTable) add(host string) *Series {
 	if len(t.all()) >= MaxTargets { // without the mutex, because add is called again for each attempt at the host
 		return nil
@@ -178,9 +179,9 @@ func (s *Store) CountTargetBytes(host string, n uint64, at time.Time) {
 	s.target(host).AddBytes(s.minute(at), s.keepMinutes, n)
 }
 
-// Prune drops old counts. It then drops targets without counts, and proxies without counts that are not in the pool. If
-// there are more than three quarters of MaxTargets targets, it also drops targets without counts for targetIdle. It
-// must be called a few times a minute.
+// Prune drops old counts. It then drops the series of targets without counts, and of proxies that have no counts and
+// are not in the pool. If there are more than three quarters of MaxTargets targets, it also drops the series of targets
+// that have had no counts for targetIdle. It must be called a few times a minute.
 func (s *Store) Prune(inPool func(id string) bool) {
 	now := s.now()
 	oldest := s.minute(now) - s.keepMinutes

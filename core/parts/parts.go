@@ -20,12 +20,12 @@ type Limit interface {
 	// Key identifies the limit on all nodes. It does not include the day of a Daily limit.
 	Key() string
 	Use() Use
-	// SetPart sets the gateway's part of the limit, and returns it. If the gateway uses more than part at this moment,
-	// the new part is as large as this use. total is the last known use of all nodes, and base is Use.Used at that
-	// time.
+	// SetPart sets the gateway's part of the limit, and returns the new part. If the gateway uses more than the
+	// argument part at this moment, the new part is as large as this use. The argument total is the last known use of
+	// all nodes, and base is the value of Use.Used at that time.
 	SetPart(part, total, base int64) int64
-	// Release gives the gateway's part up. The gateway may then use the first part (First) or, of a Daily limit, the
-	// amount in the parameter part. total and base are as in SetPart.
+	// Release gives up the gateway's part of the limit. The gateway may then use the first part of the limit (First).
+	// Of a Daily limit, it may use the amount in the argument part. total and base are as in SetPart.
 	Release(part, total, base int64)
 }
 
@@ -53,8 +53,8 @@ type Use struct {
 	Day   int64 // for a Daily limit: the day of Used, in days since the Unix epoch
 }
 
-// Short reports whether the gateway has used its part of a Daily limit and may get a larger part. It may if, as far as
-// it knows, all nodes together have not used up the limit.
+// Short reports whether the gateway has used its part of a Daily limit and may get a larger part. It may get one if its
+// part is smaller than the limit, and if all nodes together, as far as it knows, have not used up the limit.
 func (u *Use) Short() bool {
 	return u.Kind == Daily && u.Used >= u.Part && u.Part < u.Limit && u.Total+max(u.Used-u.Base, 0) < u.Limit
 }
@@ -86,7 +86,7 @@ func Released(part, total, day, base int64) Part {
 // Begun returns the first part of a gateway that has already used an amount on the given day.
 func Begun(day, used int64) Part { return Part{day: day, base: used} }
 
-// Most returns what the gateway may use of a limit that is not Daily.
+// Most returns how much the gateway may use of a limit that is not Daily.
 func (p *Part) Most(limit, divisor int64) int64 {
 	if p.held {
 		return min(p.part, limit)
@@ -94,7 +94,7 @@ func (p *Part) Most(limit, divisor int64) int64 {
 	return First(limit, divisor)
 }
 
-// MostToday returns what the gateway may use of a Daily limit on the given day.
+// MostToday returns how much the gateway may use of a Daily limit on the given day.
 func (p *Part) MostToday(limit, divisor, day int64) int64 {
 	switch {
 	case p.day != day:
@@ -107,8 +107,9 @@ func (p *Part) MostToday(limit, divisor, day int64) int64 {
 	return p.base + First(limit-p.base, divisor)
 }
 
-// MostAlone returns how much of a Daily limit the gateway may use on the given day while no node can reach the store:
-// its part or, if that is more, what it had used plus an equal share of what was left.
+// MostAlone returns how much of a Daily limit the gateway may use on the given day while no node can reach the store.
+// This is the gateway's part or, if that is more, the amount base, which it had used before, plus an equal share of
+// what was left then.
 func (p *Part) MostAlone(limit int64, s Share, day int64) int64 {
 	most := p.MostToday(limit, s.Divisor(), day)
 	if p.IsOf(day) {

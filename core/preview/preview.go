@@ -160,9 +160,10 @@ func endResult(o *core.Outcome) (Result, int) {
 	return Refused, http.StatusBadGateway
 }
 
-// backoff returns the wait between two recorded attempts under the policy p, as Exchange.backoff of package executor
-// computes it. Retries are numbered from 1; newProxy is set if the request had not tried the proxy of the next attempt.
-// If the policy does not determine the backoff (KnowsBackoff), backoff returns the recorded wait.
+// The function backoff returns the wait between two recorded attempts under the policy p, as Exchange.backoff of
+// package executor computes it. The argument number is the number of the retry, from 1. The argument newProxy is true
+// if the request had not tried the proxy of the next attempt before. If the policy does not determine the backoff
+// (KnowsBackoff), the function returns the recorded wait.
 func backoff(a, next *core.AttemptEvent, number int, newProxy bool, p, current *retry.Policy) time.Duration {
 	o := &a.Outcome
 	switch {

@@ -52,8 +52,9 @@ func (f *Forward) Discard(r *transport.Response) {
 	}
 }
 
-// Close ends the response's body and releases its connection. broke is the error that ended the body early; nil if the
-// body was read to its end, or if its rest is not needed. Close returns the facts about the relay, except ClientLeft.
+// Close ends the response's body and releases its connection. The argument broke is the error that ended the body
+// early. It is nil if the body was read to its end, or if the rest of the body is not needed. Close returns the facts
+// about the relay, except ClientLeft.
 func (f *Forward) Close(broke error, now time.Time) verdict.RelayEnd {
 	relayed := verdict.RelayEnd{BodyErr: broke}
 	if broke != nil {

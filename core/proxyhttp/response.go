@@ -183,7 +183,7 @@ type ErrorResponse struct {
 func (e *ErrorResponse) RetryAfterSeconds() int64 { return int64(math.Ceil(e.RetryAfter.Seconds())) }
 
 // FinalCode returns the error code in the response to POST /request, which has no X-Whirlpool-Outcome. The code is the
-// word of the final outcome or, if several codes share this outcome, e.Code.
+// value that X-Whirlpool-Outcome would have. If several codes share this value, FinalCode returns e.Code.
 func (e *ErrorResponse) FinalCode(final core.Final) string {
 	if final == core.FinalNotRetryable || final == core.FinalCancelled {
 		return e.Code

@@ -91,8 +91,9 @@ func descriptionOfWord(word string) description {
 	return noDescription
 }
 
-// isLogin reports whether two texts are taken for a user name and a password. They are not if one of them describes a
-// proxy, or if both of them may do so (mayDescribe or shortText). Two texts that are both shortText are a login.
+// isLogin reports whether two texts are taken for a user name and a password. It returns false if one of them describes
+// a proxy, or if both of them may describe one (mayDescribe or shortText). However, two texts that are both shortText
+// are taken for a login.
 func isLogin(user, password string) bool {
 	u, p := descriptionOf(user), descriptionOf(password)
 	return user != "" && max(u, p) < describes && (min(u, p) == noDescription || max(u, p) == shortText)

@@ -63,8 +63,8 @@ var signRemover = strings.NewReplacer(" ", "", "_", "", "-", "", ".", "", "/", "
 
 type fieldValues [numFields]string
 
-// set sets a field. If several columns have the same meaning, such as country and region, the first value that is not
-// empty counts.
+// The method set sets the value of a field. If several columns have the same meaning, such as country and region, the
+// first value that is not empty counts.
 func (v *fieldValues) set(f field, value string) {
 	if v[f] == "" {
 		v[f] = value
@@ -78,7 +78,7 @@ func (v *fieldValues) hasAddress() bool {
 }
 
 // resolveProtocol sets the port and the protocol from the fields that are named after a protocol, such as socks5. The
-// value of such a field is the port, or a word such as yes.
+// value of such a field is the port, or a word such as "yes".
 func (v *fieldValues) resolveProtocol() {
 	for _, protocolField := range []struct {
 		field    field
@@ -98,7 +98,7 @@ func (v *fieldValues) resolveProtocol() {
 	}
 }
 
-// yesWords has the words for yes in a field.
+// yesWords has the words that mean "yes" in a field.
 var yesWords = []string{"1", "true", "yes", "y", "+", "✓", "✔"}
 
 // spec returns the proxy that the fields describe. It has the given scheme if neither the protocol field nor the

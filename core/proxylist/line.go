@@ -124,8 +124,8 @@ var errForm = errors.New("the line has none of the forms host:port, host:port:us
 
 var errIPv6 = errors.New("an IPv6 address needs brackets, as in [2001:db8::1]:8080")
 
-// describedWarning is the warning for a line whose last fields are taken as a description of the proxy, such as Jordan
-// and premium, although they could be a user and a password.
+// describedWarning is the warning for a line whose last fields are taken as a description of the proxy, such as
+// "Jordan" and "premium", although they could be a user and a password.
 const describedWarning = "the fields behind the port are taken as a description of the proxy, not as user and " +
 	"password; if they are a login, write user:pass@host:port"
 
@@ -517,7 +517,7 @@ func parseNumber(name, value string) (float64, error) {
 	return f, nil
 }
 
-// setExtra sets one of the Extras. An unknown option is metadata.
+// setExtra sets one of the Extras. An unknown option becomes metadata of the proxy.
 func setExtra(e *upstream.Extras, name, value string) (err error) {
 	switch name {
 	case "max_in_flight":

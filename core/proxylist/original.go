@@ -39,9 +39,9 @@ func (l *listParser) setEntry(element any) {
 	}
 }
 
-// Format returns specs, which are proxies of the original list, as a list; indexes has their indexes in the original
-// list. The text of a proxy is its original entry if Parse, with the default scheme http, reads this entry as the same
-// proxy; otherwise it is a URL. If an entry of a table or of a JSON array must become a URL, all entries do.
+// Format returns the proxies in specs as a list. They are proxies of the original list, in which they have the given
+// indexes. The text of a proxy is its original entry if Parse, with the default scheme http, reads this entry as the
+// same proxy; otherwise it is a URL. If an entry of a table or of a JSON array must become a URL, all entries do.
 func (o *Original) Format(specs []upstream.Spec, indexes []int) string {
 	lines := make([]string, len(specs))
 	same := true

@@ -130,8 +130,8 @@ func (r *run) loop(ctx context.Context) {
 type sink interface {
 	count(name string, labels []*dto.LabelPair, growth int64)
 	gauge(name string, labels []*dto.LabelPair, value float64)
-	// samples adds n observations to the bucket with the bounds lower (exclusive) and upper (inclusive). Each bound is
-	// an element of bounds, or infinite.
+	// The method samples adds n observations to a bucket of a histogram. The bucket has the bounds lower (exclusive)
+	// and upper (inclusive). Each of them is an element of bounds, or infinite.
 	samples(name string, labels []*dto.LabelPair, bounds []float64, lower, upper float64, n int64)
 	close()
 }
@@ -210,7 +210,7 @@ func (s *series) gauge(value float64) {
 	}
 }
 
-// counter sends the whole part of the growth of a counter. The fraction is sent with a later push.
+// The method counter sends the integer part of a counter's growth. The fraction is sent with a later push.
 func (s *series) counter(suffix string, value float64) {
 	if n := s.growth(suffix, value); n != 0 {
 		for _, sink := range s.sinks {
@@ -219,8 +219,8 @@ func (s *series) counter(suffix string, value float64) {
 	}
 }
 
-// histogram sends the growth of each bucket. A bucket of Prometheus also counts the observations of all lower buckets;
-// a bucket of tally does not.
+// The method histogram sends the growth of each bucket of a histogram. A bucket of Prometheus also counts the
+// observations of all lower buckets; a bucket of tally does not.
 func (s *series) histogram(h *dto.Histogram) {
 	bounds := make([]float64, len(h.GetBucket()))
 	for i, b := range h.GetBucket() {
@@ -243,8 +243,8 @@ func (s *series) histogram(h *dto.Histogram) {
 	s.counter("_sum", h.GetSampleSum())
 }
 
-// growth returns the whole part of the growth of a counter since the last push; 0 in the first push of a run. If the
-// counter did not exist at the last push, growth returns the whole part of its value.
+// growth returns the integer part of a counter's growth since the last push. In the first push of a run, it returns 0.
+// If the counter did not exist at the last push, growth returns the integer part of the counter's value.
 func (s *series) growth(suffix string, value float64) int64 {
 	key := s.name + suffix
 	for _, l := range s.labels {

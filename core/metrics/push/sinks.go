@@ -16,7 +16,7 @@ import (
 // fits into one Ethernet frame.
 const maxPacket = 1440
 
-// statsdSink writes the values of labels behind the name, since statsd has no labels:
+// statsdSink appends the values of the labels to the name of a metric, since statsd has no labels:
 // whirlpool.requests_total.http.success.
 type statsdSink struct {
 	reporter tally.StatsReporter
