@@ -21,7 +21,7 @@ func NewRegions(names []string) *Regions {
 // NoRegions returns the empty set.
 func NoRegions() *Regions { return &Regions{} }
 
-// Has reports whether the set contains the region whose RegionHash is hash.
+// Has reports whether the set contains the region with the given RegionHash.
 func (r *Regions) Has(hash float64) bool { return r == nil || slices.Contains(r.hashes, hash) }
 
 // RegionHash returns a hash of the name of a region; 0 for "". It is the Hash53 of the name with the letters A to Z

@@ -98,7 +98,7 @@ func Hash53(s string) float64 {
 
 const fnvOffset = uint64(14695981039346656037)
 
-// fnv returns the FNV-1a hash of a text and the byte c behind it. h is the hash of the text.
+// fnv returns the FNV-1a hash of a text followed by the byte c. The parameter h is the hash of the text without c.
 func fnv(h uint64, c byte) uint64 { return (h ^ uint64(c)) * 1099511628211 }
 
 // Pair53 combines two hashes into one. AffinityHash is the result for the hashes of a proxy's id and of the target's

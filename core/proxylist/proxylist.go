@@ -62,8 +62,8 @@ type Warning struct {
 	Reason string // Msg without the values that it quotes; a list has few different reasons
 }
 
-// MaxWarnings is the number of warnings that Parse returns in any case. Of later warnings, it returns only those that
-// are among the first MaxLinesOfReason of their reason.
+// MaxWarnings is the number of warnings that Parse returns in any case. Parse returns a later warning only if fewer
+// than MaxLinesOfReason earlier warnings have the same reason.
 const (
 	MaxWarnings      = 1000
 	MaxLinesOfReason = 5
@@ -74,7 +74,8 @@ type Options struct {
 	Name    string          // becomes the Source of each proxy
 	Scheme  string          // scheme of lines without a scheme; "" for http
 	UsedIDs map[string]bool // ids in use, to which Parse adds the ids of the list; may be nil
-	// Entries is the expected number of entries; 0 if it is unknown. With it, a long list is parsed with less memory.
+	// Entries is the expected number of entries; 0 if it is unknown. If it is known, Parse needs less memory for a long
+	// list.
 	Entries int
 	Counts  *EntryCounts // Parse counts the entries of the list in it; may be nil
 
@@ -138,7 +139,7 @@ const (
 	maxEntries = 1 << 17 // upper limit of Options.Entries
 )
 
-// add adds a proxy. The parameter entries is Options.Entries.
+// The method add appends a proxy. The parameter entries is Options.Entries.
 func (c *chunks) add(s upstream.Spec, entries int) {
 	last := len(*c) - 1
 	switch {
@@ -152,7 +153,7 @@ func (c *chunks) add(s upstream.Spec, entries int) {
 	(*c)[last] = append((*c)[last], s)
 }
 
-// all returns the proxies in one slice, at most a quarter of which is unused.
+// The method all returns the proxies in one slice. At most a quarter of the slice's capacity is unused.
 func (c chunks) all() []upstream.Spec {
 	if len(c) == 1 && len(c[0]) >= cap(c[0])/4*3 {
 		return c[0]
@@ -233,7 +234,7 @@ func (l *listParser) parseLines(in *bufio.Reader) error {
 	}
 }
 
-// parseLine parses line n and adds its proxy.
+// parseLine parses the line with number n, and adds its proxies to the result.
 func (l *listParser) parseLine(n int, line string) {
 	l.entry = line
 	if l.table == nil && l.specs == nil {
@@ -320,7 +321,8 @@ func reasonOf(err error) string {
 	return err.Error()
 }
 
-// add adds the proxy of line n. If err is not nil, or the proxy cannot be added, it skips the line with a warning.
+// The method add adds the proxy of line n to the result. If err is not nil, or the proxy cannot be added, it skips the
+// line with a warning.
 func (l *listParser) add(n int, form string, spec upstream.Spec, warning string, err error) {
 	if err == nil {
 		err = checkCredentials(&spec.Address)
@@ -331,7 +333,7 @@ func (l *listParser) add(n int, form string, spec upstream.Spec, warning string,
 	if err == nil && isBadIPv4(spec.Address.Host) {
 		err = errIPv4
 	}
-	// Two addresses of a list of 100,000 have the same hash with a probability of one in four billion.
+	// In a list of 100,000 addresses, the probability that any two have the same hash is one in four billion.
 	hash := maphash.Comparable(l.seed, spec.Address)
 	first, duplicate := l.lineByHash[hash]
 	switch {

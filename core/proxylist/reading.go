@@ -15,7 +15,7 @@ type EntryCounts struct {
 	Warnings map[string]int `json:"-"` // number of warnings by reason, also of those that Parse does not return
 }
 
-// The forms of entries that formOf does not return.
+// The forms of entries for which formOf is not called.
 const (
 	formTable = "row of a table"
 	formJSON  = "JSON"
@@ -25,7 +25,7 @@ const (
 	formText  = "address in text"
 )
 
-// formOf returns the form of a line that parse has read as a proxy at the address a.
+// formOf returns the form of a line. The function parse has read the line as a proxy at the address a.
 func formOf(line string, a upstream.Address) string {
 	scheme, _, isURL := strings.Cut(line, "://")
 	_, hostFirst := strings.CutPrefix(line, a.Host)

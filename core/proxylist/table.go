@@ -17,14 +17,14 @@ type table struct {
 	options   []string // name of the option that each column has; "" for none; nil for a table without a column url
 }
 
-// columnURL is the name of a column. A table with this column, such as an export of the API, may have columns that are
-// named like the options of a line.
+// columnURL is the name of a column. A table with this column may also have columns that are named like the options of
+// a line. The API exports such tables.
 const columnURL = "url"
 
 // columnMetadata is the name of a column with metadata in the form NAME=VALUE&NAME=VALUE.
 const columnMetadata = "metadata"
 
-// Columns returns the names of the columns that a table with a column url may have in addition.
+// Columns returns the names of the columns that a table may have in addition to the column "url".
 func Columns() []string {
 	return []string{"id", "region", "tags", "weight", "cost", "max_in_flight", "rate", "min_interval", "bytes_per_day",
 		"tier", "vendor", "cost_per_request", "cost_per_gb", "auth", "reuse", columnMetadata}
@@ -58,7 +58,7 @@ func parseHeader(line string) *table {
 	return nil
 }
 
-// optionsOf returns the option of each column, by name; "" for none. If there is no column url, it returns nil.
+// optionsOf returns, for each column, the name of its option; "" for none. If there is no column "url", it returns nil.
 func optionsOf(names []string) []string {
 	options := make([]string, len(names))
 	hasURL := false
@@ -104,7 +104,7 @@ func (t *table) parseRow(line, scheme string) (spec upstream.Spec, err error) {
 	return spec, nil
 }
 
-// setColumn sets an option of a proxy from a cell of the option's column. If name is "", the column has no option.
+// setColumn sets the option with the given name to the value in a cell. If name is "", the column has no option.
 func setColumn(spec *upstream.Spec, name, cell string) error {
 	if text, ok := strings.CutPrefix(cell, "'"); ok && text != "" && strings.ContainsRune("=+-@", rune(text[0])) {
 		cell = text // an export puts the apostrophe there, so that a spreadsheet does not take the text as a formula

@@ -45,10 +45,10 @@ func splitCells(line string, separator rune) (all []string) {
 //
 //	host:port user pass     host:port user:pass     host port user pass     user,pass,host,port
 //
-// It also parses a line with only a scheme and an address. The scheme may be the first or the last field; a line
-// without one gets the given scheme. A line has at most four fields. If the separator is a space or a tab, the scheme
-// may be a fifth one. The host is an IP address or has a dot. loginGuessed is true if the line has user and password,
-// spaces as separators, and no scheme: the last fields may then be other text.
+// It also parses a line with only a scheme and an address. The scheme may be the first or the last field. A line
+// without a scheme gets the given scheme. A line has at most four fields, or five if one of them is the scheme and the
+// separator is a space or a tab. The host is an IP address or has a dot. If the line has user and password, spaces as
+// separators, and no scheme, loginGuessed is true: the last two fields may then be other text.
 func parseWords(line, scheme string) (spec upstream.Spec, loginGuessed, ok bool) {
 	f, separator := splitWords(line)
 	if !isText(line) || len(f) == 0 || len(f) > 4 && separator != ' ' && separator != '\t' || len(f) > 5 {
@@ -100,8 +100,9 @@ func parseWords(line, scheme string) (spec upstream.Spec, loginGuessed, ok bool)
 	return spec, separator == ' ' && len(login) > 0 && !hasScheme, true
 }
 
-// splitAddresses returns the addresses of a line that has nothing but two or more of them, such as "1.2.3.4:80,
-// 1.2.3.5:80" or a list of Python; nil for any other line. Each is an IPv4 address with a port, or a URL of one.
+// splitAddresses returns the addresses in a line that consists only of addresses, at least two, such as "1.2.3.4:80,
+// 1.2.3.5:80" or a list in the notation of Python. For any other line it returns nil. Each address is an IPv4 address
+// with a port, with or without a scheme.
 func splitAddresses(line string) []string {
 	if strings.Count(line, ":") < 2 || strings.ContainsRune(line, '@') {
 		return nil
@@ -155,7 +156,7 @@ func stripListMark(line string) string {
 	return line
 }
 
-// parseTelegram parses the arguments of a link of Telegram to a SOCKS5 proxy.
+// parseTelegram parses the query of a Telegram link to a SOCKS5 proxy.
 func parseTelegram(arguments string) (spec upstream.Spec, err error) {
 	q, err := url.ParseQuery(arguments)
 	if err != nil {

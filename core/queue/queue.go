@@ -72,7 +72,7 @@ type line[K comparable] struct {
 
 // Counts are the totals of one priority.
 type Counts struct {
-	Waiting      int           // requests that wait at present
+	Waiting      int           // requests that wait now
 	Queued       uint64        // requests that have waited or wait
 	Expired      uint64        // requests whose longest wait has passed
 	FullRefusals uint64        // requests that were refused or displaced because the queue was full
@@ -96,8 +96,9 @@ func New[K comparable](now func() time.Time) *Queue[K] {
 	return &Queue[K]{now: now, kinds: map[K]int{}, unavailable: map[K]struct{}{}}
 }
 
-// tagStride is added to the clock to get the tag of a line that begins to wait for a unit. If all requests of the line
-// leave without a unit, the line keeps its tag. So they do not lengthen the wait of the line's next request.
+// tagStride determines the tag of a line that begins to wait for a unit: Queue.clock plus the tagStride of the
+// priority. If all requests of the line leave without a unit, the line keeps its tag, so that these requests do not
+// lengthen the wait of the line's next request.
 var tagStride = [...]uint64{core.PriorityHigh: 4, core.PriorityNormal: 16, core.PriorityLow: 48}
 
 // guaranteedShare is a share of the queue, in sixteenths. A request is displaced only while the requests of its
@@ -144,8 +145,9 @@ func (q *Queue[K]) Enter(w *Waiter[K], maxWaiting int) (waits bool, err error) {
 	return true, nil
 }
 
-// Wait waits until TryTake returns Taken or Failed. The error is then nil, even if ctx has ended since. Otherwise it is
-// ErrExpired after maxWait, ErrFull if w was displaced, or the cause of the cancellation of ctx.
+// Wait waits until TryTake returns Taken or Failed. In this case the error is nil, even if ctx has ended in the
+// meantime. Otherwise the error is ErrExpired after maxWait, ErrFull if w was displaced, or the cause of the
+// cancellation of ctx.
 func (q *Queue[K]) Wait(ctx context.Context, w *Waiter[K], maxWait time.Duration) error {
 	if w.timer == nil {
 		w.timer = time.NewTimer(maxWait)
@@ -209,8 +211,9 @@ func (q *Queue[K]) Counts() map[core.Priority]Counts {
 	return out
 }
 
-// serveNext lets one request take a unit, and returns false if none can. It calls TryTake for the lines in the order of
-// their tags, until TryTake has returned Nothing for each kind. The caller holds mu.
+// serveNext lets one request take a unit, and returns false if none can. It calls TryTake for the requests of one line
+// after another, in the order of the lines' tags, until TryTake has returned Nothing for each kind. The caller holds
+// mu.
 func (q *Queue[K]) serveNext() bool {
 	clear(q.unavailable)
 	order := core.Priorities()
@@ -248,9 +251,10 @@ func (q *Queue[K]) serveNext() bool {
 	return false
 }
 
-// displace makes room for a request of priority p. It ends the wait of the youngest request of another priority that
-// holds more than its share of the queue, the lowest such priority first. If priority p already holds its share, only a
-// lower priority is displaced. displace returns false if there is no such request. The caller holds mu.
+// displace makes room for a request of priority p. Of the other priorities that hold more than their share of the
+// queue, it chooses the lowest, and ends the wait of the youngest request of this priority. If priority p already holds
+// its share, only a lower priority can be chosen. If no priority can be chosen, displace returns false. The caller
+// holds mu.
 func (q *Queue[K]) displace(p core.Priority, maxWaiting int) bool {
 	limit := func(p core.Priority) int { return max(maxWaiting*guaranteedShare[p]/16, 1) }
 	order := core.Priorities()

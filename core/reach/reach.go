@@ -74,8 +74,8 @@ func New(cfg Config) *Checker {
 // SetEnabled turns the checks on or off. Checks in progress are completed.
 func (c *Checker) SetEnabled(on bool) { c.enabled.Store(on) }
 
-// check is a planned check of a proxy. It takes 32 bytes: most proxies of a long list may be dead. Its times, like
-// those of newProxy and Checker, count from the pool's epoch (Pool.Elapsed).
+// check is a planned check of a proxy. It takes only 32 bytes, because there may be a check for most proxies of a long
+// list. The times in check, newProxy and Checker count from the pool's epoch (Pool.Elapsed).
 type check struct {
 	u            *upstream.Upstream
 	at           time.Duration
@@ -84,7 +84,8 @@ type check struct {
 	isFirst      bool          // no check of the proxy has ended yet
 }
 
-// newProxy is a proxy whose first check is planned. It takes less memory than a check, because a long list has many.
+// newProxy is a proxy whose first check is planned. A long list has many of them, so a newProxy takes less memory than
+// a check.
 type newProxy struct {
 	u  *upstream.Upstream
 	at time.Duration
@@ -139,7 +140,7 @@ func (c *Checker) Run(ctx context.Context) {
 	}
 }
 
-// takeDue queues a check for each proxy that needs one, removes the checks whose time has come from the queue, and
+// takeDue queues a check for each proxy that needs one. Then it removes the checks that are due from the queue, and
 // returns them.
 func (c *Checker) takeDue() (list []*check) {
 	if !c.enabled.Load() {
@@ -172,7 +173,7 @@ func (c *Checker) takeDueInQueue() []*check {
 // now returns the current time (Pool.Elapsed).
 func (c *Checker) now() time.Duration { return c.cfg.Pool.Elapsed(c.cfg.Now()) }
 
-// takeUpToParallel removes the checks whose time has come from the queue, as many as Config.Parallel permits, and
+// takeUpToParallel removes the checks that are due from the queue, up to the number that Config.Parallel permits, and
 // returns them. The caller holds mu.
 func (c *Checker) takeUpToParallel(now time.Duration) (list []*check) {
 	for c.running < c.cfg.Parallel {
@@ -334,8 +335,8 @@ func (c *Checker) applyResult(k *check, verr *verdict.Error) (checkAgain bool) {
 		minWait := c.minWait(k.u)
 		wait = max(wait, minWait)
 		k.at = now + wait
-		// The breaker stays open until the next check has ended. With thousands of dead proxies, checks may be late.
-		// With literal, a breaker that has just opened stays open for timeout_duration.
+		// The breaker stays open until the next check has ended. With thousands of dead proxies, checks may be late. If
+		// breaker.blame is "literal", a breaker that has just opened stays open for timeout_duration.
 		if !isFirstOpening || !k.u.Literal() {
 			b.Postpone(wait + minWait + took + 5*tick)
 		}

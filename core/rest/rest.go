@@ -1,6 +1,7 @@
-// Package rest holds the resting pairs. A pair consists of a proxy and the host of a target that refuses the proxy. In
-// upstream.Pool.Avoided and Uncompared, a pair consists of a proxy and a target (host:port). While a pair rests,
-// requests for the host are sent through other proxies. The proxy still serves all other hosts.
+// Package rest records which proxies rest for which hosts. A proxy rests for a host if a target on the host refuses the
+// proxy. Meanwhile, requests for the host are sent through other proxies. The proxy still serves all other hosts. A
+// Pair consists of the proxy and the host. In upstream.Pool.Avoided and Uncompared, it consists of a proxy and a target
+// (host:port).
 package rest
 
 import (
@@ -15,7 +16,8 @@ import (
 // DefaultMax is the default maximum number of resting pairs.
 const DefaultMax = 16_384
 
-// Pair is a resting pair. Times count from the pool's epoch (upstream.Pool.Elapsed).
+// Pair is a pair of a proxy and a host for which the proxy rests. Times count from the pool's epoch
+// (upstream.Pool.Elapsed).
 type Pair struct {
 	ProxyID string
 	Host    string        // host of the target, without port, in lower case; host:port in upstream.Pool.Avoided
@@ -23,7 +25,8 @@ type Pair struct {
 	Until   time.Duration // end of the rest
 }
 
-// Rests holds a limited number of resting pairs. It is safe for concurrent use. Readers take no lock.
+// Rests holds a limited number of pairs of a proxy and a host for which the proxy rests. It is safe for concurrent use.
+// Readers take no lock.
 type Rests struct {
 	max   int
 	hosts sync.Map     // hash of the host -> *hostRests
@@ -35,10 +38,11 @@ type Rests struct {
 	onChange func(Pair) // see OnChange; nil for none
 }
 
-// hostRests holds the pairs of one host.
+// hostRests holds the pairs of one host with each proxy that rests for it.
 type hostRests struct{ pairs atomic.Pointer[Resting] }
 
-// Resting holds the pairs of one host, ordered by the hash of their proxy. It is immutable.
+// Resting holds the pairs of one host with each proxy that rests for it, ordered by the hash of the proxy. It is
+// immutable.
 type Resting []*entry
 
 type entry struct {
@@ -65,7 +69,8 @@ func (r *Rests) BeginRest(proxy, host uint64, p Pair) {
 	}
 }
 
-// Restore is like BeginRest for a rest that began in an earlier process. It does not call the function of OnChange.
+// Restore is like BeginRest, for a pair whose rest began in an earlier process. It does not call the function set by
+// OnChange.
 func (r *Rests) Restore(proxy, host uint64, p Pair, now time.Duration) {
 	if p.Until <= now {
 		return
@@ -126,7 +131,7 @@ func (r *Rests) EndRest(proxy, host uint64, now time.Duration) bool {
 	return found
 }
 
-// EndProxy ends the rests of all pairs of a proxy.
+// EndProxy ends the rests of a proxy for all hosts.
 func (r *Rests) EndProxy(proxy uint64, now time.Duration) {
 	if r.count.Load() == 0 {
 		return
@@ -138,7 +143,7 @@ func (r *Rests) EndProxy(proxy uint64, now time.Duration) {
 	}
 }
 
-// EndHost ends the rests of all pairs of a host.
+// EndHost ends the rests of all proxies for a host.
 func (r *Rests) EndHost(host uint64, now time.Duration) {
 	for _, e := range r.RestingAt(host) {
 		r.EndRest(e.proxy, host, now)
@@ -159,7 +164,8 @@ func (r *Rests) all() []*entry {
 	return slices.Clone(r.byEnd)
 }
 
-// RestingAt returns the pairs of a host; nil for none. Some of the rests may already have ended.
+// RestingAt returns the pairs of a host with each proxy that rests for it; nil for none. Some of the rests may already
+// have ended.
 func (r *Rests) RestingAt(host uint64) Resting {
 	if r.count.Load() == 0 {
 		return nil
@@ -167,7 +173,7 @@ func (r *Rests) RestingAt(host uint64) Resting {
 	return r.restingAt(host)
 }
 
-// EndOf returns the end of a proxy's rest; ok is false if the proxy does not rest.
+// EndOf returns the time until which a proxy rests for the host; ok is false if the proxy does not rest.
 func (r Resting) EndOf(proxy uint64, now time.Duration) (until time.Duration, ok bool) {
 	if len(r) == 0 {
 		return 0, false
@@ -178,12 +184,12 @@ func (r Resting) EndOf(proxy uint64, now time.Duration) (until time.Duration, ok
 	return 0, false
 }
 
-// AnyRests reports whether any of the pairs rests now.
+// AnyRests reports whether any proxy rests for the host now.
 func (r Resting) AnyRests(now time.Duration) bool {
 	return slices.ContainsFunc(r, func(e *entry) bool { return now < e.Until })
 }
 
-// Get returns the rest of a proxy; ok is false if the proxy does not rest.
+// Get returns the pair of the host and a proxy; ok is false if the proxy does not rest for the host.
 func (r Resting) Get(proxy uint64, now time.Duration) (p Pair, ok bool) {
 	if i, found := r.find(proxy); found && now < r[i].Until {
 		return r[i].Pair, true

@@ -56,7 +56,7 @@ func parseJSON(value string) (Override, error) {
 
 func errNoFields() error { return fieldError("X-Whirlpool-Retry", "names no field") }
 
-// set sets one field from a member of the dictionary.
+// The method set changes the field that a member of the dictionary names.
 func (o *Override) set(key string, member httpsfv.Member) error {
 	switch m := member.(type) {
 	case httpsfv.Item:

@@ -13,8 +13,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
-// Policy is the retry policy of a request. Times are in seconds, as in the API. A Policy in use is not changed; a
-// change creates another Policy.
+// Policy is the retry policy of a request. Times are in seconds, as in the API. A Policy does not change while requests
+// use it: each change of the settings creates another Policy.
 type Policy struct {
 	MaxAttempts      int     `json:"max_attempts"`       // including the first attempt, 1 to 10
 	BackoffStrategy  string  `json:"backoff_strategy"`   // name of a backoff

@@ -8,7 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Explanation shows why a rule is applied to a request, or not.
+// Explanation shows why a rule is applied to a request, or why it is not applied.
 type Explanation struct {
 	Rule       int
 	Label      string
@@ -19,7 +19,7 @@ type Explanation struct {
 	Routing    *Routing    // the actions of a routing rule; nil for a response rule
 }
 
-// Condition is one part of the Conditions of a rule.
+// Condition shows whether a request meets one of the Conditions of a rule.
 type Condition struct {
 	Key   string   // host, port, path, method or user
 	Want  []string // the permitted values, as they are configured

@@ -8,8 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
-// Routing has the actions for requests. A rule may have actions of several kinds, but only one action of the kind
-// KindWay. As an exception, Tag and Region may both be set.
+// Routing has the actions of a routing rule. The rule may have actions of several kinds, but only one action of the
+// kind KindWay. As an exception, Tag and Region may both be set.
 type Routing struct {
 	// The following actions are of the kind KindWay.
 	Pool   bool   // all proxies, as without rules

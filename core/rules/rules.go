@@ -24,9 +24,8 @@ type Rule struct {
 	Then   Actions
 }
 
-// PresetBanLike is a preset: defaults for a rule. A rule with this preset and without a condition on responses holds
-// for the statuses 403 and 429. A rule with this preset and without an action makes the pair of proxy and host rest
-// for 10 minutes.
+// PresetBanLike is the name of a preset, which sets defaults for a rule. If the rule has no condition on responses, it
+// holds for the statuses 403 and 429. If the rule has no action, the pair of proxy and host rests for 10 minutes.
 const PresetBanLike = "ban_like"
 
 // Conditions are the conditions of a rule: all that are set must hold. A response rule without Error holds only for

@@ -8,8 +8,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// dropAvoided removes the candidates to avoid (isAvoided). If the target now fails through other proxies, it may have
-// banned those: dropAvoided then removes those first, and in a retry it keeps the avoided candidates.
+// dropAvoided removes the candidates that should be avoided (isAvoided), unless these are all candidates. If the target
+// fails at the moment, it may have banned the proxies through which it has failed. In this case dropAvoided first
+// removes these proxies, and in a retry it removes no others.
 func (s *Selector) dropAvoided(c *choice) {
 	if c.avoided.AnyRests(c.elapsed) {
 		if failing := s.pool.Ledger().Failing(c.TargetHash, c.elapsed); failing.TargetFails() {
@@ -184,7 +185,7 @@ func (c *choice) isResting(u *upstream.Upstream) bool {
 	return rests
 }
 
-// exclusions holds the proxies that rest for a host or are banned, and so must not be chosen at present.
+// exclusions holds the proxies that rest for a host, and the banned proxies. None of them may be chosen now.
 type exclusions struct{ resting, banned rest.Resting }
 
 func (c *choice) exclusions() exclusions { return exclusions{c.resting, c.banned} }

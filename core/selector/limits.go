@@ -42,7 +42,7 @@ func (c *choice) acquire(u *upstream.Upstream) (ok bool) {
 	return true
 }
 
-// soonestLimit collects the states of proxies that are at a limit.
+// soonestLimit determines when the first of the proxies that are at a limit admits an attempt.
 type soonestLimit struct {
 	until          time.Time // when the first of these proxies admits an attempt; zero if unknown
 	found          bool
@@ -59,7 +59,7 @@ func (s *soonestLimit) add(state limit.State) {
 	}
 }
 
-// error returns the error of a request for which each remaining proxy is at a limit, or busy.
+// The method error returns the error of a request for which each remaining proxy is at a limit, or busy.
 func (s *soonestLimit) error(now time.Time, busy bool) error {
 	e := &core.LimitedError{WaitsForAttempt: busy || s.hasUnknownTime}
 	if !s.until.IsZero() {

@@ -170,8 +170,8 @@ func (s *Selector) chooseProxy(c *choice, snap *upstream.Snapshot, scorer core.S
 		}
 	}
 	err := s.chooseAble(c, snap, scorer)
-	// The recorded abilities may be wrong, so the choice is made again without them. If proxies are only busy, the
-	// request waits for these proxies instead.
+	// The recorded abilities may be wrong, so the proxy is chosen again without regard to them. If able proxies are
+	// only busy, the request waits for these instead.
 	if err != nil && !core.IsBusy(err) && c.byAbility {
 		c.byAbility = false
 		return s.chooseAble(c, snap, scorer)
