@@ -28,7 +28,7 @@ type binding struct {
 	nextReport time.Time // from then on, the next served request of a moved session reports the move again
 }
 
-// Move is the move of a session to another proxy.
+// Move describes a session after its move to another proxy or exit.
 type Move struct {
 	Key        Key
 	Proxy      string        // id of the proxy
@@ -108,8 +108,8 @@ func (t *Table) bind(b binding, keepProxy bool, now time.Time) {
 	t.recent.MoveToFront(e)
 }
 
-// reportMove reports the move of a session from the binding old (nil for none) to b, unless it was reported lately. The
-// caller holds mu.
+// reportMove reports the binding b of a session that has moved (OnMove), unless the same binding was reported less than
+// half of the TTL ago. The parameter old is the previous binding, or nil. The caller holds mu.
 func (t *Table) reportMove(b, old *binding, now time.Time) {
 	if t.onMove == nil || b.generation == 0 {
 		return

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Handle is the use of a session by one request. It is not safe for concurrent use.
+// Handle records how one request uses a session. It is not safe for concurrent use.
 type Handle struct {
 	table        *Table
 	key          Key
@@ -20,7 +20,7 @@ type Handle struct {
 	variableExit bool   // the proxy of the last attempt has a different exit address for each generation
 }
 
-// Begin begins the use of the session r by a request. The parameter key is the key of this session.
+// Begin returns a Handle for a request that asks for the session r. The parameter key is the key of this session.
 func (t *Table) Begin(key Key, r Request, now time.Time) Handle {
 	b, _ := t.find(key, now)
 	return Handle{table: t, key: key, ttl: r.TTL, strict: r.Strict, startBinding: b, generation: b.generation}

@@ -9,8 +9,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 )
 
-// Conn is a TCP connection for one reader and one writer at a time; Idle counts as a reader. Deadlines and Close end
-// calls of a Conn as in package net.
+// Conn is a TCP connection for one reader and one writer at a time; a call of Idle counts as a read. As in package net,
+// deadlines and Close end reads and writes in progress.
 type Conn struct {
 	stream
 	// OnFull, if not nil, is called before Write, WriteThenRead and Pipes.Move wait for room in the kernel's

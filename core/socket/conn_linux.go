@@ -69,8 +69,8 @@ func (c *Conn) WriteThenReadPooled(message []byte, pool *sync.Pool) (*[]byte, in
 // receive writes c.message if it is not nil. Then it reads once into c.reading.buf, or into a buffer from c.pool.
 func (c *Conn) receive(fd uintptr) bool {
 	if c.message != nil {
-		// The result false means a wait for the poller. The poller reports all bytes that arrive after this write, so
-		// no read is necessary before the wait.
+		// After a complete write, receive returns false, and its caller waits for the poller. The poller reports all
+		// bytes that arrive after this write, so no read is necessary before the wait.
 		c.reading.n, c.reading.errno = send(fd, c.message)
 		if sent := c.reading.n; c.reading.errno == 0 && sent == len(c.message) {
 			c.message, c.reading.n = nil, 0

@@ -28,8 +28,8 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	return wrapListener(made.(*net.TCPListener), false)
 }
 
-// wrapListener returns a new listener on the socket of the given one, and closes the given one. If shared is set, the
-// socket may also belong to other processes.
+// wrapListener returns a new listener on the socket of a listener of package net, and closes that listener. If shared
+// is set, the socket may also belong to other processes.
 func wrapListener(made *net.TCPListener, shared bool) (net.Listener, error) {
 	defer made.Close()
 	file, err := made.File()

@@ -6,9 +6,9 @@ import (
 	"syscall"
 )
 
-// Is reports whether err is or wraps the error e of a system call, as errors.Is does. On Windows it also recognizes the
-// errors of sockets, for which Winsock has different numbers. No call of Winsock returns the number that
-// syscall.ECONNREFUSED or a similar name has on Windows.
+// Is reports whether err is or wraps the error e of a system call, as errors.Is does. On Windows, syscall.ECONNREFUSED
+// and similar constants have numbers that Winsock never returns. There, Is also compares err with Winsock's number for
+// e.
 func Is(err error, e syscall.Errno) bool {
 	if errors.Is(err, e) {
 		return true

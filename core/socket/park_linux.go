@@ -70,10 +70,9 @@ func (c *Conn) Unpark() error {
 }
 
 // AwaitParked parks c and waits. The wait ends when bytes arrive, when the peer closes c, or when the channel stop has
-// a value. AwaitParked calls the function next before the wait. Its result is the time until the function is called
-// again. The wait also ends when a later call returns 0 or less. No other goroutine may use c during AwaitParked. If c
-// cannot be parked, AwaitParked returns without a wait and without an error. If AwaitParked returns an error, c is
-// closed.
+// a value. Before the wait, AwaitParked calls the function next, which returns the time until it is called again. If a
+// later call returns 0 or less, the wait ends, too. No other goroutine may use c during AwaitParked. If c cannot be
+// parked, AwaitParked returns without a wait and without an error. If AwaitParked returns an error, c is closed.
 func (c *Conn) AwaitParked(w *Watcher, next func() time.Duration, stop <-chan struct{}) error {
 	if !c.Park() {
 		return nil

@@ -25,10 +25,10 @@ const SpliceMin = 64 << 10
 // pipes serve many connections.
 const maxSpare = 16
 
-// NewPipes returns a Pipes. Each pipe takes two file descriptors, and a peer that does not read keeps a pipe in use.
-// Therefore the function mayOpen, if not nil, decides whether another pipe may be created. If mayOpen returns false,
-// Move copies the bytes through a buffer. For each pipe that mayOpen has permitted, the function closed, if not nil, is
-// called once: when the pipe is closed, or if it could not be created.
+// NewPipes returns a Pipes. Each pipe takes two file descriptors, and a pipe with bytes for a peer that does not read
+// cannot serve another connection. Therefore the function mayOpen, if not nil, decides whether another pipe may be
+// created. If mayOpen returns false, Move copies the bytes through a buffer. For each pipe that mayOpen has permitted,
+// the function closed, if not nil, is called once: when the pipe is closed, or if it could not be created.
 func NewPipes(mayOpen func() bool, closed func()) *Pipes {
 	p := &Pipes{mayOpen: mayOpen, closed: closed, free: make(chan pipe, maxSpare)}
 	p.moves.New = func() any { return newMove(p) }
@@ -54,7 +54,7 @@ func (p *Pipes) Move(dst, src *Conn, limit int64) (n int64, err error) {
 	return n, err
 }
 
-// moveBuffered is Move through a buffer.
+// moveBuffered copies bytes as Move does, but always through a buffer.
 func (p *Pipes) moveBuffered(dst, src *Conn, limit int64) (int64, error) {
 	buffer := p.buffers.Get().(*[]byte)
 	defer p.buffers.Put(buffer)

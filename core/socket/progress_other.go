@@ -21,6 +21,5 @@ func NotReceived(*Conn, int) bool { return false }
 // Unread always returns 0: on this system, this package does not query the state of TCP.
 func Unread(net.Conn) int { return 0 }
 
-// SinceReceived returns 0. On Linux it returns the time since the last bytes arrived on c. Every other system reports
-// this time in its own way.
+// SinceReceived always returns 0: on this system, this package does not query the state of TCP.
 func SinceReceived(net.Conn) time.Duration { return 0 }

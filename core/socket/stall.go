@@ -36,8 +36,8 @@ type Stall struct {
 	ended     bool   // the write has been ended by a write deadline, which the connection still has
 }
 
-// checks is the number of checks within the idle time (see Start). A write without progress may therefore last longer
-// than the idle time by an eighth of that time.
+// The constant checks is the number of checks of a write within its idle time (see Start). A write without progress may
+// therefore last longer than the idle time by an eighth of that time.
 const checks = 8
 
 // Start begins to check a write to conn. If the write makes no progress for the given idle time, it fails with

@@ -149,8 +149,8 @@ func (w *Watcher) acquire() bool {
 	return true
 }
 
-// open opens the epoll instance if it is not open. It returns false if there is no epoll instance. The caller has
-// locked the mutex w.use for writing.
+// open opens the epoll instance if it is not open. It returns false if the Watcher is closed or the epoll instance
+// cannot be opened. The caller has locked the mutex w.use for writing.
 func (w *Watcher) open() bool {
 	if w.epoll != nil || w.closed {
 		return !w.closed
@@ -191,9 +191,9 @@ func (w *Watcher) run(raw syscall.RawConn) {
 	}
 }
 
-// event handles an event of the descriptor fd. If AwaitParked waits for the event, event wakes it. Otherwise event
-// calls the watch's function (Watch.closed) if the peer has closed the connection. This must be checked, because the
-// event may belong to an earlier connection with the same descriptor.
+// The method event handles an event of the descriptor fd. If AwaitParked waits for the event, the method ends this
+// wait. Otherwise it calls the watch's function (Watch.closed) if the peer has closed the connection. It checks whether
+// this is so, because the event may belong to an earlier connection with the same descriptor.
 func (w *Watcher) event(fd int) {
 	h := w.get(fd)
 	if h == nil {

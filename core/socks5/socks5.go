@@ -81,7 +81,7 @@ type RequestError struct {
 func (e *RequestError) Error() string { return e.Msg }
 
 // ParseMethods parses the client's first message at the beginning of b. It returns the authentication methods that the
-// client offers, as a part of b, and the length of the message.
+// client offers, as a subslice of b, and the length of the message.
 func ParseMethods(b []byte) (methods []byte, n int, err error) {
 	switch {
 	case len(b) > 0 && b[0] != Version:
@@ -117,7 +117,7 @@ func ParseCredentials(b []byte) (name, password string, n int, err error) {
 }
 
 // ParseTokens parses the message that a client sends after the server has chosen the method [Tokens]. It returns the
-// tokens as a part of b, and the length of the message.
+// tokens as a subslice of b, and the length of the message.
 func ParseTokens(b []byte) (tokens []byte, n int, err error) {
 	switch {
 	case len(b) > 0 && b[0] != TokensVersion:

@@ -128,8 +128,8 @@ func (w *Writer) requestFlush() {
 	}
 }
 
-// drain flushes until nothing is pending, even after a failed write. After drain, each Write flushes. The caller holds
-// mu.
+// drain calls flush until no record is pending, even after a failed write. After drain has returned, each Write calls
+// it again. The caller holds mu.
 func (w *Writer) drain() {
 	w.flushOnWrite, w.sinkFailed = false, false
 	for len(w.pending) > 0 || w.lostRecords > 0 && !w.sinkFailed {
@@ -138,8 +138,8 @@ func (w *Writer) drain() {
 	w.flushOnWrite = true
 }
 
-// flush first reports lost records (onLost), unless the last write to the sink failed. Then it writes the records that
-// were pending at the beginning to the sink. The caller holds mu; flush releases mu while it reports and writes.
+// flush first reports lost records (onLost), unless the last write to the sink failed. Then it writes to the sink the
+// records that were pending when flush was called. The caller holds mu; flush releases mu while it reports and writes.
 func (w *Writer) flush() {
 	out, lost := w.pending, 0
 	w.pending, w.writing, w.spare = w.spare[:0], out, nil
@@ -164,8 +164,8 @@ func (w *Writer) flush() {
 	}
 }
 
-// write returns the number of records that were not written to the sink. If a record was written only in part, this
-// part becomes a separate line.
+// The method write writes the records in out to the sink, and returns the number of records that were not written. If a
+// record was written only in part, this part becomes a separate line.
 func (w *Writer) write(out []byte) (unwritten int) {
 	if len(out) == 0 {
 		return 0

@@ -17,7 +17,7 @@ type Dir struct {
 	lock *os.File
 }
 
-// lockFile is the file that is locked. Its text names the process that has locked it.
+// lockFile is the name of the file that a process locks to lock the folder. The text of the file names this process.
 const lockFile = "lock"
 
 // InUseError reports that another process has locked a folder.
@@ -74,7 +74,7 @@ func Lock(ctx context.Context, path string, onWait func(*InUseError)) (*Dir, err
 	}
 }
 
-// wantedFile is locked while a process waits for the lock.
+// wantedFile is the name of the file that a process locks while it waits for the folder.
 const wantedFile = "wanted"
 
 // IsWanted reports whether another process waits for the folder.

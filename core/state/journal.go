@@ -184,7 +184,8 @@ func (j *Journal) copyDamaged(data []byte, now time.Time) (path string, err erro
 // ErrClosed is returned by writes after Close.
 var ErrClosed = errors.New("the state is closed")
 
-// Entries are entries to write, which must have no line break. An error ends the write, which then fails.
+// Entries are the entries of one write. An entry must not contain a line break. If the sequence yields an error, the
+// write ends and fails.
 type Entries = iter.Seq2[[]byte, error]
 
 // oneEntry returns Entries with one entry.

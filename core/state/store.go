@@ -129,7 +129,7 @@ func (s *Store) Write(changes map[string]any) error {
 	return nil
 }
 
-// batch returns the changes in the form of the file.
+// The method batch converts changes to an entry of the journal.
 func (s *Store) batch(changes map[string]any) (b batch, err error) {
 	b.Set = map[string]Record{}
 	for _, key := range slices.Sorted(maps.Keys(changes)) {

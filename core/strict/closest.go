@@ -59,8 +59,8 @@ func DidYouMean(word string, list []string) string {
 	return ""
 }
 
-// maxWord is the maximum number of bytes of a word that editDistance compares. The distance of a longer word is
-// maxWord.
+// maxWord is the maximum number of bytes of a word that editDistance compares. If a word is longer, editDistance
+// returns maxWord.
 const maxWord = 64
 
 // editDistance returns the smallest number of changes that turn one word into the other. A change inserts, deletes or

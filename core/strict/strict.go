@@ -48,14 +48,14 @@ var (
 	}
 )
 
-// WithTag returns the format with another key of the struct tags that name fields.
+// WithTag returns a copy of the format in which the struct tag with the given key names a field.
 func (f Format) WithTag(key string) Format {
 	f.tag = key
 	return f
 }
 
-// ValueDecoder is implemented by pointers to types with a notation of their own, such as a duration. The text of an
-// error becomes FieldError.Msg, such as "must be a duration".
+// ValueDecoder is implemented by pointers to types that have a special notation in documents, such as a duration. The
+// text of an error becomes FieldError.Msg, such as "must be a duration".
 type ValueDecoder interface {
 	DecodeValue(from any) error
 }

@@ -23,7 +23,7 @@ const Field = "traceparent"
 const length = 2 + 1 + 32 + 1 + 16 + 1 + 2
 
 // Parse parses a traceparent field. It accepts versions later than 00 as section 3.2.4 of Trace Context requires: it
-// ignores the text behind the flags.
+// ignores the text after the flags.
 func Parse(field []byte) (c Context, ok bool) {
 	if len(field) < length || field[2] != '-' || field[35] != '-' || field[52] != '-' {
 		return c, false

@@ -77,7 +77,7 @@ const maxMeters = 4
 // NewMeters returns Meters without a meter, for a proxy with the given price.
 func NewMeters(p Price) Meters { return Meters{price: p} }
 
-// AddMeter adds a meter to m, unless it is nil or m has maxMeters already.
+// AddMeter adds a meter to m, unless the meter is nil or m already has maxMeters meters.
 func (m *Meters) AddMeter(meter *Meter) {
 	if meter == nil {
 		return

@@ -8,7 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// The limits on the schemes that are kept from Proxy-Authenticate fields.
+// The limits on the list that the function challenges returns.
 const (
 	maxSchemes = 8
 	maxScheme  = 32 // bytes of a scheme's name
@@ -102,7 +102,7 @@ func splitChallenges(field string) (list []string) {
 }
 
 // tokenLen returns the length of the token at the beginning of s (RFC 9110 section 5.6.2). If is68 is set, it returns
-// the length of the token68 there, without its padding (section 11.2).
+// the length of the token68 at the beginning of s, without the padding (section 11.2).
 func tokenLen(s string, is68 bool) int {
 	for i := range len(s) {
 		c := s[i]
@@ -134,7 +134,8 @@ func afterComma(s string) string {
 }
 
 // unsupportedSchemes joins the schemes that a proxy asks for: "NTLM or Negotiate". It returns "" if there are no
-// schemes, or if the gateway supports one of them: Digest or, unless digestOnly is set (upstream.AuthDigest), Basic.
+// schemes, or if the gateway can use one of them. It can use Digest. It can use Basic unless digestOnly is set
+// (upstream.AuthDigest).
 func unsupportedSchemes(schemes []string, digestOnly bool) string {
 	offers := func(scheme string) bool {
 		return slices.ContainsFunc(schemes, func(s string) bool { return strings.EqualFold(s, scheme) })

@@ -25,8 +25,8 @@ type pairedConn struct {
 	message []byte
 }
 
-// send sends p. On a plain TCP connection it only stores p, and the next Read sends it. If this fails, Read returns a
-// *socket.WriteError.
+// send sends p. On a plain TCP connection it only stores p, and the next Read sends it. If that write fails, Read
+// returns a *socket.WriteError.
 func (c *pairedConn) send(p []byte) error {
 	if _, ok := c.Conn.(*socket.Conn); ok {
 		c.message = p
@@ -280,8 +280,8 @@ type idlePool struct {
 }
 
 const (
-	// noReuseTime is the time for which unrepeatable requests with a key reuse no connection. It begins when an
-	// unrepeatable request with this key was lost on a reused connection.
+	// noReuseTime begins when an unrepeatable request is lost on a reused connection. During this time, unrepeatable
+	// requests with the same key (credentialsKey) reuse no connection.
 	noReuseTime = 10 * time.Minute
 	// maxNoReuseKeys is the maximum number of entries of idlePool.noReuseUntil.
 	maxNoReuseKeys = 1000

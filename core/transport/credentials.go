@@ -4,8 +4,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// address returns the address of u for the attempt, with values in place of the templates in its user
-// name and password.
+// address returns the address of u for the attempt. It replaces the templates in user name and password by values.
 func (t *Transport) address(u *upstream.Upstream, c *Control) upstream.Address {
 	a := u.Spec().Address
 	if !u.Templated() {
