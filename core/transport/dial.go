@@ -123,8 +123,9 @@ func (c *Control) callOnSlow() {
 	}
 }
 
-// dialProxy opens a connection to the proxy u at the address a: TCP, and TLS to an https:// proxy. At the limit of open
-// files it closes all idle connections and tries once more, unless c belongs to a check.
+// dialProxy opens a connection to the proxy u at the address a: TCP, and TLS to an https:// proxy. If a limit of this
+// machine prevents this, such as the limit on open files, dialProxy closes all idle connections and dials once more. A
+// check does not do so.
 func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn,
 	*verdict.Error) {
 	conn, verr := t.dialProxyOnce(ctx, u, a, c)
@@ -237,8 +238,8 @@ func (t *Transport) isForbidden(c net.Conn) bool {
 	return false
 }
 
-// loopError returns the error of a connection to this gateway. The cause is the proxy's configuration or, with
-// direct://, the request's target.
+// loopError returns the error of a connection that leads to this gateway itself. With direct://, the request's target
+// is the cause; otherwise it is the proxy's configuration.
 func loopError(a upstream.Address) *verdict.Error {
 	if a.Scheme == upstream.Direct {
 		return newError(stepDial, &deniedError{err: errOwnAddress})
@@ -314,9 +315,9 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 // usesConnect reports whether tunnels through a proxy with this scheme are opened by CONNECT.
 func usesConnect(scheme string) bool { return scheme == upstream.HTTP || scheme == upstream.HTTPS }
 
-// tunnel opens a tunnel. The parameter sends is the number of times that the CONNECT has been sent, including this
-// time. If the proxy has refused the CONNECT with a challenge, the second result reports whether the CONNECT should be
-// sent once more with other credentials.
+// tunnel opens a tunnel, and sends at most one CONNECT for it. The parameter sends is the number of this CONNECT: 1 for
+// the first one. If the proxy has refused the CONNECT with a challenge, the second result reports whether the caller
+// should send another CONNECT, with other credentials.
 func (t *Transport) tunnel(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control,
 	authority string, sends int) (_ Tunnel, resend bool, _ *verdict.Error) {
 	if a.Scheme == upstream.Direct {

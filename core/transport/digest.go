@@ -25,9 +25,9 @@ type digestState struct {
 	nonces []*nonce   // the most recently used is the last
 }
 
-// nonce is a challenge of the proxy, with the number of requests that have used its nonce. Each request carries this
-// number (nc). A proxy may refuse an nc that is not larger than the last one; squid does so. Therefore only one request
-// uses a nonce at a time.
+// A nonce holds a challenge of the proxy, and the number of requests that have used the nonce of this challenge. Each
+// request contains the number that it has in this count (nc). A proxy such as squid may refuse an nc that is not larger
+// than the last one. Therefore only one request uses a nonce at a time.
 type nonce struct {
 	challenge  *digest.Challenge
 	digestOnly bool // the 407 with this challenge had no challenge for Basic
@@ -78,9 +78,10 @@ func (d *digestState) recordSuccess(used *nonce) {
 // challenges.
 const maxChallenged = 5
 
-// mayResend reports whether a request that got a challenge each time may be sent once more. The nonce n is the nonce of
-// the last time. It is nil if other requests had taken all nonces. A challenge to a new nonce means that the password
-// is wrong. A challenge to an old nonce means that the nonce is too old.
+// mayResend reports whether a request may be sent once more after the proxy has responded to it with a challenge each
+// time. The request was last sent with the nonce n; n is nil if other requests had taken all nonces. A challenge to a
+// request with a new nonce means that the password is wrong. A challenge to a request with an old nonce means that the
+// nonce is too old.
 func (n *nonce) mayResend(sends int) bool {
 	return sends == 1 || sends < maxChallenged && (n == nil || n.count > 1)
 }
@@ -103,9 +104,9 @@ func (d *digestState) usesDigest(s *upstream.Spec) bool {
 }
 
 // authorize returns the value of Proxy-Authorization for a request to a proxy with the spec s, and the nonce in this
-// value. The parameter a is the proxy's address, with values in place of templates. If the proxy gets Digest
-// credentials (usesDigest), the value is nil while other requests use all nonces. Otherwise the value has Basic
-// credentials. The caller passes the nonce to shouldResend or recordSuccess.
+// value. The parameter a is the proxy's address, with values in place of templates. A proxy that gets Digest
+// credentials (usesDigest) gets no value while other requests use all nonces. Any other proxy gets Basic credentials.
+// The caller passes the nonce to shouldResend or recordSuccess.
 func (d *digestState) authorize(s *upstream.Spec, a upstream.Address, method, target string) ([]byte, *nonce) {
 	basic := basicAuth(a)
 	if !d.usesDigest(s) || basic == nil {
@@ -164,7 +165,7 @@ func (r *Response) shouldResend(s *upstream.Spec, used *nonce) (resend bool) {
 	return (r.pool.credentials != "" || r.pc.filledAddress != nil) && r.pool.digest.shouldResend(s, r.Fields, used)
 }
 
-// strength orders the algorithms of Digest, the best first. "" stands for MD5 (RFC 7616 section 3.3).
+// strength lists the algorithms of Digest, the best first. The algorithm "" is MD5 (RFC 7616 section 3.3).
 var strength = []string{"SHA-512-256", "SHA-256", "MD5", ""}
 
 // bestChallenge returns the Digest challenge with the best algorithm that the gateway supports; nil if there is none.

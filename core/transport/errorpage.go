@@ -64,8 +64,8 @@ var tokenKinds = map[string]verdict.ErrorPage{
 	"proxy_internal_response":            verdict.ErrorPageUnclear,
 }
 
-// page is a response with a status of 400 or above, in the form that the signatures use. Its byte slices are views of
-// the response.
+// A page holds what the signatures compare of a response with a status of 400 or above. Its byte slices share the
+// memory of the response.
 type page struct {
 	status    int
 	reason    []byte
@@ -185,8 +185,8 @@ func (p *page) byPrivoxy() bool {
 	return known && string(p.contentType) == "text/plain" && p.server == nil && p.date == nil
 }
 
-// isOwn reports whether the page has no sign of a relay: it is the response to a CONNECT, or it has
-// no Via.
+// isOwn reports whether nothing in the page shows that the proxy has relayed it. This is so for the response to a
+// CONNECT, and for a page without Via.
 func (p *page) isOwn() bool { return p.isConnect || p.viaCount == 0 }
 
 // bySquid reports whether the proxy is squid and has written the page itself. squid adds Via to its own pages as
@@ -300,11 +300,11 @@ func squidReason(value []byte) string {
 	return squidReasons[string(name)]
 }
 
-// proxyStatusError returns the error parameter of the last member of Proxy-Status, which the nearest proxy has added
-// (RFC 9209 section 2). It returns "" for an unknown token, and false if there is no such parameter. The parameter
-// whirlpool is true if the proxy is a Whirlpool. A Whirlpool also relays the members of the proxies through which it
-// sends requests, so the last member counts only if the Whirlpool has added it. Malformed fields are ignored (RFC 9651
-// section 4.2).
+// proxyStatusError returns the error token in the last member of Proxy-Status, which the nearest proxy has added (RFC
+// 9209 section 2). The token is "" if it is unknown. If the member has no error token, proxyStatusError returns false.
+// The argument whirlpool is true if the proxy is a Whirlpool. A Whirlpool also relays the members of the proxies
+// through which it sends requests, so the last member counts only if the Whirlpool has added it. Malformed fields are
+// ignored (RFC 9651 section 4.2).
 func proxyStatusError(values []string, whirlpool bool) (reason string, ok bool) {
 	list, err := httpsfv.UnmarshalList(values)
 	if err != nil || len(list) == 0 {
@@ -363,12 +363,12 @@ func squidPage(value []byte) string {
 	return string(name)
 }
 
-// matches reports whether the page matches every part of the rule.
+// matches reports whether the page meets all conditions of the rule.
 func matches(rule *upstream.OwnError, p *page) bool {
 	return headMatches(rule, p) && (rule.Body == "" || bytes.Contains(p.body, []byte(rule.Body)))
 }
 
-// headMatches reports whether the page matches every part of the rule except Body.
+// headMatches reports whether the page meets all conditions of the rule except the one about the body.
 func headMatches(rule *upstream.OwnError, p *page) bool {
 	if rule.Status != 0 && rule.Status != p.status {
 		return false

@@ -183,7 +183,7 @@ func (r *RefusedConnect) AddFacts(f *verdict.Facts) {
 	r.Facts.addTo(f)
 }
 
-// addTo sets the fields of a verdict.Facts that correspond to the facts of f.
+// addTo copies the facts of f to the fields of a verdict.Facts with the same meaning.
 func (f *Facts) addTo(to *verdict.Facts) {
 	to.FromProxy, to.InnerOutcome, to.HasChallenge = f.FromProxy, f.InnerOutcome, f.Challenges != nil
 	to.Challenge, to.NoTunnels, to.NoCredentials = f.Challenge, f.NoTunnels, f.NoCredentials

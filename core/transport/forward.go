@@ -105,13 +105,13 @@ type heldResponse struct {
 	timing core.Timing
 }
 
-// holdResponse moves resp to a heldResponse, and detaches the response from c.
+// holdResponse copies resp to a heldResponse, and detaches the connection of resp from c.Interrupt.
 func (t *Transport) holdResponse(c *Control, resp *Response) heldResponse {
 	c.Interrupt.detach()
 	return heldResponse{Response: *resp, timing: c.Timing}
 }
 
-// restore moves the kept response back to resp, and attaches the response to c.
+// restore copies the held response back to resp, and attaches its connection to c.Interrupt again.
 func (a *heldResponse) restore(c *Control, resp *Response) {
 	*resp, c.Timing = a.Response, a.timing
 	if !c.Interrupt.attach(a.pc.Conn) {

@@ -26,7 +26,7 @@ type tokenOffer struct {
 	accepted bool   // the proxy has chosen to receive the tokens
 }
 
-// offeredTokens returns the tokens to offer to u, a SOCKS proxy, or nil.
+// offeredTokens returns the loop tokens to offer to the SOCKS proxy u. It returns nil if the proxy is offered none.
 func (t *Transport) offeredTokens(u *upstream.Upstream, scheme string, c *Control) []byte {
 	if !t.cfg.Loop.Marks() || scheme != upstream.SOCKS5 && scheme != upstream.SOCKS5H ||
 		t.pool(u).tokenOffers.state.Load() > offersAccepted {
@@ -35,7 +35,8 @@ func (t *Transport) offeredTokens(u *upstream.Upstream, scheme string, c *Contro
 	return t.cfg.Loop.Append(nil, c.LoopTokens)
 }
 
-// recordHandshake records the end of a handshake. The parameter verr is the error of the handshake, or nil.
+// recordHandshake records the result of a SOCKS handshake, with or without an offer of tokens. The parameter verr is
+// the error of the handshake; nil if it succeeded.
 func (o *tokenOffers) recordHandshake(offer *tokenOffer, verr *verdict.Error) {
 	ok := offer.accepted || verr == nil
 	if verr != nil {

@@ -82,7 +82,8 @@ func (t *Transport) newSharedConn(ctx context.Context, u *upstream.Upstream, poo
 	return t.newStream(s, false), nil
 }
 
-// newStream returns a connection for one request on s. The caller has reserved a stream, and counted it in s.streams.
+// newStream returns a connection for one request on s. The caller must have reserved a stream, and counted it in
+// s.streams.
 func (t *Transport) newStream(s *sharedConn, reused bool) *persistConn {
 	ctx, cancel := context.WithCancel(context.Background())
 	near, far := net.Pipe()
@@ -107,9 +108,9 @@ func (t *Transport) sharedStream(u *upstream.Upstream, p *idlePool, key string, 
 	return t.newStream(s, true)
 }
 
-// reserve reserves a stream of a connection with the given key, and returns the connection; nil if no connection can be
-// used. It also returns connections that the caller must close: they have ended, were idle for too long, or are not
-// usable.
+// reserve looks for a connection with the given key, reserves a stream on it, and returns the connection; nil if there
+// is none. It also returns the connections without a stream that have failed, were idle for too long, or are not
+// usable. The caller must close them.
 func (p *idlePool) reserve(key string, now time.Time, unrepeatable bool, usable func(*sharedConn) bool) (
 	s *sharedConn, ended []*sharedConn) {
 	p.mu.Lock()
@@ -133,7 +134,8 @@ func (p *idlePool) reserve(key string, now time.Time, unrepeatable bool, usable 
 	return s, ended
 }
 
-// addShared adds an HTTP/2 connection, unless it is for one request only.
+// addShared adds an HTTP/2 connection to the pool for later requests. It does not add a connection for one request
+// only.
 func (p *idlePool) addShared(s *sharedConn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -144,7 +146,7 @@ func (p *idlePool) addShared(s *sharedConn) {
 	p.setShared(s.key, append(p.shared[s.key], s))
 }
 
-// setShared replaces the list of a key. The caller holds mu.
+// setShared replaces the list of the HTTP/2 connections with the given key. The caller holds mu.
 func (p *idlePool) setShared(key string, list []*sharedConn) {
 	switch {
 	case len(list) == 0:

@@ -194,7 +194,7 @@ func readSOCKSReply(c net.Conn, buf []byte) error {
 	return readError(err)
 }
 
-// socksAuthenticate sends user name and password (RFC 1929).
+// socksAuthenticate sends user name and password to the proxy, and reads its reply (RFC 1929).
 func socksAuthenticate(c net.Conn, a upstream.Address, buf []byte) error {
 	user, password := a.Username, a.Password.Reveal()
 	if len(user) == 0 || len(user) > 255 || len(password) > 255 {

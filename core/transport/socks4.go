@@ -11,7 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// The numbers of SOCKS4 (Ying-Da Lee, "SOCKS: A protocol for TCP proxy across firewalls").
+// The version, command and reply codes of SOCKS4 (Ying-Da Lee, "SOCKS: A protocol for TCP proxy across firewalls").
 const (
 	socks4Version  = 4
 	socks4Connect  = 1

@@ -32,7 +32,7 @@ type stream struct {
 	meters    traffic.Meters
 	closed    atomic.Bool
 
-	// The next two fields are set before the field far, the pipe's end for writing, is closed.
+	// The next two fields are set before the writing end of the pipe (the field far) is closed.
 	trailers http.Header
 	bodyErr  error // the error that ended the body early
 }
@@ -127,9 +127,9 @@ type streamResult struct {
 	err error
 }
 
-// awaitStream waits for the head of the response, and reports whether the wait has timed out. The parameter body is nil
-// if the request has no body or a short one. The wait then ends at the deadline of the attempt. Otherwise there are two
-// limits: the time without progress (upload.deadline), and c.RequestDeadline.
+// awaitStream waits for the head of the response, and reports whether the wait has timed out. If the request has no
+// body or a short one, the parameter body is nil, and the wait ends at the deadline of the attempt. With a longer body,
+// the wait ends after too long a time without progress (upload.deadline), and at c.RequestDeadline.
 func (t *Transport) awaitStream(c *Control, body *upload, s *stream, results <-chan streamResult) (
 	r streamResult, timedOut bool) {
 	start := t.cfg.Now()
@@ -386,7 +386,7 @@ func (u *upload) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// Close implements io.Closer. It sends the result to the channel done as soon as no Read is in progress.
+// Close implements io.Closer. As soon as no Read is in progress, it sends the result of the upload to the channel done.
 func (u *upload) Close() error {
 	u.once.Do(func() {
 		go func() {

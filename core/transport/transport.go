@@ -47,12 +47,12 @@ type Config struct {
 	Now            func() time.Time
 	Rand           func() uint64 // for the templates of credentials; default: math/rand/v2
 	// CheckAddress returns an error if direct:// must not connect to a target's address. It is called with each address
-	// before it is dialled. Nil permits all.
+	// before it is dialled. If CheckAddress is nil, all addresses are permitted.
 	CheckAddress func(netip.AddrPort) error
 	Loop         *loop.Guard // adds the Proxy-Loop field to requests to proxies; nil to add none
 	// ParkAbove is the number of attempts that may wait for slow responses (SlowAfter) without parking their
 	// connections; default 256. Each further attempt parks its connection (Transport.park). If ParkAbove is negative,
-	// each attempt with a slow response does so.
+	// each attempt with a slow response parks its connection.
 	ParkAbove int
 }
 
@@ -253,7 +253,7 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 	return t.roundTripAbsolute(ctx, u, c, q, resp)
 }
 
-// roundTrip is RoundTrip over a connection with the given idleKey.
+// roundTrip makes an attempt as RoundTrip does, over a connection with the given key (see idleKey).
 func (t *Transport) roundTrip(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response, key string) *verdict.Error {
 	pool, sends := t.pool(u), 0
@@ -291,7 +291,7 @@ func (r *Request) isTrace() bool { return string(r.Method) == "TRACE" }
 func (r *Request) resendable() bool { return r.Remainder == nil || r.SendContinue != nil }
 
 // idleKey returns the key of the idle connections that q can use. The key is "" for connections to the proxy itself.
-// For a tunnel, it has the target, and tells whether there is TLS in the tunnel.
+// The key of a tunnel contains the target, and shows whether TLS is spoken in the tunnel.
 func idleKey(u *upstream.Upstream, q *Request) string {
 	switch {
 	case q.TLS && q.ServerName != "":
@@ -352,15 +352,15 @@ func (r *Response) isIdleTimeout() bool {
 }
 
 // A request may be on its way when the peer closes the connection. The peer's reset then arrives one round-trip time
-// after the request was sent. The method closedBeforeReceipt checks for the reset at most receiptChecks times, every
-// receiptInterval: for 50 ms.
+// after the request was sent. The method closedBeforeReceipt checks for the reset every receiptInterval, at most
+// receiptChecks times. This takes 50 ms.
 const (
 	receiptChecks   = 25
 	receiptInterval = 2 * time.Millisecond
 )
 
-// closedBeforeReceipt reports, also in r.notReceived, whether the peer had closed the connection before it received any
-// part of the request.
+// closedBeforeReceipt reports whether the peer had closed the connection before it received any part of the request. It
+// also stores this result in r.notReceived.
 func (r *Response) closedBeforeReceipt(q *Request) bool {
 	pc := r.pc
 	if _, inline := q.inline(); !inline || q.Remainder != nil || pc.tcp == nil {
@@ -453,9 +453,9 @@ func (t *Transport) writeFailed(c *Control, q *Request, resp *Response, err erro
 	return nil
 }
 
-// readHead reads the response's head. It first waits for SlowAfter to 2*SlowAfter, and then in readSlowHead. If
-// writeFailed is set, it waits only once, until the deadline. Setting a deadline is expensive, so the first wait may
-// use the deadline that an earlier response has left.
+// readHead reads the response's head. It waits for SlowAfter to 2*SlowAfter; if no head arrives in this time,
+// readSlowHead continues the wait. If writeFailed is set, there is only one wait, until the deadline. Setting a
+// deadline is expensive, so the first wait may use the deadline that an earlier response has left.
 func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed bool) *verdict.Error {
 	pc := resp.pc
 	began := c.Started
@@ -522,12 +522,13 @@ const (
 	// parkAfter is the longest parkWait. Parking saves memory (see socket.Conn.Park) and costs about 30 µs
 	// of processor time, which is worth it only for long waits.
 	parkAfter = 500 * time.Millisecond
-	// maxUnparked is the number of unparked slow connections from which parkWait is 0.
+	// With maxUnparked slow connections that are not parked, parkWait is 0.
 	maxUnparked = 2048
 )
 
-// parkWait returns the time after which an attempt parks its connection. The more slow connections are unparked, the
-// shorter this time is, to limit the memory of the runtime's poller.
+// parkWait returns the time after which an attempt parks its connection. The parameter unparked is the number of slow
+// connections that are not parked. The larger it is, the shorter this time is, to limit the memory of the runtime's
+// poller.
 func parkWait(unparked int64) time.Duration {
 	return parkAfter / maxUnparked * time.Duration(max(maxUnparked-unparked, 0))
 }
@@ -556,8 +557,8 @@ func (r *Response) startBody() {
 	r.reusable = !r.Response.Close && r.Status != http.StatusSwitchingProtocols
 }
 
-// Adopt moves the response in *from to r, and leaves *from empty. The attempt that has received the response has the
-// Control old; r gets the Control c. Adopt copies the deadline of old to c.
+// Adopt moves the response in *from to r, and leaves *from empty. The parameter old is the Control of the attempt that
+// has received the response. The parameter c is the Control that the response gets instead, with the same deadline.
 func (r *Response) Adopt(from *Response, old, c *Control) {
 	old.Interrupt.detach()
 	c.Deadline, c.CurrentDeadline = old.Deadline, nil
@@ -626,8 +627,8 @@ const (
 	drainWait = 100 * time.Millisecond
 )
 
-// Drain reads the rest of the body if this rest is short, so that the connection can be reused. It reports whether it
-// has read the whole body.
+// Drain reads the remaining body if it is short, so that the connection can be reused. It reports whether it has read
+// the whole body.
 func (r *Response) Drain(c *Control) bool {
 	for r.Body.Remaining() <= maxDrain {
 		if p, _ := r.Body.NextBuffered(); p != nil {
@@ -669,7 +670,7 @@ func (r *Response) Finish(c *Control, now time.Time) (sentAll bool) {
 	return sentAll
 }
 
-// stopUpload stops sending the request's body and waits until it has stopped.
+// stopUpload stops the upload of the request's body, and waits until the upload has ended.
 func (r *Response) stopUpload() {
 	if r.uploadDone == nil {
 		return

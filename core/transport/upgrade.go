@@ -12,8 +12,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// upgrades reports whether the Upgrade field is sent. It is not sent with a long body. A target may switch protocols
-// before it has read the whole body. It would then take the rest of the body for bytes of the new protocol.
+// upgrades reports whether the Upgrade field is sent. A request with a long body is sent without this field: a target
+// that switches protocols before it has read the whole body would take the rest of the body for bytes of the new
+// protocol.
 func (r *Request) upgrades() bool {
 	_, short := r.inline()
 	return r.Upgrade != nil && r.Remainder == nil && short
@@ -88,8 +89,9 @@ func (r *Response) Tunnel(c *Control) Tunnel {
 	return tun
 }
 
-// roundTripUpgrade is roundTripAbsolute for a request with an Upgrade field, which many proxies remove. If the target
-// then responds with 400 or 426, a GET or HEAD without a body is sent once more, through a tunnel of the same proxy.
+// roundTripUpgrade makes an attempt as roundTripAbsolute does, for a request with an Upgrade field. Many proxies remove
+// this field. If the target then responds with 400 or 426, a GET or HEAD without a body is sent once more, through a
+// tunnel of the same proxy.
 func (t *Transport) roundTripUpgrade(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response) *verdict.Error {
 	if u.Abilities().UsesTunnel(u.Elapsed(c.Started), false) {

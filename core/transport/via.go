@@ -114,7 +114,7 @@ func hash24[T string | []byte](s T) uint32 {
 }
 
 // hasUniqueVia reports whether the proxy with the given idle pool adds a Via name that no other proxy adds. It returns
-// false if the habit of no other proxy is known.
+// false as long as it is not known of any other proxy whether it adds Via.
 func (t *Transport) hasUniqueVia(of *idlePool) bool {
 	name, others, same := viaState(of.viaHabit.state.Load()).nameHash(), 0, false
 	t.pools.Range(func(_, p any) bool {
