@@ -29,7 +29,7 @@ func (u *Upstream) MeetsNeed(n ability.Need, at time.Duration) bool {
 // if breaker.blame is "literal".
 func (u *Upstream) LearnsAbilities() bool { return !u.pool.literal.Load() }
 
-// Elapsed returns Pool.Elapsed of the proxy's pool.
+// Elapsed converts a time to the duration since the epoch of the proxy's pool (Pool.Elapsed).
 func (u *Upstream) Elapsed(now time.Time) time.Duration { return u.pool.Elapsed(now) }
 
 // LacksAbilities reports whether some proxy of the pool is known to lack an ability. If not, a selection need not

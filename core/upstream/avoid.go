@@ -36,8 +36,8 @@ func (p *Pool) recordCompared(target uint64, at time.Duration) {
 	}
 }
 
-// recordServedAgain is called when a target has served a request through u. If u was avoided for the target, it no
-// longer is.
+// recordServedAgain is called when a target has served a request through u. From then on, u is not avoided for the
+// target any more.
 func (p *Pool) recordServedAgain(u *Upstream, target uint64, at time.Duration) {
 	if _, avoided := p.avoided.RestingAt(target).EndOf(u.Hash(), at); avoided {
 		p.avoided.EndRest(u.Hash(), target, at)

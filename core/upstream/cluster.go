@@ -59,8 +59,8 @@ func (u *Upstream) WhyText() string {
 	return why.Text(causeWord)
 }
 
-// observeLiteral sets the evidence if the pool's breakers only count failures (breaker.blame is "literal"). If the
-// proxy's last attempt has failed, the evidence is enough to open the breaker.
+// observeLiteral sets the evidence in o if breaker.blame is "literal": the pool's breakers then only count failures. If
+// the proxy's last attempt has failed, the evidence is enough to open the breaker.
 func (u *Upstream) observeLiteral(o *Observed, now time.Time) {
 	first, found := u.breaker.FirstFailure()
 	if !found || load(&u.stats.failures) == 0 {

@@ -149,7 +149,7 @@ func (p *Pool) EachBytes(f func(id string, bytes int64)) {
 	}
 }
 
-// carried returns the bytes that addCosts has added to the meter. The caller holds the pool's mu.
+// carried returns the number of bytes that addCosts has added to the meter. The caller holds the pool's mu.
 func (u *Upstream) carried() int64 {
 	if x := u.attemptFields.Load(); x != nil {
 		return x.carried

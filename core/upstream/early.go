@@ -15,7 +15,7 @@ const (
 	earlyMin, earlyMax = 200 * time.Millisecond, time.Second
 	// earlyInterval is the mean time between two early probes of the pool.
 	earlyInterval = 50 * time.Millisecond
-	// lookInterval is the time for which no request looks for an early probe after a request has found none due.
+	// After a request has found that no early probe is due, no request checks this again within lookInterval.
 	lookInterval = 20 * time.Millisecond
 	// If few breakers are closed, an early probe needs a breaker that has been open for fewMin. Between two such early
 	// probes, at least fewUses attempts of the pool begin, and at least fewInterval passes.
@@ -31,8 +31,9 @@ const (
 	noneClosed
 )
 
-// closedShare returns the share of closed breakers; enoughClosed if early probes are off, because the pool has one
-// proxy or breaker.blame is "literal". The list notClosed has the proxies whose breaker is not closed.
+// The method closedShare returns how many breakers are closed. It returns enoughClosed if early probes are off: if
+// breaker.blame is "literal", or if fewer than two breakers are not closed. The list notClosed has the proxies whose
+// breaker is not closed.
 func (p *Pool) closedShare(notClosed []*Upstream) closedShare {
 	size := len(p.Snapshot().All)
 	switch closed := size - len(notClosed); {
@@ -71,8 +72,8 @@ func (p *Pool) earlyAfter() time.Duration {
 	return min(max(since/16, earlyMin), earlyMax)
 }
 
-// sweepEarly begins the early probes that need no request. If few breakers are closed, the proxies of these breakers
-// may be the next ones to fail, while the others work again.
+// sweepEarly begins an early probe if one is due, without waiting for a request. If few breakers are closed, their
+// proxies may be the next ones to fail, while proxies with open breakers may work again.
 func (p *Pool) sweepEarly(notClosed []*Upstream) {
 	share, at := p.closedShare(notClosed), p.Elapsed(p.now())
 	if share != noneClosed {
@@ -96,9 +97,9 @@ func (p *Pool) sweepEarly(notClosed []*Upstream) {
 	}
 }
 
-// probeEarly makes the breaker that has been open longest half-open, and returns true. It does nothing if no breaker
-// has been open for the given time, if a half-open breaker waits for its probe, or if the last early probe was just
-// now. If a few breakers are closed, it ignores the proxies that have never served a request.
+// probeEarly makes the breaker that has been open longest half-open, and returns true. It does nothing and returns
+// false if no breaker has been open for the given time, if a half-open breaker waits for its probe, or if the last
+// early probe was just now. If a few breakers are closed, it ignores the proxies that have never served a request.
 func (p *Pool) probeEarly(notClosed []*Upstream, after time.Duration, reason string) bool {
 	at, longest := p.Elapsed(p.now()), (*Upstream)(nil)
 	oldest := at - after
@@ -122,7 +123,8 @@ func (p *Pool) probeEarly(notClosed []*Upstream, after time.Duration, reason str
 	return true
 }
 
-// takeEarly reports whether an early probe may begin now. Two early probes may begin at the same time.
+// takeEarly reports whether an early probe may begin now. If so, it moves the time of the next early probe (nextEarly),
+// and the caller must begin the probe. Two early probes may begin at the same time.
 func (p *Pool) takeEarly(at time.Duration) bool {
 	next := p.nextEarly.Load()
 	return time.Duration(next) <= at+earlyInterval &&

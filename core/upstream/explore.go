@@ -33,7 +33,7 @@ const maxDueExplorations = 64
 // negative during an exploration.
 type trial struct{ remaining atomic.Int32 }
 
-// begin begins a trial, unless the proxy is in a trial already.
+// begin sets the count for a new trial, unless the proxy is in a trial already.
 func (t *trial) begin() { t.remaining.CompareAndSwap(0, trialSuccesses) }
 
 func (t *trial) beginExploration() {

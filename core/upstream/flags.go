@@ -20,7 +20,7 @@ type flags struct{ bits atomic.Uint32 }
 
 func (f *flags) has(bit flag) bool { return f.bits.Load()&uint32(bit) != 0 }
 
-// set sets a flag and returns its previous value.
+// The method set changes a flag, and returns the previous value of the flag.
 func (f *flags) set(bit flag, on bool) (before bool) {
 	if on {
 		return f.bits.Or(uint32(bit))&uint32(bit) != 0

@@ -12,7 +12,7 @@ import (
 // specs have the same host and port, the second gets host:port-2, the third host:port-3 and so on.
 func AssignIDs(specs []Spec) { assignIDs(specs, func(string) bool { return false }) }
 
-// assignIDs gives an id to each spec without one. It uses no id that is reserved.
+// assignIDs gives an id to each spec without one. It uses no id for which the function reserved returns true.
 func assignIDs(specs []Spec, reserved func(id string) bool) {
 	if !slices.ContainsFunc(specs, hasNoID) {
 		return
@@ -45,13 +45,13 @@ func assignIDs(specs []Spec, reserved func(id string) bool) {
 
 func hasNoID(s Spec) bool { return s.ID == "" }
 
-// Fingerprint is a fingerprint of an Address.
+// A Fingerprint holds two hashes of an Address, by which addresses are compared. It does not contain the password.
 type Fingerprint struct {
 	Login uint64 `json:"login"` // of scheme, host and user name
 	Exact uint64 `json:"exact"` // of scheme, host, user name and password
 }
 
-// KnownProxy is the earlier owner of an automatic id.
+// KnownProxy describes an earlier proxy whose id NameSpecs may give to a spec.
 type KnownProxy struct {
 	Fingerprint
 	ExactOnly bool // only a proxy with the same address may have the id
@@ -162,7 +162,7 @@ func placeOf(id string) string {
 }
 
 // nameAs returns specs with ids. A spec without an id gets the id of the same proxy in the pool, by the rules of
-// NameSpecs. It gets the id of a proxy that the API added only if the addresses are the same.
+// NameSpecs. If the API has added the proxy, the spec gets its id only if the addresses are the same.
 func nameAs(specs []Spec, pool *Snapshot) []Spec {
 	if !slices.ContainsFunc(specs, hasNoID) {
 		return specs

@@ -79,8 +79,9 @@ func (p *Pool) currentLimit() limit.Limit {
 	return p.limit
 }
 
-// keepUsed keeps the number of bytes that the removed proxy u has transmitted today, for the limit on bytes. If the
-// proxy next with the same id has replaced u, the bytes count for next. The caller holds mu.
+// keepUsed keeps the number of bytes that the removed proxy u has transmitted today, for the limit on bytes. If another
+// proxy with the same id has replaced u, the parameter next is this proxy, and the bytes count for it. The caller holds
+// mu.
 func (p *Pool) keepUsed(u, next *Upstream) {
 	usage, now := u.Usage(), u.now()
 	if usage == nil {
@@ -118,8 +119,8 @@ func (p *Pool) Used(now time.Time) (out []limit.SavedUsage) {
 	return out
 }
 
-// RestoreUsed adds the bytes that proxies have transmitted today in an earlier process. A proxy that is not in the
-// pool yet gets its bytes when it is added. RestoreUsed ignores the bytes of pairs.
+// RestoreUsed adds the bytes that proxies have transmitted today in an earlier process. A proxy that is not in the pool
+// yet gets its bytes when it is added. RestoreUsed ignores the bytes of pairs of a proxy and a host.
 func (p *Pool) RestoreUsed(used []limit.SavedUsage, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -8,8 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/parts"
 )
 
-// updateInFlightLimit sets inFlightLimit: 0 for a draining proxy, the result of places for a proxy with max_in_flight,
-// and no limit for any other proxy. The caller holds the pool's limitMu.
+// updateInFlightLimit sets inFlightLimit: 0 for a draining proxy, the result of the method places for a proxy with
+// max_in_flight, and no limit for any other proxy. The caller holds the pool's limitMu.
 func (u *Upstream) updateInFlightLimit() {
 	switch {
 	case u.Draining():
@@ -25,8 +25,8 @@ func (u *Upstream) updateInFlightLimit() {
 // maxPlaces returns max_in_flight of the proxy's configuration.
 func (u *Upstream) maxPlaces() int64 { return int64(min(u.Spec().Extra().MaxInFlight, math.MaxInt32)) }
 
-// places returns the number of attempts that this gateway may have in flight at the proxy: max_in_flight or, if limits
-// are shared, the gateway's part of max_in_flight. The caller holds the pool's limitMu.
+// places returns the number of attempts that this gateway may have in flight at the proxy: max_in_flight or, if the
+// nodes of a cluster share their limits, the gateway's part of max_in_flight. The caller holds the pool's limitMu.
 func (u *Upstream) places() int64 {
 	switch {
 	case u.pool.divisor == 0:
@@ -43,8 +43,9 @@ func (u *Upstream) ownPlaces(k limit.Kind) bool {
 	return k == limit.InFlight && u.Spec().Extra().MaxInFlight > 0
 }
 
-// SetShare makes the limits of all proxies shared limits, including the limits of proxies that are added later. Until
-// the gateway gets a part of a limit, it uses the first part for the given divisor (parts.First).
+// SetShare makes the limits of all proxies limits that the nodes of a cluster share. This includes the limits of
+// proxies that are added later. Until the gateway gets its part of a shared limit, it may use the limit divided by
+// divisor (parts.First).
 func (p *Pool) SetShare(divisor int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

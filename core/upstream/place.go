@@ -24,7 +24,7 @@ func (p *Pool) SetLocate(locate func(netip.Addr) string) {
 	p.regroup()
 }
 
-// updateRegion sets the proxy's region. If it has changed, Sweep publishes the pool with its new groups. The
+// updateRegion sets the proxy's region. If the region has changed, Sweep publishes the pool with its new groups. The
 // caller holds the pool's mu.
 func (u *Upstream) updateRegion() {
 	region := &u.Spec().Region

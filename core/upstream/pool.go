@@ -200,7 +200,7 @@ func (p *Pool) TimeAt(elapsed time.Duration) time.Time {
 	return now.Add(elapsed - p.Elapsed(now))
 }
 
-// DefaultMemory is the default of SetMemory.
+// DefaultMemory is the default of the maximum age that SetMemory sets.
 const DefaultMemory = 10 * time.Minute
 
 // SetMemory sets the maximum age of the attempts in the statistics of the proxies, in steps of 0.1 s; 0 for no maximum.
@@ -260,11 +260,11 @@ func (p *Pool) ForgetTargets() {
 // Literal reports whether breaker.blame is "literal": breakers then open by the number of failures, without evidence.
 func (p *Pool) Literal() bool { return p.literal.Load() }
 
-// Literal returns Pool.Literal of the proxy's pool.
+// Literal reports whether breaker.blame is "literal" in the proxy's pool (Pool.Literal).
 func (u *Upstream) Literal() bool { return u.pool.Literal() }
 
 // SetLiteral sets whether breaker.blame is "literal". If it is, SetLiteral also deletes the recorded abilities, the
-// pairs in Avoided and in Uncompared, and the limits of the slow starts.
+// pairs of a proxy and a target in Avoided and in Uncompared, and the limits of the slow starts.
 func (p *Pool) SetLiteral(literal bool) {
 	p.literal.Store(literal)
 	if literal {
@@ -467,7 +467,8 @@ func (p *Pool) apply(defaults *breaker.Config, specs []*Spec) error {
 		u.breaker.Configure(spec.breaker(defaults))
 		next.All[i] = u
 	}
-	// New proxies are allocated in the order of Mixed, so that a sample of neighbours is sequential in memory.
+	// New proxies are allocated in the order of Mixed, so that proxies that are neighbours in Mixed are neighbours in
+	// memory.
 	hashes := make([]float64, len(specs))
 	for _, i := range added {
 		hashes[i] = core.Hash53(specs[i].ID)

@@ -14,7 +14,7 @@ type pendingFailures struct {
 	queue []*Upstream // each proxy at most once (flag pending)
 }
 
-// add adds the proxy, unless it is in the queue.
+// add puts the proxy in the queue, unless it is there already.
 func (p *pendingFailures) add(u *Upstream) {
 	if !u.flags.set(pending, true) {
 		p.mu.Lock()
@@ -39,8 +39,8 @@ func (p *pendingFailures) take(n int) []*Upstream {
 	return taken
 }
 
-// reconsiderPending opens breakers of proxies whose pending failures were confirmed by other proxies. Such a proxy need
-// not fail again. reconsiderPending also finds targets that refuse a proxy.
+// reconsiderPending opens breakers of proxies whose pending failures were confirmed by other proxies. It does not wait
+// for another failure of such a proxy. reconsiderPending also finds targets that refuse a proxy.
 func (p *Pool) reconsiderPending() {
 	if p.literal.Load() {
 		return

@@ -53,8 +53,8 @@ func (l *Lease) Settle(o *core.Outcome) (finding evidence.Finding) {
 }
 
 // SettleUnserved settles an attempt that is charged to its proxy only if another proxy serves the request. The caller
-// calls it when no other proxy has served the request, so the proxy is not charged. If the proxy refused the request
-// (verdict.IsRefusal), the target counts as failing.
+// must not call it until it is clear that no other proxy has served the request. The proxy is then not charged. If the
+// proxy refused the request (verdict.IsRefusal), the target counts as failing.
 func (l *Lease) SettleUnserved(o *core.Outcome) {
 	if l.Proxy == nil || l.settled || l.Proxy.pool.literal.Load() || !verdict.IsRefusal(o.Cause) {
 		return
@@ -76,7 +76,8 @@ func (u *Upstream) removeWithdrawn() {
 	}
 }
 
-// takeWithdrawn returns Book.TakeWithdrawn of the proxy's book.
+// takeWithdrawn returns the number of failures that the ledger has withdrawn and that are still to be removed from the
+// window (Book.TakeWithdrawn).
 func (u *Upstream) takeWithdrawn() int {
 	if x := u.attemptFields.Load(); x != nil {
 		return x.book.TakeWithdrawn()

@@ -26,7 +26,7 @@ const (
 // slowStart is a proxy's preferred number of attempts in flight.
 type slowStart struct{ limit atomic.Int32 }
 
-// startLimit returns the preferred number of a new proxy, and of a proxy whose breaker has just
+// startLimit returns the preferred number of attempts in flight of a new proxy, and of a proxy whose breaker has just
 // closed.
 func (p *Pool) startLimit() int32 {
 	if p.noSlowStart || p.literal.Load() {

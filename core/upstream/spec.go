@@ -123,7 +123,7 @@ func (s *Spec) equal(o *Spec) bool {
 		s.limit() == o.limit() && equalExtras(s.Extra(), o.Extra())
 }
 
-// equalExtras compares all fields but the limits.
+// equalExtras reports whether all fields except the limits are equal.
 func equalExtras(e, o Extras) bool {
 	return e.Vendor == o.Vendor && e.Price == o.Price && e.Auth == o.Auth && e.NoReuse == o.NoReuse &&
 		maps.Equal(e.Metadata, o.Metadata) && e.TLS.equal(o.TLS) &&

@@ -13,14 +13,14 @@ func (u *Upstream) Tail() time.Duration {
 	return time.Duration(tail * 1e9)
 }
 
-// TailFactor is the time that an attempt gets, as a multiple of the Tail of its proxy, unless a minimum is longer.
+// TailFactor is the factor by which the Tail of a proxy is multiplied. An attempt through the proxy gets the resulting
+// time, unless a minimum is longer.
 const TailFactor = 3
 
 // RaiseTail records that an attempt was cut short after d without a response. It raises Tail to d, so that a proxy that
-// has become slower gets more time. The new Tail is limited to the time that an attempt would get if Tail followed from
-// responses only: TailFactor times that Tail, or the parameter least if it is longer. Without this limit, Tail would
-// triple with each attempt that is cut short. Every client of a proxy at which one attempt in fifty hangs would then
-// soon wait for the whole attempt timeout.
+// has become slower gets more time. The new Tail is at most TailFactor times the Tail that follows from responses only,
+// or the parameter least if it is longer. Without this limit, each attempt that is cut short would triple Tail. If one
+// attempt in fifty hung at a proxy, every client of this proxy would soon wait for the whole attempt timeout.
 func (u *Upstream) RaiseTail(d, least time.Duration) {
 	w := &u.window
 	w.mu.Lock()
@@ -35,8 +35,8 @@ func (u *Upstream) RaiseTail(d, least time.Duration) {
 	}
 }
 
-// AllowLatency raises Tail to d, because a target has responded through another proxy after d. After this, attempts
-// at targets as slow as that target are not cut short.
+// AllowLatency raises Tail to d, because a target has responded through another proxy after the time d. Afterwards,
+// attempts at targets that are as slow as that target are not cut short.
 func (u *Upstream) AllowLatency(d time.Duration) {
 	w := &u.window
 	w.mu.Lock()

@@ -105,8 +105,8 @@ func alphanumeric(c rune) bool {
 // templates states which templates the user name and password of a proxy have.
 type templates struct{ templated, anyRegion bool }
 
-// Templated reports Address.Templated for the proxy's address.
+// Templated reports whether the user name or password of the proxy has a template (Address.Templated).
 func (u *Upstream) Templated() bool { return u.templates.templated }
 
-// AnyRegion reports Address.AnyRegion for the proxy's address.
+// AnyRegion reports whether the proxy has exits in all regions (Address.AnyRegion).
 func (u *Upstream) AnyRegion() bool { return u.templates.anyRegion }

@@ -2,7 +2,7 @@ package upstream
 
 import "github.com/whirlpool-proxy/whirlpool/core/verdict"
 
-// EndTunnel counts the end of a tunnel through the proxy.
+// EndTunnel is called when a tunnel through the proxy has ended. It counts short tunnels.
 func (u *Upstream) EndTunnel(e *verdict.TunnelEnd) {
 	if e.IsShort() {
 		u.ensureAttemptFields().shortTunnels.Add(1)

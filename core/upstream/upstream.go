@@ -160,7 +160,7 @@ func (u *Upstream) Attached() any {
 	return nil
 }
 
-// Slot returns the proxy's slot for the recorder of attempts.
+// Slot returns the core.Slot of the proxy, in which the recorder of attempts keeps its counters.
 func (u *Upstream) Slot() *core.Slot { return &u.ensureAttemptFields().slot }
 
 // ID returns the proxy's id.
@@ -186,7 +186,7 @@ func (u *Upstream) State() core.State {
 	return u.breaker.State()
 }
 
-// Uses returns the number of attempts that began.
+// Uses returns the number of attempts that have begun through the proxy.
 func (u *Upstream) Uses() uint64 { return u.uses.Load() }
 
 // InFlight returns the number of attempts in flight, open tunnels included.

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Proxy lists often omit a proxy for a while. If the proxy is in its list again within keepVanished, with the same id
-// and address, it gets its earlier breaker and statistics. If breaker.blame is "literal", it is a new proxy.
+// Proxy lists often omit a proxy for a while. If its list has the proxy again within keepVanished, with the same id and
+// address, the proxy gets its earlier breaker and statistics. If breaker.blame is "literal", it gets new ones.
 
 const (
 	keepVanished = 10 * time.Minute
@@ -57,7 +57,7 @@ func (p *Pool) resume(u *Upstream) (resumed bool) {
 	return true
 }
 
-// watchBreaker adds a proxy whose breaker is not closed to notClosed.
+// watchBreaker adds a proxy to the map notClosed if the proxy's breaker is not closed.
 func (p *Pool) watchBreaker(u *Upstream) {
 	if u.breakerWord.Closed() {
 		return

@@ -89,9 +89,10 @@ type attemptResult struct {
 	target  targetTag
 }
 
-// tailDecay is the speed at which tail decreases. A success with a latency below tail moves tail towards this
-// latency, by this share of the difference. A success with a higher latency sets tail to this latency. As a result,
-// tail is between the 99th percentile and the largest of the last few hundred latencies.
+// tailDecay is the speed at which the field tail decreases. A success with a latency below the value of the field moves
+// the value towards this latency, by this share of the difference. A success with a higher latency sets the field to
+// this latency. As a result, the value is between the 99th percentile and the largest of the last few hundred
+// latencies.
 const tailDecay = 0.01
 
 // speedFactor is the smallest ratio of two mean latencies of a proxy that shows a change of its speed.
@@ -101,7 +102,7 @@ const speedFactor = 1.5
 // from the usual mean.
 const usualSpeed = 16
 
-// nextTail returns tail after a success with the given latency.
+// nextTail returns the new value of the field tail after a success with the given latency.
 func nextTail(tail, latency float64) float64 {
 	if latency < tail {
 		return tail - tailDecay*(tail-latency)
@@ -109,9 +110,9 @@ func nextTail(tail, latency float64) float64 {
 	return latency
 }
 
-// add adds an attempt with the result r. Unless the parameter memory is 0, it removes the attempts that are older than
-// memory. It uses only the latencies of successes, because the latency of a failure depends on the kind of failure, not
-// on the speed of the proxy. The parameter literal is set if breaker.blame is "literal".
+// add records an attempt with the result r in the window. Unless the parameter memory is 0, it removes the attempts
+// that are older than memory. It uses only the latencies of successes, because the latency of a failure depends on the
+// kind of failure, not on the speed of the proxy. The parameter literal is set if breaker.blame is "literal".
 func (w *window) add(to *stats, v core.Verdict, r attemptResult, memory time.Duration, literal bool) {
 	latency, at := r.latency, r.at
 	w.mu.Lock() // without defer, because every attempt calls add
@@ -317,8 +318,8 @@ func (w *window) publish(to *stats) {
 	w.oldest.Store(uint32(w.ended[w.first()]))
 }
 
-// store sets the value a to f. If a has this value already, store only reads a, because a write would slow
-// down the selections that read the cache line of a. Most figures of a full window keep their values.
+// store writes f to a, unless a has this value already: a write would slow down the selections that read the cache line
+// of a, and most figures of a full window keep their values.
 func store(a *atomic.Uint64, f float64) {
 	if bits := math.Float64bits(f); a.Load() != bits {
 		a.Store(bits)

@@ -94,7 +94,7 @@ func IsRefusal(c core.Cause) bool {
 	return c == TunnelRefused || c == ProxyForbids || c == TargetCertificate
 }
 
-// row lists the consequences of a cause. applyExceptions applies the exceptions.
+// A row lists the consequences of a cause. The function applyExceptions changes them in special cases.
 type row struct {
 	name     string // stable name in snake_case
 	charge   core.Charge

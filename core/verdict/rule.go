@@ -31,7 +31,7 @@ const (
 )
 
 // ApplyRule returns the outcome of an attempt after a rule was applied. The parameter o is the outcome without the
-// rule. Its cause is reviewable (IsReviewable) or one of RuleFailures. If isDirect is set, the attempt went to the
+// rule. Its cause must be reviewable (IsReviewable) or one of RuleFailures. If isDirect is set, the attempt went to the
 // target without a proxy.
 func ApplyRule(o core.Outcome, in Instruction, isDirect bool) core.Outcome {
 	switch {

@@ -83,8 +83,8 @@ type Facts struct {
 	Replayable         bool // the request has no body, or its body is kept and can be sent again
 	IsReplay           bool // the attempt is a replay
 
-	// The request's policy decides which statuses are retried. The global policy decides which statuses count for
-	// breakers. Otherwise one client could open the breakers for all others.
+	// The request's policy decides which statuses are retried. The global policy alone decides which statuses count for
+	// breakers, so that no client can open the breakers for all other clients.
 	StatusRetried bool // the request's policy retries Status
 	StatusCounted bool // the global policy retries Status
 
@@ -139,7 +139,8 @@ func judge(f *Facts) core.Outcome {
 	return o
 }
 
-// CauseOf returns the cause of an attempt. If several causes apply, it returns the first one in the order of its cases.
+// CauseOf returns the cause of an attempt. If several causes apply, it returns the first one in the order of its
+// switch.
 func CauseOf(f *Facts) core.Cause {
 	switch {
 	case f.Err == nil && f.Tunnel && f.Status >= 200 && f.Status < 300:
@@ -194,7 +195,8 @@ func errorPageCause(f *Facts) core.Cause {
 }
 
 // ApplyRuling returns the outcome of a response after a judge's ruling of the kind k. The parameter o is the outcome
-// without the ruling. Its cause is reviewable. If isDirect is set, the attempt went to the target without a proxy.
+// without the ruling. Its cause must be reviewable (IsReviewable). If isDirect is set, the attempt went to the target
+// without a proxy.
 func ApplyRuling(o core.Outcome, k core.RulingKind, isDirect bool) core.Outcome {
 	if k == core.RulingFine || k == core.RulingRetry && o.Retry == core.RetryAfterBackoff {
 		return o
@@ -275,7 +277,8 @@ func applyExceptions(o *core.Outcome, f *Facts) {
 			o.Retry = core.RetryAfterBackoff
 		}
 	case ProxyConnectTimeout, TunnelTimeout, RequestTimeout, NoAnswerInTime:
-		// otherwise a rule with a short attempt_timeout could open the breakers for all requests
+		// The proxy is charged only if another proxy serves the request, so that a rule with a short attempt_timeout
+		// cannot open the breakers for all requests.
 		if f.TighterAttemptTimeout {
 			o.Charge = core.ChargeProxyIfServed
 		}
@@ -368,7 +371,7 @@ var unreachedTokens = map[string]bool{
 	"connection_refused": true, "connection_timeout": true,
 }
 
-// directCharge returns the charge c, with the target in place of the proxy if the attempt used no proxy.
+// directCharge returns the charge c. If the attempt used no proxy, the target is charged in place of the proxy.
 func directCharge(isDirect bool, c core.Charge) core.Charge {
 	if !isDirect {
 		return c
@@ -394,8 +397,8 @@ type RelayEnd struct {
 	HasLength  bool          // the response has a Content-Length
 }
 
-// stallTime is the silence within a body after which the proxy or the target is charged if the client leaves. It is
-// shorter than the usual timeouts of clients, and longer than the pauses of a proxy that works
+// stallTime is a time without a byte of the body. If the client leaves after such a time, the proxy or the target is
+// charged. The time is shorter than the usual timeouts of clients, and longer than the pauses of a proxy that works
 // (docs/decisions/stalled-bodies.md).
 const stallTime = 10 * time.Second
 
@@ -432,7 +435,7 @@ type TunnelEnd struct {
 	Err     error
 	Direct  bool // the tunnel goes to the target without a proxy
 	Stopped bool // the gateway ended the tunnel
-	// the client has sent nothing, or a part of a ClientHello, for too long (Tunnel.UnusedAfter)
+	// for too long, the client has sent nothing or only a part of a ClientHello (Tunnel.UnusedAfter)
 	Unused bool
 
 	ProxyEndedFirst bool          // the proxy's side ended before the client's side
@@ -447,7 +450,7 @@ const (
 )
 
 // IsShort reports whether the proxy's side ended the tunnel early: by a reset, within a second, or after less than
-// 1,024 bytes for the client. Many targets do so, so a short tunnel is not charged to the proxy.
+// 1,024 bytes for the client. A short tunnel is not charged to the proxy, because many targets end tunnels so early.
 func (t *TunnelEnd) IsShort() bool {
 	return t.ProxyEndedFirst && !t.Stopped && !t.Direct && (t.Reset || t.Duration < shortTunnelTime ||
 		t.BytesDown < shortTunnelBytes)
@@ -469,7 +472,7 @@ func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	return o // the client opened the tunnel and closed it without using it
 }
 
-// ErrNoTLS is the error of a tunnel in which a ClientHello got a reply that is no TLS, or a fatal alert.
+// ErrNoTLS is the error of a tunnel in which the reply to a ClientHello was a fatal alert, or was no TLS record.
 var ErrNoTLS = errors.New("the reply to the ClientHello, in the tunnel, is no TLS record or a fatal alert")
 
 // RetryTunnel returns the outcome of an attempt whose tunnel failed before the target had sent anything. If silent is
