@@ -122,9 +122,9 @@ func (p *plugin) countFailure(v *version, err error) (replaced bool) {
 	return false
 }
 
-// timingInterval is the number of calls of which one is timed. Not every call is timed, because reading the clock twice
-// takes longer than a call of a small plugin. The number is odd, so that both functions are timed if calls of score and
-// observe alternate.
+// One of timingInterval consecutive calls is timed. Timing every call would cost too much, because reading the clock
+// twice takes longer than a call of a small plugin. The number is odd: if calls of the exports "score" and "observe"
+// alternate, calls of both are timed.
 const timingInterval = 17
 
 // beginTiming returns the start time of a call; the zero time if the call is not timed.

@@ -14,7 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/source"
 )
 
-// Change is a set of configured plugins that have been loaded, and wait for Commit or Rollback.
+// Change is a set of configured plugins that are loaded, but are not in the registry yet. Commit puts them into the
+// registry; Rollback discards them.
 type Change struct {
 	r            *Registry
 	loaded       map[string]*version // loaded versions that are not in the field all yet
@@ -37,8 +38,8 @@ const uploadHidden = "[plugins.NAME] of the configuration takes the place of the
 // soon: until then, all other changes of the registry wait. The error is a *core.KeyError.
 func (r *Registry) Stage(specs map[string]Spec) (*Change, error) { return r.stage(specs, false) }
 
-// StageAtStart is like Stage, but compiles modules that take long in the background. Until such a module is ready, the
-// built-in is called.
+// StageAtStart is like Stage, but does not wait for modules that take long to compile: it compiles them in the
+// background. Until such a module is ready, the built-in is called.
 func (r *Registry) StageAtStart(specs map[string]Spec) (*Change, error) { return r.stage(specs, true) }
 
 // stage loads the plugins without holding mu, and then locks mu. If another change of the configuration has taken
@@ -88,9 +89,9 @@ func (c *Change) assemblePlugins(specs map[string]Spec) {
 	}
 }
 
-// load loads the plugins that are new or changed in specs. It also loads each upload that a configured plugin has
-// hidden, if specs no longer has a plugin with this name. Until Commit or Rollback, such an upload may be deleted, but
-// not replaced.
+// load loads the plugins that are new or changed in specs. A configured plugin hides an upload with the same name. If
+// specs no longer has this plugin, load also loads the hidden upload. Until Commit or Rollback, such an upload may be
+// deleted, but not replaced.
 func (c *Change) load(specs map[string]Spec, atStart bool) error {
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		if err := c.loadSpec(name, specs[name], atStart); err != nil {
@@ -158,7 +159,8 @@ func (c *Change) loadCode(name string, spec Spec, m fetchedModule, atStart bool)
 	return nil
 }
 
-// module reads the module. The error is a *core.KeyError.
+// module returns the code of the module: the content of the file s.Path, or the code of a built-in. The error is a
+// *core.KeyError.
 func (s *Spec) module() ([]byte, error) {
 	if s.Builtin == "" {
 		code, err := readModule(s.Path)

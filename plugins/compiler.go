@@ -15,8 +15,8 @@ func newCompiler() *compiler {
 	return &compiler{fastSlots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), slowSlots: make(chan struct{}, 1)}
 }
 
-// run calls f as soon as the limit permits, and returns the error of f. If ctx ends before, it returns the error of
-// ctx.
+// run calls the function f as soon as the limit permits, and returns its error. If ctx ends before that, run does not
+// call f, and returns the error of ctx.
 func (c *compiler) run(ctx context.Context, code []byte, f func() error) error {
 	slots := c.fastSlots
 	if wasmhost.IsSlowToCompile(code) {

@@ -28,7 +28,8 @@ const (
 // FetchState is the state of a module that is fetched.
 type FetchState string
 
-// The states of a module that is fetched. In each state, a module that the plugin already has continues to serve.
+// The states of a module that is fetched. In each state, the previous module of the plugin, if there is one, is still
+// called.
 const (
 	FetchRunning FetchState = "fetching"
 	FetchWaiting FetchState = "waiting" // waits for the next attempt, after a failure
@@ -82,8 +83,8 @@ func (f *fetchers) get(name string) *fetcher {
 	return f.byName[name]
 }
 
-// syncFetchers starts and stops fetchers, so that each spec with a URL has one. It also makes fetchers fetch again:
-// after a failed fetch, and for a source that is not pinned, because the URL may lead to another module now. The caller
+// syncFetchers starts and stops fetchers, so that each spec with a URL has a fetcher. An existing fetcher fetches again
+// if its last fetch has failed, or if its source is not pinned: the URL may lead to another module now. The caller
 // holds mu.
 func (r *Registry) syncFetchers(specs map[string]Spec) {
 	if r.opts.Fetch == nil {
@@ -135,7 +136,8 @@ func (r *Registry) startFetcher(name string, spec Spec) {
 	r.fetchers.wg.Go(func() { r.runFetcher(ctx, f) })
 }
 
-// runFetcher fetches the module, and again on request, until a pinned module has been fetched or ctx ends.
+// runFetcher fetches the module. It fetches again on request (fetchAgain), and after a failure that another attempt may
+// mend. It returns when a pinned module has been fetched, or when ctx ends.
 func (r *Registry) runFetcher(ctx context.Context, f *fetcher) {
 	wait := firstFetchWait
 	for {
@@ -181,7 +183,8 @@ func isRefusal(err error) bool {
 	return errors.As(err, &rejected) || errors.As(err, &bad) || errors.As(err, &key)
 }
 
-// servingText states, for a log message, whether the present module or the built-in serves until a module is fetched.
+// servingText returns a text for log messages: whether the plugin's previous module or the built-in is called until a
+// module has been fetched.
 func (r *Registry) servingText(name string) string {
 	if p := r.get(name); p != nil && p.current.Load().module.IsReady() {
 		return "the module that it has serves"
@@ -269,7 +272,8 @@ func (r *Registry) pendingVersion(name string, spec Spec) *version {
 // fetchedExt is the extension of a fetched module's file: a line with a fetchedHead in JSON, and then the module.
 const fetchedExt = ".fetched"
 
-// fetchedHead describes the module in the file. If its URL is not the URL in the configuration, the file is not used.
+// fetchedHead is the first line of a fetched module's file. It describes the module. If its URL is not the URL in the
+// configuration, the file is not used.
 type fetchedHead struct {
 	URL       string    `json:"url"`
 	SHA256    string    `json:"sha256"`
@@ -312,8 +316,8 @@ type fetchedModule struct {
 	fetchedAt time.Time
 }
 
-// earlierFetched returns the module of spec.Source if it was fetched before; otherwise nil. The module is in the plugin
-// or in its file. A module from a file is verified again.
+// earlierFetched returns the module of spec.Source if it was fetched before; otherwise nil. The module comes from the
+// plugin in the registry or from the plugin's file. A module from the file is verified again.
 func (r *Registry) earlierFetched(name string, spec Spec) *fetchedModule {
 	if p := r.get(name); p != nil {
 		v := p.current.Load()

@@ -57,8 +57,8 @@ func (r *Registry) removeUpload(name string) error {
 	return state.OS{}.SyncDir(filepath.Dir(r.uploadFile(name)))
 }
 
-// restore loads the uploads of earlier runs, and removes incomplete files. Other files that cannot be read are logged
-// and stay: they must not prevent the gateway from starting.
+// restore loads the uploads of earlier runs, and removes files that were not written completely. Other files that
+// cannot be read are logged and not removed. They must not prevent the gateway from starting.
 func (r *Registry) restore() {
 	if r.opts.StateDir == "" {
 		return

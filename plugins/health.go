@@ -35,8 +35,8 @@ type faultWindow struct {
 	busySince time.Time
 }
 
-// addFault records that call number n has failed. It reports whether at least max calls have failed among the last
-// windowFactor*max calls.
+// addFault records that call number n has failed. It reports whether at least max of the last windowFactor*max calls
+// have failed.
 func (h *faultWindow) addFault(n uint64, max int) bool {
 	if len(h.failedCalls) < max {
 		h.failedCalls = append(h.failedCalls, n)
@@ -87,8 +87,8 @@ func (r *Registry) report(f FaultReport) {
 	}
 }
 
-// countSuccess counts a successful call. It also counts a fault for each slow call of the module that was not counted
-// yet.
+// countSuccess counts a successful call. It also counts each slow call of the module as a fault, unless the slow call
+// has been counted before.
 func (p *plugin) countSuccess(v *version) {
 	n := p.calls.Add(1)
 	slow := v.module.SlowCalls()

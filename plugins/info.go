@@ -12,7 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// The states of a plugin. In all states but StateReady, the built-in is called instead.
+// The states of a plugin. The module of a plugin is called only in StateReady. In all other states, the built-in is
+// called in place of a scorer or a backoff.
 const (
 	StateReady       = "ready"
 	StateFetching    = "fetching"    // the plugin's module has not been fetched yet
@@ -113,7 +114,7 @@ func (r *Registry) Get(name string) (Info, error) {
 
 // notFound returns the error for a name that no plugin has. It suggests a similar name.
 func (r *Registry) notFound(name string) error {
-	// In order, so that the same name is suggested each time.
+	// The names are sorted, so that the same name is suggested each time.
 	names := slices.Sorted(maps.Keys(*r.byName.Load()))
 	names = slices.DeleteFunc(names, func(existing string) bool { return existing == name })
 	return fmt.Errorf("plugin %q %w%s", name, core.ErrNotFound, strict.DidYouMean(name, names))

@@ -22,15 +22,15 @@ type observer struct {
 const (
 	// observeQueueSize is the size of a plugin's queue.
 	observeQueueSize = 1024
-	// The observe calls of one plugin use at most 1/observeShare of a processor: after each observeBurst of time in
-	// calls, the observer pauses.
+	// The calls of the export "observe" of one plugin use at most 1/observeShare of a processor: whenever they have
+	// taken observeBurst in total, the observer pauses.
 	observeShare = 4
 	observeBurst = 2 * time.Millisecond
 )
 
-// Observe queues a finished attempt for plugins that take observations. Such a plugin must be in use (SetIsUsed), be
-// configured with observe = true, or be a backoff that a request's own policy has called. Observe does not block: if
-// the queue of a plugin is full, the plugin misses the observation.
+// Observe queues a finished attempt for the plugins that export "observe" and get observations now. These are plugins
+// in use (SetIsUsed), plugins configured with observe = true, and backoffs that a request's own policy has called.
+// Observe does not block: if the queue of a plugin is full, the plugin misses the observation.
 func (r *Registry) Observe(o *core.Observation) {
 	used := r.isUsed.Load()
 	for _, p := range *r.learners.Load() {

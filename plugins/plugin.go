@@ -16,7 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// plugin is the plugin with a certain name. Each of its modules is a version. One version is current, and another
+// plugin is one plugin of the registry. A version is one of its modules. Only the current version is called. Another
 // version can replace it.
 type plugin struct {
 	name     string
@@ -47,7 +47,7 @@ type origin struct {
 	spec   Spec
 }
 
-// version is one module of a plugin, in use or not.
+// version is one module of a plugin: the current one, a replaced one, or one that is being loaded.
 type version struct {
 	origin
 	module      *wasmhost.Module
@@ -83,14 +83,15 @@ func (v *version) kind() wasmhost.Kind {
 }
 
 // canReplace reports whether v may replace the current version of the plugin. Both must have the same kind, because
-// requests call the plugin as one of this kind. If the current kind is unknown, v may be a scorer or a judge. A backoff
-// becomes a new plugin with the same name instead, because requests look up backoffs by name for each use.
+// requests call the plugin as one of this kind. If the kind of the current version is unknown, v may be a scorer or a
+// judge. If v is then a backoff, it becomes a new plugin with the same name, because requests look up a backoff by its
+// name for each call.
 func (p *plugin) canReplace(v *version) bool {
 	kind := p.kind()
 	return kind == v.kind() || kind == "" && v.kind() != wasmhost.Backoff
 }
 
-// replaceVersion replaces the plugin's module. Calls in progress end with the old one.
+// replaceVersion replaces the plugin's module. Calls in progress are not interrupted: the old module ends them.
 func (p *plugin) replaceVersion(v *version) {
 	old := p.current.Load()
 	if old.loadError.Load() == nil && old.source == v.source {
@@ -113,7 +114,7 @@ func sha256Of(code []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// hostOf returns the host of a version, with its own output and limits.
+// hostOf returns the host for a version: the host with the version's output and limits.
 func (r *Registry) hostOf(v *version) *wasmhost.Host {
 	return r.host.WithOutput(v.output).WithLimits(v.spec.Limits.WithDefaults(r.opts.Limits))
 }

@@ -37,14 +37,14 @@ const (
 	SourceAPI     = "api"
 )
 
-// The built-ins that replace a failing plugin.
+// The built-ins that are called in place of a failing first scorer, retry scorer or backoff.
 const (
 	FallbackFirst   = "least_in_flight"
 	FallbackRetry   = "performance"
 	FallbackBackoff = "exponential"
 )
 
-// Spec is one [plugins.NAME] of the configuration. It has a Path or a Source.
+// Spec is one [plugins.NAME] of the configuration. Its module comes from Path, Builtin or Source.
 type Spec struct {
 	Path    string
 	Builtin string        // the built-in whose module is used in place of Path; "" for none
@@ -117,8 +117,8 @@ type Registry struct {
 	byName   atomic.Pointer[map[string]*plugin] // read without a lock; replaced with mu held
 	learners atomic.Pointer[[]*plugin]          // plugins that take observations
 
-	// Each change of the registry holds mu. mu guards byName (for its replacement), the files of uploads, configChanges
-	// and uploadsFrozen. A Change holds mu from the end of Stage until Commit or Rollback.
+	// Each change of the registry holds the mutex mu. It guards the replacement of byName, the files of uploads,
+	// configChanges and uploadsFrozen. A Change holds mu from the end of Stage until Commit or Rollback.
 	mu            sync.Mutex
 	configChanges uint64         // number of changes by the configuration
 	uploadsFrozen bool           // see FreezeUploads
@@ -160,7 +160,7 @@ func New(opts Options) (*Registry, error) {
 }
 
 // SetIsUsed sets the function that reports whether a plugin is in use as first scorer, retry scorer, backoff or judge.
-// Observe calls it for each observation. Without it, observations go to all plugins.
+// Observe calls the function for each observation. Without the function, observations go to all plugins.
 func (r *Registry) SetIsUsed(isUsed func(name string) bool) { r.isUsed.Store(&isUsed) }
 
 // FreezeUploads makes later changes of the upload files in StateDir fail with state.ErrClosed. It must be called before
@@ -174,7 +174,7 @@ func (r *Registry) FreezeUploads() {
 // Wait waits until all background compilations have ended.
 func (r *Registry) Wait() { r.background.Wait() }
 
-// Close closes all modules after their calls in progress.
+// Close closes all modules. Each module is closed when its calls in progress have ended.
 func (r *Registry) Close() {
 	r.cancel()
 	r.fetchers.wg.Wait()
@@ -206,7 +206,8 @@ func (r *Registry) publish(all map[string]*plugin) {
 	r.learners.Store(&learners)
 }
 
-// publishVersions passes the pool's proxies to the new versions, calls swap, and publishes the plugins.
+// publishVersions passes the pool's proxies to the new versions. Then it calls swap, which replaces the current
+// versions of existing plugins, and publishes the plugins.
 func (r *Registry) publishVersions(all map[string]*plugin, newVersions []*version, swap func()) {
 	r.poolMu.Lock()
 	defer r.poolMu.Unlock()
@@ -240,8 +241,8 @@ func (r *Registry) passPool(versions []*version) {
 	}
 }
 
-// Scorer returns the scorer with the given name. If a call of this scorer fails, the built-in with the name fallback is
-// called.
+// Scorer returns the scorer with the given name. If a call of this scorer fails, the built-in that the parameter
+// fallback names is called.
 func (r *Registry) Scorer(name, fallback string) (core.Scorer, error) {
 	return scorer(*r.byName.Load(), name, fallback)
 }

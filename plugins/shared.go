@@ -18,10 +18,10 @@ func (r *Registry) uploaded(name string, code []byte, spec *Spec) {
 }
 
 // Take puts a module under a name, as an upload does, but does not check the module with Options.Check. The module may
-// replace any upload. A plugin in use is not replaced by a plugin of another kind. The function inUse is described at
-// Delete, and keep is described at Submit. If the module is the cause of an error, the error is a *wasmhost.CheckError.
-// If the module cannot get the name, the error wraps core.ErrConflict. After an error, the plugin with this name is
-// unchanged.
+// replace any upload. A plugin in use is not replaced by a plugin of another kind. The parameter inUse is described at
+// Delete, and the parameter keep at Submit. If the module is the cause of an error, the error is a
+// *wasmhost.CheckError. If the module must not have the name, the error wraps core.ErrConflict. After an error, the
+// plugin with this name is unchanged.
 func (r *Registry) Take(
 	name string, code []byte, config map[string]any, keep bool, inUse func(name string) string,
 ) error {
@@ -60,8 +60,8 @@ func (r *Registry) Discard(name string, inUse func(name string) string) error {
 	return r.remove(name, inUse)
 }
 
-// Holds reports whether the plugin with the given name is an upload that has the given module, settings and value of
-// keep, and that can be used. The parameter sum is the SHA-256 of the module, in hexadecimal.
+// Holds reports whether an upload with the given name is in the registry and can be used, and has the given module and
+// settings and the same value of keep. The parameter sum is the SHA-256 of the module, in hexadecimal.
 func (r *Registry) Holds(name, sum string, config map[string]any, keep bool) bool {
 	p := r.get(name)
 	if p == nil {

@@ -141,9 +141,9 @@ func (r *Registry) Submit(name string, code []byte, config map[string]any, repla
 	})
 }
 
-// submit implements Submit and Configure. It checks the code before the upload begins. When earlier uploads with the
-// same name have ended, it calls the function input, whose results may depend on these uploads. The function input
-// returns the module and the settings.
+// submit implements Submit and Configure. It checks the code before the upload begins. The upload first waits until
+// earlier uploads with the same name have ended. Then it calls the function input, which returns the module and the
+// settings. These may depend on the earlier uploads.
 func (r *Registry) submit(
 	name string, code []byte, replace, keep bool, input func() (code []byte, config map[string]any),
 ) (*Upload, error) {
@@ -201,8 +201,8 @@ func (r *Registry) Upload(id string) (*Upload, error) {
 	return nil, fmt.Errorf("upload %q %w", id, core.ErrNotFound)
 }
 
-// beginUpload returns a new upload, and the function that ends it. The result previous is the newest upload with the
-// same name that is still in progress; nil if there is none.
+// beginUpload returns a new upload, and the function that ends it. It also returns the newest upload with the same name
+// that is still in progress; nil if there is none.
 func (u *uploads) beginUpload(name, sum string, now time.Time) (upload *Upload, end func(Info, error, time.Time),
 	previous *Upload,
 	err error,
@@ -321,9 +321,9 @@ func (r *Registry) install(name string, v *version) *plugin {
 	return all[name]
 }
 
-// Delete removes an uploaded plugin, even if a configured plugin hides it. The function inUse returns the use of the
-// plugin, such as the retry scorer; "" for none. This function must not change plugins. The error of Delete wraps
-// core.ErrNotFound or core.ErrConflict, or is an error of the file system.
+// Delete removes an uploaded plugin, even if a configured plugin hides it. The function inUse returns what the plugin
+// is used as, such as the retry scorer; "" if it is not used. This function must not change plugins. The error of
+// Delete wraps core.ErrNotFound or core.ErrConflict, or is an error of the file system.
 func (r *Registry) Delete(name string, inUse func(name string) string) error {
 	err := r.remove(name, inUse)
 	if err == nil {
@@ -350,7 +350,7 @@ func (r *Registry) remove(name string, inUse func(name string) string) error {
 	if err := unlessUsed(name, inUse); err != nil {
 		return err
 	}
-	// before the removal, because otherwise a restart would restore the plugin
+	// The file is removed first. If the file remained after the plugin was removed, a restart would restore the plugin.
 	if err := r.removeUpload(name); err != nil {
 		return err
 	}
@@ -361,7 +361,7 @@ func (r *Registry) remove(name string, inUse func(name string) string) error {
 	return nil
 }
 
-// unlessUsed returns an error if a plugin is in use. inUse is as in Delete.
+// unlessUsed returns an error if a plugin is in use. The function inUse is described at Delete.
 func unlessUsed(name string, inUse func(name string) string) error {
 	if by := inUse(name); by != "" {
 		return conflictf("plugin %q is in use as %s; activate another first", name, by)
@@ -369,7 +369,7 @@ func unlessUsed(name string, inUse func(name string) string) error {
 	return nil
 }
 
-// canRollBack reports whether RollBack can replace v, which must be an upload.
+// canRollBack reports whether RollBack can return from v to a previous module. Only an upload can be rolled back.
 func (v *version) canRollBack() bool { return v.source == SourceAPI && v.previous != nil }
 
 // RollBack returns to the previous module of an uploaded plugin. The error wraps core.ErrNotFound or core.ErrConflict,

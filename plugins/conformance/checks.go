@@ -56,8 +56,8 @@ func (k *checker) checkStarts() (string, error) {
 		p.Pages()), nil
 }
 
-// isSettingsRefusal reports whether the module refuses settings in configure, or does not declare them in describe. Any
-// other error means that a call failed.
+// isSettingsRefusal reports whether err is a refusal of settings: the export "configure" returned an error status, or
+// the export "describe" does not permit the settings. Any other error means that a call failed.
 func isSettingsRefusal(err error) bool {
 	var f *wasmhost.Fault
 	var s *wasmhost.SettingError
@@ -70,8 +70,8 @@ func isRefusedByHost(err error) bool {
 	return errors.As(err, &bad) && !errors.As(err, new(*wasmhost.Fault))
 }
 
-// isMemoryFault reports whether the export reserve returned no region. A module may refuse large settings in this way.
-// It must not refuse a call in this way.
+// isMemoryFault reports whether the export "reserve" returned no usable region. A module may refuse large settings in
+// this way. It must not refuse a call in this way.
 func isMemoryFault(err error) bool {
 	var f *wasmhost.Fault
 	return errors.As(err, &f) && f.Reason == wasmhost.ReasonMemory
@@ -87,7 +87,7 @@ func (k *checker) withInstance(f func(*wasmhost.Probe) error) error {
 	return f(p)
 }
 
-// callReserve calls the export reserve and checks the region that it returns.
+// callReserve calls the export "reserve" and checks the region that it returns.
 func callReserve(p *wasmhost.Probe, size uint32) (uint32, error) {
 	at, err := p.Reserve(size)
 	switch {
@@ -113,7 +113,8 @@ func scorerRegionSize(n int) uint32 {
 	return uint32(abi.RankRequestSize+n*(abi.CandidateSize+abi.ScoreSize)+4095) &^ 4095
 }
 
-// largestRegion returns the size of the region for the largest call that every module of this kind must serve.
+// largestRegion returns the size, in bytes, of the largest region that every module of this kind must be able to
+// reserve.
 func (k *checker) largestRegion() uint32 {
 	switch k.desc.Kind {
 	case wasmhost.Scorer:
@@ -146,8 +147,8 @@ func (k *checker) checkReserve() (string, error) {
 	return fmt.Sprintf("aligned, %d times; the largest %d bytes", repeated, slices.Max(sizes)), err
 }
 
-// checkAnswers makes one call. Before this, it overwrites the whole region, so that the call fails if the module keeps
-// its own data in the region.
+// checkAnswers makes one call. It first overwrites the whole region for the host's records. If the module keeps its own
+// data there, the call fails.
 func (k *checker) checkAnswers() (string, error) {
 	err := k.withInstance(func(p *wasmhost.Probe) error {
 		at, err := callReserve(p, k.largestRegion())
@@ -165,7 +166,7 @@ func (k *checker) checkAnswers() (string, error) {
 // onceCandidates is the number of candidates in the call that callOnce makes.
 const onceCandidates = 10
 
-// onceFuelLimit returns the fuel limit of callOnce.
+// onceFuelLimit returns the fuel limit of the call that callOnce makes.
 func (k *checker) onceFuelLimit() int64 {
 	limit := k.module.Limits().Fuel
 	if k.desc.Kind == wasmhost.Scorer {
@@ -188,8 +189,8 @@ func (k *checker) callOnce(p *wasmhost.Probe) error {
 	return err
 }
 
-// checkReserveLarge checks reserve with an impossible size. A trap counts as a refusal, because in some languages
-// a full heap always ends the program.
+// checkReserveLarge checks that the export "reserve" refuses a size that the memory cannot have. A trap counts as a
+// refusal, because in some languages a full heap always ends the program.
 func (k *checker) checkReserveLarge() (string, error) {
 	size := (k.module.Limits().MemoryPages + 1) << 16
 	how := "with 0"
@@ -262,7 +263,7 @@ func withHundredSettings(config map[string]any) map[string]any {
 	return out
 }
 
-// callScorer calls the export score. It returns an error for results that would be plugin faults in the gateway.
+// callScorer calls the export "score". It returns an error for results that would be plugin faults in the gateway.
 func callScorer(p *wasmhost.Probe, c *trial.Choice) ([]float64, error) {
 	scores := make([]float64, c.Len())
 	if err := p.Score(c, scores); err != nil {
@@ -283,8 +284,8 @@ func (k *checker) checkCounts() (string, error) {
 	return fmt.Sprintf("1, 2, 255 and %d candidates", abi.MinCandidates), err
 }
 
-// checkMany calls the export score with more candidates than a scorer must accept. The module may refuse the size, or
-// use up the fuel or the CPU time. It must not trap or return invalid scores.
+// checkMany calls the export "score" with more candidates than a scorer must accept. The module may refuse to reserve
+// this much memory, or use up the fuel or the CPU time. It must not trap or return invalid scores.
 func (k *checker) checkMany() (string, error) {
 	const n = 4096
 	detail := fmt.Sprintf("%d candidates", n)
@@ -328,7 +329,8 @@ func (k *checker) checkDeterministic() (string, error) {
 }
 
 // checkSameResults checks that a module that does not learn returns the same results for the same calls. It calls
-// makeCalls twice with each of three instances. If result number i differs, it returns the error of differenceError.
+// makeCalls twice with each of three instances. If result number i is not always the same, it returns the error that
+// differenceError makes.
 func (k *checker) checkSameResults(what string, makeCalls func(*wasmhost.Probe) ([]float64, error),
 	differenceError func(i int, first, later float64) error) (string, error) {
 	if k.learns {
@@ -368,8 +370,8 @@ func firstDifference(a, b []float64) int {
 	return -1
 }
 
-// checkOutside checks that a module neither uses nor changes the bytes around the rows and the scores. It makes the
-// same call several times, each time with different bytes there.
+// checkOutside checks that a scorer neither uses nor changes the bytes around the host's records. It makes the same
+// call several times, each time with different bytes around the records.
 func (k *checker) checkOutside() (string, error) {
 	const n, guard = 4, 256 // n is the number of candidates, guard the number of bytes on each side
 	c := trial.PlausibleChoice(n)
@@ -503,7 +505,7 @@ func (k *checker) checkObserve() (string, error) {
 	return fmt.Sprintf("%d, with calls between them", len(list)), err
 }
 
-// pools returns pools of different kinds, with extreme ones.
+// pools returns samples of a pool: plausible and extreme lists of proxies.
 func pools() [][]wasmhost.Proxy {
 	large := make([]wasmhost.Proxy, 300)
 	for i := range large {
@@ -613,7 +615,7 @@ func (k *checker) checkFuel() (string, error) {
 	return detail, checkFuelMargin(all, limit)
 }
 
-// checkFuelMargin returns an error unless a tenth of the fuel is left.
+// checkFuelMargin returns an error unless at least a tenth of the fuel is left.
 func checkFuelMargin(spent, limit int64) error {
 	if spent > limit/10*9 {
 		return fmt.Errorf("a call takes %d of its %d units of fuel", spent, limit)
@@ -621,8 +623,8 @@ func checkFuelMargin(spent, limit int64) error {
 	return nil
 }
 
-// scorerFuel returns the fuel of a call with n candidates. It measures the second call, because the first one may have
-// to reserve memory.
+// scorerFuel returns the fuel that a call with n candidates uses. It measures the second call, because the module may
+// have to reserve memory in the first call.
 func (k *checker) scorerFuel(n int) (fuel int64, err error) {
 	c := trial.PlausibleChoice(n)
 	err = k.withInstance(func(p *wasmhost.Probe) error {
@@ -652,7 +654,8 @@ func (k *checker) maxBackoffFuel(limit int64) (fuel int64, err error) {
 	return fuel, err
 }
 
-// checkTime limits the CPU time of the most expensive calls that every module must serve.
+// checkTime checks that the most expensive calls that every module must serve take at most a quarter of the CPU
+// timeout.
 func (k *checker) checkTime() (string, error) {
 	within := k.module.Limits().CallTimeout / 4
 	detail := fmt.Sprintf("a call takes less than %v of CPU time, a quarter of its timeout", within)

@@ -67,7 +67,8 @@ var staticChecks = []struct{ name, good, mend, section string }{
 	{wasmhost.CheckTable, "", "declare smaller tables, of fewer elements", secLimits},
 }
 
-// dynamicChecks run the module, in this order. The check "answers" and all after it make calls.
+// dynamicChecks are the checks that run the module, in the order in which they are made. The check "answers" and all
+// later checks make calls.
 var dynamicChecks = []struct {
 	name, mend, section string
 	kind                wasmhost.Kind // "" for all kinds
@@ -146,7 +147,7 @@ type checker struct {
 	learns bool
 }
 
-// Run checks a module with the given settings, as in [plugins.NAME.config]; nil for none.
+// Run checks a module. The parameter config has the module's settings, as in [plugins.NAME.config]; nil for none.
 func Run(host *wasmhost.Host, code []byte, config map[string]any) Report {
 	k := &checker{host: host.OnlyCPUTime(), code: code, config: config}
 	var found []wasmhost.Finding
@@ -203,8 +204,8 @@ func (c *Check) setResult(err error, mend string) {
 // maxListedErrors is the maximum number of errors in the Detail of one check.
 const maxListedErrors = 3
 
-// runStaticChecks adds the checks that do not run the module to the report. It returns the name of the first failed
-// one; "" for none.
+// runStaticChecks adds the results of the static checks to the report. It returns the name of the first check that has
+// failed; "" for none.
 func (k *checker) runStaticChecks(r *Report, found []wasmhost.Finding) (failed string) {
 	good := map[string]string{
 		wasmhost.CheckSize:       fmt.Sprintf("%d bytes", k.desc.Size),

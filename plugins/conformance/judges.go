@@ -16,7 +16,8 @@ func (k *checker) checkRulings() (string, error) {
 	return fmt.Sprintf("%d responses, at the edge too", len(list)), err
 }
 
-// callJudge returns, for each response, the kind of the ruling and the duration of the rest in seconds.
+// callJudge calls a judge for each response. For each response it returns two numbers: the kind of the ruling, and how
+// long the proxy rests (is not chosen for the host), in seconds.
 func callJudge(p *wasmhost.Probe, list []trial.Response) ([]float64, error) {
 	rulings := make([]float64, 0, 2*len(list))
 	for i := range list {

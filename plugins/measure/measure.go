@@ -140,7 +140,7 @@ func scorerCall(n int) callUnderTest {
 	}
 }
 
-// backoffCall asks for the delay before the third retry under a plausible policy.
+// backoffCall returns a call that asks for the delay before the third retry under a plausible policy.
 func backoffCall() callUnderTest {
 	q := trial.BackoffSamples()[2].Request
 	return callUnderTest{
@@ -149,7 +149,7 @@ func backoffCall() callUnderTest {
 	}
 }
 
-// judgeCall asks for the ruling on a response with a long body.
+// judgeCall returns a call that asks for the ruling on a response with a long body.
 func judgeCall() callUnderTest {
 	r := trial.Responses()[0]
 	return callUnderTest{

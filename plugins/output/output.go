@@ -42,7 +42,8 @@ type Metric struct {
 	Value float64
 }
 
-// Output holds the output of one plugin, also after its module was replaced. It is safe for concurrent use.
+// Output holds the output of one plugin. The output remains when the plugin's module is replaced. Output is safe for
+// concurrent use.
 type Output struct {
 	now    func() time.Time
 	onLine func(Line) // nil for none; called for each line that is kept, under mu
@@ -101,7 +102,7 @@ func (o *Output) addLine(l Line) {
 	}
 }
 
-// Lines returns the lines whose number is greater than after, the oldest first.
+// Lines returns the lines whose number is greater than the parameter after, the oldest first.
 func (o *Output) Lines(after uint64) []Line {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -21,8 +21,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk"
 )
 
-// The folder templates has a README and a folder for each language. In the folder of a language, the folder all has the
-// files of every plugin, and each other folder has the files of one kind of plugins.
+// The folder "templates" has a README and a folder for each language. In the folder of a language, the folder "all" has
+// the files of every plugin, and each other folder has the files of one kind of plugins.
 //
 //go:embed all:templates
 var templates embed.FS
@@ -62,7 +62,8 @@ type Plugin struct {
 	Kind wasmhost.Kind
 }
 
-// ErrArgument is wrapped by the errors of a wrong Plugin or folder. Other errors come from the file system.
+// ErrArgument is wrapped by errors that report an invalid Plugin or a folder that is not empty. Other errors come from
+// the file system.
 var ErrArgument = errors.New("cannot write a plugin")
 
 // Check returns an error, which wraps ErrArgument, if p cannot be written.
@@ -115,7 +116,7 @@ type data struct {
 	Scorer bool
 }
 
-// Config returns an example of a setting, in JSON.
+// Config returns an example of a setting, as a member of a JSON object.
 func (d data) Config() string {
 	switch d.Kind {
 	case wasmhost.Scorer:
@@ -126,7 +127,7 @@ func (d data) Config() string {
 	return `"factor":0.5`
 }
 
-// Toml returns the setting of Config as a line of TOML.
+// Toml returns the same setting as Config, as a line of TOML.
 func (d data) Toml() string {
 	switch d.Kind {
 	case wasmhost.Scorer:
@@ -137,7 +138,7 @@ func (d data) Toml() string {
 	return "factor = 0.5"
 }
 
-// Use returns the use for which the plugin is activated: first, backoff or judge.
+// Use returns the value of "for" in the request that activates the plugin: "first", "backoff" or "judge".
 func (d data) Use() string {
 	if d.Scorer {
 		return "first"
@@ -153,8 +154,8 @@ type writer struct {
 	err     error
 }
 
-// writeTemplates executes the templates in a folder, and writes their results. The path of a result is the path of its
-// template without base at the beginning and .tmpl at the end.
+// writeTemplates executes the templates in a folder, and writes their results. A result has the path of its template,
+// without the folder base at the beginning and without ".tmpl" at the end.
 func (w *writer) writeTemplates(folder, base string) {
 	w.walkFiles(templates, folder, func(name string, text []byte) {
 		t, err := template.New(name).Delims("[[", "]]").Parse(string(text))

@@ -30,7 +30,7 @@ type BackoffReport struct {
 type BackoffResult struct {
 	Backoff string  `json:"backoff"`
 	Delays  []Delay `json:"delays"` // waits before each retry of requests that never succeed
-	// For requests in outages of random length, with up to 9 retries:
+	// The following fields are about requests in outages of random length, with up to 9 retries.
 	Recovered float64 `json:"recovered"`    // share of the requests that succeeded, 0 to 1
 	Retries   float64 `json:"mean_retries"` // mean number of retries per request
 	Late      float64 `json:"mean_late"`    // mean time from the end of the outage to the success, s
@@ -45,8 +45,8 @@ type Delay struct {
 	Max  float64 `json:"max"`
 }
 
-// SimulateBackoff simulates requests in outages, and requests that never succeed, with a backoff plugin and with the
-// built-ins. All get the same outages. The same seed gives the same report.
+// SimulateBackoff simulates requests with a backoff plugin and with the built-ins: requests in outages, and requests
+// that never succeed. All backoffs get the same outages. The same seed gives the same report.
 func SimulateBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint64) (BackoffReport, error) {
 	policy := retry.DefaultPolicy()
 	policy.Jitter = jitter
@@ -79,7 +79,8 @@ func SimulateBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint6
 				break
 			}
 			var x OutageResult
-			// The seed 6 is also used in bestFixedResult, so that the same attempts go to the dead proxy.
+			// The seed 6 is also used in bestFixedResult, so that the same attempts go to the dead proxy in both
+			// simulations.
 			x, err = t.simulate(&policy, rand.New(rand.NewPCG(seed, 6)), w.wait, w.passObservation)
 			x.Backoff = c.Name
 			report.Traffic[i].Results = append(report.Traffic[i].Results, x)
@@ -144,8 +145,8 @@ func (w *backoffRun) simulateRequests() error {
 }
 
 // simulateRequest simulates a request in an outage that begins with the request and lasts for down seconds. It returns
-// the number of retries, and the time from the end of the outage to the success; -1 without a success. If sums is not
-// nil, the delay before each retry is added to the element of the retry.
+// the number of retries, and how many seconds after the end of the outage the request succeeded; -1 if it did not
+// succeed. If sums is not nil, the delay before retry n is added to sums[n-1].
 func (w *backoffRun) simulateRequest(down float64, sums []Delay) (retries int, late float64, err error) {
 	begin, previous := w.now, 0.0
 	random := rand.New(rand.NewPCG(w.r.Uint64(), 5)) // later requests do not depend on the calls of this request
@@ -179,7 +180,8 @@ func (w *backoffRun) simulateRequest(down float64, sums []Delay) (retries int, l
 	}
 }
 
-// wait returns the delay of the backoff, or of exponential if the plugin fails, limited as in the gateway.
+// wait returns the delay of the backoff, limited as in the gateway. If the plugin fails, the built-in "exponential"
+// computes the delay.
 func (w *backoffRun) wait(q *core.BackoffRequest) (float64, error) {
 	d, err := w.m.Delay(q)
 	if err != nil {

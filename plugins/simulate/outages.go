@@ -83,7 +83,7 @@ func newTimeline(kind int, r *rand.Rand) *timeline {
 	return t
 }
 
-// isUp reports whether the target serves requests.
+// isUp reports whether the target serves requests at the given time.
 func (t *timeline) isUp(at float64) bool {
 	i, begins := slices.BinarySearchFunc(t.outages, at, func(o [2]float64, at float64) int {
 		return cmp.Compare(o[0], at)
@@ -91,8 +91,8 @@ func (t *timeline) isUp(at float64) bool {
 	return !begins && (i == 0 || at >= t.outages[i-1][1])
 }
 
-// pendingAttempt is an attempt that has not begun yet. The field at is the time of its beginning, and wait is the
-// backoff before it.
+// pendingAttempt is an attempt that has not begun yet. The field at is the time when it will begin, and the field wait
+// is the delay before it.
 type pendingAttempt struct {
 	at, requestStart, wait, luck float64
 	number                       int

@@ -123,7 +123,7 @@ func newPlay(t *Trace, seed uint64) *scorerRun {
 	return p
 }
 
-// module is the part of wasmhost.Module that a simulation uses.
+// module has the methods of wasmhost.Module that a simulation calls.
 type module interface {
 	core.Scorer
 	core.Tolerance
@@ -287,7 +287,7 @@ func (p *scorerRun) pool() []wasmhost.Proxy {
 	return list
 }
 
-// luck returns a random number in [0, 1) for the current request and a purpose. It is the same for all scorers.
+// luck returns a random number in [0, 1) for the current request and a purpose. The number is the same for all scorers.
 func (p *scorerRun) luck(purpose int) float64 {
 	return core.Pair53(core.Pair53(p.luckSeed, float64(p.requests)), float64(purpose+1)) / (1 << 53)
 }

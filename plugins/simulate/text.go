@@ -21,7 +21,7 @@ func Unicode() Style { return Style{[]rune(" ▁▂▃▄▅▆▇█"), "█"} 
 // ASCII draws with ASCII characters, for terminals without Unicode.
 func ASCII() Style { return Style{[]rune(" .:-=+*#%@"), "#"} }
 
-// cell draws a share, 0 to 1. A share above 0 is never blank.
+// cell returns the character for a share from 0 to 1. A share above 0 is never blank.
 func (s Style) cell(share float64) string {
 	last := len(s.levels) - 1
 	i := int(math.Round(share * float64(last)))

@@ -264,9 +264,9 @@ var Scenarios = []struct{ Name, Shows string }{
 	{"capacity", "all are equally good, up to a number of attempts in flight that differs between them"},
 }
 
-// Generate makes a trace from a specification: the name of a scenario and, separated by commas, any
-// of proxies=5, duration=600, rate=20, hosts=8 (the defaults). The parameter seed determines the random parts of the
-// trace.
+// Generate makes a trace from a specification. The specification is the name of a scenario, followed by settings with a
+// comma before each. The settings and their defaults are proxies=5, duration=600, rate=20 and hosts=8. The parameter
+// seed determines the random parts of the trace.
 func Generate(spec string, seed uint64) (*Trace, error) {
 	name, rest, _ := strings.Cut(spec, ",")
 	t := &Trace{Duration: defaultDuration, Rate: defaultRate, Hosts: defaultHosts, Start: defaultStart}

@@ -75,7 +75,8 @@ func (s Source) Check() error {
 	return nil
 }
 
-// Pinned reports whether s always stands for the same module.
+// Pinned reports whether s can lead to only one module, because s has the SHA-256 of the module or the digest of the
+// artifact.
 func (s Source) Pinned() bool {
 	if s.SHA256 != "" {
 		return true
@@ -119,7 +120,7 @@ type Module struct {
 }
 
 // Verify returns an error if the module does not have the SHA-256 of s, or if its signature does not match the public
-// key of s. If s has no SHA-256 or no public key, Verify does not check this.
+// key of s. If s has no SHA-256, the first check is left out; if s has no public key, the second.
 func (s Source) Verify(m *Module) error {
 	got := sha256.Sum256(m.Code)
 	if s.SHA256 != "" && !strings.EqualFold(hex.EncodeToString(got[:]), s.SHA256) {

@@ -13,7 +13,8 @@ type Response struct {
 	Excerpt core.Excerpt // with all parts that a judge may need; see ForJudge
 }
 
-// ForJudge returns the request and the excerpt that a judge gets if it needs the parts in w.
+// ForJudge returns the request and the excerpt that a judge gets. The parameter w has the parts of a response that the
+// judge needs.
 func (r *Response) ForJudge(w *core.ExcerptSpec) (*core.JudgeRequest, *core.Excerpt) {
 	q, e := r.Request, r.Excerpt
 	e.Fields = nil

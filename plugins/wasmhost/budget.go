@@ -90,8 +90,8 @@ func (in *instance) setBudget(fuel int64, timeout time.Duration) {
 // fuelLeft returns the fuel that remained after the last call; negative if the call used more than it had.
 func (in *instance) fuelLeft() int64 { return int64(in.fuel.Get()) + in.budget.fuel }
 
-// refuel is called by the module when its fuel counter is below zero. The parameter left is the counter. refuel returns
-// a new value of the counter, or ends the call.
+// The module calls refuel when its fuel counter is below zero. The parameter left is the value of the counter. refuel
+// returns a new value of the counter, or ends the call.
 func (in *instance) refuel(left int64) int64 {
 	b := &in.budget
 	if left+b.fuel < 0 {
@@ -105,7 +105,7 @@ func (in *instance) refuel(left int64) int64 {
 	return left + grant
 }
 
-// abortCall ends the running call by a panic, which wazero returns as an error to invoke.
+// abortCall ends the running call by a panic. wazero converts the panic to the error of the call that invoke makes.
 func (in *instance) abortCall(err error) {
 	in.budget.err = err
 	panic(err)
@@ -163,8 +163,8 @@ func (in *instance) export(name string) *exportedFunc {
 	return e
 }
 
-// stackOf returns the field of f with its stack, as in wazero 1.12. It returns the zero Value for a function of
-// wazero's interpreter, which has no such field and limits the depth of calls itself.
+// stackOf returns the field of f that holds the stack of its calls, as in wazero 1.12. It returns the zero Value for a
+// function of wazero's interpreter, which has no such field and limits the depth of calls itself.
 func stackOf(f api.Function) reflect.Value {
 	v := reflect.ValueOf(f)
 	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
@@ -204,7 +204,8 @@ func (in *instance) freeLargeStacks() {
 	in.hasLargeStack = false
 }
 
-// invoke calls f within the budget. The parameters are in the instance's stack field.
+// invoke calls the exported function f within the budget. Before the call, the instance's field stack has the
+// parameters; after the call, it has the result.
 func (in *instance) invoke(f *exportedFunc) error {
 	in.host.output.reset()
 	in.running = f

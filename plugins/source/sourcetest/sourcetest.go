@@ -71,7 +71,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	}
 }
 
-// Digest returns the digest of a blob in the form that references have.
+// Digest returns the digest of a blob as it is written in OCI references: "sha256:" and hexadecimal digits.
 func Digest(b []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(b)) }
 
 // File is a layer of an artifact.
@@ -104,14 +104,14 @@ func (r *Registry) Push(t testing.TB, tag string, files ...File) (digest string)
 	return Digest(text)
 }
 
-// SetBlob replaces the data of a digest. nil removes the data.
+// SetBlob replaces the blob that is served for a digest. If data is nil, the blob is removed.
 func (r *Registry) SetBlob(digest string, data []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.blobs[digest] = data
 }
 
-// SetManifest replaces the manifest of a reference by the manifest of the reference source.
+// SetManifest makes a reference (a tag or a digest) lead to the manifest of another reference, the parameter source.
 func (r *Registry) SetManifest(reference, source string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
