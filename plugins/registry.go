@@ -174,7 +174,7 @@ func (r *Registry) FreezeUploads() {
 // Wait waits until all background compilations have ended.
 func (r *Registry) Wait() { r.background.Wait() }
 
-// Close closes all modules. Each module is closed when its calls in progress have ended.
+// Close closes all modules. A module is freed when its calls in progress have ended.
 func (r *Registry) Close() {
 	r.cancel()
 	r.fetchers.wg.Wait()

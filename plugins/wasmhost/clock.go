@@ -43,7 +43,7 @@ const checkShare = 4
 // module.
 const slowShare = 2
 
-// SlowLimit returns the CPU time above which a call of score, backoff or judge counts as slow.
+// SlowLimit returns the CPU time above which a call of the export "score", "backoff" or "judge" counts as slow.
 func (m *Module) SlowLimit() time.Duration { return m.limits.CallTimeout / slowShare }
 
 // SlowCalls returns the number of slow calls. Calls that use little fuel are not measured.

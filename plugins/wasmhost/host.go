@@ -153,7 +153,7 @@ func (h *Host) Load(code []byte, config map[string]any) (*Module, error) {
 
 // LoadInBackground is like Load, but returns after the quick checks, and takes the other steps in the background. Calls
 // return ErrNotReady until the module is ready. When the module is ready or a step has failed, another goroutine calls
-// done with nil or the error.
+// the function done. The argument of done is nil or the error.
 func (h *Host) LoadInBackground(code []byte, config map[string]any, done func(error)) (*Module, error) {
 	m, err := h.newModule(code)
 	if err != nil {
@@ -244,7 +244,8 @@ func (h *Host) build(m *Module, code []byte) error {
 	return m.provideImports(ctx)
 }
 
-// compile recovers from panics: wazero 1.12 panics on an index of a type that does not exist.
+// compile compiles a module, and converts a panic of wazero to an error. wazero 1.12 panics on an index of a type that
+// does not exist.
 func compile(ctx context.Context, rt wazero.Runtime, code []byte) (_ wazero.CompiledModule, err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -20,7 +20,7 @@ var hostImports = map[string]hostImport{
 	abi.Metric: {"iiid", (*hostState).metric},
 }
 
-// hostImport is a function of hostModule. The types of its parameters are in the letters of wasiFunc.
+// hostImport is a function of hostModule. The field params has a letter for the type of each parameter, as in wasiFunc.
 type hostImport struct {
 	params string
 	call   func(w *hostState, p []uint64)

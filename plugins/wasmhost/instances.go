@@ -67,8 +67,8 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 	}
 }
 
-// takeIdle takes the instance that became idle last out of m.idle. It returns nil if no instance is idle. The caller
-// holds mu.
+// takeIdle removes the instance that became idle last from m.idle, and returns it. It returns nil if no instance is
+// idle. The caller holds mu.
 func (m *Module) takeIdle() (*instance, error) {
 	if m.closed {
 		return nil, ErrClosed
@@ -85,8 +85,8 @@ func (m *Module) takeIdle() (*instance, error) {
 	return in, nil
 }
 
-// wakeCalls ends the wait of the n calls of acquire that have waited longest. They return err or, if err is nil, call
-// takeIdle again. Another call may take the idle instance before that. The caller holds mu.
+// wakeCalls wakes the n calls of acquire that have waited longest. If err is not nil, they return err. Otherwise they
+// call takeIdle again, but another call may have taken the idle instance before. The caller holds mu.
 func (m *Module) wakeCalls(n int, err error) {
 	n = min(n, len(m.waitingCalls))
 	for _, w := range m.waitingCalls[:n] {
@@ -144,8 +144,8 @@ func isInconsistent(err error) bool {
 	return !errors.As(err, &f) || f.Reason == ReasonTrap || f.Reason == ReasonMemory
 }
 
-// keepStacks keeps the large stacks of an instance that becomes idle if they fit into maxKeptStacks; otherwise it frees
-// them. The caller holds mu.
+// keepStacks is called when an instance becomes idle. It keeps the large stacks of the instance if they fit into
+// maxKeptStacks; otherwise it frees them. The caller holds mu.
 func (m *Module) keepStacks(in *instance) {
 	if size := in.largeStackBytes(); m.idleStackBytes+size <= maxKeptStacks {
 		m.idleStackBytes += size

@@ -16,7 +16,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// DefaultRest is the rest after a ruling that states no duration. Other rests are limited to MinRest and MaxRest.
+// DefaultRest is how long a proxy rests (is not chosen for the host) if the ruling states no duration. A stated
+// duration is limited to at least MinRest and at most MaxRest.
 const (
 	DefaultRest = 10 * time.Minute
 	MinRest     = time.Second
@@ -51,8 +52,9 @@ func (m *Module) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error
 	return ruling, err
 }
 
-// The offsets of the ruling and of the pairs in the region of a judge's call. The region holds, in this order: the
-// request, the ruling, a pair (name and value) for each header field, the body, and the texts of the pairs.
+// The offsets of the ruling and of the header fields in the region of a judge's call. The region holds, in this order:
+// the request, the ruling, the header fields (an abi.Pair of name and value for each), the body, and the texts of the
+// names and values.
 const (
 	rulingOffset = abi.JudgeRequestSize
 	pairsOffset  = rulingOffset + abi.RulingSize
@@ -61,7 +63,8 @@ const (
 // aligned rounds n up to a multiple of abi.Alignment.
 func aligned(n int) int { return (n + abi.Alignment - 1) &^ (abi.Alignment - 1) }
 
-// textSize returns the number of bytes that a text of n bytes and the zero byte after it take in the region.
+// textSize returns the number of bytes in the region that hold a text of n bytes, a zero byte, and the gap up to the
+// next multiple of abi.Alignment.
 func textSize(n int) int { return aligned(n + 1) }
 
 func (in *instance) callJudge(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error) {
@@ -164,8 +167,8 @@ func (in *instance) readExcerptSpec() (*core.ExcerptSpec, error) {
 	return parseExcerptSpec(text)
 }
 
-// parseExcerptSpec parses the text of judge_wants, with lines such as "body N", "field NAME", "status FIRST" and
-// "status FIRST-LAST".
+// parseExcerptSpec parses the text that the export "judge_wants" returns, with lines such as "body N", "field NAME",
+// "status FIRST" and "status FIRST-LAST".
 func parseExcerptSpec(text string) (*core.ExcerptSpec, error) {
 	w := &core.ExcerptSpec{}
 	for n, line := range strings.Split(text, "\n") {

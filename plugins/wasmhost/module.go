@@ -108,7 +108,7 @@ func (m *Module) WantsPool() bool { return m.desc.WantsPool }
 // IsReady reports whether the module can be called.
 func (m *Module) IsReady() bool { return m.ready.Load() }
 
-// Tolerance implements core.Tolerance. It is 0 for a module that does not export tolerance.
+// Tolerance implements core.Tolerance. It returns 0 if the module does not export "tolerance".
 func (m *Module) Tolerance() float64 {
 	if !m.ready.Load() {
 		return 0
@@ -202,7 +202,7 @@ func (m *Module) instantiate() (*instance, error) {
 	return in, nil
 }
 
-// mainExports has the function that a module of each kind must export.
+// mainExports has, for each kind of module, the name of the function that such a module must export.
 var mainExports = map[Kind]string{Scorer: abi.Score, Backoff: abi.Backoff, Judge: abi.Judge}
 
 // instantiateGuest instantiates the module without running its code. It converts a panic of wazero, which an invalid
@@ -224,8 +224,8 @@ func firstLine(err error) string {
 	return strings.TrimSuffix(strings.ToValidUTF8(line, "?"), " (recovered by wazero)")
 }
 
-// region returns a region of size bytes in the memory. If the last region is smaller, it first calls the export
-// reserve. The region is valid until the module's code runs again.
+// region returns a region of size bytes in the memory. If the region that was reserved last is smaller, it first calls
+// the export "reserve". The region is valid until the module's code runs again.
 func (in *instance) region(size uint32) ([]byte, error) {
 	if size > in.regionSize {
 		want := (size + 4095) &^ 4095
@@ -313,7 +313,7 @@ func (m *Module) Score(c core.Candidates, scores []float64) error {
 	return err
 }
 
-// setCallBudget sets the budget of a call with a number of candidates or proxies.
+// setCallBudget sets the fuel and the CPU time of a call that gets the given number of candidates or proxies.
 func (in *instance) setCallBudget(candidates int) {
 	in.setBudget(in.module.limits.Fuel+int64(candidates)*FuelPerCandidate, in.module.limits.CallTimeout)
 }

@@ -62,7 +62,8 @@ func (h *Host) WithOutput(output Output) *Host {
 	return &other
 }
 
-// outputCollector collects the text that a module writes during a call, through fd_write and the host function log.
+// outputCollector collects the text that a module writes during a call, through the WASI function fd_write and the host
+// function "log".
 type outputCollector struct {
 	output          Output
 	unfinishedLines [2][]byte // the unfinished lines of standard output and standard error
@@ -92,7 +93,7 @@ func (p *outputCollector) reset() {
 	}
 }
 
-// write splits the output of a module into lines. The descriptor is 1 or 2.
+// write splits the output of a module into lines. The descriptor is 1 (standard output) or 2 (standard error).
 func (p *outputCollector) write(descriptor int, b []byte) {
 	part := &p.unfinishedLines[descriptor-1]
 	for len(b) > 0 {

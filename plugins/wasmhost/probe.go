@@ -51,7 +51,7 @@ func (p *Probe) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error)
 // ExcerptSpec returns the parts of a response that a judge needs.
 func (p *Probe) ExcerptSpec() *core.ExcerptSpec { return p.in.excerptSpec }
 
-// Learns reports whether the module exports observe.
+// Learns reports whether the module exports "observe".
 func (p *Probe) Learns() bool { return p.in.observe != nil }
 
 // Observe passes an observation to the module as Module.Observe does.
@@ -68,7 +68,7 @@ func (p *Probe) SetPool(proxies []Proxy) error {
 	return p.in.passPool()
 }
 
-// Reserve calls the export reserve and returns its result unchecked.
+// Reserve calls the export "reserve" and returns its result unchecked.
 func (p *Probe) Reserve(bytes uint32) (address uint32, err error) {
 	p.in.setCallBudget(0)
 	p.in.stack[0] = uint64(bytes)
@@ -82,7 +82,7 @@ func (p *Probe) Reserve(bytes uint32) (address uint32, err error) {
 	return p.in.regionAddress, nil
 }
 
-// ScoreAt calls the export score with the addresses of records that the caller has written.
+// ScoreAt calls the export "score" with the addresses of records that the caller has written.
 func (p *Probe) ScoreAt(request, candidates, scores, count uint32) (status int32, err error) {
 	p.in.setCallBudget(int(count))
 	p.in.stack = [4]uint64{uint64(request), uint64(candidates), uint64(scores), uint64(count)}
@@ -100,7 +100,7 @@ func (p *Probe) Write(address uint32, bytes []byte) error {
 	return nil
 }
 
-// Read returns a copy of part of the memory.
+// Read returns a copy of the bytes at an address of the memory.
 func (p *Probe) Read(address, size uint32) ([]byte, error) {
 	view, ok := p.in.memory.Read(address, size)
 	if !ok {
@@ -109,8 +109,8 @@ func (p *Probe) Read(address, size uint32) ([]byte, error) {
 	return append([]byte(nil), view...), nil
 }
 
-// Fuel returns the fuel that remained after the last call. If a call of the export reserve preceded it, both calls
-// share the fuel. The result is negative if they used more than they had.
+// Fuel returns the fuel that remained after the last call. If the host first called the export "reserve" for this call,
+// both calls used the same fuel. The result is negative if they used more fuel than they had.
 func (p *Probe) Fuel() int64 { return p.in.fuelLeft() }
 
 // Pages returns the present size of the memory in pages of 64 KiB.

@@ -18,7 +18,8 @@ import (
 // pair is a key and a value of a configuration, as in abi.Pair.
 type pair struct{ key, value string }
 
-// pairs flattens a configuration, sorted by key. Keys of nested tables are joined with dots.
+// pairs returns the settings of a configuration as keys and values, sorted by key. Keys of nested tables are joined
+// with dots.
 func pairs(config map[string]any) []pair {
 	var out []pair
 	for _, key := range slices.Sorted(maps.Keys(config)) {
@@ -75,7 +76,7 @@ func (p pair) number() float64 {
 	return math.NaN()
 }
 
-// Proxy is one proxy of the pool in the form that pool_changed receives.
+// Proxy is one proxy of the pool, with the data that the export "pool_changed" receives.
 type Proxy struct {
 	ID, Region   string
 	Weight, Cost float64
@@ -89,7 +90,7 @@ func (m *Module) SetPool(proxies []Proxy) {
 	}
 }
 
-// passPool calls the export pool_changed if the instance does not have the current pool.
+// passPool calls the export "pool_changed" if the instance has not received the current pool yet.
 func (in *instance) passPool() error {
 	if in.poolChanged == nil {
 		return nil
@@ -171,13 +172,14 @@ func (l *layout) f64(at int, v float64) {
 	binary.LittleEndian.PutUint64(l.bytes[at:], math.Float64bits(v))
 }
 
-// address writes the address of a byte. The parameter at is the offset of the address; to is the offset of the byte.
+// address writes the address of a byte. The parameter at is the offset where the address is written, and the parameter
+// to is the offset of the byte.
 func (l *layout) address(at, to int) {
 	l.u32(at, uint32(to))
 	l.addressOffsets = append(l.addressOffsets, at)
 }
 
-// text appends s. It writes the address and the length of s at the given offset.
+// text appends the text s, and writes its address and its length at the given offset.
 func (l *layout) text(at int, s string) {
 	to := l.appendZeros(len(s) + 1)
 	copy(l.bytes[to:], s)
@@ -185,7 +187,7 @@ func (l *layout) text(at int, s string) {
 	l.u32(at+4, uint32(len(s)))
 }
 
-// pairs appends a record for each pair, and returns the offset of the first record.
+// pairs appends an abi.Pair for each key and value in the list, and returns the offset of the first of these records.
 func (l *layout) pairs(list []pair) int {
 	first := l.appendZeros(len(list) * abi.PairSize)
 	for i, p := range list {

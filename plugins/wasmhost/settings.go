@@ -12,7 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// Setting is one setting of a module, as its function describe declares it.
+// Setting is one setting of a module, as the export "describe" declares it.
 type Setting struct {
 	Name    string   `json:"name"`
 	Type    string   `json:"type"`              // number, integer, boolean or text
@@ -31,7 +31,7 @@ const (
 	typeText    = "text"
 )
 
-// The limits for the result of describe.
+// The limits for the text that the export "describe" returns.
 const (
 	maxDescription = 16 << 10 // bytes
 	maxSettings    = 100
@@ -40,8 +40,8 @@ const (
 // IsFreeText reports whether the setting accepts any text.
 func (s *Setting) IsFreeText() bool { return s.Type == typeText && len(s.Values) == 0 }
 
-// Settings returns the settings that the module declares. It returns nil if the module does not export describe, or if
-// no instance has been started yet.
+// Settings returns the settings that the module declares. It returns nil if the module does not export "describe", or
+// if no instance has been started yet.
 func (m *Module) Settings() []Setting {
 	if s := m.settings.Load(); s != nil {
 		return *s
@@ -49,7 +49,7 @@ func (m *Module) Settings() []Setting {
 	return nil
 }
 
-// readSettings calls the module's export describe.
+// readSettings calls the module's export "describe".
 func (in *instance) readSettings(f *exportedFunc) ([]Setting, error) {
 	text, err := in.callText(f)
 	if err != nil {
@@ -75,8 +75,8 @@ func (in *instance) callText(f *exportedFunc) (string, error) {
 	return string(view[:end]), nil
 }
 
-// parseSettings parses the text of describe: one line per setting, with name, type, range, default and description
-// separated by tabs.
+// parseSettings parses the text that the export "describe" returns. Each line is one setting: its name, type, range,
+// default and description, separated by tabs.
 func parseSettings(text string) ([]Setting, error) {
 	settings := []Setting{}
 	for n, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
@@ -209,7 +209,7 @@ func checkSettings(settings []Setting, config []pair) error {
 	return nil
 }
 
-// checkConfig compares the configuration with the settings that the module declares, if it exports describe.
+// checkConfig compares the configuration with the settings that the module declares, if it exports "describe".
 func (in *instance) checkConfig(config []pair) error {
 	f := in.export(abi.Describe)
 	if f == nil {

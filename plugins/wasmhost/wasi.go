@@ -206,7 +206,7 @@ func (h *hostState) clock(p []uint64) uint32 {
 	return h.put64(p[2], h.now)
 }
 
-// random fills memory with bytes that are the same in every instance (SplitMix64).
+// random fills memory with random bytes (SplitMix64). Their sequence is the same in every instance.
 func (h *hostState) random(p []uint64) uint32 {
 	h.chargeFuel(p[1] / hostByteFuel)
 	b := h.memoryBytes(p[0], p[1])
@@ -264,7 +264,8 @@ func (h *hostState) poll(p []uint64) uint32 {
 // checkStandardFile returns an error for all descriptors except those of the three standard files.
 func (h *hostState) checkStandardFile(p []uint64) uint32 { return h.resultIfStandardFile(p, wasiOK) }
 
-// resultIfStandardFile returns the result for the descriptor of a standard file, and an error for any other descriptor.
+// resultIfStandardFile returns the parameter result if the descriptor is that of a standard file, and an error for any
+// other descriptor.
 func (h *hostState) resultIfStandardFile(p []uint64, result uint32) uint32 {
 	if p[0] > 2 {
 		return wasiBadf
@@ -272,7 +273,7 @@ func (h *hostState) resultIfStandardFile(p []uint64, result uint32) uint32 {
 	return result
 }
 
-// describe describes the standard files as readable and writable character devices.
+// describe implements fd_fdstat_get. The standard files are readable and writable character devices.
 func (h *hostState) describe(p []uint64) uint32 {
 	const characters, mayReadOrWrite = 2, 1<<1 | 1<<6
 	b := h.memoryBytes(p[1], 24)
@@ -288,7 +289,7 @@ func (h *hostState) describe(p []uint64) uint32 {
 	return wasiOK
 }
 
-// write splits the written bytes into log lines.
+// write implements fd_write. It splits the written bytes into log lines.
 func (h *hostState) write(p []uint64) uint32 {
 	n := p[2]
 	h.chargeFuel(n * hostItemFuel)
@@ -312,7 +313,7 @@ func (h *hostState) write(p []uint64) uint32 {
 	return h.put32(p[3], total)
 }
 
-// read reports the end of standard input.
+// read implements fd_read. Standard input is always at its end.
 func (h *hostState) read(p []uint64) uint32 {
 	switch p[0] {
 	case 0:

@@ -52,7 +52,7 @@ type funcReference struct {
 	index    uint32
 }
 
-// function reads the index of a function.
+// function reads the index of a function. If r.functions is set, it records where the index is.
 func (r *reader) function() uint32 {
 	from := r.pos
 	index := r.u32()

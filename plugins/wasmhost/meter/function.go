@@ -266,7 +266,7 @@ func (f *funcRewriter) beginBranch(at, before int) {
 	f.edits = append(f.edits, edit{offset: at, n: dispatchCost + f.moveCost(0), head: head})
 }
 
-// The constants from which extraCost computes the cost of an instruction beyond 1.
+// From these constants, extraCost computes by how much the cost of an instruction exceeds 1.
 const (
 	hostCallCost = 99 // of an instruction for which the machine code calls a function of wazero
 	freeMoves    = 32 // number of values that branches, blocks and calls move without cost
@@ -302,8 +302,8 @@ func (f *funcRewriter) extraCost(op byte, r reader) int64 {
 	return 0
 }
 
-// moveCost returns the cost of a branch or of a block's end, where the compiled code may move n values and all locals.
-// The module has no instructions for these moves.
+// moveCost returns the cost of moving values at a branch or at a block's end. The compiled code may move n values and
+// all locals there, although the module has no instructions for these moves.
 func (f *funcRewriter) moveCost(n int64) int64 { return costOfMoves(int64(f.fuel) + n) }
 
 func costOfMoves(n int64) int64 { return max(0, n-freeMoves) / movesPerFuel }
@@ -395,7 +395,7 @@ func (f *funcRewriter) countStack() {
 	f.out = append(appendU32(f.out, f.w.stackFunction()), opEnd)
 }
 
-// subtract inserts the constant n and the code of subtractTop.
+// subtract inserts code that puts n on the operand stack, and then the code of subtractTop.
 func (f *funcRewriter) subtract(n int64, loop bool) {
 	f.out = appendS64(append(f.out, opI64Const), n)
 	f.subtractTop(loop)
@@ -403,7 +403,7 @@ func (f *funcRewriter) subtract(n int64, loop bool) {
 
 // subtractTop inserts code that subtracts the top of the operand stack from the counter below it, and stores the
 // result. If the result is below zero, the code calls the host. The host returns a new value of the counter, or ends
-// the call. The parameter loop is set at the head of a loop without calls.
+// the call. The parameter loop is set at the head of a loop.
 func (f *funcRewriter) subtractTop(loop bool) {
 	f.out = appendU32(append(f.out, opI64Sub, opLocalTee), f.fuel)
 	if !f.counterCached {
@@ -433,9 +433,10 @@ var passedTypes = []byte{typeI32, typeI32, typeI32, typeI32, typeI32, typeI32, t
 const noLocal = -1
 
 // refuelLoop inserts a call of the host at the head of a loop. The parameters of the call are the locals that
-// choosePassed has chosen. The host returns them unchanged. If a value is needed after a call, wazero 1.12 stores it on
-// the stack as soon as the value is computed, here in every pass of the loop. A local that the call returns is a new
-// value after the call, so it can stay in a register in passes without a call.
+// choosePassed has chosen. The host returns them unchanged. They are passed for this reason: if a value is needed after
+// a call, wazero 1.12 stores the value on the stack as soon as it is computed, here in every pass of the loop. A local
+// that the call returns has a new value after the call, so its old value can stay in a register in passes without a
+// call.
 func (f *funcRewriter) refuelLoop() {
 	for i, local := range f.passedLocals {
 		switch t := passedTypes[i]; {

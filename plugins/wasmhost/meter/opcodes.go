@@ -51,8 +51,8 @@ const (
 	blockEmpty    = 0x40
 )
 
-// The instructions after the prefix opMisc. The instructions with lower numbers are the saturating
-// truncations.
+// The numbers of the instructions that begin with the prefix opMisc. The instructions with lower numbers are the
+// saturating truncations.
 const (
 	miscMemoryInit = iota + 8
 	miscDataDrop
@@ -72,7 +72,7 @@ func (f *funcRewriter) skipImmediates(r *reader, op byte) editKind {
 	switch {
 	case op == opBlock || op == opLoop || op == opIf:
 		r.blockType(len(f.w.info.types))
-	// unreachable nop else end return drop select
+	// the instructions unreachable, nop, else, end, return, drop and select
 	case op <= 0x01, op == opElse, op == opEnd, op == opReturn, op == 0x1a, op == 0x1b:
 	case op == opCall, op == opTailCall:
 		r.u32()

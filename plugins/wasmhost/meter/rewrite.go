@@ -117,8 +117,9 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	return out, nil
 }
 
-// checkIndices returns an error if metering would make an export or the start function ambiguous, or let it refer to
-// something that metering adds.
+// checkIndices returns an error if an export has a name that metering adds. It also returns an error if an exported
+// global or the start function does not exist: in the metered module, its index might be that of an added global or
+// function.
 func (i *Info) checkIndices() error {
 	for _, name := range []string{FuelExport, StackExport, StartExport} {
 		if i.HasExport(name) {
@@ -193,14 +194,15 @@ func loopType() []byte {
 	return appendBytes(appendBytes([]byte{0x60}, RefuelLoopValues()), RefuelLoopValues())
 }
 
-// hostImport returns the import of a host function. Its type is the nth (from 0) of the types that metering adds.
+// hostImport returns the import of a host function. The type of this function is the nth (from 0) of the types that
+// metering adds.
 func (w *moduleWriter) hostImport(name string, nth int) []byte {
 	b := appendBytes(appendBytes(nil, []byte(ImportModule)), []byte(name))
 	return appendU32(append(b, byte(Function)), uint32(len(w.info.types)+nth))
 }
 
 // renumberSection copies a section that is a vector, and replaces the indices of functions by those in the metered
-// module. The function read reads one element of the vector.
+// module. The parameter read is a function that reads one element of the vector.
 func (w *moduleWriter) renumberSection(body []byte, read func(*reader)) ([]byte, error) {
 	var found []funcReference
 	r := &reader{b: body, functions: &found}

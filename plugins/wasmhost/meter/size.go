@@ -66,7 +66,7 @@ func (s Size) String() string {
 		s.Instructions, s.Calls, s.Values, s.Edges, s.Loops)
 }
 
-// add counts an instruction. The reader r is at the byte after the opcode.
+// add updates s for one more instruction. The reader r is at the byte after the opcode.
 func (s *Size) add(info *Info, op byte, r reader) {
 	s.Instructions++
 	s.extraMachineCode += extraMachineCode(op, r)

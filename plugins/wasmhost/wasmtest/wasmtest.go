@@ -98,7 +98,7 @@ type Module struct {
 	Custom   map[string][]byte // sections at the end, by name
 }
 
-// Func returns the function with an export name, so that the caller can change it.
+// Func returns the function with the given export name, so that the caller can change it.
 func (m *Module) Func(export string) *Func {
 	at := slices.IndexFunc(m.Funcs, func(f Func) bool { return f.Export == export })
 	if at < 0 {
@@ -282,13 +282,14 @@ func ConstF64(x float64) []byte {
 // CallTo returns a call of the function with an index.
 func CallTo(index uint32) []byte { return Uint([]byte{Call}, index) }
 
-// Unless256 returns code for a scorer that runs the given code unless there are exactly 256 candidates. Before the
+// Unless256 returns code for a scorer that runs the given code only if the number of candidates is not 256. When the
 // host loads a module, it calls the module with 256 candidates.
 func Unless256(code ...byte) []byte {
 	return Join([]byte{LocalGet, 3}, Const32(256), []byte{0x47, If, Empty}, code, []byte{End}) // ne
 }
 
-// The offsets of the current time in the records of a scorer, a backoff and observe, for OnlyInRealCalls.
+// The offsets of the current time in the records that the exports "score", "backoff" and "observe" get. They are
+// arguments for OnlyInRealCalls.
 const (
 	ScorerNow  byte = 8
 	BackoffNow byte = 112
@@ -297,7 +298,7 @@ const (
 
 // OnlyInRealCalls returns code that runs the given code only in real calls. The checks and the trial call of an upload
 // pass a time before 1.75e9 s (2025), so the given code does not run in them. The time is a float64 in the record to
-// which the first parameter of the export points; now is its offset in the record.
+// which the first parameter of the export points. The parameter now is the offset of the time in this record.
 func OnlyInRealCalls(now byte, code ...byte) []byte {
 	// ge
 	return Join([]byte{LocalGet, 0, F64Load, 3, now}, ConstF64(1.75e9), []byte{0x66, If, Empty}, code, []byte{End})
@@ -318,12 +319,12 @@ func CountedLoop(n int32, local byte) []byte {
 // SpinLoop is an endless loop.
 var SpinLoop = EndlessLoop()
 
-// RegionAt is the address that the export reserve returns in the modules of Scorer, Backoff and Judge. The region for
+// RegionAt is the address that the export "reserve" returns in the modules of Scorer, Backoff and Judge. The region for
 // the host's records (sdk/ABI.md) begins there and may extend to the end of the memory.
 const RegionAt = 1024
 
-// plugin returns a module with the parts that plugins of all kinds need: the export of the version, the export reserve,
-// which returns RegionAt, and a memory of one page. If needed, reserve grows the memory up to 256 pages.
+// plugin returns a module with the parts that plugins of all kinds need: the export of the version, the export
+// "reserve", which returns RegionAt, and a memory of one page. If needed, "reserve" grows the memory up to 256 pages.
 func plugin(main Func) *Module {
 	// Grow the memory to bytes+RegionAt: while memory.size<<16 < bytes+RegionAt, grow(1). Return 0 if that fails.
 	const wanted = 0
@@ -366,7 +367,8 @@ func Judge(code ...byte) *Module {
 	return plugin(Func{Export: "judge", Params: []byte{I32, I32}, Results: []byte{I32}, Code: Join(code, Const32(0))})
 }
 
-// Rules returns code for Judge that makes a ruling.
+// Rules returns code for Judge that sets the ruling to the given kind. The parameter rest is how long the proxy rests
+// (is not chosen for the host), in seconds.
 func Rules(kind, rest float64) []byte {
 	return Join(
 		[]byte{LocalGet, 1}, ConstF64(kind), []byte{F64Store, 3, 0},
@@ -421,7 +423,8 @@ func SlowScorer() *Module {
 	return m
 }
 
-// SlowLearner returns a scorer that runs CacheMissLoop in each call of observe that is a real call (OnlyInRealCalls).
+// SlowLearner returns a scorer that runs CacheMissLoop in each call of the export "observe" that is a real call
+// (OnlyInRealCalls).
 func SlowLearner() *Module {
 	m := Scorer(Scores(1)...).Add(Func{
 		Export: "observe", Params: []byte{I32}, Locals: []Group{{Count: 1, Type: I32}},
