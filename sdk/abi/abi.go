@@ -61,8 +61,8 @@ const (
 	RulingTargetFault
 )
 
-// StatusOK is the status that Score, Judge and Configure return on success. Any other status means that the call has
-// failed.
+// StatusOK is the status that the exports Score, Judge and Configure return on success. Any other status means that the
+// call has failed.
 const StatusOK = 0
 
 // Sizes of the records in bytes. Each record starts at a multiple of Alignment.
@@ -80,7 +80,7 @@ const (
 	ProxySize          = 56
 )
 
-// MinCandidates is the number of candidates that every scorer must accept. A module is not loaded if its Reserve
+// MinCandidates is the number of candidates that every scorer must accept. A module is not loaded if its export Reserve
 // refuses the memory for this number of candidates.
 const MinCandidates = 256
 

@@ -8,8 +8,8 @@ type RankRequest struct {
 	Turn     float64 // a number that increases by one with each first attempt
 	Seed     float64 // 53 random bits, new for each call
 	HostHash float64 // 53-bit hash of the target's host
-	// RegionHash is the 53-bit hash of the wanted region. If the request wants no region, RegionHash is 0 in the first
-	// attempt. In a retry it is then the hash of the region of the proxy that failed before.
+	// RegionHash is the 53-bit hash of the wanted region. If the request wants no region, it is 0 in the first attempt,
+	// and in a retry the hash of the region of the proxy that failed before.
 	RegionHash float64
 	PoolSize   float64 // proxies in the pool, including those that are no candidates
 	Idempotent float64 // 1 if the request may be repeated

@@ -1,5 +1,5 @@
 // Package backoff makes a plugin a backoff. Import it only in a backoff: the import makes the module export the
-// function backoff.
+// function "backoff".
 package backoff
 
 import "github.com/whirlpool-proxy/whirlpool/sdk/abi"

@@ -86,7 +86,7 @@ type TargetPage struct {
 	Page
 }
 
-// Targets lists the targets with recent failures, the worst first. l.State may be suspect or empty.
+// Targets lists the targets with recent failures, the worst first. l.State may hold "suspect" or be empty.
 func (c *Client) Targets(ctx context.Context, l List) (p *TargetPage, err error) {
 	return p, c.Do(ctx, "GET", "/targets", l.Query(), nil, &p)
 }

@@ -59,9 +59,9 @@ func (e *Error) Error() string { return e.Message }
 // maxResponse is the maximum number of bytes of a response.
 const maxResponse = 256 << 20
 
-// Do sends a request and decodes the response into out. The path is below /api/v1, and its segments are escaped
-// (url.PathEscape). The JSON body of the request is the encoded parameter in. Both in and out may be nil. An error
-// response is returned as an *Error.
+// Do sends a request and decodes the response into out. The path is relative to /api/v1; the caller escapes its
+// segments (url.PathEscape). The body of the request is the parameter in, encoded as JSON. Both in and out may be nil.
+// An error response is returned as an *Error.
 func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -97,8 +97,8 @@ func (c *Client) sendBody(
 	return c.Send(q)
 }
 
-// Send adds the key to a request and sends it. The body of the request need not be JSON. The caller closes the body of
-// the response. An error response is returned as an *Error.
+// Send adds the API key to a request and sends it. The body of the request need not be JSON. The caller closes the body
+// of the response. An error response is returned as an *Error.
 func (c *Client) Send(q *http.Request) (*http.Response, error) {
 	if c.Key != "" {
 		q.Header.Set("Authorization", "Bearer "+c.Key)
@@ -138,7 +138,7 @@ func (c *Client) decodeBody(r *http.Response, out any) error {
 	return nil
 }
 
-// List holds the parameters of a list. A field with its zero value is not sent.
+// List holds the parameters of a request for a list. A field with its zero value is not sent.
 type List struct {
 	State  []string // as the operation lists them in openapi.yaml
 	Region string
