@@ -12,7 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// The states of a plugin. The module of a plugin is called only in StateReady. In all other states, the built-in is
+// The states of a plugin. Requests call the module of a plugin only in StateReady. In all other states, the built-in is
 // called in place of a scorer or a backoff.
 const (
 	StateReady       = "ready"

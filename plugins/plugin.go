@@ -91,7 +91,7 @@ func (p *plugin) canReplace(v *version) bool {
 	return kind == v.kind() || kind == "" && v.kind() != wasmhost.Backoff
 }
 
-// replaceVersion replaces the plugin's module. Calls in progress are not interrupted: the old module ends them.
+// replaceVersion replaces the plugin's module. Calls in progress are not interrupted: they end in the old module.
 func (p *plugin) replaceVersion(v *version) {
 	old := p.current.Load()
 	if old.loadError.Load() == nil && old.source == v.source {
