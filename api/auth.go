@@ -41,7 +41,7 @@ type hashedKey struct {
 	admin       bool
 }
 
-// SetKeys replaces the keys. The parameter loopbackOnly is as in Config.
+// SetKeys replaces the keys. The parameter loopbackOnly is described at Config.LoopbackOnly.
 func (s *Server) SetKeys(keys []Key, loopbackOnly bool) {
 	a := &keySet{loopbackOnly: loopbackOnly}
 	for _, k := range keys {
@@ -178,8 +178,8 @@ func (s *Server) login(c *fiber.Ctx, a *keySet) (key hashedKey, err error) {
 		"a key of api.keys is required: Authorization: Bearer KEY")
 }
 
-// canRead reports whether the key in an Authorization header permits reading. If the header is empty, the names in the
-// client's certificate decide.
+// canRead reports whether a client may read the API. The key in its Authorization header decides. If the header is
+// empty, the names in the client's certificate decide.
 func (s *Server) canRead(header string, names []string) bool {
 	a := s.keys.Load()
 	if len(a.keys) == 0 {

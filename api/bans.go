@@ -15,17 +15,18 @@ import (
 // banEngine is the part of the engine that bans proxies.
 type banEngine interface {
 	restEngine
-	// Bans returns the banned proxies. The host of each pair is "".
+	// Bans returns the bans. Each of them has a proxy, and "" as its host.
 	Bans() []rest.Pair
 	// Avoided returns the pairs of a proxy and a target (host:port) where the target probably refuses the proxy.
 	// Requests for the target use other proxies first.
 	Avoided() []rest.Pair
 	// BannedUntil returns the end of a proxy's ban. It returns false if the proxy is not banned.
 	BannedUntil(u *upstream.Upstream) (until time.Duration, ok bool)
-	// Ban bans a proxy for a duration. If host is not "", the proxy is not banned, but rests for this host.
+	// Ban bans a proxy for a duration. If host is not "", the proxy is not banned, but rests: it is not chosen for this
+	// host.
 	Ban(u *upstream.Upstream, host string, d time.Duration) rest.Pair
-	// EndBan ends a proxy's ban or, if host is not "", its rest for the host. It returns false if there is no such ban
-	// or rest.
+	// EndBan ends a proxy's ban. If host is not "", it ends the time in which the proxy rests for this host. It returns
+	// false if the proxy is not banned, or does not rest for the host.
 	EndBan(u *upstream.Upstream, host string) bool
 }
 
@@ -42,7 +43,7 @@ func (h *banHandler) routes(r fiber.Router) {
 	r.Get("/targets/:host", h.target)
 }
 
-// banView is the JSON of a ban or a rest.
+// banView is the JSON of a ban, or of the time in which a proxy rests for a host.
 type banView struct {
 	ProxyID string    `json:"proxy_id"`
 	Host    string    `json:"host"` // "" for all hosts
@@ -54,7 +55,8 @@ func viewOfBan(pool Pool, p rest.Pair) banView {
 	return banView{p.ProxyID, p.Host, pool.TimeAt(p.Since).UTC(), pool.TimeAt(p.Until).UTC()}
 }
 
-// viewsOfAvoided returns the views of the pairs for which match returns true. The pairs are those of Avoided.
+// viewsOfAvoided returns the views of pairs of a proxy and a target: of those results of the method Avoided for which
+// match returns true.
 func viewsOfAvoided(pool Pool, all []rest.Pair, match func(*rest.Pair) bool) []banView {
 	out := []banView{}
 	for i := range all {
@@ -65,7 +67,7 @@ func viewsOfAvoided(pool Pool, all []rest.Pair, match func(*rest.Pair) bool) []b
 	return out
 }
 
-// ban serves POST /proxies/:id/ban. It never shortens a ban or rest.
+// ban serves POST /proxies/:id/ban. It never shortens a ban, or the time in which a proxy rests for a host.
 func (h *banHandler) ban(c *fiber.Ctx) error {
 	u, err := proxyByID(c, h.pool)
 	if err != nil {
@@ -98,7 +100,8 @@ func (h *banHandler) ban(c *fiber.Ctx) error {
 	return send(c, viewOfBan(h.pool, h.engine.Ban(u, host, d)))
 }
 
-// endBan serves DELETE /proxies/:id/ban. With the query parameter host, the rest for this host ends instead of the ban.
+// endBan serves DELETE /proxies/:id/ban. If the query has the parameter host, the ban does not end; instead, the proxy
+// no longer rests for this host.
 func (h *banHandler) endBan(c *fiber.Ctx) error {
 	u, err := proxyByID(c, h.pool)
 	if err != nil {

@@ -174,7 +174,7 @@ func viewOfNode(n *cluster.NodeStatus) nodeView {
 	return v
 }
 
-// sumRequests returns the requests of all live nodes.
+// sumRequests returns the sums of the request counts of all live nodes.
 func sumRequests(s *cluster.Status) windowView {
 	sum := windowView{Window: cluster.LoadWindow.Seconds()}
 	for i := range s.Nodes {
@@ -187,7 +187,7 @@ func sumRequests(s *cluster.Status) windowView {
 	return sum
 }
 
-// clusterStatus is the JSON of a cluster in a few figures.
+// clusterStatus is the JSON of a cluster in the response to GET /status.
 type clusterStatus struct {
 	Name      string     `json:"name"`
 	Node      string     `json:"node"`  // this gateway
@@ -213,8 +213,8 @@ func viewOfCluster(s *cluster.Status) *clusterStatus {
 	return v
 }
 
-// text returns the end of a sentence: it says what is wrong with this gateway in the cluster. It returns "" if nothing
-// is wrong.
+// text returns words for the end of a sentence on the gateway's state. They say what is wrong with this gateway in the
+// cluster; "" if nothing is wrong.
 func (v *clusterStatus) text() string {
 	switch v.State {
 	case "alone":

@@ -7,8 +7,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/parts"
 )
 
-// sharedLimitView is the JSON of a limit that the nodes of a cluster share. The amounts of rate and min_interval are in
-// attempts a second.
+// sharedLimitView is the JSON of a limit that the nodes of a cluster share. The amounts of the limits "rate" and
+// "min_interval" are in attempts a second.
 type sharedLimitView struct {
 	Of         string   `json:"of"`    // user or proxy
 	ID         string   `json:"id"`    // of the proxy, or the name of the user

@@ -73,7 +73,7 @@ var clusterTargetOrders = []order[*clusterTargetRow]{
 	numberOrder("last_failure", func(r *clusterTargetRow) float64 { return float64(r.LastFailure.UnixNano()) }),
 }
 
-// reports returns the reports of the nodes; none without a cluster.
+// reports returns what the nodes have reported. Without a cluster, the result has no nodes.
 func (h *clusterHandler) reports() cluster.Reports {
 	var r cluster.Reports
 	if h.cluster != nil {
@@ -85,8 +85,8 @@ func (h *clusterHandler) reports() cluster.Reports {
 	return r
 }
 
-// breakers responds with the breakers that are not closed. The breakers that are not closed on the most nodes come
-// first, unless the query asks for another order.
+// breakers serves GET /cluster/breakers: it responds with the breakers that are not closed. The breakers that are not
+// closed on the most nodes come first, unless the query asks for another order.
 func (h *clusterHandler) breakers(c *fiber.Ctx) error {
 	p, err := parsePage(c, clusterBreakerOrders, nil, maxPage, defaultTargets)
 	if err != nil {
@@ -133,8 +133,8 @@ func (h *clusterHandler) breakers(c *fiber.Ctx) error {
 	}{append([]*clusterBreakerRow{}, list...), reports.Missing, *rest})
 }
 
-// targets responds with the targets: suspect ones first, then by the number of failures, unless the query asks for
-// another order.
+// targets serves GET /cluster/targets. Suspect targets come first, then those with the most failures, unless the query
+// asks for another order.
 func (h *clusterHandler) targets(c *fiber.Ctx) error {
 	p, err := parsePage(c, clusterTargetOrders, nil, maxPage, defaultTargets)
 	if err != nil {

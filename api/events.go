@@ -111,7 +111,8 @@ func (e *Events) PluginFault(f plugins.FaultReport) {
 	}{f.Plugin, f.At.UTC(), f.Reason, f.Err.Error(), f.Faults, f.Calls})
 }
 
-// PluginActivated adds the activation of a plugin for a use: first, retry, backoff or judge.
+// PluginActivated adds the activation of a plugin. The parameter use is the place where the plugin is used: "first",
+// "retry", "backoff" or "judge".
 func (e *Events) PluginActivated(use, plugin string) {
 	e.publish(eventActivation, struct {
 		At     time.Time `json:"at"`
@@ -131,8 +132,8 @@ func (e *Events) PolicyChanged(v retry.View) {
 	e.addMark(eventPolicy, text)
 }
 
-// ProxyBanned adds the ban of a proxy or, if host is not "", its rest for the host. If until is not in the future, the
-// API has ended the ban or rest.
+// ProxyBanned adds the ban of a proxy. If host is not "", the proxy is not banned, but rests: it is not chosen for this
+// host. If until is not in the future, the API has ended the ban or rest.
 func (e *Events) ProxyBanned(proxyID, host string, until time.Time) {
 	e.publish(eventBan, struct {
 		At      time.Time `json:"at"`
@@ -352,7 +353,7 @@ func (b *eventBody) waitForEvents() bool {
 	defer cancel()
 	events, streamPosition, err := b.reader.Next(ctx)
 	if errors.Is(err, eventstream.ErrSlow) && b.live != nil {
-		// A client of live events shows the current state, so it can do without the events that it has missed.
+		// A client of live events shows the current state, so it does not need the events that it has missed.
 		var lost uint64
 		lost, events, streamPosition, err = b.reader.SkipLost()
 		if lost > 0 && slices.ContainsFunc(eventTypes, b.wantsType) {

@@ -10,7 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// The states of proxies for which a list can ask, in addition to the states of a breaker.
+// The states of proxies that a query for a list may name, in addition to the states of a breaker.
 const (
 	listFailing   = "failing"
 	listDraining  = "draining"

@@ -194,8 +194,8 @@ type conn struct {
 	waitStart     time.Time   // start of the wait for a request; guarded by listener.mu
 }
 
-// isWaiting reports whether the connection waits for bytes of the client. Otherwise a request is in progress or has
-// arrived. The caller holds listener.mu.
+// isWaiting reports whether the connection waits for bytes of the client. If it returns false, a request is in progress
+// or has arrived. The caller holds listener.mu.
 func (c *conn) isWaiting() bool {
 	return c.uses == 0 && !c.hasInput.Load() && socket.Unread(c.tcp) == 0
 }
@@ -240,7 +240,7 @@ func (c *conn) Write(p []byte) (n int, err error) {
 // Read returns the requests in canonical form (see strictReader).
 func (c *conn) Read(p []byte) (int, error) { return c.requestReader.Read(p) }
 
-// beginUse exempts the connection from closeOldest until endUse. It is called when a request begins.
+// beginUse is called when a request begins. Until endUse is called, closeOldest does not close the connection.
 func (c *conn) beginUse() {
 	c.listener.mu.Lock()
 	defer c.listener.mu.Unlock()

@@ -46,7 +46,8 @@ type live struct {
 	seed     maphash.Seed
 }
 
-// shared is a part of the state that is computed for all clients together. It is safe for concurrent use.
+// shared holds one of the parts of the state, which is computed for all clients together. It is safe for concurrent
+// use.
 type shared[T any] struct {
 	compute func() T
 
@@ -54,23 +55,23 @@ type shared[T any] struct {
 	latest atomic.Pointer[computed[T]]
 }
 
-// computed is a part of the state at one moment.
+// computed is a value of one part of the state, with its JSON and the time at which it was computed.
 type computed[T any] struct {
 	value T
 	json  []byte
 	at    time.Time
 }
 
-// get returns a value that is at most maxAge old.
+// get returns a value that is at most maxAge old. If the latest value is older, it computes a new one.
 func (s *shared[T]) get(maxAge time.Duration) *computed[T] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.update(maxAge)
 }
 
-// next returns a value for a client. The parameter before is the value that the client got last; nil for a new client.
-// The result is at most liveMaxAge old. If another goroutine is computing a value, next does not wait, but returns the
-// latest value, because the client asks again soon.
+// next returns a value for a client. The argument before is the result of the previous call for this client; it is nil
+// for a new client. The result is at most liveMaxAge old. If another goroutine is computing a value, next does not
+// wait, but returns the latest value, because the client asks again soon.
 func (s *shared[T]) next(before *computed[T]) *computed[T] {
 	if before == nil {
 		return s.get(liveMaxAge)
@@ -101,8 +102,8 @@ type liveState struct {
 	totals   *computed[summaryView]
 }
 
-// next returns the state for a client that wants the live events of some types. The parameter before is the state that
-// the client got last.
+// next returns the state for a client that wants the live events of some types. The argument before is the result of
+// the previous call for this client.
 func (l *live) next(wantsType func(string) bool, before liveState) (s liveState) {
 	if wantsType(eventViews) { // first, because this computes the other parts, too
 		s.versions = l.versions.next(before.versions)
@@ -164,7 +165,7 @@ func (h *hasher) json(v any) {
 	_, _ = h.Write(data)
 }
 
-// newLive returns a live. It computes the state from the given handlers and the parts in cfg.
+// newLive returns a new *live, which computes the state from the given handlers and the parts of the program in cfg.
 func newLive(
 	cfg *Config, status *statusHandler, totals *metricsHandler, plugins *pluginHandler, cluster *clusterHandler,
 ) *live {
@@ -239,7 +240,8 @@ func numberOf(b bool) int {
 // shownRequests is the number of latest requests that traffic takes into account.
 const shownRequests = 200
 
-// traffic returns a hash that changes when a request or an attempt begins or ends.
+// traffic returns a hash of the totals and of the latest requests. It changes when a request or an attempt begins or
+// ends.
 func (l *live) traffic(requests Requests, totals *summaryView) uint64 {
 	h := l.hasher()
 	h.number(totals.TotalRequests)

@@ -36,7 +36,8 @@ type Plugins interface {
 	// setting.
 	Configure(name string, changes map[string]any, keep bool) (*plugins.Upload, error)
 	Upload(id string) (*plugins.Upload, error)
-	// Delete removes an uploaded plugin. If inUse returns a use of the plugin, Delete returns an error.
+	// Delete removes an uploaded plugin. The function inUse returns the place where the plugin is used, such as
+	// "judge"; "" for none. If the plugin is used, Delete returns an error.
 	Delete(name string, inUse func(name string) string) error
 	RollBack(name string) (plugins.Info, error)
 	Release(name string) (plugins.Info, error)
@@ -55,7 +56,7 @@ type scorerEngine interface {
 	Rules() *rules.Set // may name plugins; nil for none
 }
 
-// pluginUses reports and changes which plugins are in use.
+// pluginUses reports and changes where plugins are used, such as for first attempts.
 type pluginUses struct {
 	mu       sync.Mutex // held during an activation and a deletion, so that a plugin in use is not deleted
 	engine   scorerEngine
@@ -65,7 +66,8 @@ type pluginUses struct {
 	onActivation func(use, plugin string) // see Config; may be nil
 }
 
-// usesOf returns the uses of a plugin, in the words of the API: first, retry, backoff, judge and rule.
+// usesOf returns the places where a plugin is used, in the words of the API: "first", "retry", "backoff", "judge" and
+// "rule".
 func (u *pluginUses) usesOf(name string) []string {
 	firstScorer, retryScorer := u.engine.Scorers()
 	uses := []string{}
@@ -87,7 +89,7 @@ func (u *pluginUses) usesOf(name string) []string {
 	return uses
 }
 
-// changePolicy changes the global policy. It holds mu, because the change may activate another backoff.
+// changePolicy changes the global policy. It locks the mutex mu, because the change may activate another backoff.
 func (u *pluginUses) changePolicy(o retry.Override, persist bool) (retry.View, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -162,8 +162,8 @@ const (
 // dryRun is the name of a query parameter. If its value is true, a list is read, but its proxies are not added.
 const dryRun = "dry_run"
 
-// read reads a list as the flag --proxies does, and adds its proxies. Lines that are no proxies, and proxies that the
-// pool has already, are left out.
+// read reads a list in all forms that the flag --proxies accepts, and adds its proxies. Lines that are no proxies, and
+// proxies that the pool has already, are left out.
 func (h *proxyListHandler) read(c *fiber.Ctx) error {
 	only, err := queryBool(c, dryRun, false)
 	if err != nil {
@@ -199,7 +199,7 @@ func (h *proxyListHandler) read(c *fiber.Ctx) error {
 	return send(c, v)
 }
 
-// parse returns the proxies of a list that can be added.
+// parse reads a list, and returns those of its proxies that can be added.
 func (h *proxyListHandler) parse(text []byte, scheme string) ([]upstream.Spec, *readingView, error) {
 	taken, known := map[string]bool{}, map[upstream.Address]bool{}
 	for _, u := range h.pool.Snapshot().All {
@@ -274,7 +274,7 @@ func groupWarnings(list []proxylist.Warning, counts map[string]int) []listWarnin
 	return all[:min(len(all), maxWarnings)]
 }
 
-// changesNothing reports whether a request only reads a list.
+// changesNothing reports whether a request only checks a list, because its query parameter "dry_run" is true.
 func changesNothing(c *fiber.Ctx) bool {
 	only, _ := queryBool(c, dryRun, false)
 	return only

@@ -51,7 +51,7 @@ func badField(field, message string) error {
 	return &problem{fiber.StatusBadRequest, Error{"invalid_field", message, fieldDetails{Field: field}}}
 }
 
-// outOfRange returns a badField that contains the permitted range.
+// outOfRange returns the problem of a value out of range. Its details contain the permitted range.
 func outOfRange(field, limit, message string) error {
 	return &problem{fiber.StatusBadRequest, Error{"invalid_field", message, fieldDetails{field, limit}}}
 }

@@ -8,7 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/rest"
 )
 
-// restEngine is the part of the engine that holds the resting pairs.
+// restEngine is the part of the engine that holds the resting pairs. Such a pair is a proxy and a host for which the
+// proxy is not chosen.
 type restEngine interface {
 	Rests() []rest.Pair
 }
@@ -20,7 +21,7 @@ type restHandler struct {
 
 func (h *restHandler) routes(r fiber.Router) { r.Get("/rests", h.list) }
 
-// restView is the JSON of one resting pair.
+// restView is the JSON of a proxy and a host for which the proxy rests.
 type restView struct {
 	ProxyID string    `json:"proxy_id"`
 	Host    string    `json:"host"`

@@ -14,7 +14,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/rules"
 )
 
-// routeEngine is the part of the engine that has the rules.
+// routeEngine is the part of the engine that has the rules and the scorers.
 type routeEngine interface {
 	Rules() *rules.Set
 	Scorers() (first, retry string)

@@ -60,7 +60,8 @@ type Config struct {
 	Plugins  Plugins
 	Running  func() Running      // the configuration in force
 	Reload   func() ReloadStatus // reloads the configuration
-	// OnActivation is called after the activation of a plugin for a use: first, retry, backoff or judge.
+	// OnActivation is called after the activation of a plugin. The parameter use is the place where the plugin is used:
+	// "first", "retry", "backoff" or "judge".
 	OnActivation func(use, plugin string)
 	Events       *Events // nil for an empty event stream
 	Log          *slog.Logger
@@ -308,7 +309,7 @@ func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int {
 	return maxJSON
 }
 
-// acceptAnyMethod passes requests with an unknown method to the handlers. Otherwise Fiber would respond in plain text.
+// acceptAnyMethod passes requests with an unknown method to the handlers. Fiber itself would respond in plain text.
 func (s *Server) acceptAnyMethod() {
 	server := s.app.Server()
 	next := server.Handler

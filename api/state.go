@@ -20,8 +20,8 @@ type Changes interface {
 	RestoreProxy(id string, persist bool) (*upstream.Upstream, error)
 	ChangePolicy(o retry.Override, persist bool) (retry.View, error)
 	ResetPolicy(persist bool) (retry.View, error)
-	// Activate puts a plugin in use. The parameter use is "first" (first scorer), "retry" (retry scorer), "backoff" or
-	// "judge".
+	// Activate makes the gateway use a plugin. The parameter use is the place where the plugin is used: "first" (first
+	// scorer), "retry" (retry scorer), "backoff" or "judge".
 	Activate(use, plugin string, persist bool) error
 	// RecordedChanges returns the recorded changes; ok is false if there is no state folder.
 	RecordedChanges() (list []changes.Record, ok bool)

@@ -39,7 +39,7 @@ type testInput struct {
 	Body       string               `json:"body"`
 }
 
-// test calls a plugin and responds with the result.
+// test calls a plugin once or several times with the input, and responds with the results.
 func (h *pluginHandler) test(c *fiber.Ctx) error {
 	name := c.Params("name")
 	i, err := h.registry.Get(name)
@@ -68,8 +68,8 @@ func pluginFault(err error) error {
 	return newProblem(fiber.StatusUnprocessableEntity, "plugin_fault", err.Error())
 }
 
-// testBackoff responds with the delay before each retry under the global policy. Fields in the input's request replace
-// those of the policy.
+// testBackoff responds with the delay before each retry under the global policy. If the input has a request, its fields
+// replace the values of the policy, and there is only one delay.
 func (h *pluginHandler) testBackoff(c *fiber.Ctx, name string, in *testInput) error {
 	if in.Candidates != nil {
 		return badField("candidates", "candidates are for scorers; "+name+" is a backoff")
@@ -104,7 +104,8 @@ type rulingView struct {
 	Rest     *float64 `json:"rest_seconds,omitempty"` // only with the ruling banned
 }
 
-// testJudge responds with the ruling on the response of the input or, without one, on samples.
+// testJudge responds with the judge's ruling on the response in the input. If the input has no response, it responds
+// with the rulings on samples.
 func (h *pluginHandler) testJudge(c *fiber.Ctx, name string, in *testInput) error {
 	if in.Candidates != nil {
 		return badField("candidates", "candidates are for scorers; "+name+" is a judge")
@@ -177,8 +178,8 @@ func (h *pluginHandler) testScorer(c *fiber.Ctx, name string, in *testInput) err
 	return h.sendTest(c, name, before, "scores", out)
 }
 
-// sendTest responds with the result of a test, and with the plugin's log lines of the test: the lines after the number
-// previousLine.
+// sendTest responds with the result of a test, and with the log lines that the plugin has written in the test: those
+// with a number greater than previousLine.
 func (h *pluginHandler) sendTest(c *fiber.Ctx, name string, previousLine uint64, field string, result any) error {
 	response := fiber.Map{field: result}
 	if lines, err := h.registry.Log(name, previousLine); err == nil && len(lines) > 0 {

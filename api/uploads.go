@@ -129,7 +129,7 @@ func (h *pluginHandler) viewOfUpload(s plugins.UploadStatus) uploadView {
 	return v
 }
 
-// uploadError returns err in the form of the body of an error response.
+// uploadError converts err to the Error that is the body of an error response.
 func uploadError(err error) *Error {
 	if p := knownProblem(pluginProblem(err)); p != nil {
 		return &p.body

@@ -4,13 +4,13 @@ package sdk
 
 import "embed"
 
-// ABI holds the contract: the file ABI.md.
+// ABI holds the file ABI.md, which describes the interface between the gateway and a plugin.
 //
 //go:embed ABI.md
 var ABI []byte
 
-// Go holds the files of the Go SDK. Paths are relative to this folder. The SDK depends only on the standard
-// library and on itself.
+// Go holds the files of the Go SDK. Paths are relative to this folder. The SDK imports only packages of the standard
+// library and of the SDK.
 //
 //go:embed abi/*.go backoff/*.go configure/*.go hash/*.go internal/guest/*.go lru/*.go observe/*.go
 //go:embed judge/*.go pool/*.go random/*.go scorer/*.go tolerance/*.go

@@ -46,7 +46,7 @@ func (l *requestLog) Write(r *accesslog.Record) {
 	l.traces.Write(r)
 }
 
-// openedAccessLog is an access log that accessLog does not use yet.
+// openedAccessLog is a newly opened access log. The gateway writes to it after a call of replaceFile.
 type openedAccessLog struct {
 	filter accesslog.Filter
 	format string
@@ -74,7 +74,7 @@ func openAccessLog(cfg *config.Config) (*openedAccessLog, error) {
 	return o, nil
 }
 
-// closeUnused closes the file if replaceFile has not put it in use.
+// closeUnused closes the file, unless replaceFile has taken it over.
 func (o *openedAccessLog) closeUnused() {
 	if o.file != nil {
 		o.file.Close()

@@ -295,7 +295,8 @@ type listProgress struct {
 	lastPrint  time.Time
 }
 
-// add counts a result. If out is a terminal, it also prints the progress, at most ten times a second.
+// add adds a result to the numbers of checked and good proxies. If out is a terminal, it also prints the progress, at
+// most ten times a second.
 func (p *listProgress) add(r listcheck.Result) {
 	p.done++
 	if r.Good {

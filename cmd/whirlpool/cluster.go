@@ -120,8 +120,8 @@ func (cn *clusterNode) setOptions(o *engine.Options) {
 	}
 }
 
-// attach makes the node join the cluster. The function inUse returns the use of a plugin, as in
-// plugins.Registry.Delete. The parameter stateDir is the path of the state folder; "" without one.
+// attach makes the node join the cluster. The function inUse returns the place where a plugin is used (see
+// plugins.Registry.Delete). The parameter stateDir is the path of the state folder; "" without one.
 func (cn *clusterNode) attach(
 	e *engine.Engine, c *changes.Changes, reg *plugins.Registry, inUse func(plugin string) string, stateDir string,
 ) {
@@ -155,7 +155,7 @@ func (cn *clusterNode) close() {
 	}
 }
 
-// api returns cn as the cluster that the API shows; nil without a cluster.
+// api returns cn as an api.Cluster. Without a cluster, it returns nil.
 func (cn *clusterNode) api() api.Cluster {
 	if cn == nil {
 		return nil
@@ -504,7 +504,8 @@ type sharedChanges struct {
 	m *clusterNode
 }
 
-// share calls a function that makes changes on this node. Then it sends these changes to the other nodes.
+// share calls a function that makes changes on this node and returns their records. Then it sends these records to the
+// other nodes.
 func (s sharedChanges) share(do func() ([]cluster.Change, error)) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shareTimeout)
 	defer cancel()
@@ -654,8 +655,8 @@ func (s sharedChanges) sharePolicy(change func() (retry.View, sharedChange, erro
 	return *view.Load(), err
 }
 
-// policy returns the record of the policy in force. If a backoff waits for its plugin, the record has this backoff in
-// place of the present one.
+// policy returns the record of the global policy. If a backoff waits for its plugin to be loaded, the record has this
+// backoff, not the one that the gateway uses until then.
 func (s sharedChanges) policy(keep bool) (sharedChange, error) {
 	p := *s.m.engine.Load().Policies().Current()
 	p.BackoffStrategy = cmp.Or(s.m.uploads.waitingBackoff(), p.BackoffStrategy)
@@ -663,7 +664,7 @@ func (s sharedChanges) policy(keep bool) (sharedChange, error) {
 	return sharedChange{Policy: value, Keep: keep}, err
 }
 
-// Activate puts a plugin in use, such as the first scorer.
+// Activate makes all nodes use a plugin. The parameter use is the place where they use it, such as "judge".
 func (s sharedChanges) Activate(use, plugin string, keep bool) error {
 	if use == changes.UseBackoff {
 		return s.shareOne(sharedPolicy, func() (sharedChange, error) {

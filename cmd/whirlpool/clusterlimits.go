@@ -54,10 +54,10 @@ func (c *clusterLimits) Raised() {
 	}
 }
 
-// maxLimitsScanned limits the proxies that one call of EachUsed reads, so that it returns soon.
+// maxLimitsScanned is the maximum number of proxies that one call of EachUsed reads, so that the call returns soon.
 const maxLimitsScanned = 5000
 
-// recentUse is a time. If a proxy was used within this time, its limits count as in use.
+// recentUse is the time for which the limits of a proxy count as used after the beginning of its last attempt.
 const recentUse = 5 * time.Second
 
 // EachUsed implements cluster.SharedLimits.
@@ -96,11 +96,11 @@ func (c *clusterLimits) EachUsed(all bool, f func(parts.Limit)) {
 	}
 }
 
-// searchInterval is the time between two searches for proxies that are not in use, but whose part of a limit is short
-// (parts.Use.Short). There are such proxies after a limit was raised.
+// searchInterval is the time between two searches among all proxies, including those without recent attempts. They find
+// proxies for which the gateway's part of a shared limit is short (parts.Use.Short), as after a limit was raised.
 const searchInterval = 10 * time.Second
 
-// eachUser does the work of EachUsed for the limits of users.
+// eachUser calls f for the limits of users that EachUsed has to report.
 func (c *clusterLimits) eachUser(all bool, now time.Time, f func(parts.Limit)) {
 	accounts := c.engine.Accounts()
 	if all {

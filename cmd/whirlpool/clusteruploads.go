@@ -77,7 +77,7 @@ type sharedUploads struct {
 	problem   string    // error of the last check; "" for none
 }
 
-// activation is a use of a plugin that must wait, because this node does not have the plugin yet.
+// activation is an activation of a plugin that must wait, because this node does not have the plugin yet.
 type activation struct {
 	use, plugin string
 	keep        bool
@@ -239,7 +239,7 @@ func (u *sharedUploads) dropActivation(key string) {
 	delete(u.activations, key)
 }
 
-// run makes the uploads, deletions and activations that are due, until ctx ends.
+// run makes the uploads, deletions and activations of plugins that are due, until ctx ends.
 func (u *sharedUploads) run(ctx context.Context) {
 	tick := time.NewTicker(firstRetryDelay / 2)
 	defer tick.Stop()
@@ -459,7 +459,7 @@ func (u *sharedUploads) status() (out []cluster.UploadStatus) {
 	return out
 }
 
-// failedCount returns the number of shared uploads that this node cannot have.
+// failedCount returns the number of shared uploads that failed on this node.
 func (u *sharedUploads) failedCount() (n int) {
 	for _, s := range u.status() {
 		if s.State == cluster.UploadFailed {

@@ -77,7 +77,7 @@ type SuspectTarget struct {
 	Nodes  []string `json:"nodes"`
 }
 
-// ClusterUpload is an uploaded plugin that the nodes share. State and Error are those on this gateway.
+// ClusterUpload is an uploaded plugin that the nodes share. The fields State and Error describe it on this gateway.
 type ClusterUpload struct {
 	Name    string `json:"name"`
 	SHA256  string `json:"sha256"` // of the module; "" for a plugin to be deleted
@@ -87,8 +87,8 @@ type ClusterUpload struct {
 	Error   string `json:"error"`   // why it is not ready; "" for none
 }
 
-// SharedLimit is a limit that holds for all nodes together. Rates, including the rate of min_interval, are in attempts
-// a second.
+// SharedLimit is a limit that holds for all nodes together. The amounts of the limits "rate" and "min_interval" are in
+// attempts a second.
 type SharedLimit struct {
 	Of       string   `json:"of"`    // user or proxy
 	ID       string   `json:"id"`    // of the proxy, or name of the user

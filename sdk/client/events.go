@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// Event is an event of the gateway. api/openapi.yaml describes its types at GET /events.
+// Event is an event of the gateway. In api/openapi.yaml, the description of GET /events explains the types of events.
 type Event struct {
 	ID   string
 	Type string

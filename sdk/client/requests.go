@@ -48,8 +48,8 @@ type RequestPage struct {
 	Page
 }
 
-// Requests lists the requests in flight and the requests that have ended last, the newest first. List.State has at
-// most one state.
+// Requests lists the requests in flight and the requests that have ended last, the newest first. The field State of l
+// must have at most one state.
 func (c *Client) Requests(ctx context.Context, l List) (p *RequestPage, err error) {
 	return p, c.Do(ctx, "GET", "/requests", l.Query(), nil, &p)
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Reasons counts the attempts of a window by cause and by status.
+// Reasons counts the attempts within a time window by cause and by status.
 type Reasons struct {
 	Reasons []Reason `json:"reasons"` // the most frequent first
 	Traffic Traffic  `json:"traffic"`
@@ -20,7 +20,7 @@ type Reason struct {
 	Last  time.Time `json:"last"`  // to the minute
 }
 
-// Traffic has the figures of a window other than the causes.
+// Traffic has figures on the attempts within a time window: their number, statuses, latencies and bytes.
 type Traffic struct {
 	Window   Seconds           `json:"window"`
 	Attempts uint64            `json:"attempts"`
@@ -49,7 +49,7 @@ type Status struct {
 	Cluster  *ClusterStatus `json:"cluster"` // nil without a cluster
 }
 
-// ClusterStatus is a cluster in a few figures.
+// ClusterStatus describes the cluster and this gateway's state in it.
 type ClusterStatus struct {
 	Name      string         `json:"name"`
 	Node      string         `json:"node"`  // this gateway

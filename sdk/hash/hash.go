@@ -3,9 +3,9 @@
 // them exactly.
 package hash
 
-// Of returns the hash of s, as IDHash, HostHash and RegionHash hold it: FNV-1a 64 followed by the finalizer of
-// MurmurHash3, shifted right by 11 bits. Host names are hashed in lower case and without a port, names of regions in
-// lower case.
+// Of returns the hash of s: FNV-1a 64 followed by the finalizer of MurmurHash3, shifted right by 11 bits. The fields
+// IDHash, HostHash and RegionHash have such hashes. Host names are hashed in lower case and without a port, names of
+// regions in lower case.
 func Of(s string) float64 {
 	h := uint64(14695981039346656037)
 	for i := 0; i < len(s); i++ {

@@ -1,5 +1,5 @@
 // Package judge makes a plugin a judge. Import it only in a judge: the import makes the module export the functions
-// judge and judge_wants.
+// "judge" and "judge_wants".
 package judge
 
 import (
@@ -112,7 +112,7 @@ var plugin Judge
 // Register sets the module's judge. Call it from an init function: the host does not run main.
 func Register(j Judge) { plugin = j }
 
-// text returns w as the text that the export judge_wants returns.
+// text returns w in the form in which the host expects it from the export "judge_wants".
 func (w Wants) text() string {
 	var b strings.Builder
 	if w.Body > 0 {
@@ -127,7 +127,7 @@ func (w Wants) text() string {
 	return b.String()
 }
 
-// wanted returns the text of judge_wants with a zero byte at its end.
+// wanted returns the result of the export "judge_wants": the text of the judge's Wants, and a zero byte at its end.
 //
 //lint:ignore U1000 the export reads it
 func wanted() []byte {

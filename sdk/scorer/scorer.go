@@ -1,5 +1,5 @@
 // Package scorer makes a plugin a scorer. Import it only in a scorer: the import makes the module export the function
-// score.
+// "score".
 package scorer
 
 import "github.com/whirlpool-proxy/whirlpool/sdk/abi"

@@ -20,9 +20,9 @@ func Response(status float64, body string, fields ...string) judge.Response {
 	return r
 }
 
-// CheckJudge returns an error if a judge breaks a rule of the gateway. Each ruling must have a valid kind and a finite
-// rest of at least 0, the same responses must lead to the same rulings, and the judge must not write to its input. The
-// function fresh returns a new judge. The judge's Configure, if any, gets no settings.
+// CheckJudge returns an error if a judge breaks a rule of the gateway. Each ruling must have a valid kind, and its Rest
+// must be finite and at least 0. The same responses must lead to the same rulings, and the judge must not write to its
+// input. The function fresh returns a new judge. If the judge has Configure, it is called without settings.
 func CheckJudge(fresh func() judge.Judge) error {
 	responses := []judge.Response{
 		Response(200, "<html>a page</html>", "content-type", "text/html"), Response(200, ""), Response(204, ""),

@@ -40,7 +40,7 @@ func (p *peakEWMA) Observe(o *abi.Observation) {
 	p.costs.Put(o.IDHash).update(latency, o.Now, p.decay)
 }
 
-// update adds a latency to the mean. A latency of 0 makes the mean fall with time.
+// update adds a latency to the mean of the proxy. A latency of 0 makes the mean fall with time.
 func (c *cost) update(latency, now, decay float64) {
 	weight := math.Exp(-max(now-c.at, 0) / decay)
 	c.at = max(now, c.at)

@@ -1,4 +1,5 @@
-// The plugin is a judge that makes a proxy rest for longer each time that a host bans it.
+// The plugin is a judge. A proxy that a host bans rests: it is not chosen for this host. Each time that the host bans
+// it again, it rests for longer.
 package main
 
 import (

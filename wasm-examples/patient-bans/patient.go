@@ -8,14 +8,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/lru"
 )
 
-// patient makes a proxy rest for a host that bans it. Each rest is twice as long as the rest before, up to a maximum.
-// After the host has served the proxy, the rests begin with the shortest one again.
+// patient is a judge. A proxy that a host bans rests: it is not chosen for this host. Each rest is twice as long as the
+// previous one, up to a maximum. After the host has served the proxy, the next rest is the shortest one again.
 type patient struct {
 	first, most float64        // the shortest and the longest rest, s
 	bans        *lru.Map[rest] // by the hash of proxy and host
 }
 
-// rest is the last rest of a proxy for a host. It is zero if the host has served the proxy since.
+// rest is the latest rest of a proxy: a time in which the proxy is not chosen for a host. It is zero if the host has
+// served the proxy since.
 type rest struct {
 	began, length float64
 }
@@ -30,8 +31,8 @@ func (p *patient) Configure(s *configure.Settings) error {
 	return nil
 }
 
-// Wants implements judge.Wanter. The judge rules on 403 and 429, which are bans, and on 2xx, which
-// ends a series of bans.
+// Wants implements judge.Wanter. The judge rules on 403 and 429, which are bans, and on 2xx, after which the next rest
+// is the shortest one again.
 func (p *patient) Wants() judge.Wants {
 	return judge.Wants{Statuses: []judge.Range{{First: 200, Last: 299}, {First: 403, Last: 403}, {First: 429,
 		Last: 429}}}

@@ -5,8 +5,8 @@ import "unsafe"
 //go:wasmexport whirlpool_abi_v1
 func version() {}
 
-// region is the memory that reserve returned last. Go's garbage collector does not move it, and does not free it
-// while this variable refers to it. The memory is aligned, because the elements of the slice have 8 bytes.
+// region is the memory that the export "reserve" returned last. Go's garbage collector does not move it, and does not
+// free it while this variable refers to it. The memory is aligned, because the elements of the slice have 8 bytes.
 var region []uint64
 
 //go:wasmexport reserve
@@ -18,8 +18,8 @@ func reserve(bytes uint32) unsafe.Pointer {
 	return unsafe.Pointer(unsafe.SliceData(region))
 }
 
-// Text is a copy of the bytes that the host has written. All strings of a call are parts of this copy, so they need
-// only one allocation.
+// Text is a copy of the bytes that the host has written for a call. The strings that the method At returns are parts of
+// this copy, so all of them together need only one allocation.
 type Text struct{ all string }
 
 // Copy copies the text of the current call.
