@@ -26,8 +26,8 @@ func completeWords(cmd *cobra.Command, flag string, words []string) {
 // has typed.
 type completion = func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective)
 
-// completeFrom returns a completion that offers words of the function list: those that begin with the typed text and
-// are not arguments yet. After an error the completion offers no words, because it cannot show the error.
+// completeFrom returns a completion. It calls the function list, and offers those of the returned words that begin with
+// the typed text and are not arguments yet. After an error it offers no words, because it cannot show the error.
 func completeFrom(list func(r *remote) []string) completion {
 	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 		r := &remote{cmd: cmd}
@@ -63,8 +63,8 @@ func completeProxies(cmd *cobra.Command, args []string, begun string) ([]string,
 	})(cmd, args, begun)
 }
 
-// completePlugins returns a completion for commands whose first argument is the name of a plugin. The words in second,
-// if any, are offered for the second argument.
+// completePlugins returns a completion for commands whose first argument is the name of a plugin. For the second
+// argument, the completion offers the words in the parameter second.
 func completePlugins(second ...string) completion {
 	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 		if len(args) == 1 && len(second) > 0 {

@@ -214,9 +214,9 @@ func checkFile(src config.Source) checkResult {
 	return result
 }
 
-// newFaults returns the faults in list that are not consequences of a fault in known. A part of the gateway reports a
-// faulty value a second time, so a fault is left out if its key, a parent key or a child key has a known fault. The
-// fault of a rule that intercepts is left out if [intercept] has a known fault: such a rule needs the authority of
+// newFaults returns the faults in list that are not consequences of a fault in known. Package config and a part of the
+// gateway may report the same value, so a fault is left out if its key, a parent key or a child key has a known fault.
+// The fault of a rule that intercepts is left out if [intercept] has a known fault: such a rule needs the authority of
 // [intercept], which is then missing.
 func newFaults(known, list []config.Fault) (added []config.Fault) {
 	for _, f := range list {

@@ -40,7 +40,7 @@ func exitCode(err error) int {
 }
 
 // checkUsage makes cmd and all its subcommands refuse unknown flags and commands, and a wrong number of arguments. The
-// field Use names the arguments: NAME is required, [NAME] is optional, and NAME... may be repeated.
+// field Use of a command names its arguments: NAME is required, [NAME] is optional, and NAME... may be repeated.
 func checkUsage(cmd *cobra.Command) {
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageErrorf("%s; see %s --help", flagFault(c, err), c.CommandPath())

@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/memory"
 )
 
-// limitMemory sets the memory limit of the Go runtime (memory.RuntimeLimit). Until stop is called, it returns memory to
-// the system whenever the process is idle, and growth follows the garbage collections (Growth.Follow).
+// limitMemory sets the memory limit of the Go runtime (memory.RuntimeLimit). It starts memory.Release and
+// Growth.Follow, which return unused memory to the system. The function stop ends them.
 func limitMemory(ctx context.Context, log *slog.Logger, growth *memory.Growth) (stop func()) {
 	cgroup, hasCgroup := memory.CgroupLimit(os.DirFS("/"))
 	if limit, ok := memory.RuntimeLimit(os.Getenv("GOMEMLIMIT"), cgroup, hasCgroup); ok {

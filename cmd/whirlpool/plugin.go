@@ -47,7 +47,7 @@ command line is wrong, or a file cannot be read.`,
 // report is the result of a command. Its JSON is the output with --json; Write prints it as text.
 type report interface{ Write(io.Writer) error }
 
-// host returns a WebAssembly host that keeps the module's log in s.output.
+// The method host returns a WebAssembly host that keeps the module's log in s.output.
 func (s *moduleFile) host() *wasmhost.Host {
 	return wasmhost.New(wasmhost.DefaultLimits(), "").WithOutput(s.output)
 }

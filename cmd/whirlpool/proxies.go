@@ -52,8 +52,8 @@ type proxyRow struct {
 	BannedUntil *time.Time `json:"banned_until"`
 }
 
-// state returns one of proxyStates. If the proxy gets no requests because it is draining, banned or unreached, state
-// returns this reason. Otherwise it returns the state of the proxy's breaker.
+// The method state returns one of proxyStates. If the proxy gets no requests because it is draining, banned or
+// unreached, the method returns this reason. Otherwise it returns the state of the proxy's breaker.
 func (p *proxyRow) state() string {
 	switch {
 	case p.Draining:
@@ -534,8 +534,8 @@ func unbanCommand() *cobra.Command {
 	})
 }
 
-// callInOrder calls the function call for each id, up to the given number of calls at the same time. The result has a
-// channel for each id, which receives the outcome.
+// callInOrder calls the given function for each id. The parameter parallel is the maximum number of calls at the same
+// time. The result has a channel for each id, in the order of ids, which receives the outcome of the call.
 func callInOrder(ids []string, parallel int, call func(id string) outcome) []chan outcome {
 	outcomes := make([]chan outcome, len(ids))
 	for i := range outcomes {

@@ -61,9 +61,9 @@ in GET /api/v1/proxies, until the time is over or the command is interrupted.`,
 	return cmd
 }
 
-// record reads the state of the proxies at the beginning, after each interval, and at the end. The recording ends after
-// the given length of time, or when ctx ends. If the first reading fails, record returns an error. If a later reading
-// fails, record continues without this reading.
+// The function record reads the state of the proxies at the beginning, after each interval, and at the end. The
+// recording ends after the given length of time, or when ctx ends. If the first reading fails, the function returns an
+// error. If a later reading fails, the recording continues without this reading.
 func record(ctx context.Context, g *remote, interval, length time.Duration) (*simulate.Trace, error) {
 	begin := time.Now()
 	r := simulate.NewRecorder(float64(begin.UnixNano()) / 1e9)

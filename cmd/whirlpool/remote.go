@@ -36,8 +36,8 @@ type remote struct {
 	api *client.Client
 }
 
-// gatewayCommand adds the flags of a remote to cmd: --url, --key-file and --json. It makes cmd open the remote and call
-// f.
+// gatewayCommand adds the flags of a remote to cmd: --url, --key-file and --json. When cmd runs, it opens the remote,
+// and then calls the function f.
 func gatewayCommand(cmd *cobra.Command, f func(r *remote, args []string) error) *cobra.Command {
 	r := &remote{cmd: cmd}
 	cmd.Flags().StringVar(&r.url, "url", "",
@@ -58,8 +58,8 @@ func gatewayCommand(cmd *cobra.Command, f func(r *remote, args []string) error) 
 	return cmd
 }
 
-// open sets r.api. There is no flag with the key itself, because other users of the machine can read the flags of a
-// command.
+// The method open creates r.api, the client of the API. There is no flag with the API key itself, because other users
+// of the machine can read the flags of a command.
 func (r *remote) open() error {
 	settings, err := readClientFile()
 	if err != nil {
@@ -116,8 +116,8 @@ type request struct {
 	body         []byte // JSON; nil for none
 }
 
-// send sends the request q and, if v is not nil, decodes the response into v. It returns 200 without an error, the
-// status of the response if the API responds with an error, and 0 without a response.
+// The method send sends the request q and, if v is not nil, decodes the response into v. The returned status is 200 if
+// there is no error, the status of the response if the API responds with an error, and 0 if there is no response.
 func (r *remote) send(q request, v any) (status int, err error) {
 	var in any
 	if q.body != nil {
@@ -136,7 +136,8 @@ func (r *remote) context() context.Context {
 	return context.Background()
 }
 
-// addAdvice adds advice for the user of the command to an error of package client. It returns the same status as send.
+// addAdvice adds advice for the user of the command to an error of package client. It returns the same status as the
+// method send.
 func (r *remote) addAdvice(err error) (status int, _ error) {
 	var failed *client.Error
 	switch {
@@ -155,7 +156,7 @@ func (r *remote) addAdvice(err error) (status int, _ error) {
 	return 0, fmt.Errorf("%w; %s", err, advice)
 }
 
-// advise adds to the message of an error response what the user can change.
+// The method advise makes the message of an error response say what the user can change.
 func (r *remote) advise(failed *client.Error) {
 	switch {
 	case failed.Status == http.StatusUnauthorized && r.api.Key == "":
@@ -171,7 +172,8 @@ func (r *remote) advise(failed *client.Error) {
 	}
 }
 
-// print prints v as JSON if --json is set. Otherwise it calls printText, which prints v as text.
+// The method print prints the result v of a command. If --json is set, it prints v as JSON. Otherwise it calls
+// printText, which prints v as text.
 func (r *remote) print(v any, printText func(w io.Writer)) error {
 	if r.asJSON {
 		return printJSON(r.cmd.OutOrStdout(), v)

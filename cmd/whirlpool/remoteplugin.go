@@ -187,8 +187,8 @@ const (
 	pollInterval = 500 * time.Millisecond
 )
 
-// push uploads a module, and waits until the gateway has checked it and put it into the plugin. It returns the plugin's
-// JSON.
+// The method push uploads a module, and waits until the gateway has checked the module and put it into the plugin. It
+// returns the plugin's JSON.
 func (r *remote) push(name string, code []byte, settings map[string]any) (json.RawMessage, error) {
 	method, path := "PUT", pluginPath(name)
 	if _, err := r.send(request{method: "GET", path: path}, nil); err != nil {
@@ -240,8 +240,8 @@ func (r *remote) push(name string, code []byte, settings map[string]any) (json.R
 	return raw, nil
 }
 
-// upload sends the form, which contains a module, and decodes the response into v. It returns the status of the
-// response: 202 if the gateway has not yet finished the checks of the module.
+// The method upload sends the form, which contains a module, and decodes the response into v. It returns the status of
+// the response: 202 if the gateway has not yet finished the checks of the module.
 func (r *remote) upload(method, path string, form []byte, kind string, v any) (status int, err error) {
 	q, err := http.NewRequestWithContext(r.context(), method, r.api.Base.String()+path, bytes.NewReader(form))
 	if err != nil {

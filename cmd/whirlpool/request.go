@@ -190,7 +190,7 @@ func (o *requestOutput) outcomeError() error {
 	return fmt.Errorf("the request ended with the outcome %s", o.Outcome)
 }
 
-// print prints the result of a request, and a table of its attempts with a bar for the time of each.
+// The method print prints the result of a request, and a table of its attempts. A bar shows when each attempt ran.
 func (o *requestOutput) print(w io.Writer, in *requestInput, bodyBytes int, failed *client.Error) {
 	if failed != nil {
 		fmt.Fprintf(w, "%s %s: no response, %s\n", cmp.Or(in.Method, http.MethodGet), in.URL, failed.Code)
@@ -260,8 +260,9 @@ func (o *requestOutput) timeSpan() (start, end time.Time) {
 // barWidth is the width of the column with the bars, in characters.
 const barWidth = 40
 
-// attemptBar returns the bar of an attempt, which has at least one character. All parameters are in seconds: the start
-// of the attempt after that of the first attempt, its duration, and the time for which the width of the column stands.
+// attemptBar returns the bar of an attempt, which has at least one character. All parameters are in seconds: start is
+// the time from the start of the first attempt to the start of this attempt, and total is the time for which the width
+// of the column stands.
 func attemptBar(start, duration, total float64) string {
 	if total <= 0 {
 		return "|"

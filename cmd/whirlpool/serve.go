@@ -229,8 +229,8 @@ func (g *gateway) drainAfter(s os.Signal, signals <-chan os.Signal, watchdogTick
 	return g.drain(delay, signals, watchdogTicks)
 }
 
-// drain serves new clients until the delay has passed. Then it waits for the requests in flight, for at most
-// drainGrace. For each value from watchdogTicks, it notifies the watchdog of the service manager.
+// The method drain lets the gateway serve new clients until the delay has passed. Then it waits for the requests in
+// flight, for at most drainGrace. For each value from watchdogTicks, it notifies the watchdog of the service manager.
 func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal, watchdogTicks <-chan time.Time) error {
 	notify(g.log, daemon.SdNotifyStopping)
 	g.engine.AnnounceDrain()
@@ -264,7 +264,7 @@ func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal, watchdogT
 	}
 }
 
-// shutdown ends the servers of the gateway and the API within drainGrace, and closes done.
+// shutdown ends the servers of the gateway and the API within drainGrace, and then closes the channel done.
 func (g *gateway) shutdown(done chan<- struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), g.drainGrace())
 	defer cancel()

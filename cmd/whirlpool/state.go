@@ -118,8 +118,8 @@ func (k *stateKeeper) path() string {
 	return k.dir.Path
 }
 
-// restore restores what earlier processes have saved: metrics, usage of users, costs, bans, and used bytes of limits.
-// From then on this process saves all these at intervals.
+// The method restore restores what earlier processes have saved: metrics, usage of users, costs, bans, and used bytes
+// of limits. From then on this process saves all these at intervals.
 func (k *stateKeeper) restore(e *engine.Engine, log *slog.Logger) {
 	if k.dir == nil {
 		return
@@ -132,8 +132,8 @@ func (k *stateKeeper) restore(e *engine.Engine, log *slog.Logger) {
 	k.history = h
 }
 
-// freeze makes all later changes by the API fail with state.ErrClosed, because the next process may read the recorded
-// changes. Metrics are still saved.
+// The method freeze makes all later changes by the API fail with state.ErrClosed, because the next process may read the
+// recorded changes. Metrics are still saved.
 func (k *stateKeeper) freeze() {
 	for _, s := range []*state.Store{k.store, k.ids} {
 		if s != nil {
@@ -292,7 +292,8 @@ func (h *history) run() {
 	}
 }
 
-// save adds entries with the changed counters to the journal, or replaces the journal by entries with all counters.
+// The method save adds entries with the changed counters to the journal, or replaces the journal by entries with all
+// counters.
 func (h *history) save() {
 	saveAll := h.journal.NeedsReplace()
 	used, bytes, costs := h.engine.Usage(), h.engine.UsedBytes(), h.engine.Costs()

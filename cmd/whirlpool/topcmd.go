@@ -52,12 +52,12 @@ Keys: left and right choose the column to sort by, r reverses, / filters, space 
 const maxTopRows = 200
 
 // topOrders maps each column of top to the API's parameter sort. The API does not sort by attempts per second: for this
-// column, top reads the proxies that were used last.
+// column, the command top reads the proxies that were used last.
 var topOrders = map[string]string{"proxy": "id", "state": "-state", "region": "region", "in_flight": "-in_flight",
 	"per_s": "-last_used", "uses": "-uses", "success": "success_rate", "latency": "-avg_latency"}
 
-// topParameters returns the parameters with which top reads proxies. If the filter is the beginning of a state's name,
-// it selects the proxies in this state. Otherwise it selects the proxies that contain its text.
+// topParameters returns the API parameters with which the command top reads proxies. If the filter is the beginning of
+// a state's name, it selects the proxies in this state. Otherwise it selects the proxies that contain its text.
 func topParameters(q top.Query) client.List {
 	l := client.List{Sort: topOrders[q.Sort], Limit: maxTopRows, Text: q.Filter}
 	if q.Reversed {

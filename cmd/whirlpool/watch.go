@@ -25,9 +25,10 @@ const (
 	checkInterval = 2 * time.Second
 )
 
-// watchFiles reloads the configuration when the configuration file, or a file that it names, changes: in place, by
-// rename, or behind a symbolic link (Kubernetes). For this, it watches the folders of the files. If w is nil, it only
-// checks the files at checkInterval. The parameter loaded is the fingerprint of the files that are in force.
+// watchFiles reloads the configuration when the configuration file or a file that it names changes. It detects that a
+// file was written, that another file was renamed to it, and that a symbolic link got another target (Kubernetes). For
+// this, it watches the folders of the files. If w is nil, it only checks the files at the interval checkInterval. The
+// parameter loaded is the fingerprint of the files at the time when they were loaded.
 func watchFiles(g *gateway, w *fsnotify.Watcher, loaded string) (stop func()) {
 	var events <-chan fsnotify.Event
 	var failures <-chan error

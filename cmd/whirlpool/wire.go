@@ -82,8 +82,9 @@ func openLog(cfg config.Log, out io.Writer, foldedMessages ...string) (
 	}
 }
 
-// messagesToFold returns the foldedMessages of openLog. With breaker.blame = "literal", "no proxy admissible" is not
-// among them: each such request has its own record, as in version 0.1, up to logfold.Burst.
+// messagesToFold returns the messages for the parameter foldedMessages of openLog. With breaker.blame = "literal", the
+// message "no proxy admissible" is not among them: each request with this message has its own record, as in version
+// 0.1, up to logfold.Burst.
 func messagesToFold(cfg *config.Config) []string {
 	if cfg.Breaker.Blame == config.BlameLiteral {
 		return []string{"request refused"}
@@ -306,8 +307,8 @@ func pluginProxies(s *upstream.Snapshot) []wasmhost.Proxy {
 	return out
 }
 
-// usesPlugin reports whether a plugin is in use: as the first scorer, the retry scorer, the judge, the backoff of the
-// global policy, or by a rule.
+// usesPlugin reports whether the gateway uses a plugin: as the first scorer, as the retry scorer, as the judge, as the
+// backoff of the global policy, or in a rule.
 func (g *gateway) usesPlugin(name string) bool {
 	firstScorer, retryScorer := g.engine.Scorers()
 	ruleSet := g.engine.Rules()
@@ -316,7 +317,7 @@ func (g *gateway) usesPlugin(name string) bool {
 		name == g.engine.Policies().Current().BackoffStrategy
 }
 
-// useOfPlugin states in words how a plugin is used; "" if it is not in use.
+// useOfPlugin returns a text that states how the gateway uses a plugin; "" if the gateway does not use it.
 func (g *gateway) useOfPlugin(name string) string {
 	if g.usesPlugin(name) {
 		return "a scorer, backoff or judge here"

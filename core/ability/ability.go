@@ -59,7 +59,7 @@ const (
 	Cannot
 )
 
-// String returns the name used in the API.
+// String returns the name of the state in the API.
 func (s State) String() string { return [...]string{"unknown", "yes", "no"}[s] }
 
 // Source is the origin of a State.
@@ -71,7 +71,7 @@ const (
 	Check                 // a health check
 )
 
-// String returns the name used in the API.
+// String returns the name of the source in the API.
 func (s Source) String() string { return [...]string{"traffic", "check"}[s] }
 
 // Need is the ability that a request requires of a proxy.
@@ -108,7 +108,7 @@ const (
 	manyRefusals         = 4
 	refusalsAfterSuccess = 8                // refusals in a row after which an ability with successes is unknown again
 	firstMissingTime     = 10 * time.Minute // duration of the first Cannot
-	// maximum duration of a Cannot; each lasts twice as long as the previous one
+	// maximum duration of a Cannot; each Cannot lasts twice as long as the previous Cannot
 	longestMissingTime = 2 * time.Hour
 	retestPause        = 30 * time.Second // minimum time between two tests whether a proxy can forward again
 	comparePause       = time.Minute      // minimum time between a comparison without a conclusion and the next one
@@ -117,8 +117,8 @@ const (
 // Forever is the end of a Cannot that never ends.
 const Forever = time.Duration(1<<63 - 1)
 
-// The values in Set.states. Every larger value stands for Cannot, and is the time at which the Cannot ends (ns after
-// the epoch of the pool).
+// The values in Set.states. A value of at least cannotMin stands for Cannot: it is the time at which the Cannot ends
+// (ns after the epoch of the pool).
 const (
 	unknown    = iota
 	can        // has succeeded, and has not been refused since
@@ -165,8 +165,8 @@ type record struct {
 	comparisonAsked bool // RecordRefusal has asked for a comparison since the last success
 }
 
-// equalTargets are the targets whose responses were the same with and without a tunnel in the latest comparisons. They
-// are not compared again for comparePause.
+// equalTargets are the targets that, in the latest comparisons, have refused the request both in absolute form and
+// through a tunnel. Until comparePause has passed, the responses of such a target are not compared again.
 type equalTargets struct {
 	targets [severalTargets]uint64
 	until   [severalTargets]time.Duration
@@ -187,8 +187,8 @@ func (s *equalTargets) has(target uint64, now time.Duration) bool {
 	return false
 }
 
-// SetMissingFlag gives the Set a flag that it sets when the proxy lacks an ability. It must be called before the Set is
-// used.
+// SetMissingFlag gives the Set a flag. The Set sets the flag when it records that the proxy lacks an ability.
+// SetMissingFlag must be called before the Set is used.
 func (s *Set) SetMissingFlag(anyMissing *atomic.Bool) { s.anyMissing = anyMissing }
 
 // State returns the state of an ability.
@@ -215,7 +215,7 @@ func (s *Set) CanServe(n Need, now time.Duration) bool {
 }
 
 // RecordSuccess records that the proxy has relayed a response below 400, or opened a tunnel. If the ability is known
-// already, it costs one atomic load.
+// already, the call costs one atomic load.
 func (s *Set) RecordSuccess(k Kind, now time.Duration, from Source) {
 	if s.states[k].Load() == can {
 		return
@@ -341,8 +341,9 @@ func (r *record) clearRefusals() {
 	r.targets, r.targetCount, r.refusals = [severalTargets]uint64{}, 0, 0
 }
 
-// RecordComparison records the statuses of the responses to a request in absolute form (first) and through a tunnel
-// (second; 0 for none). It returns true if they show that the proxy has refused the request.
+// RecordComparison records the statuses of the two responses to a request that was sent in absolute form (first) and
+// then through a tunnel (second; 0 without a response). It returns true if the statuses show that the proxy has refused
+// the request.
 func (s *Set) RecordComparison(target uint64, first, second int, now time.Duration) (refusedByProxy bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -364,8 +365,8 @@ func (s *Set) RecordComparison(target uint64, first, second int, now time.Durati
 	return false
 }
 
-// RecordRefusedForward records that the proxy has refused a tunnel for a request that could be sent in absolute form,
-// and then refused to forward it.
+// RecordRefusedForward records that the proxy has refused a request twice: first a tunnel for the request, and then the
+// request in absolute form.
 func (s *Set) RecordRefusedForward(k Kind, target uint64, now time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,8 +14,9 @@ const (
 	maxDelay  = 10 * time.Second
 	// forgetAfter is the time after which the failed logins of a network no longer count, if there are no new ones.
 	forgetAfter = 10 * time.Minute
-	// maxDelayed is the maximum number of delayed responses of one address. While it is reached, other logins of the
-	// address are refused without a check. Otherwise a client could try a password on each of many connections.
+	// maxDelayed is the maximum number of delayed responses of one address. While an address has so many delayed
+	// responses, its other logins are refused without a check. Otherwise a client could try a password on each of many
+	// connections.
 	maxDelayed = 8
 	// maxNetworks is the maximum number of networks whose failed logins are kept. A full table replaces a network
 	// without a delayed response, if possible one with few failed logins. So failed logins from many addresses do not
@@ -23,8 +24,8 @@ const (
 	maxNetworks = 4096
 	// A network has few failed logins if their number is less than fewFailures times the weight of the network's level.
 	fewFailures = 8
-	// maxDelayedOverflow is the maximum number of delayed responses of all those addresses together for which the table
-	// has no room.
+	// maxDelayedOverflow is the maximum number of delayed responses for the addresses that have no room in the table:
+	// for all these addresses together.
 	maxDelayedOverflow = 64
 )
 
@@ -121,8 +122,8 @@ func newTable(most int) *failureTable {
 		overflow: [2]failures{{level: overflowLevel}, {level: overflowLevel, network: network{api: true}}}}
 }
 
-// blocked reports whether logins of an address are refused without a check. If so, it also returns the longest time
-// until logins of the address are checked again.
+// The method blocked reports whether logins of an address are refused without a check. If so, it also returns the
+// maximum time until logins of the address are checked again.
 func (t *failureTable) blocked(from origin) (wait time.Duration, blocked bool) {
 	for _, l := range from.levels() {
 		f := t.networks[from.network(l)]
@@ -205,8 +206,8 @@ func (t *failureTable) failuresOf(now time.Time, from origin, l level) *failures
 	return f
 }
 
-// removeIdle removes networks without a delayed response. It removes those without a failed login since forgetAfter
-// and, if the table is full, others until there is room for one more.
+// removeIdle removes networks without a delayed response: first those whose last failed login is older than
+// forgetAfter. If the table is still full, it then removes others until there is room for one more.
 func (t *failureTable) removeIdle(now time.Time) {
 	for i := range t.idle {
 		for e := t.idle[i].Back(); e != nil; e = t.idle[i].Back() {

@@ -84,7 +84,7 @@ type Check struct {
 
 // CheckLogin checks a login. It may wait until a hash can be computed. If the login fails, CheckLogin returns when the
 // delay has passed or ctx ends. Even if ctx ends first, the response counts as delayed until the delay has passed. If
-// the login is Blocked, CheckLogin also returns the time after which another login may be checked.
+// the result is Blocked, CheckLogin also returns the time after which another login may be checked.
 func (g *Guard) CheckLogin(ctx context.Context, l Login, check Check) (result Result, retryAfter time.Duration) {
 	from := originOf(l.From, l.Listener == API)
 	result, delayed, delay := g.checkWithoutHash(from, check.WithoutHash)

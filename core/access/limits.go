@@ -127,7 +127,8 @@ func (a *Account) countRequest(now time.Time) Denial {
 	return Granted
 }
 
-// limitDenial returns spentByAll if all nodes together have used up the limit; partUsed if only this node's part is.
+// limitDenial returns spentByAll if all nodes together have used up the limit. Otherwise only this node's part of the
+// limit is used up, and limitDenial returns partUsed.
 func (a *Account) limitDenial(k Kind, spentByAll, partUsed Denial) Denial {
 	if a.isSpent(k) {
 		return spentByAll

@@ -25,7 +25,7 @@ type sharedParts struct {
 	byKind [NumKinds]parts.Part
 }
 
-// limit returns the configured limit; 0 for none.
+// The method limit returns the configured value of a limit; 0 for no limit.
 func (l *Limits) limit(k Kind) int64 {
 	switch k {
 	case InFlight:
@@ -67,14 +67,15 @@ func (a *Account) isSpent(k Kind) bool {
 	return s.byKind[k].Spent(limit, a.Usage.day.Load(), used)
 }
 
-// spentAlone reports whether the gateway cannot reach the store, and has used up its share of BytesPerDay.
+// spentAlone reports whether the gateway cannot reach the store of the cluster, and the user has used up this gateway's
+// share of BytesPerDay.
 func (a *Account) spentAlone() bool {
 	s := a.Usage.parts.Load()
 	return s != nil && s.share.Alone &&
 		a.Usage.bytes.Load() >= s.byKind[Bytes].MostAlone(a.BytesPerDay, s.share, a.Usage.day.Load())
 }
 
-// setShare makes the limits of the user shared ones. The gateway keeps the parts of limits that it has already.
+// setShare makes the limits of the user shared limits. The gateway keeps the parts of these limits that it already has.
 func (u *Usage) setShare(share parts.Share, now time.Time) {
 	u.startDay(now)
 	u.updateParts(func(s *sharedParts) {
@@ -88,7 +89,7 @@ func (u *Usage) setShare(share parts.Share, now time.Time) {
 	})
 }
 
-// updateParts calls f with a copy of the parts, and stores the copy.
+// updateParts copies this gateway's parts of the user's limits, calls f, which changes the copy, and stores the copy.
 func (u *Usage) updateParts(f func(*sharedParts)) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -100,9 +101,9 @@ func (u *Usage) updateParts(f func(*sharedParts)) {
 	u.parts.Store(&next)
 }
 
-// SetShare makes the limits of all users shared ones. If the gateway has no part of MaxInFlight, it uses an equal
-// share, because it refuses the requests beyond it. If it has no part of another limit, it uses the given share. Users
-// of a later set (NewUsers) have shared limits as well.
+// SetShare makes the limits of all users shared limits. The parameter share determines how much of a limit the gateway
+// may use while it has no part of the limit. Of MaxInFlight this is a whole equal share (without share.Fraction),
+// because the gateway refuses the requests beyond it. The users of a later set (NewUsers) have shared limits as well.
 func (u *Users) SetShare(share parts.Share, now time.Time) {
 	u.share.Store(&share)
 	for _, a := range u.all {
@@ -121,10 +122,12 @@ func (u *Users) All() iter.Seq[*Account] {
 	}
 }
 
-// activeUsers is a list of the users that have been active since the last EachActive. Users are added without a lock.
+// activeUsers is a list of the users who have been active since the last call of EachActive. Users are added without a
+// lock.
 type activeUsers struct{ first atomic.Pointer[Usage] }
 
-// markActive adds the user to the list of active users, if the limits are shared. The caller must count the use before.
+// markActive adds the user to the list of active users, if the limits are shared. The caller must have counted the
+// user's request or bytes before.
 func (u *Usage) markActive() {
 	if u.isActive.Load() || u.parts.Load() == nil || !u.isActive.CompareAndSwap(false, true) {
 		return
@@ -151,7 +154,7 @@ func (u *Users) EachActive(f func(*Account)) {
 	}
 }
 
-// PartUse returns the use of a shared limit.
+// PartUse returns the state of a shared limit in this gateway: its part of the limit, and what the user has used.
 func (a *Account) PartUse(k Kind, now time.Time) parts.Use {
 	a.Usage.startDay(now)
 	used := a.Usage.currentUse(k)

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// The limits of configured hashes: beyond them, a login would take seconds, or too much memory.
+// The limits on the parameters of configured hashes. With larger parameters, a login would take seconds, or too
+// much memory.
 const (
 	maxBcryptCost   = 14
 	maxArgonMemory  = 256 << 10 // KiB
@@ -24,8 +25,8 @@ const (
 	minSalt, maxKey = 8, 128 // bytes
 )
 
-// The parameters of new hashes: OWASP's Password Storage Cheat Sheet (argon2id), and the default of package bcrypt
-// increased by two.
+// The parameters of new hashes. Those of argon2id come from OWASP's Password Storage Cheat Sheet. The cost of bcrypt is
+// the default of package bcrypt increased by two.
 const (
 	argonMemory  = 19 << 10 // KiB
 	argonTime    = 2

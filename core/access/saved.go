@@ -14,7 +14,8 @@ type SavedUsage struct {
 	Bytes    int64  `json:"bytes"`
 }
 
-// Costs returns the bytes, attempts and costs of each user that has any, in the order of the configuration.
+// Costs returns the bytes, attempts and costs of the users, in the order of the configuration. It leaves out users who
+// have none.
 func (u *Users) Costs() iter.Seq2[string, traffic.Total] {
 	return func(yield func(string, traffic.Total) bool) {
 		for _, a := range u.all {

@@ -9,8 +9,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// permittedWords has the permitted words of the keys whose value must be one of a few words. In a key of this map, *
-// stands for an index of a list or the name of a plugin.
+// permittedWords maps a key of the configuration to its permitted words, if the value of the key must be one of a few
+// words. In a key of this map, * stands for an index of a list or the name of a plugin.
 var permittedWords = map[string][]string{
 	"breaker.blame":             {BlameEvidence, BlameLiteral},
 	"log.level":                 {"debug", "info", "warn", "error"},

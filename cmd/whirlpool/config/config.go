@@ -112,7 +112,7 @@ type User struct {
 	BytesPerDay    Size     `koanf:"bytes_per_day" json:"bytes_per_day,omitempty" range:"0,1024GiB"`
 }
 
-// limits returns the limits of the user. The caller must have checked the values of Priority and Override.
+// The method limits returns the limits of the user. The caller must have checked the values of Priority and Override.
 func (u *User) limits() access.Limits {
 	priority, _ := core.ParsePriority(u.Priority) // "" means no limit
 	return access.Limits{
@@ -284,7 +284,7 @@ type OwnBreaker struct {
 	MaxTimeout       *Duration `koanf:"max_timeout" json:"max_timeout,omitempty"`
 }
 
-// mergeOver returns b, but with the settings that are set in o.
+// mergeOver returns a copy of b in which the settings that are set in o replace those of b.
 func (o *OwnBreaker) mergeOver(b Breaker) Breaker {
 	if o.FailureThreshold != nil {
 		b.FailureThreshold = *o.FailureThreshold
@@ -383,7 +383,8 @@ type Cluster struct {
 	Limits string `koanf:"limits" json:"limits"` // LimitsShared or LimitsPerNode
 }
 
-// The values of cluster.limits: a limit of a user or proxy holds for all nodes together, or for each node.
+// The values of cluster.limits. LimitsShared: a limit of a user or proxy holds for all nodes together. LimitsPerNode:
+// the limit holds for each node separately.
 const (
 	LimitsShared  = "shared"
 	LimitsPerNode = "node"

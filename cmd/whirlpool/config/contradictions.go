@@ -84,9 +84,9 @@ func (l *loader) warnOfBothLists(key string, allow, deny []string) {
 	}
 }
 
-// warnOfSameProxies adds a warning for each proxy of [[proxies]] or --proxy whose address an earlier one has. It adds
-// one more warning if proxies of the lists have such addresses, too. Proxies whose credentials have a template can have
-// different exit addresses, and get no warning.
+// warnOfSameProxies adds a warning for each proxy of [[proxies]] or --proxy that has the same address as an earlier
+// one. It adds one more warning if proxies of the proxy lists have the address of such a proxy, too. Proxies whose
+// credentials have a template get no warning, because their exit addresses can differ.
 func (l *loader) warnOfSameProxies() {
 	keysByAddress := map[upstream.Address]string{}
 	for i, p := range l.cfg.Proxies {
@@ -112,8 +112,8 @@ func (l *loader) warnOfSameProxies() {
 	}
 }
 
-// onceOnly adds a warning if an earlier proxy has the same address. Otherwise it adds the address to the map, with the
-// proxy's key.
+// onceOnly adds a warning for the given key if an earlier proxy has the same address. Otherwise it adds the address and
+// the key to the map, which holds the earlier proxies.
 func (l *loader) onceOnly(first map[upstream.Address]string, key string, a upstream.Address) {
 	if a.Templated() {
 		return

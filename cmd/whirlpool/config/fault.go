@@ -98,7 +98,7 @@ func mayHaveSecret(key string) bool {
 	return strings.HasPrefix(key, "plugins.") && (strings.Contains(key, ".config") || strings.HasSuffix(key, ".url"))
 }
 
-// Fault returns a fault for an error in the use of a loaded configuration, with the place where the key was set.
+// Fault returns a fault that was found when a loaded configuration was used, with the place where the key was set.
 func (c *Config) Fault(key string, value any, msg string) Fault {
 	return c.locateFault(key, value, msg)
 }

@@ -60,8 +60,8 @@ func (l *loader) readIntercept() {
 	l.interceptedHosts(authority)
 }
 
-// interceptedHosts checks the hosts of the rules that intercept. It adds a warning for each host for which the
-// authority cannot sign, and a warning if no rule intercepts.
+// interceptedHosts checks the hosts in the conditions of rules with intercept = true. It adds a warning for each host
+// for which the authority cannot sign a certificate, and a warning if no rule has intercept = true.
 func (l *loader) interceptedHosts(authority *intercept.Authority) {
 	rule := false
 	for i := range l.cfg.Rules {
@@ -84,10 +84,11 @@ func (l *loader) interceptedHosts(authority *intercept.Authority) {
 	}
 }
 
-// expiresSoon is the remaining validity of the authority's certificate below which there is a warning.
+// If the authority's certificate expires in less than expiresSoon, the configuration gets a warning.
 const expiresSoon = 30 * 24 * time.Hour
 
-// private reports whether only its owner can access a file. If other users can access the file, private adds a fault.
+// The method private reports whether a file can be accessed by its owner only. If other users can access the file, the
+// method adds a fault.
 func (l *loader) private(key, path string) bool {
 	info, err := os.Stat(l.resolvePath(path))
 	if err != nil {

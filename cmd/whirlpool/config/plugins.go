@@ -49,7 +49,7 @@ func (u ModuleURL) MarshalJSON() ([]byte, error) {
 	return json.Marshal(place + query)
 }
 
-// source returns the source of the plugin's module if its URL is set; otherwise it returns the zero value.
+// The method source returns the source of the plugin's module. If the plugin has no URL, the result is the zero value.
 func (p *Plugin) source() source.Source {
 	return source.Source{URL: string(p.URL), SHA256: p.SHA256, PublicKey: p.PublicKey, Insecure: p.Insecure}
 }

@@ -230,8 +230,8 @@ func (l *loader) readList(path, scheme, key string) {
 		l.addFault(key, path, err.Error())
 		return
 	}
-	// If the list is shorter than before, its last line may be incomplete, because another program is still writing
-	// the file.
+	// If the list is shorter than before, another program may still be writing the file, and the last line may be
+	// incomplete.
 	if end := bytes.LastIndexByte(data, '\n') + 1; end > 0 && end < len(data) && len(data) < l.src.Sizes[path] {
 		data = data[:end]
 		l.cfg.Warnings = append(l.cfg.Warnings,

@@ -146,7 +146,7 @@ func (m *Machine) clock() Finding {
 	return Finding{name, OK, now.UTC().Format(time.RFC3339) + ", synchronized", ""}
 }
 
-// permissions checks the files that hold secrets.
+// The method permissions checks the files that hold secrets.
 func (m *Machine) permissions(s *Setup) (findings []Finding) {
 	secret := slices.Clone(s.KeyFiles)
 	if s.Secrets && s.File != "" {
@@ -210,7 +210,7 @@ const (
 
 const lookupAdvice = "check /etc/resolv.conf; the gateway looks the names up at each new connection"
 
-// names looks up at most maxLookups host names of proxies. It ignores hosts that are addresses.
+// The method names looks up the host names of proxies, at most maxLookups of them. It ignores hosts that are addresses.
 func (m *Machine) names(ctx context.Context, s *Setup) Finding {
 	const name = "resolver"
 	var hosts []string
@@ -256,8 +256,8 @@ const (
 	minMemory  = 128 << 20 // bytes
 )
 
-// kernel checks settings of the Linux kernel, which it reads from files. On a system without these files it checks
-// nothing.
+// The method kernel checks settings of the Linux kernel, which it reads from files. On a system without these files it
+// checks nothing.
 func (m *Machine) kernel() (findings []Finding) {
 	warn := func(check, text, advice string) { findings = append(findings, Finding{check, Warn, text, advice}) }
 	if n, ok := m.readNumbers("proc/sys/net/core/somaxconn"); ok && n[0] < minBacklog {

@@ -301,8 +301,8 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
-// Counting returns a reader of an endless body of consecutive numbers: lines of seven digits each. A test that
-// compares the body can detect a lost or repeated byte.
+// Counting returns a reader of an endless body of consecutive numbers: lines of seven digits each. A test that checks
+// the numbers can detect a lost or repeated byte.
 func Counting() io.Reader { return &counting{} }
 
 type counting struct{ next int }
@@ -315,8 +315,9 @@ func (c *counting) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// tunnel opens a tunnel to a target address, and relays until both sides have closed. If the target cannot be reached,
-// tunnel responds with status 502 and returns true: the client connection stays open.
+// The method tunnel opens a tunnel from a client to a target address, and relays bytes in both directions until both
+// sides have closed the tunnel. If the target cannot be reached, the method responds with status 502 and returns true:
+// the client connection stays open.
 func (p *Proxy) tunnel(c net.Conn, r *bufio.Reader, to string) bool {
 	target, err := net.DialTimeout("tcp", to, 2*time.Second)
 	if err != nil {

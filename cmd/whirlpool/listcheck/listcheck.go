@@ -134,8 +134,9 @@ func checkAs(ctx context.Context, spec upstream.Spec, t *transport.Transport, o 
 	return r
 }
 
-// locate sets the country of a good proxy. If Options.Exit is "", it takes the address of the proxy as its exit
-// address. If the proxy has no region, the country becomes its region. Without Options.Country, locate does nothing.
+// The method locate sets the country of a proxy that has passed the check: the country of its exit address. If
+// Options.Exit is "", the exit address is the address of the proxy. If the proxy has no region, the country becomes its
+// region. Without Options.Country, the method does nothing.
 func (o *Options) locate(r *Result) {
 	if o.Country == nil {
 		return
@@ -151,8 +152,8 @@ func (o *Options) locate(r *Result) {
 	}
 }
 
-// passes reports whether the request in the given form gets the expected response. If so, passes stores the latency and
-// the exit address in r; otherwise it stores the fault.
+// The method passes reports whether the request in the given form gets the expected response through u. If so, it
+// stores the latency and the exit address of the proxy in r. Otherwise it stores the fault in r.
 func (o *Options) passes(ctx context.Context, t *transport.Transport, u *upstream.Upstream, form health.SendForm,
 	r *Result) bool {
 	got := t.Check(ctx, u, form, o.Request, o.Timeout)

@@ -135,7 +135,7 @@ func (f *Fetcher) Data() map[string][]byte {
 }
 
 // SetSources sets the lists that the fetcher fetches. It starts to fetch each new list, and deletes the saved versions
-// of lists that are not in sources. Until the first fetch of a list ends, its saved version is in use.
+// of lists that are not in sources. Until a fetch of a list succeeds, Data returns the saved version of the list.
 func (f *Fetcher) SetSources(sources []Source) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -6,13 +6,14 @@ import (
 	"time"
 )
 
-// Growth decides by how much the heap may grow until the next garbage collection. Like GOGC, this is a percentage of
-// the objects in use. The zero value decides nothing.
+// Growth decides by how much the heap may grow until the next garbage collection. It sets a percentage of the memory
+// that live objects take, like GOGC. The zero value leaves the decision to the Go runtime.
 //
 // With 100 %, the default of Go, a long list of proxies would take its memory twice: once for the proxies, and once for
-// garbage. So the heap grows only by as much as if the proxies took no memory and the other objects took baseHeap.
-// While a configuration is loaded, which makes much garbage, the heap grows by even less. It also grows by less while
-// the list is long and collections are rare, as without much traffic: collections may then be more frequent.
+// garbage. So the percentage falls with the number of proxies, down to minPercent: if all other objects take baseHeap,
+// the heap grows by baseHeap. While a configuration is loaded, which makes much garbage, the heap grows by even less.
+// It also grows by less while the list is long and collections are rare, for example without much traffic: then more
+// frequent collections do no harm.
 type Growth struct {
 	setPercent func(percent int) int // nil to decide nothing
 
@@ -33,8 +34,8 @@ const (
 	quietPercent  = 10     // while the list is long and collections are rare
 )
 
-// Collections become rare when at most rareCycles of them start within followTick, and stop being rare when at least
-// manyCycles do. A collection takes 0.1 to 0.2 s of CPU time with 100,000 proxies.
+// Collections are rare from the time when at most rareCycles of them start within followTick, until at least manyCycles
+// of them start within followTick. A collection takes 0.1 to 0.2 s of CPU time with 100,000 proxies.
 const (
 	followTick = 10 * time.Second
 	rareCycles = 2
@@ -44,8 +45,8 @@ const (
 // maxUnused is the unused memory in bytes that the process may hold while the list is long and collections are rare.
 const maxUnused = 8 << 20
 
-// NewGrowth returns a Growth that calls set (debug.SetGCPercent). If gogc, the environment variable GOGC, is not "",
-// the Growth decides nothing.
+// NewGrowth returns a Growth that sets the percentage with the function set (debug.SetGCPercent). If gogc, the
+// environment variable GOGC, is not "", the Growth leaves the decision to the Go runtime.
 func NewGrowth(gogc string, set func(percent int) int) *Growth {
 	if gogc != "" {
 		return &Growth{}
@@ -61,8 +62,9 @@ func (g *Growth) SetProxies(n int) {
 	g.apply()
 }
 
-// BeginLoading must be called before a configuration is loaded, and the function that it returns afterwards. If the
-// list of proxies is long, this function calls free, so that the garbage does not stay in memory.
+// BeginLoading must be called before a configuration is loaded. It returns a function that must be called when the
+// configuration has been loaded. If the list of proxies is long, the returned function calls the function free, so that
+// the garbage does not stay in memory.
 func (g *Growth) BeginLoading(free func()) (end func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -80,9 +82,10 @@ func (g *Growth) BeginLoading(free func()) (end func()) {
 	}
 }
 
-// Follow observes how frequent the collections are, until ctx ends. While the list is long and collections are rare, it
-// calls free if the process holds much unused memory. Release calls free only when the process is idle. With a long
-// list of dead proxies the process is never idle, because the proxies are checked again and again.
+// Follow observes how frequent garbage collections are, until ctx ends. While the list of proxies is long and
+// collections are rare, it calls the function free if the process holds much unused memory. Release is not enough for
+// this, because it waits until the process is idle. With a long list of dead proxies the process is never idle, because
+// the proxies are checked again and again.
 func (g *Growth) Follow(ctx context.Context, read func() Usage, free func()) {
 	ticker := time.NewTicker(followTick)
 	defer ticker.Stop()
@@ -101,8 +104,8 @@ func (g *Growth) Follow(ctx context.Context, read func() Usage, free func()) {
 	}
 }
 
-// count adapts the percentage to the number of collections within followTick. It reports whether the list is long and
-// collections are rare.
+// The method count sets the percentage that fits the number of garbage collections within followTick (cycles). It
+// reports whether the list is long and collections are rare.
 func (g *Growth) count(cycles uint64) (isQuiet bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -116,7 +119,7 @@ func (g *Growth) count(cycles uint64) (isQuiet bool) {
 	return g.setPercent != nil && g.isQuiet && g.proxies >= longListSize
 }
 
-// apply calls setPercent if the percentage has changed. The caller holds mu.
+// The method apply computes the percentage and, if it has changed, calls setPercent. The caller holds mu.
 func (g *Growth) apply() {
 	percent := max(100*baseHeap/(baseHeap+g.proxies*proxySize), minPercent)
 	switch {

@@ -26,13 +26,14 @@ const (
 )
 
 // Release calls the function free whenever the process is idle, until ctx ends. Without these calls, the process would
-// hold the memory of a burst for long: the runtime starts its next garbage collection when the heap has doubled, or
+// hold the memory of a burst for minutes: the runtime starts its next garbage collection when the heap has doubled, or
 // after two minutes (GOGC in package runtime).
 //
-// The process is idle if for a time, the wait, the runtime has started no garbage collection and Release has not called
-// free. The wait is 4 s at first. It doubles, up to 2 minutes, after a call of free that returns less than an eighth of
-// the memory. It becomes 4 s again after a call that returns more. It also becomes 4 s again if, since the last call,
-// more than half of the goroutines have ended, or the memory has grown by more than a quarter plus 8 MiB.
+// The process counts as idle if, for some time, the runtime has started no garbage collection and Release has not
+// called free. This time is the wait. It is 4 s at first. It doubles, up to 2 minutes, after a call of free that
+// returns less than an eighth of the memory. It becomes 4 s again after a call that returns more. It also becomes 4 s
+// again if, since the last call, more than half of the goroutines have ended, or the memory has grown by more than a
+// quarter plus 8 MiB.
 func Release(ctx context.Context, read func() Usage, free func()) {
 	ticker := time.NewTicker(readInterval)
 	defer ticker.Stop()

@@ -46,7 +46,8 @@ type Query struct {
 	Filter   string
 }
 
-// column is a column of the table. When the table is sorted by the column, the function compare compares its rows.
+// column describes a column of the table. The function compare determines the order of the rows when the table is
+// sorted by this column.
 type column struct {
 	title   string
 	width   int // in characters
