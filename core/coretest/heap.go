@@ -2,7 +2,7 @@ package coretest
 
 import "runtime"
 
-// LiveHeap returns the number of bytes of the objects in the heap that are in use.
+// LiveHeap returns the number of bytes of the live objects in the heap.
 func LiveHeap() float64 {
 	var m runtime.MemStats
 	runtime.GC()

@@ -128,8 +128,8 @@ func embeddedIPv4(a netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// embeddingNetworks are the networks whose addresses embed an IPv4 address. The field at is the index of the IPv4
-// address's first byte.
+// embeddingNetworks are the networks whose addresses embed an IPv4 address. The number after a network is the index of
+// the IPv4 address's first byte.
 var embeddingNetworks = [...]struct {
 	prefix netip.Prefix
 	at     int

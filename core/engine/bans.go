@@ -10,7 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Bans returns the banned proxies, as pairs with the host "".
+// Bans returns a pair with the host "" for each banned proxy.
 func (e *Engine) Bans() []rest.Pair { return e.selector.Bans().All(e.pool.Elapsed(e.opts.Now())) }
 
 // BannedUntil returns the end of a proxy's ban, as a time since the pool's epoch (Pool.Elapsed). It returns false if
@@ -24,8 +24,8 @@ func (e *Engine) BannedUntil(u *upstream.Upstream) (until time.Duration, ok bool
 }
 
 // Ban bans a proxy for the time d: the proxy is chosen for no host. If host is not "", the pair of the proxy and the
-// host rests instead. The host is in lower case and has no port. A ban or rest that already ends later stays as it is.
-// Ban returns the ban or rest that is then in force.
+// host rests instead: the proxy is not chosen for this host. The host must be in lower case and without a port. A ban
+// or rest that already ends later stays as it is. Ban returns the ban or rest that is then in force.
 func (e *Engine) Ban(u *upstream.Upstream, host string, d time.Duration) rest.Pair {
 	now := e.pool.Elapsed(e.opts.Now())
 	list, hash := e.banList(host)
@@ -37,16 +37,16 @@ func (e *Engine) Ban(u *upstream.Upstream, host string, d time.Duration) rest.Pa
 	return p // the list is full, and a later pair has already displaced p
 }
 
-// keptRest is the shortest duration of a rest that is kept over a restart. Bans of all durations are kept.
+// keptRest is the shortest duration of the rest of a proxy and a host that is kept over a restart. Bans of all durations are kept.
 const keptRest = time.Hour
 
-// LastingBans returns the bans and rests that are kept over a restart.
+// LastingBans returns the bans of proxies, and the rests of pairs of a proxy and a host, that are kept over a restart.
 func (e *Engine) LastingBans() []rest.Pair {
 	short := func(p rest.Pair) bool { return p.Until-p.Since < keptRest }
 	return append(e.Bans(), slices.DeleteFunc(e.Rests(), short)...)
 }
 
-// SavedBan is a ban or rest in the form in which a file stores it.
+// SavedBan is the ban of a proxy, or the rest of a pair of a proxy and a host, as a file stores it.
 type SavedBan struct {
 	Proxy string    `json:"proxy"`
 	Host  string    `json:"host,omitempty"` // "" for a ban
@@ -54,13 +54,13 @@ type SavedBan struct {
 	Until time.Time `json:"until"`
 }
 
-// SaveBan returns a ban or rest in the form for a file.
+// SaveBan converts a ban, or the rest of a pair of a proxy and a host, to the form for a file.
 func (e *Engine) SaveBan(p rest.Pair) SavedBan {
 	return SavedBan{p.ProxyID, p.Host, e.pool.TimeAt(p.Since).UTC(), e.pool.TimeAt(p.Until).UTC()}
 }
 
-// RestoreBans restores the bans and rests of an earlier process that have not ended. The banned proxies need not be
-// in the pool yet. Only Options.Restore may call it.
+// RestoreBans restores those bans of proxies, and rests of pairs of a proxy and a host, that an earlier process has
+// saved and that have not ended. The proxies need not be in the pool yet. Only Options.Restore may call it.
 func (e *Engine) RestoreBans(saved []SavedBan) {
 	now := e.opts.Now()
 	for _, b := range saved {
@@ -78,8 +78,8 @@ func (e *Engine) EndBan(u *upstream.Upstream, host string) bool {
 	return list.EndRest(u.Hash(), hash, e.pool.Elapsed(e.opts.Now()))
 }
 
-// banList returns the list of all bans if host is "", and otherwise the list of all rests. It also returns the hash
-// that stands for the host in the list.
+// banList returns the list of the banned proxies if host is "", and otherwise the list of the pairs of a proxy and a
+// host that rest. It also returns the hash that stands for the host in the list.
 func (e *Engine) banList(host string) (*rest.Rests, uint64) {
 	if host == "" {
 		return e.selector.Bans(), selector.AllHosts

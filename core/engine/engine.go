@@ -94,7 +94,7 @@ func DefaultConfig() Config {
 }
 
 // Plugins returns scorers and backoffs by name. A returned scorer or backoff stays valid if its module is replaced
-// later. If a scorer fails, the scorer with the fallback name is called instead.
+// later. If a scorer fails, the scorer that the parameter fallback names is called instead.
 type Plugins interface {
 	Scorer(name, fallback string) (core.Scorer, error)
 	Backoff(name string) (core.Backoff, error)
@@ -434,7 +434,7 @@ func Check(cfg Config, plugins Plugins) error {
 // Reload validates cfg and then puts it into effect. Requests in flight keep their policy, proxies that stay in the
 // pool keep their breakers and statistics, and an unchanged retry budget keeps its balance. The plugins that cfg names
 // come from the parameter plugins, which may have plugins that Options.Plugins does not have yet. If Reload returns an
-// error, nothing has changed. A scorer, judge or backoff that was activated at run time stays in use if it still exists
+// error, nothing has changed. A scorer, judge or backoff that was activated at run time stays active if it still exists
 // and cfg names the same plugin as the last Config of New or Reload.
 func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.reloadMu.Lock()
@@ -485,7 +485,7 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	return nil
 }
 
-// logReplaced logs a warning if the plugin in use does not exist any more, and another one has replaced it.
+// logReplaced logs a warning if the plugin oldName does not exist any more, and another one has replaced it.
 func (e *Engine) logReplaced(role, oldName, newName string, exists func(string) bool) {
 	if oldName != newName && !exists(oldName) {
 		e.opts.Log.Warn("a plugin in use has been removed",
@@ -510,7 +510,7 @@ func (e *Engine) ActivateJudge(name string) error {
 	return e.activate(func(cfg *Config) { cfg.Judge = name })
 }
 
-// activate calls change with a copy of the configuration in force, and puts the copy into force.
+// activate calls the function change with a copy of the configuration in force. Then it puts the copy into force.
 func (e *Engine) activate(change func(*Config)) error {
 	e.reloadMu.Lock()
 	defer e.reloadMu.Unlock()
@@ -628,7 +628,7 @@ const sweepInterval = 100 * time.Millisecond
 const countBytesInterval = 5 * time.Second
 
 // tidyInterval is the interval at which expired connections are closed, targets without a recent failure are forgotten,
-// and the series of removed proxies leave the metrics.
+// and the time series of removed proxies are removed from the metrics.
 const tidyInterval = 30 * time.Second
 
 func (e *Engine) runSweeps() {
@@ -659,7 +659,7 @@ func (e *Engine) runSweeps() {
 	}
 }
 
-// transition is called for each transition of a breaker, in order.
+// The method transition counts, reports and logs a transition of a breaker. It gets the transitions in order.
 func (e *Engine) transition(t core.Transition) {
 	e.metrics.Transition(t)
 	if e.opts.OnTransition != nil {
@@ -780,8 +780,8 @@ func (e *Engine) Judge() string {
 // Rests returns the pairs of a proxy and a host that rest now.
 func (e *Engine) Rests() []rest.Pair { return e.selector.Rests().All(e.pool.Elapsed(e.opts.Now())) }
 
-// Avoided returns pairs of a proxy and a target: requests for the target avoid the proxy at present
-// (upstream.Pool.Avoided). The Host of a pair is host:port.
+// Avoided returns pairs of a proxy and a target: requests for the target now avoid the proxy (upstream.Pool.Avoided).
+// The Host of a pair is host:port.
 func (e *Engine) Avoided() []rest.Pair { return e.pool.Avoided().All(e.pool.Elapsed(e.opts.Now())) }
 
 // Describe fills row with the values that a scorer would get for the proxy u.

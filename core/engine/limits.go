@@ -35,8 +35,8 @@ func (e *Engine) UsedBytes() []limit.SavedUsage {
 	return append(e.pool.Used(now), e.selector.Limits().SavedUsages(now)...)
 }
 
-// RestoreUsedBytes restores the numbers of bytes that proxies and pairs transmitted today in an earlier process. Only
-// Options.Restore may call it.
+// RestoreUsedBytes restores the numbers of bytes that proxies, and pairs of a proxy and a host, transmitted today in an
+// earlier process. Only Options.Restore may call it.
 func (e *Engine) RestoreUsedBytes(used []limit.SavedUsage) {
 	now := e.opts.Now()
 	e.pool.RestoreUsed(used, now)
