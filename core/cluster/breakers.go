@@ -18,15 +18,16 @@ const (
 	refreshServed = 3 * time.Second  // time between two records of a view that contradicts
 	// contradictFor is the maximum age of a success that contradicts the failures of other nodes.
 	contradictFor = 10 * time.Second
-	// failedFor is the time within which a failure may become evidence, because its target serves another proxy.
+	// failedFor is the time within which a failure may become evidence. It becomes evidence if its target responds
+	// through another proxy.
 	failedFor = time.Minute
 	// probeSlack is the time for which the lease of a probe stays after the probe's end, so that the probe's result can
 	// be reported.
 	probeSlack = 200 * time.Millisecond
 )
 
-// enoughViews is the number of views of one kind, supporting or contradicting, that suffice: a node that has received
-// as many from other nodes need not share its own view of this kind.
+// enoughViews is the number of views of one kind (supporting or contradicting) that suffice. A node that has received
+// this number of views from other nodes need not share its own view of this kind.
 const enoughViews = 8
 
 // closedFor is the time for which the record of a closed or reset breaker stays, so that nodes that were alone
@@ -138,8 +139,8 @@ func (n *Node) followOpen(key string, p *proxy) {
 	n.local.Open(key, max(remaining, time.Millisecond), p.Why)
 }
 
-// changed evaluates a transition of the local breaker. If a probe has caused the transition, it shares the
-// result of the probe.
+// changed evaluates a transition of the local breaker. If the transition is the result of a probe, it shares this
+// result with the other nodes.
 func (n *Node) changed(t *transition) {
 	p := n.track(t.proxy)
 	if !p.open || t.From != core.HalfOpen || t.To == core.HalfOpen {
@@ -157,9 +158,9 @@ func (n *Node) changed(t *transition) {
 	}
 }
 
-// settle shares the result of a probe. If the probe had a lease that has ended, the store refuses the result (Settle).
-// A probe of a node that was alone had no lease: its result is shared like any other event, with the end of the probe
-// as its time.
+// settle shares the result of a probe with the other nodes. If the probe's lease has ended, the store refuses the
+// result (Settle). The probe of a node that was alone had no lease: its result is shared like any other event, with the
+// end of the probe as its time.
 func (n *Node) settle(t *transition, rec breakerRecord, ttl time.Duration) {
 	put := event{op: Op{Kind: Put, Key: keyOf(breakerKey, t.proxy), Value: encode(rec), TTL: ttl}, at: t.at}
 	if t.fence == 0 {
@@ -358,11 +359,12 @@ func (n *Node) trusted(live []*peer, at time.Time) map[string]*peer {
 	return out
 }
 
-// settleTime returns the time for which the opening of a breaker is delayed, so that each node can contradict.
+// settleTime returns the time for which the opening of a breaker is delayed. In this time, each node can report that
+// the proxy has served it.
 func (n *Node) settleTime() time.Duration { return 2*n.pollTime() + minExchange }
 
 // decide adds to ops the opening of a proxy's breaker for the cluster, if the views of the trusted nodes add up to the
-// evidence and the failures that open a breaker, and no trusted node contradicts.
+// evidence and the failures that open a breaker, and no trusted node contradicts the failures (view.contradicts).
 func (n *Node) decide(ops []pending, key string, trusted map[string]*peer, at, now time.Time) []pending {
 	p := n.proxies[key]
 	first := p.firstFailure()

@@ -31,8 +31,8 @@ type Change struct {
 	Redo func() (value string, err error)
 }
 
-// changes holds the changes by the API that the node shares. If another node has changed the same thing, that
-// node's change is made here first. Then this node's own change is made again (Change.Redo).
+// changes holds the changes by the API that the node shares with the other nodes. If another node has changed the same
+// thing, this node first makes the other node's change, and then its own change again (Change.Redo).
 type changes struct {
 	making sync.Mutex // held while changes are made, here or for another node; locked before mu, never with Node.mu
 
@@ -42,7 +42,7 @@ type changes struct {
 	waiting  map[string]*changing
 }
 
-// changing are the changes of one key that the store does not have yet.
+// changing holds those changes of one key that the store does not have yet.
 type changing struct {
 	made      []Change
 	value     string        // record of the last change in made
@@ -100,8 +100,8 @@ func (c *changes) change(do func() ([]Change, error)) (waits []<-chan struct{}, 
 	return c.add(made), nil
 }
 
-// add adds changes that were made here to the waiting changes. It returns channels that are closed when the store has
-// these changes. The caller holds making.
+// add appends changes that were made here to the waiting changes. It returns channels that are closed when the store
+// has these changes. The caller holds the mutex making.
 func (c *changes) add(made []Change) (waits []<-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -168,7 +168,7 @@ func (n *Node) written(key string, op *Op, rev int64, w *changing, count int) {
 	close(w.done)
 }
 
-// receiveChange adds the record of a change to changes.received, so that makeChanges makes the change here.
+// receiveChange adds the record of a change to changes.received. The method makeChanges then makes the change here.
 func (n *Node) receiveChange(r *Record) {
 	c := &n.changes
 	c.mu.Lock()
@@ -193,8 +193,8 @@ func (n *Node) makeChanges() (left bool) {
 	return left
 }
 
-// applySome makes the first received changes, at most maxApplied. It returns true if received changes remain. The
-// caller holds changes.making.
+// applySome makes the first received changes here, at most maxApplied. It returns true if received changes remain. The
+// caller holds the mutex changes.making.
 func (n *Node) applySome() (left bool) {
 	todo, left := n.changes.take()
 	if len(todo) == 0 {
@@ -219,8 +219,8 @@ func (n *Node) applySome() (left bool) {
 // changeOf returns the key of the change whose record is r.
 func changeOf(r *Record) string { return strings.TrimPrefix(r.Key, changeKey+separator) }
 
-// take removes the first received records, at most maxApplied. It returns the changes of those records that change
-// something here, and true if received records remain. The caller holds making.
+// take removes the first received records, at most maxApplied. It returns those changes of the removed records that
+// change something here, and true if received records remain. The caller holds the mutex making.
 func (c *changes) take() (todo []Change, left bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -246,7 +246,7 @@ func (c *changes) take() (todo []Change, left bool) {
 	return todo, len(c.received) > 0
 }
 
-// redoAll makes again the waiting changes whose keys other nodes have changed. The caller holds
+// redoAll makes those waiting changes again whose keys other nodes have changed. The caller holds the mutex
 // changes.making.
 func (n *Node) redoAll() {
 	c := &n.changes
@@ -264,7 +264,7 @@ func (n *Node) redoAll() {
 	}
 }
 
-// redo makes the waiting changes of a key again. The caller holds changes.making.
+// redo makes the waiting changes of a key again. The caller holds the mutex changes.making.
 func (n *Node) redo(key string) {
 	c := &n.changes
 	c.mu.Lock()

@@ -23,7 +23,8 @@ type Draw struct {
 	Used  int64 // by the holder
 	Part  int64 // that the holder has now; at least Used if the limit is daily
 	Want  int64 // the part that it wants
-	// Young is the largest part that the store gives as long as nodes may not have reported to it (settling).
+	// Young is the largest part of the limit that the store gives to a node as long as other nodes may not have
+	// reported their parts yet (settling).
 	Young int64
 	// Keep is the time for which the record of the limit stays without a Draw.
 	Keep time.Duration
@@ -65,8 +66,8 @@ func turn(ms int64, key, holder string) (h int64) {
 	return h * h % (1<<31 - 1)
 }
 
-// draw makes the operation d on the limit with the given key. The part ends after the time ttl. The store is not
-// settled as long as nodes may not have reported to it (settling).
+// draw performs the operation d on the limit with the given key. The node's part of the limit ends after the time ttl.
+// The parameter settled is false as long as nodes may not have reported their parts yet (settling).
 func (r drawRecord) draw(key string, d *Draw, now time.Time, ttl time.Duration, settled bool) (drawRecord, Drawn) {
 	ms := now.UnixMilli()
 	own := drawEntry{holder: d.Holder, used: d.Used, part: d.Part, want: d.Want, ends: ms + ttl.Milliseconds()}
@@ -99,7 +100,8 @@ func (r drawRecord) draw(key string, d *Draw, now time.Time, ttl time.Duration, 
 		return cmp.Or(cmp.Compare(a.want-a.base, b.want-b.base),
 			cmp.Compare(turn(ms, key, a.holder), turn(ms, key, b.holder)), cmp.Compare(a.holder, b.holder))
 	})
-	// The rest is divided into equal shares, but no node gets more than it wants. The other nodes share what it leaves.
+	// What is left of the limit is divided into equal shares, but no node gets more than it wants. What a node leaves
+	// of its share goes to the other nodes.
 	rest, target := max(d.Limit-base-own.base, 0), own.base
 	for i, e := range out {
 		share := min(e.want-e.base, rest/int64(len(out)-i))

@@ -32,8 +32,8 @@ type events struct {
 // count returns the number of events.
 func (s *events) count() int { return len(s.byID) }
 
-// add adds an event, which replaces an earlier event of the same kind and key. It reports whether the oldest event
-// was dropped, because maxEvents events were waiting.
+// add appends an event, which replaces an earlier event of the same kind and key. If maxEvents events were already
+// waiting, it drops the oldest one and returns true.
 func (s *events) add(e *event) (dropped bool) {
 	if s.byID == nil {
 		s.byID = map[eventID]*event{}
@@ -52,7 +52,7 @@ func (s *events) add(e *event) (dropped bool) {
 	return dropped
 }
 
-// remove removes an event, if it was not removed before.
+// remove takes an event out of those that wait, unless this has been done before.
 func (s *events) remove(e *event) {
 	if !e.gone {
 		e.gone = true
@@ -73,7 +73,7 @@ func (s *events) send(ops []pending, now time.Time) []pending {
 	return ops
 }
 
-// report adds an event. The caller holds mu.
+// report adds an event to those that wait for the store. The caller holds mu.
 func (n *Node) report(e event) {
 	if n.events.add(&e) {
 		n.counts.Dropped++

@@ -46,7 +46,7 @@ type banned struct {
 	until, at   time.Time // of this node's clock
 }
 
-// gate decides whether a probe may begin, for a breaker that is open for the cluster. The probe needs a lease.
+// gate decides whether the probe of a breaker that is open for the cluster may begin. The probe needs a lease.
 type gate struct {
 	asked bool      // a probe is wanted
 	fence int64     // of this node's lease; 0 if it has none

@@ -119,7 +119,7 @@ func (m *Memory) Exchange(ctx context.Context, b Batch) (Reply, error) {
 	return r, nil
 }
 
-// do makes one operation and returns its result. The caller holds mu.
+// do performs one operation and returns its result. The caller holds mu.
 func (m *Memory) do(op Op, now time.Time) int64 {
 	if op.TTL > 0 {
 		op.TTL = max(op.TTL.Truncate(time.Millisecond), time.Millisecond)
@@ -180,7 +180,7 @@ func (m *Memory) do(op Op, now time.Time) int64 {
 	return 0
 }
 
-// draw makes an operation Share. The caller holds mu.
+// draw performs an operation of the kind Share. The caller holds mu.
 func (m *Memory) draw(op Op, now time.Time) (d Drawn) {
 	known := m.draws[op.Key]
 	if !now.Before(known.ends) {

@@ -387,7 +387,7 @@ func (n *Node) fail(err error, ops []pending) time.Duration {
 	return min(wait, longestRetry) - jitter
 }
 
-// endWaits ends the waits of Reset. The caller holds mu.
+// endWaits ends the waits of all calls of Reset. The caller holds mu.
 func (n *Node) endWaits() {
 	for _, c := range n.waiters {
 		close(c)

@@ -22,7 +22,7 @@ type offers struct {
 // count returns the number of records that the store does not have yet.
 func (o *offers) count() int { return len(o.records) }
 
-// add adds the record r, unless a record with the same key and a later time is offered.
+// add offers the record r, unless a later record with the same key is offered.
 func (o *offers) add(r Record) {
 	if o.records == nil {
 		o.records = map[string]Record{}

@@ -27,7 +27,7 @@ const (
 // maxDraws is the maximum number of draws in one exchange.
 const maxDraws = 200
 
-// refreshRate is about the largest number of regular draws that a node makes in a second. If more limits are in use,
+// refreshRate is about the largest number of regular draws that a node makes in a second. If the node uses more limits,
 // the time between two draws of a limit grows.
 const refreshRate = 1000
 
@@ -37,17 +37,18 @@ const firstPart = 8
 
 // SharedLimits are the limits of a gateway that hold for all nodes together.
 type SharedLimits interface {
-	// SetShare sets how much the gateway uses of each limit of which it has no part (parts.First).
+	// SetShare sets how much the gateway may use of a limit as long as it has no part of this limit (parts.First).
 	SetShare(s parts.Share)
-	// EachUsed calls f for limits that are in use or short (parts.Use.Short), but of which the gateway has no part yet.
-	// After a call with all set, the following calls also include each amount that has been used today, even if the
-	// gateway has a part of it. A call returns soon, and may leave some limits to the following calls.
+	// EachUsed calls f for limits of which the gateway has no part yet, if it uses them now or needs more of them
+	// (parts.Use.Short). After a call with all set, the following calls also pass each daily limit of which something
+	// was used today, even if the gateway has a part of it. A call returns soon, and may leave some limits to the
+	// following calls.
 	EachUsed(all bool, f func(parts.Limit))
-	// Raised reports that parts have become larger. It is called at most once in an exchange.
+	// Raised reports that the gateway's parts of limits have become larger. It is called at most once in an exchange.
 	Raised()
 }
 
-// sharing are the shared limits in use. Node.mu guards them.
+// sharing holds the shared limits that the node uses. Node.mu guards it.
 type sharing struct {
 	local   SharedLimits     // nil without shared limits
 	holder  string           // of amounts
@@ -69,7 +70,8 @@ type PartCounts struct {
 	Raised uint64 // parts that became larger
 }
 
-// part is this node's part of one shared limit. Its amounts are those in the store: they include offset.
+// part is this node's part of one shared limit. The amounts are those of the store: they include what an earlier
+// process has used (offset).
 type part struct {
 	limit    parts.Limit
 	key      string
@@ -89,10 +91,10 @@ type part struct {
 	now, was int64     // uses, or the highest number in flight, in this time and in the one before
 }
 
-// AttachLimits sets the shared limits of the gateway. In the store, holder identifies the gateway, also after a restart
-// if the used amounts survive the restart. The parameter process identifies this process, because a new process may
-// take over the sockets of an old one that still has requests in flight. Both are without spaces. AttachLimits must be
-// called before Run and Step.
+// AttachLimits sets the shared limits of the gateway. The parameter holder identifies the gateway in the store, also
+// after a restart if the used amounts survive the restart. The parameter process identifies this process, because a new
+// process may take over the sockets of an old one that still has requests in flight. Both must have no spaces.
+// AttachLimits must be called before Run and Step.
 func (n *Node) AttachLimits(l SharedLimits, holder, process string) {
 	n.sharing = sharing{local: l, holder: holder, process: process, used: map[string]*part{}, nodes: 1, all: true}
 	n.sharing.setShare(firstPart, true)
@@ -105,7 +107,7 @@ func (p *sharing) setShare(fraction int64, alone bool) {
 	}
 }
 
-// refresh returns the time between two draws of a limit in use.
+// refresh returns the time between two regular draws of a limit.
 func (p *sharing) refresh() time.Duration {
 	return refreshPart * time.Duration(max(len(p.used), refreshRate)) / refreshRate
 }
@@ -113,7 +115,8 @@ func (p *sharing) refresh() time.Duration {
 // lasts returns the time for which the store keeps a part after its draw.
 func (p *sharing) lasts() time.Duration { return partLasts * p.refresh() }
 
-// read reads the use of the shared limits. It forgets the limits that the gateway does not have any more.
+// read updates p with the gateway's use of the shared limits. It forgets the limits that the gateway does not have any
+// more.
 func (p *sharing) read(now time.Time) {
 	p.local.EachUsed(p.all, func(l parts.Limit) {
 		if key := l.Key(); p.used[key] == nil {
@@ -167,10 +170,10 @@ func (e *part) isHungry(now time.Time) bool {
 	return !e.hungry.IsZero() && now.Sub(e.hungry) < hungryFor
 }
 
-// idle reports whether the node has not used the limit lately. A rate that admits no attempt at present counts as used.
+// idle reports whether the node has not used the limit lately. A rate that admits no attempt now counts as used.
 func (e *part) idle(now time.Time) bool { return now.Sub(e.used) >= idlePart }
 
-// spent returns what the node has used of the limit: on this day if the limit is daily, otherwise at this moment.
+// spent returns the amount that the node has used of the limit: on this day if the limit is daily, otherwise now.
 func (e *part) spent() int64 {
 	if e.use.Kind == parts.Daily {
 		return e.use.Used + e.offset
@@ -178,7 +181,7 @@ func (e *part) spent() int64 {
 	return e.use.Used
 }
 
-// least returns the smallest part that the node keeps of a limit in use.
+// least returns the smallest part of the limit that the node keeps while it uses the limit.
 func (e *part) least(nodes int) int64 {
 	switch e.use.Kind {
 	case parts.Rate:
@@ -189,10 +192,10 @@ func (e *part) least(nodes int) int64 {
 	return 0
 }
 
-// rest returns what is left of a daily limit for all nodes together, as far as this node has received their use.
+// rest returns the amount of a daily limit that all nodes together have not used, as far as this node knows.
 func (e *part) rest() int64 { return max(e.use.Limit-e.total-max(e.spent()-e.base, 0), 0) }
 
-// wants returns the part that the node wants.
+// wants returns the part of the limit for which the node asks.
 func (e *part) wants(now time.Time, nodes int) int64 {
 	limit, recent := e.use.Limit, max(e.now, e.was)
 	hungry := e.isHungry(now)
@@ -215,7 +218,7 @@ func (e *part) wants(now time.Time, nodes int) int64 {
 	return min(max(recent+recent/2+1, parts.First(limit, int64(firstPart*nodes))), limit)
 }
 
-// set changes the part to the given size or, if the gateway uses more, to what it uses.
+// set changes the part to the given size. If the gateway uses more than this, the part becomes what it uses.
 func (e *part) set(to int64) {
 	e.part = e.limit.SetPart(max(to-e.offset, 0), e.total, e.ownBase()) + e.offset
 }
@@ -223,7 +226,7 @@ func (e *part) set(to int64) {
 // ownBase returns base without offset.
 func (e *part) ownBase() int64 { return max(e.base-e.offset, 0) }
 
-// send adds the draws that are due to ops, at most maxDraws. The limits with the oldest last draw come first.
+// send adds to ops the draws that are due, at most maxDraws. The limits with the oldest last draw come first.
 func (p *sharing) send(ops []pending, now time.Time) []pending {
 	type due struct {
 		*part
@@ -271,7 +274,7 @@ func (p *sharing) send(ops []pending, now time.Time) []pending {
 	return ops
 }
 
-// first returns the part that the node uses of a limit without a draw, for example after it has given its part back.
+// first returns the part of a limit that the node uses without a draw, for example after it has given its part back.
 func (p *sharing) first(e *part) int64 {
 	switch {
 	case e.use.Whole:
@@ -286,8 +289,8 @@ func (p *sharing) first(e *part) int64 {
 	return e.spent() + rest
 }
 
-// draw returns the operation that reports the part e. Before that, it reduces the part to what the node wants. If idle
-// is set, the node has not used the limit lately, and gives back all that it has not used.
+// draw returns the operation that reports the part e to the store. Before that, it reduces the part to what the node
+// wants. If the parameter idle is set, the node gives back all that it has not used.
 func (p *sharing) draw(e *part, want int64, idle bool, now time.Time) pending {
 	keep := max(want, e.least(p.nodes))
 	if idle {
@@ -318,7 +321,8 @@ func (p *sharing) draw(e *part, want int64, idle bool, now time.Time) pending {
 	return pending{op: Op{Kind: Share, Key: key, TTL: p.lasts(), Draw: d}, drawn: func(r Drawn) {
 		p.counts.Draws++
 		if d.Daily {
-			// The rest of r.Own was used by an earlier process. This process may have reported more before than now.
+			// What r.Own has beyond the reported amount was used by an earlier process. This process may have reported
+			// a larger amount before.
 			e.offset += max(r.Own-max(d.Used, e.told), 0)
 		}
 		e.total, e.base, e.target, e.drawn = r.Used, max(d.Used, r.Own), r.Target, now
@@ -337,8 +341,8 @@ func (p *sharing) draw(e *part, want int64, idle bool, now time.Time) pending {
 	}}
 }
 
-// alone sets the parts of a node whose parts have ended in the store, because it could not reach the store for long.
-// Each part becomes an equal share of the limit. For a daily limit, what was left is shared.
+// alone makes each part an equal share of its limit; for a daily limit, a share of what was left. The node's parts have
+// ended in the store, because the node has not reached the store for too long a time.
 func (p *sharing) alone() {
 	p.setShare(1, true)
 	p.equal = true
@@ -355,7 +359,7 @@ func (p *sharing) alone() {
 	p.tellRaised()
 }
 
-// tellRaised reports parts that have become larger.
+// tellRaised tells the gateway that parts have become larger, if any has.
 func (p *sharing) tellRaised() {
 	if p.raised {
 		p.raised = false
@@ -363,8 +367,8 @@ func (p *sharing) tellRaised() {
 	}
 }
 
-// join ends the equal shares, because the store can be reached. Until the node has drawn, it has at most the first part
-// of each limit (first).
+// join ends the equal shares (see alone), because the store can be reached. Until the next draw of a limit, the node
+// has at most the part that sharing.first returns.
 func (p *sharing) join() {
 	if !p.equal {
 		return
@@ -412,7 +416,7 @@ func (n *Node) shareParts(ops []pending, now time.Time) []pending {
 	return p.send(ops, now)
 }
 
-// leaveParts returns operations that give the parts back.
+// leaveParts returns the operations with which the node gives its parts of the shared limits back.
 func (n *Node) leaveParts(now time.Time) (ops []Op) {
 	p := &n.sharing
 	if p.local == nil {
@@ -438,7 +442,8 @@ type LimitStatus struct {
 	Short bool  // this node has used its whole part lately
 }
 
-// limitStatus returns the shared limits in use, at most maxListed, and their number.
+// limitStatus returns the shared limits that the node uses, at most maxListed. It also returns the number of all of
+// them, and of those with LimitStatus.Short.
 func (n *Node) limitStatus(now time.Time) (out []LimitStatus, all, short int) {
 	p := &n.sharing
 	for _, key := range slices.Sorted(maps.Keys(p.used)) {

@@ -116,7 +116,7 @@ type banRecord struct {
 	By  string `json:"by"`
 }
 
-// ban shares a ban or the end of a ban, unless the store already has a record of it.
+// ban reports a ban or the end of a ban to the other nodes, unless the store already has a record of it.
 func (n *Node) ban(b banned) {
 	key := keyOf(banKey, b.proxy, b.host)
 	d := max(b.until.Sub(b.at), 0)

@@ -28,16 +28,16 @@ const (
 	Swap
 	// Acquire takes the lease of a key for the time TTL, unless another holder has the lease, or the revision of the
 	// record with the same key is higher than Rev. Value is the holder. For the time TTL after the store has lost data,
-	// Acquire grants no lease, because a lost lease may still be in use.
+	// Acquire grants no lease, because a node may still use a lost lease.
 	Acquire
 	// Free ends the lease of a key if Rev is its fencing number.
 	Free
 	// Settle ends the lease of a key and writes the record of the same key, if Rev is the fencing number of the lease
-	// and the lease has not ended. The record gets the present time as the time of its event.
+	// and the lease has not ended. The record gets the current time as the time of its event.
 	Settle
 	// Void ends the lease of a key, whoever holds it.
 	Void
-	// Share makes Op.Draw for the shared limit with the key. The node's part ends after the time TTL.
+	// Share performs Op.Draw on the shared limit with the key. The node's part of the limit ends after the time TTL.
 	Share
 )
 
