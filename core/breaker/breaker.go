@@ -35,7 +35,7 @@ type Config struct {
 const DefaultProbeWait = 5 * time.Second
 
 // Default returns the default settings: 5 failures within 60 s open the breaker for 30 s. After repeated trips it is
-// open for up to 45 s, so a proxy that has recovered is in use again within a minute.
+// open for up to 45 s, so a proxy that has recovered is used again within a minute.
 func Default() Config {
 	return Config{
 		FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second,
@@ -196,8 +196,8 @@ type owner struct {
 func (o *owner) ID() string                   { return o.id }
 func (o *owner) Transition(t core.Transition) { o.notify(t) }
 
-// Init makes the zero Breaker a closed breaker, whose state is in word. The word must be zero, too. The caller does not
-// change shared and cfg any more.
+// Init makes the zero Breaker a closed breaker, whose state is in word. The word must be zero, too. After the call,
+// *shared and *cfg must not change.
 func (b *Breaker) Init(word *StateWord, cfg *Config, shared *Shared, owner Owner) {
 	b.word, b.shared, b.owner = word, shared, owner
 	b.cfg.Store(cfg)
@@ -553,7 +553,7 @@ func (b *Breaker) Reset() {
 	b.word.store(b.word.load().next(core.Closed))
 }
 
-// Generation returns the present generation.
+// Generation returns the current generation.
 func (b *Breaker) Generation() uint64 { return b.word.load().generation() }
 
 // Retest makes an open breaker half-open, because the proxy may work again. At any other breaker it does nothing.
@@ -584,15 +584,15 @@ func (b *Breaker) Postpone(d time.Duration) {
 	}
 }
 
-// Configure replaces the settings. The time at which an open breaker becomes half-open does not change. The caller does
-// not change cfg any more.
+// Configure replaces the settings. The time at which an open breaker becomes half-open does not change. After the call,
+// *cfg must not change.
 func (b *Breaker) Configure(cfg *Config) { b.cfg.Store(cfg) }
 
 // Config returns the settings.
 func (b *Breaker) Config() Config { return *b.cfg.Load() }
 
-// CopyState copies the state of another breaker of the same pool to b, which is not in use yet. It does not copy the
-// probe, and causes no transition.
+// CopyState copies the state of another breaker of the same pool to b, which must not have been used yet. It does not
+// copy the probe, and causes no transition.
 func (b *Breaker) CopyState(other *Breaker) {
 	other.mu.Lock()
 	defer other.mu.Unlock()

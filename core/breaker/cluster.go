@@ -6,8 +6,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// ProbeGate lets one gateway of a cluster at a time probe a proxy. Its methods return soon, and do not call the
-// breaker.
+// ProbeGate ensures that only one gateway of a cluster probes a proxy at a time. Its methods return soon, and do not
+// call the breaker.
 type ProbeGate interface {
 	// MayProbe reports whether BeginProbe would probably return true now.
 	MayProbe(proxy string) bool

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Files limits the file descriptors that a process uses. Each connection takes one descriptor: a connection of a
-// client, of the API, of an attempt or of a check, or an idle one to a proxy. Each pipe takes two. If no descriptor is
+// Files limits the file descriptors that a process uses. Each connection takes one descriptor: connections of clients,
+// of the API, of attempts and of checks, and idle connections to proxies. Each pipe takes two. If no descriptor is
 // left, Acquire calls the functions of SetClosers. A nil *Files has no limit. Files is safe for concurrent use.
 type Files struct {
 	limit     int64
@@ -74,7 +74,7 @@ func (f *Files) SetClosers(closers ...func() bool) {
 	f.closers = closers
 }
 
-// Limit returns the maximum number of descriptors in use; 0 for no limit.
+// Limit returns the maximum number of descriptors that may be taken at the same time; 0 for no limit.
 func (f *Files) Limit() int {
 	if f == nil {
 		return 0
@@ -82,7 +82,7 @@ func (f *Files) Limit() int {
 	return int(f.limit)
 }
 
-// Used returns the number of descriptors in use.
+// Used returns the number of descriptors that are taken now.
 func (f *Files) Used() int {
 	if f == nil {
 		return 0
@@ -126,7 +126,8 @@ func (f *Files) AcquireWait(ctx context.Context, use Purpose, n int, wait time.D
 	}
 }
 
-// AcquireSpare takes n descriptors if at least a quarter of all descriptors stays free. It is for optional uses.
+// AcquireSpare takes n descriptors if at least a quarter of all descriptors stays free. It is for descriptors that the
+// caller can do without.
 func (f *Files) AcquireSpare(n int) bool {
 	return f == nil || f.add(Other, int64(n), f.limit-f.limit/4)
 }
@@ -150,14 +151,14 @@ func (f *Files) Release(use Purpose, n int) {
 	f.used.Add(int64(-n))
 }
 
-// HasRoom reports whether n descriptors, those of all clients and their requests, fit into the limit while the given
-// share of all descriptors (0 to 1) stays free. If clients are admitted only when HasRoom returns true, no request
-// waits for a descriptor for its connection to a proxy: the closers make room for it.
+// HasRoom reports whether the given share of all descriptors (0 to 1) stays free if all clients and their requests take
+// n descriptors together. If clients are admitted only when HasRoom returns true, no request waits for the descriptor
+// of its connection to a proxy, because the closers can make room.
 func (f *Files) HasRoom(n int64, freeShare float64) bool {
 	return f == nil || n+f.otherUsed.Load() <= f.limit-int64(float64(f.limit)*freeShare)
 }
 
-// add takes n descriptors, unless more than limit would then be in use.
+// add takes n descriptors, unless more than limit descriptors would then be taken.
 func (f *Files) add(use Purpose, n, limit int64) bool {
 	if f.used.Add(n) > limit {
 		f.used.Add(-n)

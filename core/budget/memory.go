@@ -11,7 +11,7 @@ func (m *Memory) Used() int64 { return m.used.Load() }
 // HasRoom reports whether n more bytes could be reserved now, if at most limit bytes may be reserved in all.
 func (m *Memory) HasRoom(n, limit int64) bool { return m.used.Load()+n <= limit }
 
-// Reservation is the part of a Memory that one holder has reserved. It is not safe for concurrent use.
+// Reservation counts the bytes of a Memory that one holder has reserved. It is not safe for concurrent use.
 type Reservation struct {
 	memory *Memory
 	bytes  int64

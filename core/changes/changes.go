@@ -22,7 +22,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Uses of a plugin, as the API names them.
+// The places where a plugin can be used, as the API names them.
 const (
 	UseFirst   = "first"
 	UseRetry   = "retry"
@@ -440,8 +440,8 @@ func (c *Changes) ResetPolicy(persist bool) (retry.View, error) {
 	})
 }
 
-// Activate uses a plugin for UseFirst, UseRetry, UseBackoff or UseJudge and, if persist is set, records the activation.
-// The error is a *NotRecordedError, or states why the plugin cannot have this use.
+// Activate puts a plugin into the place UseFirst, UseRetry, UseBackoff or UseJudge and, if persist is set, records the
+// activation. The error is a *NotRecordedError, or states why the plugin cannot be used there.
 func (c *Changes) Activate(use, plugin string, persist bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -529,7 +529,7 @@ type Record struct {
 // RecordsVersion returns a number that grows whenever RecordedChanges may have a new result. It takes no lock.
 func (c *Changes) RecordsVersion() uint64 { return c.records.version.Load() }
 
-// RecordedChanges returns the recorded changes, sorted by key; ok is false if there is no store.
+// RecordedChanges returns the recorded changes, sorted by key. It returns false if there is no store.
 func (c *Changes) RecordedChanges() (list []Record, ok bool) {
 	if c.records.store == nil {
 		return nil, false

@@ -160,7 +160,7 @@ func (m *automaticIDs) assignAddedIDs(
 	return specs
 }
 
-// saveIDs stores the ids of those entries for which automatic is true.
+// saveIDs stores the automatic ids of entries: the id of entries[i] is automatic if automatic[i] is true.
 func (m *automaticIDs) saveIDs(entries []upstream.Spec, automatic []bool) {
 	now := uint32(m.now().Unix())
 	proxiesOfHost, usedIDs := make(map[string]int, len(entries)), make(map[string]struct{}, len(entries))

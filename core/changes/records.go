@@ -94,7 +94,7 @@ func (r *records) logUnusable(log *slog.Logger) {
 	}
 }
 
-// activation is the record of a plugin that was activated through the API for one use.
+// activation is the record of a plugin that was activated through the API for one place (such as UseFirst).
 type activation struct {
 	Configured string `json:"configured"` // the plugin that the configuration named at the time of the change
 	Active     string `json:"active"`
@@ -110,8 +110,8 @@ func (r *records) activation(use string) (a activation, err error) {
 	return a, nil
 }
 
-// recordedUses are the uses of plugins that have a record each. UseBackoff is not among them, because the record of the
-// policy contains the backoff.
+// recordedUses lists the places where a plugin is used that have a record each. UseBackoff is not among them, because
+// the record of the policy contains the backoff.
 var recordedUses = []string{UseFirst, UseRetry, UseJudge}
 
 // policyRecord is the record of the global policy.

@@ -53,7 +53,7 @@ func (c *Changes) PutProxies(puts []ProxyPut, persist bool) []error {
 		}
 		seen[p.ID] = true
 	}
-	// After an error, each proxy is put alone, so that one error does not prevent the others.
+	// After an error, the proxies are put one by one, so that one error does not prevent the others.
 	if len(added) > 0 {
 		if _, err := c.addProxies(added, persist); err != nil {
 			single = append(single, toAdd...)
