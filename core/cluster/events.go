@@ -32,7 +32,7 @@ type events struct {
 // count returns the number of events.
 func (s *events) count() int { return len(s.byID) }
 
-// add appends an event, which replaces an earlier event of the same kind and key. If maxEvents events were already
+// add appends an event, which replaces an earlier event of the same kind and key. If maxEvents other events were
 // waiting, it drops the oldest one and returns true.
 func (s *events) add(e *event) (dropped bool) {
 	if s.byID == nil {

@@ -37,7 +37,8 @@ func (e *Engine) Ban(u *upstream.Upstream, host string, d time.Duration) rest.Pa
 	return p // the list is full, and a later pair has already displaced p
 }
 
-// keptRest is the shortest duration of the rest of a proxy and a host that is kept over a restart. Bans of all durations are kept.
+// keptRest is the shortest duration of the rest of a proxy and a host that is kept over a restart. Bans of all
+// durations are kept.
 const keptRest = time.Hour
 
 // LastingBans returns the bans of proxies, and the rests of pairs of a proxy and a host, that are kept over a restart.
