@@ -20,9 +20,9 @@ let open = false, // the stream is open, and its first event has arrived
 
 // watch calls the async function work at the start, and then after each change of one of the views (as GET /events
 // reports them). Between two calls are at least every ms. While the page polls, there are polled ms between two calls,
-// or the number that is the result of work. If work has requested nothing, its result is false. With the element shown, work waits until its section of the page is near the visible part.
-// With streamed, the stream itself has the data, so that work is called only while the page polls. The result is a
-// function that calls work at once.
+// or the number that is the result of work. If work has requested nothing, its result is false. With the element shown,
+// work waits until its section of the page is near the visible part. With streamed, the stream itself has the data, so
+// that work is called only while the page polls. The result is a function that calls work at once.
 export function watch({ views = [], every = 1000, polled = 2000, shown, streamed = false }, work) {
   const w = { views, streamed, changed: true, visible: true, calls: 0 };
   let busy = false,
