@@ -178,20 +178,20 @@ func (r *remote) readBreakerReason(f *failingProxy) error {
 
 func (r *remote) readRequests(s *gatewayStatus) error {
 	var v struct {
-		Requests uint64                                `json:"total_requests"`
-		Refused  uint64                                `json:"target_refused"`
-		Attempts uint64                                `json:"total_attempts"`
-		Retries  uint64                                `json:"total_retries"`
-		Hours    int                                   `json:"retention_hours"`
-		ByPolicy map[string]struct{ Successes uint64 } `json:"by_policy"`
+		Requests         uint64            `json:"total_requests"`
+		SuccessByAttempt map[string]uint64 `json:"success_by_attempt"`
+		Refused          uint64            `json:"target_refused"`
+		Attempts         uint64            `json:"total_attempts"`
+		Retries          uint64            `json:"total_retries"`
+		Hours            int               `json:"retention_hours"`
 	}
 	if err := r.get("/metrics/retries", &v); err != nil {
 		return err
 	}
 	s.Requests = requestCounts{Hours: v.Hours, Requests: v.Requests, Refused: v.Refused, Attempts: v.Attempts,
 		Retries: v.Retries}
-	for _, p := range v.ByPolicy {
-		s.Requests.Delivered += p.Successes
+	for _, n := range v.SuccessByAttempt {
+		s.Requests.Delivered += n
 	}
 	return nil
 }

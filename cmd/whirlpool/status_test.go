@@ -18,7 +18,8 @@ func statusResponses() map[string][]string {
 			`{"proxy_id":"d","state":"half_open"}]}`},
 		"GET /circuit-breakers/b c": {`200 {"last_state_change":"2026-11-29T03:00:00Z","why":{"summary":"5 of 5"}}`},
 		"GET /metrics/retries": {`200 {"total_requests":200,"total_attempts":230,"total_retries":30,` +
-			`"retention_hours":24,"by_policy":{"x":{"successes":150},"y":{"successes":49}}}`},
+			`"retention_hours":24,"success_by_attempt":{"0":150,"1":49},` +
+			`"by_policy":{"since the start only":{"requests":2,"successes":1}}}`},
 		"GET /targets": {`200 {"targets":[{"target":"dead.example:80","failures":7,"suspect":true},` +
 			`{"target":"fine.example:80","failures":1,"suspect":false}]}`},
 	}
@@ -56,7 +57,7 @@ func TestStatus(t *testing.T) {
 func TestStatusOfRefusedRequests(t *testing.T) {
 	responses := statusResponses()
 	responses["GET /metrics/retries"] = []string{`200 {"total_requests":50,"total_attempts":50,"total_retries":0,` +
-		`"target_refused":40,"retention_hours":24,"by_policy":{"x":{"successes":50}}}`}
+		`"target_refused":40,"retention_hours":24,"success_by_attempt":{"0":50}}`}
 	newFakeAPI(t, responses)
 	out, errs, code := run("status")
 	require.Zero(t, code, errs)
