@@ -105,10 +105,11 @@ func (t *Tunnel) SettleSuccess() {
 	}
 }
 
-// SettleNoTLS is called in place of SettleSuccess if the target's reply to a ClientHello is a fatal alert, or is no
-// TLS. The reply is relayed. The attempt then counts neither for nor against the proxy: either the target begins no TLS
-// session, or the proxy has responded itself. If breaker.blame is "literal", SettleNoTLS does what SettleSuccess does.
-func (t *Tunnel) SettleNoTLS() {
+// SettleHelloRefused is called in place of SettleSuccess if the target's reply to a ClientHello is a fatal alert, or is
+// no TLS. The reply is relayed. The attempt then counts neither for nor against the proxy: either the target begins no
+// TLS session, or the proxy has responded itself. If breaker.blame is "literal", SettleHelloRefused does what
+// SettleSuccess does.
+func (t *Tunnel) SettleHelloRefused() {
 	switch x := t.x; {
 	case x.tuning.Targets == nil:
 		t.SettleSuccess()

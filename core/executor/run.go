@@ -332,7 +332,7 @@ func (ex *Exchange) settleFailure(o *core.Outcome) {
 	if o.Charge == core.ChargeProxyIfServed && (t.Targets != nil || o.Cause == verdict.CutShort) {
 		ex.deferredAttempts = append(ex.deferredAttempts, deferredAttempt{
 			lease: ex.lease.DetachPermit(), outcome: *o, silentTime: o.Latency + ex.silence,
-			awaitsFirstByte: errors.Is(o.Err, verdict.ErrNoTLS),
+			awaitsFirstByte: errors.Is(o.Err, verdict.ErrHelloRefused),
 		})
 	} else {
 		ex.finding = ex.lease.Settle(o)

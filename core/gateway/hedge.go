@@ -129,7 +129,7 @@ func (h *helloSender) sendHello(ctx context.Context, remote *transport.Tunnel, u
 		return err
 	}
 	if refusesHello(buf[:n]) {
-		return verdict.ErrNoTLS
+		return verdict.ErrHelloRefused
 	}
 	remote.Early = buf[:n]
 	return remote.Conn.SetDeadline(time.Time{})

@@ -31,7 +31,7 @@ type opening struct {
 	classifyAt    int       // when the field clientBytes has this length, it must be classified again (classify)
 	partialLen    int       // length of the client's incomplete ClientHello; 0 if the ClientHello is complete
 	helloSent     time.Time // when the ClientHello was sent; zero if the target's response has no time limit
-	plainReply    []byte    // a reply of isNoTLS from an earlier tunnel; relayed if no other tunnel gets a reply
+	helloRefusal  []byte    // refusal of the ClientHello that an earlier tunnel received; nil if there is none
 
 	hedgeWon    bool        // the hedge has the target's first byte, and receiveFirst must take the hedge's tunnel
 	hedgedHello hedgedHello // the ClientHello of the hedge
@@ -170,16 +170,16 @@ func (t *tunnel) limitFirstByte(kind helloKind) {
 	}
 }
 
-// maxPlainReplyDelay is the time that a tunnel gets to reply to the ClientHello if no other proxy can be tried, and an
-// earlier tunnel has a reply without TLS that the client could get instead.
-const maxPlainReplyDelay = 2 * time.Second
+// maxHelloRefusalDelay is the time that a tunnel gets to reply to the ClientHello if no other proxy can be tried and
+// an earlier tunnel has received a helloRefusal. After this time, the client gets that refusal.
+const maxHelloRefusalDelay = 2 * time.Second
 
 // setFirstByteDeadline sets the deadline of the next read from the target. It returns false if the time limit for
 // the target's response has passed. The caller holds the opening's mu.
 func (t *tunnel) setFirstByteDeadline(now time.Time) bool {
 	limit := t.exchange.FirstByteTimeout()
-	if limit == 0 && t.opening.plainReply != nil && !t.exchange.CanChangeProxy() {
-		limit = maxPlainReplyDelay
+	if limit == 0 && t.opening.helloRefusal != nil && !t.exchange.CanChangeProxy() {
+		limit = maxHelloRefusalDelay
 	}
 	if limit == 0 {
 		t.target.SetReadDeadline(time.Time{})
@@ -240,13 +240,13 @@ func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 	for {
 		t.setReadDeadline(t.target)
 		buf, m, err := t.buffers.readInto(t.target, nil)
-		noTLS := m > 0 && t.isNoTLS((*buf)[:m])
+		helloRefused := m > 0 && t.isHelloRefused((*buf)[:m])
 		switch {
-		case noTLS && t.exchange.HasUntriedProxy():
-			o.keepPlainReply((*buf)[:m])
-			err = verdict.ErrNoTLS
+		case helloRefused && t.exchange.HasUntriedProxy():
+			o.keepHelloRefusal((*buf)[:m])
+			err = verdict.ErrHelloRefused
 		case m > 0:
-			n, err = t.relayFirstBytes((*buf)[:m], noTLS)
+			n, err = t.relayFirstBytes((*buf)[:m], helloRefused)
 			t.buffers.put(buf)
 			return n, true, err
 		case err == nil || err == io.EOF:
@@ -261,8 +261,8 @@ func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 			early, ok = t.replaceTunnel(err)
 		}
 		switch {
-		case !ok && noTLS: // the target's own reply, through the proxy that is in use
-			n, err = t.relayFirstBytes(o.plainReply, true)
+		case !ok && helloRefused: // the target's own reply, through the proxy that is in use
+			n, err = t.relayFirstBytes(o.helloRefusal, true)
 			return n, true, err
 		case !ok:
 			return 0, false, err
@@ -273,16 +273,16 @@ func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 	}
 }
 
-func (o *opening) keepPlainReply(p []byte) {
+func (o *opening) keepHelloRefusal(p []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.plainReply = slices.Clone(p)
+	o.helloRefusal = slices.Clone(p)
 }
 
-// isNoTLS reports whether p, the target's first bytes, refuse the client's ClientHello. Either the target has no TLS or
-// refuses the ClientHello with an alert, or the proxy itself has responded. Such a proxy is, for example, a web server
-// that responds to CONNECT with 200 and to the ClientHello with an error page.
-func (t *tunnel) isNoTLS(p []byte) bool {
+// isHelloRefused reports whether p, the target's first bytes, refuse the client's ClientHello. Either the target has no
+// TLS or refuses the ClientHello with an alert, or the proxy itself has responded. Such a proxy is, for example, a web
+// server that responds to CONNECT with 200 and to the ClientHello with an error page.
+func (t *tunnel) isHelloRefused(p []byte) bool {
 	o := &t.opening
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -291,15 +291,15 @@ func (t *tunnel) isNoTLS(p []byte) bool {
 
 // relayFirstBytes is called with p, the target's first bytes. It forwards p to the client. After that, the tunnel is
 // not replaced any more.
-func (t *tunnel) relayFirstBytes(p []byte, noTLS bool) (n int64, err error) {
+func (t *tunnel) relayFirstBytes(p []byte, helloRefused bool) (n int64, err error) {
 	t.opening.mu.Lock()
 	t.opening.finalize()
 	if !t.opening.helloSent.IsZero() {
 		t.removeFirstByteLimit()
 	}
 	t.opening.mu.Unlock()
-	if noTLS {
-		t.exchange.SettleNoTLS()
+	if helloRefused {
+		t.exchange.SettleHelloRefused()
 	} else {
 		t.exchange.SettleSuccess()
 	}

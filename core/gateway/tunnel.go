@@ -121,7 +121,7 @@ func (t *tunnel) copyBoth(received bool) (up, down int64, targetErr error) {
 		w := (*socket.WriteError)(nil)
 		t.targetEndedFirst, t.reset = !errors.As(err, &w), err != nil
 	}
-	if reply := t.opening.plainReply; !received && reply != nil {
+	if reply := t.opening.helloRefusal; !received && reply != nil {
 		t.client.writer.Write(reply) // written last, because the client may leave when it has the reply
 	}
 	t.endDirection(t.client.raw, err)

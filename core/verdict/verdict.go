@@ -283,7 +283,7 @@ func applyExceptions(o *core.Outcome, f *Facts) {
 			o.Charge = core.ChargeProxyIfServed
 		}
 	case TunnelDied: // by the ClientHello of a hedge
-		if errors.Is(f.Err, ErrNoTLS) {
+		if errors.Is(f.Err, ErrHelloRefused) {
 			o.Charge = core.ChargeProxyIfServed
 		}
 	case TotalTimeout:
@@ -472,20 +472,20 @@ func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	return o // the client opened the tunnel and closed it without using it
 }
 
-// ErrNoTLS is the error of a tunnel in which the reply to a ClientHello was a fatal alert, or was no TLS record.
-var ErrNoTLS = errors.New("the reply to the ClientHello, in the tunnel, is no TLS record or a fatal alert")
+// ErrHelloRefused is the error of a tunnel in which the reply to a ClientHello was a fatal alert, or was no TLS record.
+var ErrHelloRefused = errors.New("the reply to the ClientHello, in the tunnel, is no TLS record or a fatal alert")
 
 // RetryTunnel returns the outcome of an attempt whose tunnel failed before the target had sent anything. If silent is
 // set, the target did not respond to the client's first bytes in time; otherwise err ended the tunnel. A retry is
-// possible, because the client has sent at most a TLS ClientHello. After ErrNoTLS, the proxy is charged only if the
-// target begins a TLS session through another proxy.
+// possible, because the client has sent at most a TLS ClientHello. After ErrHelloRefused, the proxy is charged only if
+// the target begins a TLS session through another proxy.
 func RetryTunnel(o core.Outcome, err error, silent bool) core.Outcome {
 	if silent {
 		o = withCause(o, CutShort, core.ResultTimeout, "http_response_timeout", err)
 	} else {
 		o = withCause(o, TunnelDied, core.ResultFailure, "connection_terminated", err)
 	}
-	if errors.Is(err, ErrNoTLS) {
+	if errors.Is(err, ErrHelloRefused) {
 		o.Charge, o.Verdict = core.ChargeProxyIfServed, core.Excluded
 	}
 	o.Retry, o.Repeat, o.NoTargetResponse, o.Relay = core.RetryAfterBackoff, core.RepeatAllowed, true, false
