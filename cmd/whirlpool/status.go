@@ -363,10 +363,27 @@ func (r *remote) printEvents(ctx context.Context, query client.EventQuery, onDat
 		onData()
 		line := string(e.Data)
 		if !r.asJSON {
-			line = time.Now().Format(time.DateTime) + " " + e.Type + " " + line
+			line = eventTime(e.Data).Local().Format(time.DateTime) + " " + e.Type + " " + line
 		}
 		_, err := fmt.Fprintln(r.cmd.OutOrStdout(), line)
 		return err
 	}))
 	return err
+}
+
+// eventTime returns the time that the data of an event has or, if it has none, the current time: kept events are old.
+func eventTime(data []byte) time.Time {
+	var times struct {
+		At         time.Time
+		Timestamp  time.Time // of a transition
+		UpdatedAt  time.Time `json:"updated_at"`  // of a policy
+		FinishedAt time.Time `json:"finished_at"` // of a request
+	}
+	_ = json.Unmarshal(data, &times) // data of another form has no time
+	for _, t := range []time.Time{times.At, times.Timestamp, times.UpdatedAt, times.FinishedAt} {
+		if !t.IsZero() {
+			return t
+		}
+	}
+	return time.Now()
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -103,6 +105,16 @@ func TestEvents(t *testing.T) {
 	require.Regexp(t, `^\S+ \S+ policy \{"max_attempts":4\}\n\S+ \S+ reload \{"ok":true\}\n$`, out)
 	out, _, _ = run("events", "--json")
 	require.Equal(t, "{\"max_attempts\":4}\n{\"ok\":true}\n", out)
+
+	newFakeAPI(t, map[string][]string{"GET /events": {
+		"200 event: policy\ndata: {\"updated_at\":\"2026-11-01T12:00:00Z\"}\n\n" +
+			"event: breaker\ndata: {\"timestamp\":\"2026-11-02T12:00:00Z\"}\n\n" +
+			"event: ban\ndata: {\"at\":\"2026-11-03T12:00:00Z\"}\n\n"}})
+	out, _, _ = run("events", "--follow=false")
+	for i, line := range strings.Split(strings.TrimSpace(out), "\n") {
+		at := time.Date(2026, 11, 1+i, 12, 0, 0, 0, time.UTC)
+		require.Contains(t, line, at.Local().Format(time.DateTime), "the time of the event itself")
+	}
 
 	for message, args := range map[string][]string{
 		"--sample needs --type":      {"--sample", "0.5"},
