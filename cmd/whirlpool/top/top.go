@@ -50,26 +50,26 @@ type Query struct {
 // sorted by this column.
 type column struct {
 	title   string
-	width   int // in characters
+	width   int // in characters; 0 for the first column, which has the rest of the screen
 	text    func(*Row) string
 	compare func(a, b *Row) int
 }
 
 var columns = []column{
-	{"PROXY", 24, func(r *Row) string { return r.ID }, func(a, b *Row) int { return strings.Compare(a.ID, b.ID) }},
-	{"STATE", 10, func(r *Row) string { return r.State },
+	{"PROXY", 0, func(r *Row) string { return r.ID }, func(a, b *Row) int { return strings.Compare(a.ID, b.ID) }},
+	{"STATE", 9, func(r *Row) string { return r.State },
 		func(a, b *Row) int { return cmp.Compare(b.Attention, a.Attention) }},
 	{"REGION", 7, func(r *Row) string { return cmp.Or(r.Region, "-") },
 		func(a, b *Row) int { return strings.Compare(a.Region, b.Region) }},
-	{"IN FLIGHT", 9, func(r *Row) string { return fmt.Sprint(r.InFlight) },
+	{"IN FLIGHT", 10, func(r *Row) string { return fmt.Sprint(r.InFlight) },
 		func(a, b *Row) int { return cmp.Compare(b.InFlight, a.InFlight) }},
-	{"PER S", 8, func(r *Row) string { return fmt.Sprintf("%.1f", r.Rate) },
+	{"PER S", 6, func(r *Row) string { return fmt.Sprintf("%.1f", r.Rate) },
 		func(a, b *Row) int { return cmp.Compare(b.Rate, a.Rate) }},
-	{"USES", 10, func(r *Row) string { return fmt.Sprint(r.Uses) },
+	{"USES", 8, func(r *Row) string { return fmt.Sprint(r.Uses) },
 		func(a, b *Row) int { return cmp.Compare(b.Uses, a.Uses) }},
 	{"SUCCESS", 8, func(r *Row) string { return r.successText() },
 		func(a, b *Row) int { return cmp.Compare(a.successForSort(), b.successForSort()) }},
-	{"LATENCY", 9, func(r *Row) string { return fmt.Sprintf("%d ms", r.Latency.Milliseconds()) },
+	{"LATENCY", 8, func(r *Row) string { return fmt.Sprintf("%d ms", r.Latency.Milliseconds()) },
 		func(a, b *Row) int { return cmp.Compare(b.Latency, a.Latency) }},
 }
 
@@ -390,11 +390,26 @@ func (m Model) rowLine(i int) string {
 	return line
 }
 
+// minIDWidth and maxIDWidth are the limits of the width of the first column.
+const (
+	minIDWidth = 12
+	maxIDWidth = 40
+)
+
+// idWidth returns the width of the first column.
+func (m Model) idWidth() int {
+	rest := m.width - len(columns) + 1 // without the spaces between the columns
+	for _, c := range columns {
+		rest -= c.width
+	}
+	return max(minIDWidth, min(rest, maxIDWidth))
+}
+
 // formatCells returns a line of the table with each cell at the width of its column.
 func (m Model) formatCells(cells []string) string {
 	var b strings.Builder
 	for i, text := range cells {
-		width := columns[i].width
+		width := cmp.Or(columns[i].width, m.idWidth())
 		letters := []rune(text)
 		if len(letters) > width {
 			letters = append(letters[:width-1], '…')

@@ -146,3 +146,19 @@ func TestScrolling(t *testing.T) {
 	_, quit := m.(Model).handleTableKey(tea.KeyMsg{Type: tea.KeyCtrlC})
 	require.Equal(t, tea.Quit(), quit())
 }
+
+// On a screen of 80 columns each column is whole, and there is room for an address and a port.
+func TestTheWidthOfTheScreen(t *testing.T) {
+	s := snapshot(0, 123456, 9, 7)
+	s.Rows[0].ID, s.Rows[1].ID = "203.0.113.10:8080", "a-long-name-"+strings.Repeat("x", 40)
+	s.Rows[1].State = "half-open"
+	m, _ := started(t, s).Update(tea.WindowSizeMsg{Width: 80, Height: 20})
+	require.Contains(t, m.View(), "203.0.113.10:8080 closed    DE      0          0.0    123456   100.0 %  30 ms")
+	require.Contains(t, m.View(), "a-long-name-xxxx… half-open US ")
+	for i := range columns {
+		m = keys(t, m, "right")
+		require.Contains(t, m.View(), columns[(i+1)%len(columns)].title+"▼")
+	}
+	m, _ = m.Update(tea.WindowSizeMsg{Width: 200, Height: 20})
+	require.Contains(t, m.View(), "a-long-name-"+strings.Repeat("x", 27)+"… half-open US ")
+}
