@@ -106,6 +106,9 @@ func TestTheTour(t *testing.T) {
 		tunnel := strings.Replace(printed[1], "http://demo", "https://demo", 1) + " -k -f -sS -m 10"
 		out, err = exec.Command("sh", "-c", tunnel).CombinedOutput()
 		require.NoError(t, err, "%s\n%s", tunnel, out)
+		socks := strings.Replace(printed[1], "-x http://", "--socks5-hostname ", 1) + " -f -sS -m 10"
+		out, err = exec.Command("sh", "-c", socks).CombinedOutput()
+		require.NoError(t, err, "%s\n%s", socks, out)
 	}
 }
 

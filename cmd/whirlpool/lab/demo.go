@@ -13,15 +13,17 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
 // Demo is a pool of six proxies of different quality, with light traffic. It shows failover. Every tunnel through
-// these proxies leads to the same target, an https:// server. The certificate of this target is self-signed, so curl
-// needs the option -k.
+// these proxies leads to the same target: to its http:// server if the tunnel is for port 80, otherwise to its https://
+// server. The certificate of this target is self-signed, so curl needs the option -k.
 type Demo struct {
 	url     string
-	target  net.Listener
+	http    net.Listener
+	https   net.Listener
 	proxies []*Proxy
 	lines   []string
 }
@@ -30,7 +32,7 @@ type Demo struct {
 func StartDemo() (*Demo, error) {
 	d := &Demo{}
 	var err error
-	if d.target, err = startTarget(); err != nil {
+	if d.http, d.https, err = startTarget(); err != nil {
 		return nil, err
 	}
 	flaky := func(int, *http.Request) Behaviour {
@@ -53,7 +55,10 @@ func StartDemo() (*Demo, error) {
 	} {
 		proxy, err := Start(p.name, "127.0.0.1:0", func(n int, q *http.Request) Behaviour {
 			b := p.script(n, q)
-			b.TunnelTo = d.target.Addr().String()
+			b.TunnelTo = d.https.Addr().String()
+			if strings.HasSuffix(q.RequestURI, ":80") {
+				b.TunnelTo = d.http.Addr().String()
+			}
 			return b
 		})
 		if err != nil {
@@ -115,11 +120,11 @@ func (d *Demo) Drive(ctx context.Context, gateway string) {
 // maxArrivals is the number of recorded requests of a proxy above which Drive deletes the records.
 const maxArrivals = 1000
 
-// startTarget starts an https:// server on a free port of 127.0.0.1, and returns its listener.
-func startTarget() (net.Listener, error) {
+// startTarget starts an http:// and an https:// server on free ports of 127.0.0.1, and returns their listeners.
+func startTarget() (plain, encrypted net.Listener, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	now := time.Now()
 	template := &x509.Certificate{
@@ -128,24 +133,29 @@ func startTarget() (net.Listener, error) {
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if plain, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return nil, nil, err
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: key}}}
-	l, err := tls.Listen("tcp", "127.0.0.1:0", config)
-	if err != nil {
-		return nil, err
+	if encrypted, err = tls.Listen("tcp", "127.0.0.1:0", config); err != nil {
+		plain.Close()
+		return nil, nil, err
 	}
 	s := &http.Server{
 		Handler:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "origin\n") }),
 		ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: time.Minute,
 	}
-	go s.Serve(l)
-	return l, nil
+	go s.Serve(plain)
+	go s.Serve(encrypted)
+	return plain, encrypted, nil
 }
 
 // Close stops the proxies and the target.
 func (d *Demo) Close() {
-	d.target.Close()
+	d.http.Close()
+	d.https.Close()
 	for _, p := range d.proxies {
 		p.Close()
 	}
