@@ -1,13 +1,17 @@
 package api
 
 import (
+	"cmp"
 	"net"
 	"slices"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+	"github.com/whirlpool-proxy/whirlpool/core/minutes"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // Targets lists the targets with recent failures.
@@ -26,13 +30,14 @@ type targetHandler struct {
 
 func (h *targetHandler) routes(r fiber.Router) { r.Get("/targets", h.list) }
 
-// targetView is the JSON of a target with a recent failure.
+// targetView is the JSON of a target with failures. A target of the ledger has the attempts since its first recent
+// failure. Other targets have those of the window, from the kept metrics.
 type targetView struct {
-	Target         string     `json:"target"` // host:port
-	Attempts       int        `json:"attempts"`
-	Failures       int        `json:"failures"`
+	Target         string     `json:"target"` // host:port; a host for a target that is not in the ledger
+	Attempts       uint64     `json:"attempts"`
+	Failures       uint64     `json:"failures"`
 	FailureRate    float64    `json:"failure_rate"`
-	ProxiesFailing int        `json:"proxies_failing"`
+	ProxiesFailing int        `json:"proxies_failing"` // 0 for a target that is not in the ledger
 	Suspect        bool       `json:"suspect"`
 	LastFailure    time.Time  `json:"last_failure"`
 	LastSuccess    *time.Time `json:"last_success"`
@@ -40,16 +45,25 @@ type targetView struct {
 	*reasonsView // attempts at all ports of the host; only if the query has a window
 }
 
+// host returns the target's name without the port.
+func (v *targetView) host() string {
+	if host, _, err := net.SplitHostPort(v.Target); err == nil {
+		return host
+	}
+	return v.Target
+}
+
 // targetsView is the JSON of one page of the targets.
 type targetsView struct {
-	Targets []targetView `json:"targets"`
+	Targets []*targetView `json:"targets"`
 	pageView
 }
 
 // defaultTargets is the default limit of a page of targets.
 const defaultTargets = 100
 
-// list responds with the targets: by default suspect ones first, then by the number of failures.
+// list responds with the targets with a recent failure: by default suspect ones first, then by the number of failures.
+// If the query has a window, the other targets with failures in it follow, as far as the metrics are kept.
 func (h *targetHandler) list(c *fiber.Ctx) error {
 	p, err := parsePage(c, targetOrders, nil, maxPage, defaultTargets)
 	if err != nil {
@@ -59,50 +73,84 @@ func (h *targetHandler) list(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	all := h.ledger.Targets()
-	slices.SortFunc(all, func(a, b evidence.TargetView) int { return a.Rank().Compare(b.Rank()) })
-	for i := range all {
-		if t := &all[i]; (states == nil || t.Suspect) && containsText(p.text, t.Name) {
-			p.list = append(p.list, t)
-		}
-	}
 	window, err := queryWindow(c)
 	if err != nil {
 		return err
 	}
+	all := h.recent()
 	_, withReasons := queryValue(c, "window")
+	if withReasons {
+		all = append(all, h.kept(window, all)...)
+	}
+	for _, t := range all {
+		if (states == nil || t.Suspect) && containsText(p.text, t.Target) {
+			p.list = append(p.list, t)
+		}
+	}
 	p.hasTotal = true // the response has always been a page
 	list, fields := p.takePage()
-	v := targetsView{Targets: make([]targetView, 0, len(list)), pageView: *fields}
 	for _, t := range list {
-		view := h.view(t)
-		if host, _, err := net.SplitHostPort(t.Name); err == nil && withReasons {
-			sum := h.metrics.Reasons().SumTarget(host, window)
+		if withReasons {
+			sum := h.metrics.Reasons().SumTarget(t.host(), window)
 			reasons := viewOfReasons(&sum, window)
-			view.reasonsView = &reasons
+			t.reasonsView = &reasons
 		}
-		v.Targets = append(v.Targets, view)
 	}
-	return send(c, v)
+	return send(c, targetsView{append([]*targetView{}, list...), *fields})
 }
 
-var targetOrders = []order[*evidence.TargetView]{
-	textOrder("target", func(t *evidence.TargetView) string { return t.Name }),
-	numberOrder("attempts", func(t *evidence.TargetView) float64 { return float64(t.Attempts) }),
-	numberOrder("failures", func(t *evidence.TargetView) float64 { return float64(t.Failures) }),
-	numberOrder("failure_rate", func(t *evidence.TargetView) float64 { return t.FailureRate }),
-	numberOrder("proxies_failing", func(t *evidence.TargetView) float64 { return float64(t.Proxies) }),
-	numberOrder("last_failure", func(t *evidence.TargetView) float64 { return float64(t.LastFailure) }),
+var targetOrders = []order[*targetView]{
+	textOrder("target", func(t *targetView) string { return t.Target }),
+	numberOrder("attempts", func(t *targetView) float64 { return float64(t.Attempts) }),
+	numberOrder("failures", func(t *targetView) float64 { return float64(t.Failures) }),
+	numberOrder("failure_rate", func(t *targetView) float64 { return t.FailureRate }),
+	numberOrder("proxies_failing", func(t *targetView) float64 { return float64(t.ProxiesFailing) }),
+	numberOrder("last_failure", func(t *targetView) float64 { return float64(t.LastFailure.UnixNano()) }),
 }
 
-func (h *targetHandler) view(t *evidence.TargetView) targetView {
-	v := targetView{
-		Target: t.Name, Attempts: t.Attempts, Failures: t.Failures, FailureRate: t.FailureRate,
-		ProxiesFailing: t.Proxies, Suspect: t.Suspect, LastFailure: h.pool.TimeAt(t.LastFailure).UTC(),
+// recent returns the targets of the ledger.
+func (h *targetHandler) recent() []*targetView {
+	all := h.ledger.Targets()
+	slices.SortFunc(all, func(a, b evidence.TargetView) int { return a.Rank().Compare(b.Rank()) })
+	views := make([]*targetView, len(all))
+	for i := range all {
+		t := &all[i]
+		views[i] = &targetView{
+			Target: t.Name, Attempts: uint64(t.Attempts), Failures: uint64(t.Failures), FailureRate: t.FailureRate,
+			ProxiesFailing: t.Proxies, Suspect: t.Suspect, LastFailure: h.pool.TimeAt(t.LastFailure).UTC(),
+		}
+		if t.LastSuccess > 0 {
+			at := h.pool.TimeAt(t.LastSuccess).UTC()
+			views[i].LastSuccess = &at
+		}
 	}
-	if t.LastSuccess > 0 {
-		at := h.pool.TimeAt(t.LastSuccess).UTC()
-		v.LastSuccess = &at
+	return views
+}
+
+// kept returns the targets with failures in the window, from the metrics, which last over restarts. Those whose host is
+// among the given views are left out.
+func (h *targetHandler) kept(window time.Duration, except []*targetView) []*targetView {
+	known := map[string]struct{}{}
+	for _, t := range except {
+		known[t.host()] = struct{}{}
 	}
-	return v
+	all := h.metrics.Reasons().FailingTargets(window,
+		func(k minutes.Key) core.Verdict { return verdict.AtTarget(k.Cause()) })
+	slices.SortFunc(all, func(a, b minutes.TargetCounts) int {
+		return cmp.Or(cmp.Compare(b.Failures, a.Failures), cmp.Compare(a.Host, b.Host))
+	})
+	views := []*targetView{}
+	for i := range all {
+		t := &all[i]
+		if _, listed := known[t.Host]; listed {
+			continue
+		}
+		v := &targetView{Target: t.Host, Attempts: t.Attempts, Failures: t.Failures,
+			FailureRate: ratio(t.Failures, t.Attempts), LastFailure: t.LastFailure}
+		if !t.LastSuccess.IsZero() {
+			v.LastSuccess = &t.LastSuccess
+		}
+		views = append(views, v)
+	}
+	return views
 }

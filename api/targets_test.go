@@ -1,10 +1,16 @@
 package api
 
 import (
+	"encoding/json"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+	"github.com/whirlpool-proxy/whirlpool/core/minutes"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 func TestTargets(t *testing.T) {
@@ -45,4 +51,60 @@ func TestTargets(t *testing.T) {
 		get("/targets?cursor=1073741825", 400),
 		get("/targets?cursor=x", 400),
 	)
+}
+
+// With a window, the list has the targets of the kept metrics as well, after those of the ledger.
+func TestTargetsOfTheKeptMetrics(t *testing.T) {
+	r := newRig(t, nil)
+	attempt := func(host string, cause core.Cause, status int) {
+		r.metrics.reasons.CountAttempt(&core.AttemptEvent{ProxyID: "F1", Host: host, Started: r.now, Ended: r.now,
+			Outcome: core.Outcome{Cause: cause, Status: status, Latency: 100 * time.Millisecond}}, &minutes.SeriesRef{})
+	}
+	for _, a := range []struct {
+		host   string
+		cause  core.Cause
+		status int
+	}{
+		{"a.test", verdict.BannedHere, 403}, {"a.test", verdict.Answered, 200}, {"c.test", verdict.TunnelTimeout, 0},
+		{"c.test", verdict.TunnelTimeout, 0}, {"d.test", verdict.TunnelFailed, 0}, {"fine.test", verdict.Answered, 200},
+		{"own.test", verdict.ProxyUnreachable, 0},
+	} {
+		attempt(a.host, a.cause, a.status)
+	}
+	r.now = noon.Add(time.Minute)
+	r.targets.list = []evidence.TargetView{{Name: "d.test:80", Attempts: 1, Failures: 1, FailureRate: 1, Suspect: true}}
+	type list struct {
+		Targets []struct {
+			Target             string
+			Attempts, Failures int
+			LastFailure        time.Time  `json:"last_failure"`
+			LastSuccess        *time.Time `json:"last_success"`
+			Traffic            struct{ Attempts int }
+		}
+	}
+	read := func(query string) (names []string, l list) {
+		_, body := r.send(t, "GET", "/api/v1/targets"+query, "")
+		require.NoError(t, json.Unmarshal(body, &l))
+		for _, target := range l.Targets {
+			names = append(names, target.Target)
+		}
+		return names, l
+	}
+	names, l := read("?window=24h")
+	require.Equal(t, []string{"d.test:80", "c.test", "a.test"}, names)
+	a := l.Targets[2]
+	require.Equal(t, []int{2, 1, 2}, []int{a.Attempts, a.Failures, a.Traffic.Attempts})
+	require.Equal(t, []time.Time{noon, noon}, []time.Time{a.LastFailure, *a.LastSuccess})
+	require.Nil(t, l.Targets[1].LastSuccess)
+	for query, want := range map[string][]string{
+		"":                              {"d.test:80"},
+		"?window=24h&state=suspect":     {"d.test:80"},
+		"?window=24h&q=A.":              {"a.test"},
+		"?window=24h&sort=target":       {"a.test", "c.test", "d.test:80"},
+		"?window=24h&limit=1&cursor=2":  {"a.test"},
+		"?window=24h&sort=last_failure": {"d.test:80", "c.test", "a.test"},
+	} {
+		names, _ := read(query)
+		require.Equal(t, want, names, query)
+	}
 }

@@ -10,8 +10,8 @@ import { reasonsTable } from "./proxy.js";
 const perPage = 12;
 let shown = perPage;
 
-const round = watch({ views: ["targets"], every: 2000, polled: 5000, shown: $("targets") }, async () => {
-  const p = new URLSearchParams({ limit: shown }),
+const round = watch({ views: ["targets"], every: 5000, polled: 5000, shown: $("targets") }, async () => {
+  const p = new URLSearchParams({ window: "1h", limit: shown }),
     text = $("findtarget").value.trim();
   if (text) p.set("q", text);
   const t = await api("targets?" + p);

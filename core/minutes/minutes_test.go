@@ -387,6 +387,37 @@ func sumOf(s *Store, ids []string) (n uint64) {
 	return n
 }
 
+// FailingTargets has the targets with failures in the window, also those of the time before a restart.
+func TestFailingTargets(t *testing.T) {
+	before, c := newStore(24)
+	count := func(s *Store, at time.Duration, host string, k Key) {
+		c.now = noon.Add(at)
+		s.CountAttempt(attempt(c.now, "a", host, k, time.Second), &SeriesRef{})
+	}
+	judge := func(k Key) core.Verdict {
+		return map[Key]core.Verdict{served: core.Success, refused: core.Excluded, broken: core.Failure}[k]
+	}
+	for i, k := range []Key{broken, served, refused, broken, served} {
+		count(before, time.Duration(i)*time.Minute, "x.test", k)
+	}
+	count(before, 5*time.Minute, "fine.test", served)
+	count(before, 5*time.Minute, "refuses.test", refused)
+
+	s := NewStore(24*time.Hour, c.Now)
+	s.Restore(before.Save(true))
+	s.EndRestore()
+	count(s, time.Hour, "y.test", broken)
+	c.now = noon.Add(61 * time.Minute)
+	at := func(m int) time.Time { return noon.Add(time.Duration(m) * time.Minute) }
+	x := TargetCounts{Host: "x.test", Attempts: 5, Failures: 2, LastFailure: at(3), LastSuccess: at(4)}
+	y := TargetCounts{Host: "y.test", Attempts: 1, Failures: 1, LastFailure: at(60)}
+	require.ElementsMatch(t, []TargetCounts{x, y}, s.FailingTargets(2*time.Hour, judge))
+	x.Attempts, x.Failures = 4, 1 // without the first minute
+	require.ElementsMatch(t, []TargetCounts{x, y}, s.FailingTargets(time.Hour, judge))
+	require.Equal(t, []TargetCounts{y}, s.FailingTargets(10*time.Minute, judge))
+	require.Empty(t, s.FailingTargets(time.Hour, func(Key) core.Verdict { return core.Excluded }))
+}
+
 func BenchmarkAttempt(b *testing.B) {
 	s, _ := newStore(24)
 	e := attempt(noon, "a", "x.test", served, 20*time.Millisecond)

@@ -1,6 +1,10 @@
 package minutes
 
-import "time"
+import (
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
 
 // Sum has the counts of a period.
 type Sum struct {
@@ -55,6 +59,52 @@ func (s *Store) SumProxy(id string, window time.Duration) Sum {
 // SumTarget returns the counts of the target with the given host in the time window before now.
 func (s *Store) SumTarget(host string, window time.Duration) Sum {
 	return s.sumOf(s.targets.find(host), window)
+}
+
+// TargetCounts has the attempts at one target in a period.
+type TargetCounts struct {
+	Host        string
+	Attempts    uint64
+	Failures    uint64
+	LastFailure time.Time // beginning of the latest minute with a failure
+	LastSuccess time.Time // beginning of the latest minute with a success; zero if there is none
+}
+
+// FailingTargets returns the targets with failures in the time window before now, in any order. The function judge
+// returns what an attempt with a key shows about its target.
+func (s *Store) FailingTargets(window time.Duration, judge func(Key) core.Verdict) []TargetCounts {
+	var list []TargetCounts
+	failed := func(k Key) bool { return judge(k) == core.Failure }
+	first := s.minute(s.now().Add(-window))
+	for host, series := range s.targets.all() {
+		if !series.mayHave(first, failed) {
+			continue
+		}
+		t := TargetCounts{Host: host}
+		s.eachMinute(series, window, func(r *Row, _ *Latencies) { t.add(r, judge) })
+		if t.Failures > 0 {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+func (t *TargetCounts) add(r *Row, judge func(Key) core.Verdict) {
+	minute := time.Unix(r.Minute*60, 0).UTC()
+	for _, c := range r.Counts {
+		t.Attempts += c.N
+		switch judge(c.Key) {
+		case core.Failure:
+			t.Failures += c.N
+			if minute.After(t.LastFailure) {
+				t.LastFailure = minute
+			}
+		case core.Success:
+			if minute.After(t.LastSuccess) {
+				t.LastSuccess = minute
+			}
+		}
+	}
 }
 
 // History returns the counts of all attempts in the time window before now: a Sum for each step with counts, the oldest

@@ -159,6 +159,26 @@ func (s *Series) eachRow(first, last int64, f func(*Row, *Latencies)) {
 	}
 }
 
+// mayHave reports whether some minute since first may have an attempt with a key for which wanted returns true. It
+// decodes no rows.
+func (s *Series) mayHave(first int64, wanted func(Key) bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.keys {
+		if k := s.keys[i].Load(); k != 0 && wanted(Key(k-1)) {
+			return true
+		}
+	}
+	for k := range s.otherKeys {
+		if wanted(k) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(s.blocks, func(b block) bool {
+		return b.last >= first && slices.ContainsFunc(b.keys, wanted)
+	})
+}
+
 // currentRow returns the row of the current minute, and the distribution of its latencies. The caller holds mu.
 func (s *Series) currentRow() (Row, *Latencies) {
 	row, l := Row{Minute: s.minute.Load(), Bytes: s.bytes.Load()}, &Latencies{}

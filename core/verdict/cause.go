@@ -94,6 +94,18 @@ func IsRefusal(c core.Cause) bool {
 	return c == TunnelRefused || c == ProxyForbids || c == TargetCertificate
 }
 
+// AtTarget returns what an attempt shows about its target: Failure if the target may have caused its failure or refused
+// its proxy, Success if the target served it, otherwise Excluded.
+func AtTarget(c core.Cause) core.Verdict {
+	switch charge := rows[c].charge; {
+	case c == Answered, c == TunnelOpen:
+		return core.Success
+	case c == BannedHere, charge == proxyOrTarget, charge == ifServed, charge == target:
+		return core.Failure
+	}
+	return core.Excluded
+}
+
 // A row lists the consequences of a cause. The function applyExceptions changes them in special cases.
 type row struct {
 	name     string // stable name in snake_case

@@ -69,7 +69,7 @@ func (c *Client) ResetBreaker(ctx context.Context, id string) (b *Breaker, err e
 
 // Target is a target at which an attempt has failed recently.
 type Target struct {
-	Target         string     `json:"target"` // host:port
+	Target         string     `json:"target"` // host:port; a host if it has no recent failure
 	Attempts       int        `json:"attempts"`
 	Failures       int        `json:"failures"`
 	FailureRate    float64    `json:"failure_rate"`
