@@ -25,6 +25,6 @@ func TestPluginCommandsShowTheLog(t *testing.T) {
 	cmd.SetArgs([]string{"verify", file})
 	require.NoError(t, cmd.Execute(), "%s", &out)
 	require.NotContains(t, out.String(), "hello")
-	require.Contains(t, log.String(), "the module's log:\n  (80 lines before)\n  ")
+	require.Contains(t, log.String(), "some checks make calls that must fail:\n  (80 lines before)\n  ")
 	require.Contains(t, log.String(), "  info   hello\n")
 }

@@ -82,7 +82,7 @@ const served = `{"name":"mine","kind":"scorer","source":"api","state":"ready","s
 
 func TestPluginCommands(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "mine.wasm")
-	require.NoError(t, os.WriteFile(file, []byte("abc"), 0o600))
+	require.NoError(t, os.WriteFile(file, []byte("\x00asm"), 0o600))
 	failed := `{"id":"7","state":"failed","error":{"error":"invalid_plugin","message":"check score_counts failed"}}`
 	for name, c := range map[string]struct {
 		args      []string
@@ -152,8 +152,9 @@ func TestPluginCommands(t *testing.T) {
 			"is it the API of a gateway?", "GET /plugins"},
 		"no JSON": {[]string{"list"}, map[string][]string{"GET /plugins": {"200 <html>"}}, 1, "",
 			"does not respond with the JSON of the API", "GET /plugins"},
-		"no file": {[]string{"push", file + "x"}, nil, 2, "", "no such file", ""},
-		"no name": {[]string{"push", file, "--name", "A"}, nil, 2, "", "set another name with --name", ""},
+		"no file":   {[]string{"push", file + "x"}, nil, 2, "", "no such file", ""},
+		"no module": {[]string{"push", "remote_test.go"}, nil, 2, "", "remote_test.go is not a WebAssembly module", ""},
+		"no name":   {[]string{"push", file, "--name", "A"}, nil, 2, "", "set another name with --name", ""},
 		"another use": {[]string{"push", file, "--activate", "third"}, nil, 2, "",
 			"must be one of first, retry, backoff, judge", ""},
 		"a bad URL": {[]string{"list", "--to", "ftp://secret"}, nil, 2, "", "--url: the address must be a URL", ""},
@@ -182,7 +183,7 @@ func TestPluginCommands(t *testing.T) {
 func TestPluginRequests(t *testing.T) {
 	dir := t.TempDir()
 	file, key := filepath.Join(dir, "mine.wasm"), filepath.Join(dir, "key")
-	require.NoError(t, os.WriteFile(file, []byte("abc"), 0o600))
+	require.NoError(t, os.WriteFile(file, []byte("\x00asm"), 0o600))
 	require.NoError(t, os.WriteFile(key, []byte("from-file\n"), 0o600))
 	api := newFakeAPI(t, map[string][]string{
 		"POST /plugins": {"201 " + served}, "POST /plugins/mine/test": {`200 {"delays":[]}`},
@@ -197,7 +198,7 @@ func TestPluginRequests(t *testing.T) {
 	}
 	require.Equal(t, map[string]bool{"Bearer from-file": true}, api.keys)
 	require.Contains(t, api.bodies["POST /plugins"], `{"a":"1","b":""}`)
-	require.Contains(t, api.bodies["POST /plugins"], "\r\n\r\nabc\r\n")
+	require.Contains(t, api.bodies["POST /plugins"], "\r\n\r\n\x00asm\r\n")
 	require.JSONEq(t, `{"request":{}}`, api.bodies["POST /plugins/mine/test"])
 	require.JSONEq(t, `{"for":"retry"}`, api.bodies["POST /plugins/mine/activate"])
 	require.True(t, json.Valid([]byte(served)))

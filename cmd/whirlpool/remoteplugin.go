@@ -147,6 +147,9 @@ has. The gateway checks it as verify does, and refuses a module that fails a che
 		if err != nil {
 			return usageError{err}
 		}
+		if !bytes.HasPrefix(code, []byte("\x00asm")) {
+			return usageErrorf("%s is not a WebAssembly module; give the .wasm file that the compiler wrote", args[0])
+		}
 		if o.name == "" {
 			o.name = strings.TrimSuffix(filepath.Base(args[0]), ".wasm")
 		}

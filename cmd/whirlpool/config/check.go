@@ -219,7 +219,7 @@ func (l *loader) checkTargetRules(key string, rules []string) {
 func checkListen(listen string) error {
 	_, port, err := net.SplitHostPort(listen)
 	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n > 65535 {
-		return errors.New("must be host:port to listen at")
+		return errors.New("must be host:port, such as 127.0.0.1:8888, with a port of at most 65535")
 	}
 	return nil
 }

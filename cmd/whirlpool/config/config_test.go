@@ -350,6 +350,7 @@ func TestFaultsInTablesOfLists(t *testing.T) {
 func TestFaultsNameKeyLineAndValue(t *testing.T) {
 	for text, want := range map[string][]string{
 		"[gateway]\nlisten = 5\n":                {"gateway.listen", ":2: "},
+		"[gateway]\nlisten = \"h:99999\"\n":      {"gateway.listen", "a port of at most 65535"},
 		"[gateway]\nlisen = \"x:1\"\n":           {"gateway.lisen", ":2: ", "listen"},
 		"\n[[proxy]]\nurl = \"http://h:1\"\n":    {"proxy", ":2: ", "did you mean proxies?"},
 		"[retry]\ntimeout = null\n":              {":2: ", `needs quotes, as in "null"`},
