@@ -32,6 +32,7 @@ var endpoints = withPages(map[string]permission{
 	"GET /api/v1/circuit-breakers": reader, "GET /api/v1/circuit-breakers/metrics": reader,
 	"GET /api/v1/circuit-breakers/:id": reader, "POST /api/v1/circuit-breakers/:id/reset": admin,
 	"GET /api/v1/users":            reader,
+	"GET /api/v1/audit":            reader,
 	"GET /api/v1/cluster":          reader,
 	"GET /api/v1/cluster/breakers": reader,
 	"GET /api/v1/cluster/targets":  reader,

@@ -19,6 +19,14 @@ type Cluster interface {
 	Alone() (alone bool, problem string)
 	// ResetProxy resets the breaker of a proxy on the other nodes.
 	ResetProxy(u *upstream.Upstream)
+	// Name returns the name of this node.
+	Name() string
+	// Audit adds an entry of this node to the audit trail. AuditTrail returns the entries of all nodes, the latest
+	// first.
+	Audit(e cluster.AuditEntry)
+	AuditTrail() []cluster.AuditEntry
+	// AuditVersion returns a number that becomes a different one whenever the result of AuditTrail changes.
+	AuditVersion() uint64
 }
 
 // clusterHandler serves /cluster.
@@ -104,6 +112,7 @@ type clusterChangeView struct {
 	Key      string    `json:"key"`
 	Revision int64     `json:"revision"`
 	At       time.Time `json:"at"`
+	Node     string    `json:"node"`   // that made the change; "" if it is not known
 	Shared   bool      `json:"shared"` // the store has the change
 }
 
@@ -149,7 +158,7 @@ func (h *clusterHandler) view() clusterView {
 		v.Uploads = append(v.Uploads, clusterUploadView{u.Name, u.SHA256, u.Size, u.Deleted, u.State, u.Problem})
 	}
 	for _, ch := range s.Changes {
-		v.Changes = append(v.Changes, clusterChangeView{ch.Key, ch.Revision, ch.At.UTC(), !ch.Waiting})
+		v.Changes = append(v.Changes, clusterChangeView{ch.Key, ch.Revision, ch.At.UTC(), ch.Node, !ch.Waiting})
 	}
 	v.LimitsState, v.Limits = viewOfLimits(&s)
 	return v

@@ -19,12 +19,22 @@ type fakeCluster struct {
 	status  cluster.Status
 	problem string
 	resets  []string
+	trail   []cluster.AuditEntry
 }
 
 func (f *fakeCluster) Status() cluster.Status          { return f.status }
 func (f *fakeCluster) Reports() cluster.Reports        { return f.reports }
 func (f *fakeCluster) Alone() (bool, string)           { return f.problem != "", f.problem }
 func (f *fakeCluster) ResetProxy(u *upstream.Upstream) { f.resets = append(f.resets, u.ID()) }
+func (f *fakeCluster) Name() string                    { return f.status.Node }
+
+func (f *fakeCluster) Audit(e cluster.AuditEntry) {
+	e.Node = f.status.Node
+	f.trail = append([]cluster.AuditEntry{e}, f.trail...)
+}
+
+func (f *fakeCluster) AuditTrail() []cluster.AuditEntry { return f.trail }
+func (f *fakeCluster) AuditVersion() uint64             { return uint64(len(f.trail)) }
 
 func TestClusterEndpoint(t *testing.T) {
 	f := &fakeCluster{status: cluster.Status{
@@ -39,7 +49,7 @@ func TestClusterEndpoint(t *testing.T) {
 		},
 		Suspects: []cluster.SuspectStatus{{Target: "shop.test:443", Nodes: []string{"a", "b"}}},
 		Breakers: []cluster.BreakerStatus{{Proxy: "F@1@0000abcd", Due: noon, Why: "fails", Nodes: []string{"a", "c"}}},
-		Changes:  []cluster.ChangeStatus{{Key: "policy", Revision: 7, At: noon}},
+		Changes:  []cluster.ChangeStatus{{Key: "policy", Revision: 7, At: noon, Node: "b"}},
 		Uploads: []cluster.UploadStatus{{Name: "mine", SHA256: "ab", Size: 9, State: "ready"},
 			{Name: "other", Deleted: true, State: "failed", Problem: "in use"}},
 		SharesLimits: true, Limits: []cluster.LimitStatus{
@@ -62,7 +72,8 @@ func TestClusterEndpoint(t *testing.T) {
 		`"requests":{"window":300,"total":100,"delivered":0,"target_refused":0},`+
 		`"proxies":{"total":0,"in_service":0}}],"open_breakers":1,`+
 		`"breakers":[{"proxy_id":"F@1","next_test_time":"2026-11-28T12:00:00Z","why":"fails","nodes":["a","c"],`+
-		`"probing":false}],"changes":[{"key":"policy","revision":7,"at":"2026-11-28T12:00:00Z","shared":true}],`+
+		`"probing":false}],"changes":[{"key":"policy","revision":7,"at":"2026-11-28T12:00:00Z","node":"b",`+
+		`"shared":true}],`+
 		`"requests":{"window":300,"total":15,"delivered":13,"target_refused":1},`+
 		`"suspect_targets":[{"target":"shop.test:443","nodes":["a","b"]}],`+
 		`"uploads":[{"name":"mine","sha256":"ab","size":9,"deleted":false,"state":"ready"},`+

@@ -18,6 +18,7 @@ import (
 	"github.com/gofiber/fiber/v2/utils"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/cluster"
 	"github.com/whirlpool-proxy/whirlpool/core/eventstream"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
@@ -36,7 +37,7 @@ const (
 	eventPolicy     = "policy"     // the global policy has changed
 	eventBan        = "ban"        // a rest or a ban begins, gets a later end, or is ended by the API
 	eventReload     = "reload"     // the configuration was reloaded, or the reload failed
-	eventChange     = "change"     // a change through the API, with the name of its API key
+	eventChange     = "change"     // a change through the API of a node, with the name of its API key
 	eventExhaustion = "exhaustion" // a request has ended as exhausted; at most one event a second
 	eventRequest    = "request"    // a sampled event: a request has ended
 	eventAttempt    = "attempt"    // a sampled event: an attempt has ended
@@ -143,16 +144,8 @@ func (e *Events) ProxyBanned(proxyID, host string, until time.Time) {
 	}{e.now().UTC(), proxyID, host, until.UTC()})
 }
 
-// apiChanged adds a change that was made through the API with an API key. The name of the key is "" if the request has
-// no key.
-func (e *Events) apiChanged(method, path, key string) {
-	e.publish(eventChange, struct {
-		At     time.Time `json:"at"`
-		Key    string    `json:"key"`
-		Method string    `json:"method"`
-		Path   string    `json:"path"`
-	}{e.now().UTC(), key, method, path})
-}
+// Audited adds a change that was made through the API of this gateway or of another node of its cluster.
+func (e *Events) Audited(entry cluster.AuditEntry) { e.publish(eventChange, viewOfAudit(&entry)) }
 
 // ConfigReloaded adds a reload of the configuration.
 func (e *Events) ConfigReloaded(s ReloadStatus) {

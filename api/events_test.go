@@ -120,7 +120,8 @@ func TestEventsOfEveryType(t *testing.T) {
 			`plugin_quarantine {"plugin":"mine","at":` + at + `,"reason":"trap","error":"panic","faults":5,"calls":5}`,
 			`activation {"at":` + at + `,"for":"first","plugin":"random"}`,
 			`policy {"max_attempts":2,`,
-			`change {"at":` + at + `,"key":"","method":"PUT","path":"/api/v1/retry/policy"}`,
+			`change {"at":` + at + `,"key":"","method":"PUT","path":"/api/v1/retry/policy","query":"",` +
+				`"node":"","changed":["max_attempts"],"changed_total":1}`,
 			`reload {"ok":true,"at":` + at + `,"faults":[],"restart":[]}`,
 			`ban {"at":` + at + `,"proxy_id":"F1","host":"a.test","until":` + at + `}`,
 			`exhaustion {"at":` + at + `,"request_id":"0000000000000007","method":"GET","host":"shop.test",` +

@@ -168,6 +168,7 @@ func (h *hasher) json(v any) {
 // newLive returns a new *live, which computes the state from the given handlers and the parts of the program in cfg.
 func newLive(
 	cfg *Config, status *statusHandler, totals *metricsHandler, plugins *pluginHandler, cluster *clusterHandler,
+	audit *auditTrail,
 ) *live {
 	l := &live{seed: maphash.MakeSeed()}
 	l.status.compute, l.totals.compute = status.view, totals.totals
@@ -226,6 +227,7 @@ func newLive(
 			h.json(cluster.view())
 			return h.Sum64()
 		}},
+		{"audit", func(*statusView, *summaryView) uint64 { return audit.version() }},
 	}
 	return l
 }

@@ -22,7 +22,7 @@ func TestLiveEvents(t *testing.T) {
 		r := newRig(t, nil)
 		c := r.listen(t, "?type=policy,views,status,totals")
 		require.Equal(t, "event: views\ndata: "+`{"changed":["proxies","requests","targets","transitions","history",`+
-			`"plugins","policy","config","cluster"]}`, c.block())
+			`"plugins","policy","config","cluster","audit"]}`, c.block())
 		require.Contains(t, c.block(), "event: status\ndata: {\"summary\":\"all 2 proxies work; ")
 		require.Regexp(t, `^event: totals\ndata: {"at":"2000-01-01T00:00:0[^"]*Z","total_requests":0,`, c.block())
 		begun := time.Now()
@@ -48,7 +48,7 @@ func TestLiveEvents(t *testing.T) {
 		change(func() { r.metrics.summary.Requests++ }, `"proxies","requests","history"`)
 		require.Contains(t, c.block(), `Z","total_requests":1,`)
 		change(func() { r.activate("random") }, `"history"`)
-		change(func() { r.check(t, call("PUT", "/retry/policy", `{"max_attempts":2}`, 200)) }, `"policy"`)
+		change(func() { r.check(t, call("PUT", "/retry/policy", `{"max_attempts":2}`, 200)) }, `"policy","audit"`)
 		change(func() { r.cfg.Events.ConfigReloaded(r.reload) }, `"history","config"`)
 		c.conn.Close()
 		<-c.ended
@@ -175,5 +175,5 @@ func (r *rig) newLive() *live {
 	lists := &poolLists{pool: r.pool, bannedUntil: r.engine.BannedUntil, metrics: r.metrics}
 	return newLive(&r.cfg, &statusHandler{lists: lists, metrics: r.metrics}, &metricsHandler{metrics: r.metrics},
 		&pluginHandler{registry: r.plugins, uses: &pluginUses{engine: r.engine, policies: r.policies}},
-		&clusterHandler{})
+		&clusterHandler{}, r.audit)
 }

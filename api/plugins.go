@@ -308,6 +308,7 @@ func (h *pluginHandler) activate(c *fiber.Ctx) error {
 	case err != nil:
 		return badPlugin(err.Error())
 	}
+	changedThings(c, "plugin", utils.CopyString(in.For))
 	if h.uses.onActivation != nil {
 		h.uses.onActivation(in.For, name)
 	}

@@ -277,6 +277,7 @@ func (h *proxyHandler) add(c *fiber.Ctx) error {
 	if err != nil {
 		return proxyProblem(err)
 	}
+	changedThings(c, "proxy", idsOf(added)...)
 	c.Status(fiber.StatusCreated)
 	if single {
 		return send(c, h.view(added[0]))
@@ -433,4 +434,12 @@ func (h *proxyHandler) change(c *fiber.Ctx) error {
 		return proxyProblem(err)
 	}
 	return send(c, h.view(u))
+}
+
+func idsOf(list []*upstream.Upstream) []string {
+	ids := make([]string, len(list))
+	for i, u := range list {
+		ids[i] = u.ID()
+	}
+	return ids
 }

@@ -193,9 +193,8 @@ func (h *proxyListHandler) read(c *fiber.Ctx) error {
 	if err != nil {
 		return proxyProblem(err)
 	}
-	for _, u := range added {
-		v.IDs = append(v.IDs, u.ID())
-	}
+	v.IDs = append(v.IDs, idsOf(added)...)
+	changedThings(c, "proxy", idsOf(added)...)
 	return send(c, v)
 }
 

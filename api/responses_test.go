@@ -255,6 +255,7 @@ func (g *golden) record(t *testing.T) {
 		get("/api/v1/proxies" + query)
 		get("/api/v1/circuit-breakers" + query)
 	}
+	get("/api/v1/audit?limit=1")
 	get("/api/v1/cluster")
 	get("/api/v1/cluster/breakers?limit=1")
 	get("/api/v1/cluster/targets?sort=-failures")

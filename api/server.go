@@ -86,6 +86,8 @@ type Server struct {
 	tls  atomic.Pointer[tls.Config] // nil without TLS
 	spec []byte                     // openapi.yaml as JSON
 
+	audit *auditTrail
+
 	ctx    context.Context // context of the requests that POST /request sends
 	cancel context.CancelCauseFunc
 }
@@ -131,7 +133,9 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, spec: spec}
+	s := &Server{
+		cfg: cfg, spec: spec, audit: &auditTrail{cluster: cfg.Cluster, events: cfg.Events, now: cfg.Now},
+	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.SetKeys(cfg.Keys, cfg.LoopbackOnly)
 	s.SetTLS(cfg.TLS)
@@ -209,6 +213,7 @@ func (s *Server) routes(parameters map[string][]string) {
 	}).routes(v1)
 	cluster := &clusterHandler{cluster: cfg.Cluster, store: cfg.Store}
 	cluster.routes(v1)
+	s.audit.routes(v1)
 	(&targetHandler{ledger: cfg.Targets, pool: cfg.Pool, metrics: cfg.Metrics}).routes(v1)
 	(&restHandler{engine: cfg.Engine, pool: cfg.Pool}).routes(v1)
 	(&routeHandler{engine: cfg.Engine, policies: cfg.Policies}).routes(v1)
@@ -235,7 +240,8 @@ func (s *Server) routes(parameters map[string][]string) {
 	}
 	plugins.routes(v1)
 	(&eventHandler{
-		events: cfg.Events, ctx: s.ctx, canRead: s.canRead, live: newLive(cfg, status, metrics, plugins, cluster),
+		events: cfg.Events, ctx: s.ctx, canRead: s.canRead,
+		live: newLive(cfg, status, metrics, plugins, cluster, s.audit),
 	}).routes(v1)
 	(&configHandler{running: cfg.Running, reload: cfg.Reload, policies: cfg.Policies}).routes(v1)
 }
@@ -268,7 +274,7 @@ func (s *Server) middleware(c *fiber.Ctx) (err error) {
 	return nil
 }
 
-// logChange logs a successful request that may have made a change, and adds an event.
+// logChange logs a successful request that may have made a change, and adds it to the audit trail.
 func (s *Server) logChange(c *fiber.Ctx) {
 	if isReadOnly(c) {
 		return
@@ -291,7 +297,7 @@ func (s *Server) logChange(c *fiber.Ctx) {
 		attrs = append(attrs, slog.String("sha256", sum))
 	}
 	s.cfg.Log.Info("changed through the API", attrs...)
-	s.cfg.Events.apiChanged(c.Method(), clipText(c.Path()), name)
+	s.audit.add(c, name)
 }
 
 // bodyLimit returns the maximum number of bytes of a request's body, which is read into memory before any handler runs.

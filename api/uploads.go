@@ -65,6 +65,7 @@ func (h *pluginHandler) awaitUpload(c *fiber.Ctx, u *plugins.Upload, err error, 
 		return pluginProblem(err)
 	}
 	c.Locals(sha256Local, u.Status().SHA256)
+	changedThings(c, "upload", u.Status().Name)
 	if !waitForUpload(u, preferredWait(c.Get("Prefer"))) {
 		c.Set(fiber.HeaderLocation, "/api/v1/uploads/"+u.ID())
 		c.Status(fiber.StatusAccepted)

@@ -534,6 +534,16 @@ func TestS156ChangesOnAllNodes(t *testing.T) {
 		return status == 200 && gone == 404 && strings.Contains(string(body), `"weight":5,`)
 	}
 	c.everywhere("the removal", removed)
+	c.everywhere("the audit trail", func(w *whirl) bool {
+		_, trail, _ := w.call("GET", "/audit", "")
+		require.NotContains(t, string(trail), "hunter2secret")
+		for i := range c.nodes {
+			if !strings.Contains(string(trail), fmt.Sprintf(`"node":"node%d","changed":["proxy/new%d"]`, i, i)) {
+				return false
+			}
+		}
+		return strings.Contains(string(trail), `/proxies/new1","query":"drain=true","node":"node0"`)
+	})
 	c.nodes[3].kill()
 	c.nodes[3].startProcess()
 	c.everywhere("after a restart", func(w *whirl) bool { return removed(w) })

@@ -103,11 +103,12 @@ func TestTheDashboardOfACluster(t *testing.T) {
 			c.nodes[0].request("GET", "http://bad.test/", "")
 		}
 	})
+	mux.HandleFunc("/change", func(http.ResponseWriter, *http.Request) { c.nodes[1].putPolicy(`{"max_attempts":4}`) })
 	mux.HandleFunc("/kill", func(http.ResponseWriter, *http.Request) { c.nodes[1].kill() })
 	mux.HandleFunc("/stopstore", func(http.ResponseWriter, *http.Request) { c.store.kill() })
 	r := visit(t, mux, clusterVisitor)
 	require.Empty(t, r.Error, "after %q", r.Done)
-	require.Len(t, r.Done, 7)
+	require.Len(t, r.Done, 8)
 }
 
 // TestS160Failover: the store is the primary of a Sentinel. It is killed under load. The gateways go on with its

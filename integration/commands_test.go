@@ -74,6 +74,7 @@ func TestTheCommands(t *testing.T) {
 		{"config fmt --check " + file, 0, `^$`},
 		{"config diff " + file, 1, `\+ log\.level = "info"`},
 		{"doctor --config " + w.configFile, 0, `OK +clock|WARN +clock`},
+		{"audit", 0, `TIME +NODE +KEY +CHANGE`},
 		{"state show", 0, `policy|no state folder|changes in `},
 		{"version --json", 0, `"platform": "`},
 		{"completion bash", 0, `complete`},

@@ -11,6 +11,7 @@ import "./lists.js";
 import "./requests.js";
 import "./events.js";
 import "./target.js";
+import "./audit.js";
 import "./config.js";
 import "./policy.js";
 import "./plugins.js";

@@ -43,7 +43,8 @@ type clusterNode struct {
 	engine      atomic.Pointer[engine.Engine] // nil until attach
 	uploads     *sharedUploads                // nil until attach
 	reports     reports
-	shareLimits bool // cluster.limits is config.LimitsShared
+	shareLimits bool                     // cluster.limits is config.LimitsShared
+	onAudited   func(cluster.AuditEntry) // called with the changes by the API of other nodes
 
 	stop context.CancelFunc
 	done chan struct{}
@@ -62,7 +63,9 @@ var (
 
 // openCluster returns the node that [cluster] configures; nil if cluster.url is not set. The method attach starts the
 // node.
-func openCluster(cfg *config.Config, log *slog.Logger) (*clusterNode, error) {
+func openCluster(
+	cfg *config.Config, log *slog.Logger, onAudited func(cluster.AuditEntry),
+) (*clusterNode, error) {
 	c := cfg.Cluster
 	if c.URL == "" {
 		return nil, nil
@@ -82,7 +85,7 @@ func openCluster(cfg *config.Config, log *slog.Logger) (*clusterNode, error) {
 	}
 	m := &clusterNode{
 		log: log, blobs: store, shareLimits: c.Limits == config.LimitsShared, done: make(chan struct{}),
-		samples: map[string]float64{},
+		samples: map[string]float64{}, onAudited: onAudited,
 	}
 	m.node = cluster.New(cluster.Config{
 		Name: c.Name, Node: name, ID: name + "~" + unique, Version: version, Address: cfg.API.Listen, Store: store,
@@ -369,6 +372,21 @@ func (cn *clusterNode) Move(m cluster.Move) {
 	}
 	cn.engine.Load().LearnMove(session.Move{Key: key, Proxy: u.ID(), Generation: m.Generation, TTL: m.TTL})
 }
+
+// Audited implements cluster.Local.
+func (cn *clusterNode) Audited(e cluster.AuditEntry) { cn.onAudited(e) }
+
+// Name returns the name of this node.
+func (cn *clusterNode) Name() string { return cn.node.Name() }
+
+// Audit adds an entry of this node to the audit trail.
+func (cn *clusterNode) Audit(e cluster.AuditEntry) { cn.node.Audit(e) }
+
+// AuditTrail returns the entries of all nodes, the latest first.
+func (cn *clusterNode) AuditTrail() []cluster.AuditEntry { return cn.node.AuditTrail() }
+
+// AuditVersion returns a number that becomes a different one whenever the result of AuditTrail changes.
+func (cn *clusterNode) AuditVersion() uint64 { return cn.node.AuditVersion() }
 
 // Status returns the state of the cluster from the records that this node has received.
 func (cn *clusterNode) Status() cluster.Status {

@@ -45,8 +45,9 @@ wrong, or its input cannot be read.`,
 	}
 	cmd.SetVersionTemplate("whirlpool {{.Version}}\n") // the same text as the command version prints
 	cmd.AddCommand(serveCommand(), checkListCommand(), configCommand(), pluginCommand(), passwdCommand(), caCommand(),
-		stateCommand(), statusCommand(), healthCommand(), eventsCommand(), routeCommand(), proxiesCommand(),
-		policyCommand(), requestCommand(), reloadCommand(), doctorCommand(), topCommand(), versionCommand())
+		stateCommand(), auditCommand(), statusCommand(), healthCommand(), eventsCommand(), routeCommand(),
+		proxiesCommand(), policyCommand(), requestCommand(), reloadCommand(), doctorCommand(), topCommand(),
+		versionCommand())
 	cmd.AddCommand(extraCommands()...)
 	cmd.SetHelpCommand(helpCommand())
 	cmd.InitDefaultHelpCmd()

@@ -143,7 +143,7 @@ func wire(
 			g.state.close()
 		}
 	}()
-	if g.cluster, err = openCluster(cfg, g.log); err != nil {
+	if g.cluster, err = openCluster(cfg, g.log, g.events.Audited); err != nil {
 		return nil, locateErrors(cfg, &core.KeyError{Key: "cluster.url", Err: err})
 	}
 	limits := wasmhost.DefaultLimits()

@@ -45,6 +45,7 @@ const (
 	changeKey  = "c" // what was changed
 	statsKey   = "s" // proxy
 	moveKey    = "m" // session
+	auditKey   = "a" // node, number
 
 	separator = "\x1f"
 )
@@ -93,6 +94,9 @@ type Local interface {
 	// Apply makes changes that other nodes have made. It keeps the order of changes with the same key. It returns an
 	// error for each change; nil if the change was made. Change.Redo is nil in these changes.
 	Apply(made []Change) []error
+
+	// Audited reports an entry of the audit trail that another node has added.
+	Audited(e AuditEntry)
 }
 
 // View is what one gateway has observed at a proxy.
@@ -176,14 +180,18 @@ type Node struct {
 	suspects  map[string]map[string]time.Time
 	stats     map[string]knownStats
 	events    events
-	moves     events // of sessions
-	dropping  bool   // an event was dropped since the store could be reached
-	offers    offers
-	offered   string              // epoch of the store for which this node has written again what was lost
-	offering  map[string]struct{} // other nodes that may write again what was lost, by ID; see mayOffer
-	offerBy   time.Time           // when the wait for them ends
-	waiters   []chan struct{}     // channels of calls of Reset that wait; closed when the store has all events
-	counts    Counts
+	moves     events            // of sessions
+	trail     map[string]Record // the audit trail, by key
+	audited   int               // entries that this process has added to it
+
+	trailVersion uint64 // see AuditVersion
+	dropping     bool   // an event was dropped since the store could be reached
+	offers       offers
+	offered      string              // epoch of the store for which this node has written again what was lost
+	offering     map[string]struct{} // other nodes that may write again what was lost, by ID; see mayOffer
+	offerBy      time.Time           // when the wait for them ends
+	waiters      []chan struct{}     // channels of calls of Reset that wait; closed when the store has all events
+	counts       Counts
 
 	changes changes
 	sharing sharing
@@ -238,7 +246,7 @@ func New(cfg Config) *Node {
 		cfg: cfg, wake: make(chan struct{}, 1), started: cfg.Now(), fresh: true,
 		nodes: map[string]*peer{}, proxies: map[string]*proxy{}, active: map[string]struct{}{},
 		bans:     map[string]Record{},
-		suspects: map[string]map[string]time.Time{}, stats: map[string]knownStats{},
+		suspects: map[string]map[string]time.Time{}, stats: map[string]knownStats{}, trail: map[string]Record{},
 	}
 	n.alone, n.aloneAt = true, n.started // until the first exchange
 	n.inbox.alone, n.inbox.aloneAt, n.inbox.gates = true, n.started, map[string]*gate{}
@@ -518,6 +526,8 @@ func (n *Node) receive(r *Record, previous time.Time) {
 		n.receiveStats(parts[1], r)
 	case parts[0] == moveKey && len(parts) == 2:
 		n.receiveMove(parts[1], r)
+	case parts[0] == auditKey && len(parts) == 3:
+		n.receiveAudit(parts[1], r)
 	case parts[0] == changeKey && len(parts) > 1:
 		n.receiveChange(r)
 	}
@@ -547,6 +557,11 @@ func (n *Node) receiveNode(id string, r *Record) {
 func (n *Node) offer() {
 	for _, r := range n.bans {
 		n.offers.add(r)
+	}
+	for _, r := range n.trail {
+		if r.Rev > 0 { // the others wait among the events
+			n.offers.add(r)
+		}
 	}
 	for _, p := range n.proxies {
 		if p.open {

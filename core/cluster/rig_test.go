@@ -57,6 +57,7 @@ type gateway struct {
 	told     map[string]bool   // suspect because of other nodes
 	seeds    map[string]Stats
 	moves    map[string]Move // learnt
+	audited  []string        // entries of the audit trail of other nodes
 	stop     context.CancelFunc
 	done     chan struct{}
 	store    *link
@@ -392,6 +393,12 @@ func (g *gateway) move(session string) Move {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.moves[session]
+}
+
+func (g *gateway) Audited(e AuditEntry) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.audited = append(g.audited, e.Node+" "+e.Path)
 }
 
 func (g *gateway) Apply(made []Change) []error {

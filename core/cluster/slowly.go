@@ -53,6 +53,7 @@ func (n *Node) shareSlowly(ops []pending, now time.Time) []pending {
 	if now.Sub(n.lastStats) >= statsEvery {
 		n.lastStats = now
 		n.changes.expire(at)
+		n.expireAudits(at)
 		maps.DeleteFunc(n.stats, func(_ string, k knownStats) bool { return now.Sub(k.at) >= refreshStats })
 		n.local.EachStats(maxStats, func(proxy string, s Stats) {
 			if known, held := n.stats[proxy]; !held || s.differs(known.Stats) {

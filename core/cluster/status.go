@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/json"
 	"maps"
 	"slices"
 	"time"
@@ -61,7 +62,8 @@ type ChangeStatus struct {
 	Key      string
 	Revision int64
 	At       time.Time
-	Waiting  bool // the store does not have the latest change yet
+	Node     string // name of the node that made the change
+	Waiting  bool   // the store does not have the latest change yet
 }
 
 // UploadStatus is the state of a shared upload, that is, of a plugin's module, on this node.
@@ -124,10 +126,21 @@ func (n *Node) Status() Status {
 	for _, key := range slices.Sorted(maps.Keys(c.known)) {
 		if r := c.known[key]; len(s.Changes) < maxListed {
 			_, waiting := c.waiting[key]
-			s.Changes = append(s.Changes, ChangeStatus{key, r.Rev, r.At, waiting})
+			s.Changes = append(s.Changes, ChangeStatus{key, r.Rev, r.At, makerOf(&r), waiting})
 		}
 	}
 	return s
+}
+
+// makerOf returns the name of the node that made a change; "" if it is not known.
+func makerOf(r *Record) string {
+	var made struct {
+		By string `json:"by"`
+	}
+	if json.Unmarshal([]byte(r.Value), &made) != nil {
+		return ""
+	}
+	return made.By
 }
 
 // suspectStatus returns the targets that this node or other live nodes have found suspect. The caller holds mu.

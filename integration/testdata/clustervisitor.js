@@ -25,6 +25,11 @@ try {
     const row = [...document.querySelectorAll("#clusterrows tr")].find(tr => tr.cells[0].textContent === "bad.test:80");
     return row && row.cells[2].textContent.startsWith("node0 (");
   });
+  await fetch("change");
+  await until("shows who changed what", () => {
+    const row = document.querySelector("#audit tr");
+    return row && row.cells[1].textContent === "node1" && row.cells[3].textContent === "PUT /retry/policy max_attempts";
+  });
   await fetch("kill");
   await until("shows that it is gone", () => cells("node1")[1] === "gone" && text().includes("1 of 2 nodes live"));
   await fetch("stopstore");

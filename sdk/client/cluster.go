@@ -68,6 +68,7 @@ type ClusterChange struct {
 	Key      string    `json:"key"` // policy, plugin/USE, proxy/ID or upload/NAME
 	Revision int64     `json:"revision"`
 	At       time.Time `json:"at"`
+	Node     string    `json:"node"`   // that made the change; "" if it is not known
 	Shared   bool      `json:"shared"` // the store has the change
 }
 

@@ -1,0 +1,152 @@
+package api
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core/cluster"
+)
+
+// The limits of the audit trail.
+const (
+	maxAudited   = 1000 // entries without a cluster
+	maxChanged   = 20   // changed things that an entry names
+	defaultAudit = 100
+)
+
+// auditTrail has the latest requests that have changed something. Without a cluster, these are the requests to this
+// gateway since its start; otherwise the requests to all nodes.
+type auditTrail struct {
+	cluster Cluster // nil without a cluster
+	events  *Events
+	now     func() time.Time
+
+	mu      sync.Mutex
+	entries []cluster.AuditEntry // without a cluster; the oldest first
+	added   uint64               // number of entries since the start, without a cluster
+}
+
+func (a *auditTrail) routes(r fiber.Router) { r.Get("/audit", a.list) }
+
+// changedLocal is the key of Fiber's Locals that holds the things that a request has changed, if its path does not name
+// them.
+const changedLocal = "changed"
+
+// changedThings notes the things that a request has changed, by the keys of GET /state.
+func changedThings(c *fiber.Ctx, kind string, names ...string) {
+	for i := range names {
+		names[i] = kind + "/" + names[i]
+	}
+	c.Locals(changedLocal, names)
+}
+
+// add adds a request that has changed something. The parameter key is the name of its API key.
+func (a *auditTrail) add(c *fiber.Ctx, key string) {
+	things, _ := c.Locals(changedLocal).([]string)
+	if things == nil {
+		things = changedFields(c)
+	}
+	e := cluster.AuditEntry{At: a.now(), Key: key, Method: c.Method(), Path: clipText(c.Path()),
+		Query: clipText(string(c.Context().URI().QueryString())), Total: len(things)}
+	for _, thing := range things[:min(len(things), maxChanged)] {
+		e.Changed = append(e.Changed, clipText(thing))
+	}
+	if a.cluster != nil {
+		a.cluster.Audit(e)
+		e.Node = a.cluster.Name()
+	} else {
+		a.mu.Lock()
+		if len(a.entries) == maxAudited {
+			a.entries = slices.Delete(a.entries, 0, 1)
+		}
+		a.entries = append(a.entries, e)
+		a.added++
+		a.mu.Unlock()
+	}
+	a.events.Audited(e)
+}
+
+// changedFields returns the names of the fields that a PUT or PATCH has changed. The handler has accepted the body, so
+// these are names that openapi.yaml lists.
+func changedFields(c *fiber.Ctx) []string {
+	if c.Method() != fiber.MethodPut && c.Method() != fiber.MethodPatch || !isObject(c.Body()) {
+		return nil
+	}
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(c.Body(), &fields) != nil {
+		return nil
+	}
+	delete(fields, persistField)
+	return slices.Sorted(maps.Keys(fields))
+}
+
+// latest returns the entries, the latest first.
+func (a *auditTrail) latest() []cluster.AuditEntry {
+	if a.cluster != nil {
+		return a.cluster.AuditTrail()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := slices.Clone(a.entries)
+	slices.Reverse(list)
+	return list
+}
+
+// version returns a number that becomes a different one whenever the result of latest changes.
+func (a *auditTrail) version() uint64 {
+	if a.cluster != nil {
+		return a.cluster.AuditVersion()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.added
+}
+
+// auditView is the JSON of an entry, and of an event of the type change.
+type auditView struct {
+	At      time.Time `json:"at"`
+	Key     string    `json:"key"` // name of the API key; "" if the API requires none
+	Method  string    `json:"method"`
+	Path    string    `json:"path"`
+	Query   string    `json:"query"`
+	Node    string    `json:"node"`          // "" without a cluster
+	Changed []string  `json:"changed"`       // the first changed things, or the changed fields
+	Total   int       `json:"changed_total"` // number of all of them; 0 if path says everything
+}
+
+func viewOfAudit(e *cluster.AuditEntry) auditView {
+	return auditView{e.At.UTC(), e.Key, e.Method, e.Path, e.Query, e.Node, append([]string{}, e.Changed...), e.Total}
+}
+
+// list serves GET /audit: the latest changes come first.
+func (a *auditTrail) list(c *fiber.Ctx) error {
+	p, err := parsePage(c, auditOrders, nil, maxPage, defaultAudit)
+	if err != nil {
+		return err
+	}
+	entries := a.latest()
+	for i := range entries {
+		e := &entries[i]
+		if containsText(p.text, e.Node, e.Key, e.Method, e.Path, e.Query, strings.Join(e.Changed, " ")) {
+			p.list = append(p.list, viewOfAudit(e))
+		}
+	}
+	p.hasTotal = true
+	list, rest := p.takePage()
+	return send(c, struct {
+		Changes []auditView `json:"changes"`
+		pageView
+	}{append([]auditView{}, list...), *rest})
+}
+
+var auditOrders = []order[auditView]{
+	numberOrder("at", func(v auditView) float64 { return float64(v.At.UnixMicro()) }),
+	textOrder("node", func(v auditView) string { return v.Node }),
+	textOrder("key", func(v auditView) string { return v.Key }),
+}

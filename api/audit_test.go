@@ -1,0 +1,88 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/cluster"
+	"github.com/whirlpool-proxy/whirlpool/sdk/client"
+)
+
+// entries returns the changes in the response to GET /audit, without their times.
+func (r *rig) entries(t *testing.T, query string, headers ...string) (out []string) {
+	var v struct{ Changes []auditView }
+	_, body := r.send(t, "GET", "/api/v1/audit"+query, "", headers...)
+	require.NoError(t, json.Unmarshal(body, &v), "%s", body)
+	for _, e := range v.Changes {
+		text := fmt.Sprintf("%s/%s %s %s?%s %v %d", e.Node, e.Key, e.Method, e.Path, e.Query, e.Changed, e.Total)
+		out = append(out, strings.ReplaceAll(text, "/api/v1", ""))
+	}
+	return out
+}
+
+// The audit trail says which key has changed what, without a secret.
+func TestAudit(t *testing.T) {
+	r := newRig(t, nil)
+	r.check(t, get("/audit", 200, `{"changes":[],"total":0,"next_cursor":null}`))
+	many := "http://u:hunter2secret@10.0.0.1:80\n"
+	for i := range 30 {
+		many += fmt.Sprintf("http://10.0.1.%d:80\n", i)
+	}
+	r.check(t,
+		call("PUT", "/retry/policy", `{"max_attempts":2,"jitter":true,"persist":false}`, 200),
+		call("PUT", "/retry/policy", `{"max_attempts":0}`, 400), // refused
+		call("PATCH", "/proxies/F1", `{"weight":2}`, 200),
+		call("POST", "/proxies", `{"id":"new","url":"http://u:hunter2secret@10.0.0.2:80"}`, 201),
+		call("POST", "/plugins/random/activate", `{"for":"first"}`, 200),
+		call("DELETE", "/proxies/new?drain=true", "", 204),
+		call("POST", "/retry/policy/preview", `{"max_attempts":3}`, 200), // changes nothing
+	)
+	require.Equal(t, []string{
+		"/ DELETE /proxies/new?drain=true [] 0",
+		"/ POST /plugins/random/activate? [plugin/first] 1",
+		"/ POST /proxies? [proxy/new] 1",
+		"/ PATCH /proxies/F1? [weight] 1",
+		"/ PUT /retry/policy? [jitter max_attempts] 2",
+	}, r.entries(t, ""))
+	require.Equal(t, []string{"/ POST /proxies? [proxy/new] 1"}, r.entries(t, "?q=PROXY/NEW"))
+	require.Len(t, r.entries(t, "?limit=2&sort=at"), 2)
+
+	_, body := r.send(t, "POST", "/api/v1/proxies", many, "Content-Type: text/plain")
+	require.NotContains(t, string(body), "hunter2secret")
+	_, body = r.send(t, "GET", "/api/v1/audit?limit=1", "")
+	require.NotContains(t, string(body), "hunter2secret")
+	var page client.AuditPage
+	require.NoError(t, json.Unmarshal(body, &page))
+	require.Len(t, page.Changes[0].Changed, maxChanged)
+	require.Equal(t, 31, page.Changes[0].Total)
+	var raw string
+	p, err := r.clientOf(t, &raw).Audit(t.Context(), client.List{Limit: 2})
+	require.NoError(t, err)
+	requireSameFields(t, raw, p, "Audit")
+
+	for range maxAudited {
+		r.send(t, "PUT", "/api/v1/retry/policy", `{"max_attempts":3}`)
+	}
+	require.Len(t, r.entries(t, "?limit=1000"), maxAudited)
+	require.Equal(t, "/ PUT /retry/policy? [max_attempts] 1", r.entries(t, "?sort=at")[0])
+}
+
+// The audit trail has the name of the API key. In a cluster it is that of all nodes.
+func TestAuditOfACluster(t *testing.T) {
+	f := &fakeCluster{status: cluster.Status{Node: "a"}, trail: []cluster.AuditEntry{
+		{At: noon.Add(-time.Hour), Node: "b", Key: "ci", Method: "DELETE", Path: "/api/v1/retry/policy"}}}
+	r := newRig(t, func(_ *rig, c *Config) {
+		c.Cluster, c.Keys = f, []Key{{Name: "alice", Secret: "hunter2secret", Admin: true}}
+	})
+	const login = "Authorization: Bearer hunter2secret"
+	response, _ := r.send(t, "PUT", "/api/v1/retry/policy", `{"max_attempts":2}`, login)
+	require.Equal(t, 200, response.StatusCode)
+	require.Equal(t, []string{"a/alice PUT /retry/policy? [max_attempts] 1", "b/ci DELETE /retry/policy? [] 0"},
+		r.entries(t, "", login))
+	require.Equal(t, []string{"b/ci DELETE /retry/policy? [] 0"}, r.entries(t, "?q=ci&sort=node", login))
+}

@@ -1,0 +1,30 @@
+package client
+
+import (
+	"context"
+	"time"
+)
+
+// AuditEntry is a change through the API of a gateway.
+type AuditEntry struct {
+	At      time.Time `json:"at"`   // in a cluster, by the clock of its store
+	Node    string    `json:"node"` // the node whose API was used; "" without a cluster
+	Key     string    `json:"key"`  // name of the API key; "" if the API requires none
+	Method  string    `json:"method"`
+	Path    string    `json:"path"`
+	Query   string    `json:"query"`
+	Changed []string  `json:"changed"`       // changed things or fields, at most the first 20; none if Path names it
+	Total   int       `json:"changed_total"` // number of all of them
+}
+
+// AuditPage is one page of the audit trail.
+type AuditPage struct {
+	Changes []AuditEntry `json:"changes"`
+	Page
+}
+
+// Audit lists the changes through the API, of all nodes of a cluster, the latest first. Only Text, Sort, Limit and
+// Cursor of l may be set.
+func (c *Client) Audit(ctx context.Context, l List) (p *AuditPage, err error) {
+	return p, c.Do(ctx, "GET", "/audit", l.Query(), nil, &p)
+}
