@@ -1,7 +1,29 @@
 // Package engine assembles the gateway: New builds its parts from one Config, Serve
 // accepts clients, Reload changes a running engine, Shutdown drains it. It is a Go
 // library as well: Transport returns an http.RoundTripper that retries through the pool,
-// without a port. Start from DefaultConfig, with a registry of package plugins.
+// without a port. Start from DefaultConfig, with a registry of package plugins:
+//
+//	cfg := engine.DefaultConfig()
+//	for _, proxy := range []string{"http://user:password@a.example:8080", "socks5://b.example:1080"} {
+//		address, err := upstream.ParseAddress(proxy) // or proxylist.Parse, for a whole list
+//		if err != nil {
+//			return err
+//		}
+//		cfg.Proxies = append(cfg.Proxies, upstream.Spec{Address: address})
+//	}
+//	registry, err := plugins.New(plugins.Options{Log: slog.Default()}) // the built-in scorers and backoffs
+//	if err != nil {
+//		return err
+//	}
+//	defer registry.Close()
+//	e, err := engine.New(cfg, engine.Options{Plugins: registry})
+//	if err != nil {
+//		return err
+//	}
+//	defer e.Shutdown(context.Background())
+//	client := &http.Client{Transport: e.Transport()}
+//
+// ExampleEngine_Transport in example_test.go is a whole program.
 package engine
 
 import (
