@@ -104,7 +104,7 @@ func (l *listener) admitConn(raw net.Conn) net.Conn {
 		}
 	}
 	// Acquire may close connections of the gateway's clients, but does not lock this listener.
-	if !l.files.Acquire(budget.Other, 1) {
+	if !l.files.Acquire(budget.ForOthers, 1) {
 		if len(l.conns) >= reservedConnections && !l.closeOldest("") {
 			l.refuseConn(raw)
 			return nil
@@ -166,7 +166,7 @@ func (l *listener) closeOldest(client string) bool {
 func (l *listener) remove(c *conn) {
 	if _, ok := l.conns[c]; ok {
 		delete(l.conns, c)
-		l.files.Release(budget.Other, 1)
+		l.files.Release(budget.ForOthers, 1)
 	}
 }
 

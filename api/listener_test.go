@@ -193,7 +193,7 @@ func TestBusyConnectionsStay(t *testing.T) {
 // has a few connections.
 func TestTheAPICanBeReached(t *testing.T) {
 	files := budget.NewFiles(40, time.Now)
-	require.True(t, files.Acquire(budget.Serving, files.Limit()))
+	require.True(t, files.Acquire(budget.ForClients, files.Limit()))
 	l := newListener(nil, files, 16, slog.New(slog.DiscardHandler), time.Now)
 	admit := func(address string) bool {
 		c, _ := net.Pipe()
@@ -208,7 +208,7 @@ func TestTheAPICanBeReached(t *testing.T) {
 		require.True(t, admit("10.0.0.1"))
 	}
 	require.False(t, admit("10.0.0.1"), "no descriptor is left")
-	files.Release(budget.Serving, files.Limit())
+	files.Release(budget.ForClients, files.Limit())
 	for range 14 - reservedConnections {
 		require.True(t, admit("10.0.0.1"))
 	}

@@ -100,7 +100,7 @@ var poolOrders = []order[*upstream.Upstream]{
 	numberOrder("state", func(u *upstream.Upstream) float64 { return float64(u.State()) }),
 	numberOrder("weight", func(u *upstream.Upstream) float64 { return u.Spec().Weight }),
 	numberOrder("cost", func(u *upstream.Upstream) float64 { return u.Spec().Cost }),
-	numberOrder("uses", func(u *upstream.Upstream) float64 { return float64(u.Uses()) }),
+	numberOrder("uses", func(u *upstream.Upstream) float64 { return float64(u.AttemptCount()) }),
 	numberOrder("success_rate", func(u *upstream.Upstream) float64 { return u.Stats().SuccessRate }),
 	numberOrder("avg_latency", func(u *upstream.Upstream) float64 { return float64(u.Stats().LatencyMean) }),
 	numberOrder("in_flight", func(u *upstream.Upstream) float64 { return float64(u.InFlight()) }),

@@ -211,7 +211,7 @@ func (p *proxyInput) apply(spec *upstream.Spec) (err error) {
 		if err != nil {
 			return badField("url", "url: "+err.Error())
 		}
-		if a.Masked() {
+		if a.HasMaskedCredentials() {
 			return badField("url", "url: *** stands for hidden credentials; omit url to keep them, or write them out")
 		}
 		spec.Address = a
@@ -343,7 +343,7 @@ func readProxyLines(c *fiber.Ctx) ([]upstream.Spec, error) {
 		if err == nil && spec.Extra().TLS != nil {
 			err = errTLSOption
 		}
-		if err == nil && spec.Address.Masked() {
+		if err == nil && spec.Address.HasMaskedCredentials() {
 			err = errors.New("*** stands for hidden credentials; write them out")
 		}
 		if err == nil {

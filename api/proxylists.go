@@ -223,7 +223,7 @@ func (h *proxyListHandler) parse(text []byte, scheme string) ([]upstream.Spec, *
 			reason = "the pool has the proxy already"
 		case s.Extra().TLS != nil:
 			reason = errTLSOption.Error()
-		case s.Address.Masked():
+		case s.Address.HasMaskedCredentials():
 			reason = "*** stands for hidden credentials; write them out"
 		default:
 			return false

@@ -229,14 +229,14 @@ func (cn *clusterNode) Why(key string) string {
 // Open implements cluster.Local.
 func (cn *clusterNode) Open(key string, d time.Duration, why string) {
 	if u := cn.proxy(key); u != nil {
-		u.Breaker().Open(d, why)
+		u.Breaker().OpenForCluster(d, why)
 	}
 }
 
 // Close implements cluster.Local.
 func (cn *clusterNode) Close(key string) {
 	if u := cn.proxy(key); u != nil {
-		u.Breaker().Close()
+		u.Breaker().CloseForCluster()
 	}
 }
 
@@ -257,7 +257,7 @@ func (cn *clusterNode) ResetProxy(u *upstream.Upstream) {
 // Probing implements cluster.Local.
 func (cn *clusterNode) Probing(key string) bool {
 	u := cn.proxy(key)
-	return u != nil && u.Breaker().Probing()
+	return u != nil && u.Breaker().HasProbe()
 }
 
 // ProbeTime implements cluster.Local.

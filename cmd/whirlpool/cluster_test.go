@@ -216,7 +216,7 @@ func TestLoadOfANode(t *testing.T) {
 	s := startNode(t, cluster.NewMemory(time.Now), "a")
 	_, err := s.Changes.AddProxies(specs(t, 5), false)
 	require.NoError(t, err)
-	s.m.proxyByID("p0").Breaker().Open(time.Hour, "")
+	s.m.proxyByID("p0").Breaker().OpenForCluster(time.Hour, "")
 	s.m.Ban(proxyKey(s.m.proxyByID("p1")), "", time.Hour)
 	s.m.Ban(proxyKey(s.m.proxyByID("p2")), "shop.test", time.Hour)
 	s.m.loadAt = time.Time{} // older than loadEvery

@@ -36,7 +36,7 @@ func TestReportsAreWrittenIfTheyChange(t *testing.T) {
 		_, err := a.AddProxies(specs(t, 1), false)
 		require.NoError(t, err)
 	})
-	open := func(u *upstream.Upstream) { u.Breaker().Open(time.Hour, "test") }
+	open := func(u *upstream.Upstream) { u.Breaker().OpenForCluster(time.Hour, "test") }
 	open(a.m.engine.Load().Pool().Snapshot().Get("p0"))
 	var w writtenReport
 	now := time.Now()

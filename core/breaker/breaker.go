@@ -85,9 +85,9 @@ const (
 	ReasonProbeSuccess = "probe_success"
 	ReasonProbeFailure = "probe_failure"
 	ReasonManualReset  = "manual_reset" // Reset
-	ReasonReachable    = "reachable"    // Retest: the proxy can be reached again
-	ReasonNoneClosed   = "none_closed"  // Retest: no breaker of the pool is closed
-	ReasonFewClosed    = "few_closed"   // Retest: few breakers of the pool are closed
+	ReasonReachable    = "reachable"    // MakeHalfOpen: the proxy can be reached again
+	ReasonNoneClosed   = "none_closed"  // MakeHalfOpen: no breaker of the pool is closed
+	ReasonFewClosed    = "few_closed"   // MakeHalfOpen: few breakers of the pool are closed
 	ReasonCluster      = "cluster"      // Open or Close: other gateways of the cluster
 )
 
@@ -107,19 +107,19 @@ func (p packedState) state() core.State  { return core.State(p & (probeBit - 1))
 func (p packedState) hasProbe() bool     { return p&probeBit != 0 } // a probe holds the half-open breaker
 func (p packedState) generation() uint64 { return uint64(p >> generationShift) }
 
-// next returns the given state in a new generation, without a probe.
-func (p packedState) next(state core.State) packedState {
+// withState returns the given state in a new generation, without a probe.
+func (p packedState) withState(state core.State) packedState {
 	return (p>>generationShift+1)<<generationShift | packedState(state)
 }
 
 func (w *StateWord) load() packedState   { return packedState(w.packed.Load()) }
 func (w *StateWord) store(p packedState) { w.packed.Store(uint64(p)) }
 
-// Closed reports whether the breaker is closed. It costs one atomic load.
-func (w *StateWord) Closed() bool { return w.load().state() == core.Closed }
+// IsClosed reports whether the breaker is closed. It costs one atomic load.
+func (w *StateWord) IsClosed() bool { return w.load().state() == core.Closed }
 
-// Open reports whether the breaker is open at the given time after the breaker's epoch.
-func (w *StateWord) Open(at time.Duration) bool {
+// IsOpen reports whether the breaker is open at the given time after the breaker's epoch.
+func (w *StateWord) IsOpen(at time.Duration) bool {
 	return w.load().state() == core.Open && int64(at) < w.openEnd.Load()
 }
 
@@ -141,13 +141,13 @@ type Breaker struct {
 // history holds what a breaker has only after its first failure or change of state. It is small (64 bytes), because the
 // pool of a long list has many open breakers. The breaker's mu guards it.
 type history struct {
-	window         *window // nil if the window has no failures
-	delivery       *delivery
-	lastChange     time.Duration // of the state; 0 before the first change
-	probeDeadline  time.Duration // end of the probe's timeout, while probing
-	resultDeadline time.Duration // while probing: when the probe's result has no effect any more; 0 for never
-	trips          Trips
-	headReceived   bool // while probing: the probe has received a response head or opened a tunnel
+	window           *window // nil if the window has no failures
+	delivery         *delivery
+	lastChangeOffset time.Duration // of the state; 0 before the first change
+	probeDeadline    time.Duration // end of the probe's timeout, while probing
+	resultDeadline   time.Duration // while probing: when the probe's result has no effect any more; 0 for never
+	trips            Trips
+	headReceived     bool // while probing: the probe has received a response head or opened a tunnel
 }
 
 // window holds the failures that are not older than the breaker's window: failures[head:], the oldest first.
@@ -158,9 +158,9 @@ type window struct {
 
 // delivery passes transitions to the owner of a breaker. It exists only while there are transitions to pass.
 type delivery struct {
-	pending []core.Transition // not yet passed to the owner, in order; guarded by the breaker's mu
-	callers int               // goroutines that wait for order or hold it; guarded by the breaker's mu
-	order   sync.Mutex        // serializes the calls of the owner; locked before the breaker's mu
+	undelivered []core.Transition // not yet passed to the owner, in order; guarded by the breaker's mu
+	callers     int               // goroutines that wait for order or hold it; guarded by the breaker's mu
+	ownerMu     sync.Mutex        // serializes the calls of the owner; locked before the breaker's mu
 }
 
 // Shared is what all breakers of a pool have in common.
@@ -226,17 +226,17 @@ func (b *Breaker) ensureHistory() *history {
 // Permit is a breaker's admission of one attempt. The holder calls Report exactly once. A report
 // with the zero Permit does nothing.
 type Permit struct {
-	b     *Breaker
-	gen   uint64
-	probe bool // the breaker was half-open
+	breaker    *Breaker
+	generation uint64
+	isProbe    bool // the breaker was half-open
 }
 
 // Admissible reports whether Acquire would probably succeed now. It takes no permit.
 func (b *Breaker) Admissible() bool {
-	if b.word.Closed() {
+	if b.word.IsClosed() {
 		return true
 	}
-	b.advanceIfDue()
+	b.updateStateIfDue()
 	switch p := b.word.load(); p.state() {
 	case core.Closed:
 		return true
@@ -248,10 +248,10 @@ func (b *Breaker) Admissible() bool {
 
 // State returns the current state.
 func (b *Breaker) State() core.State {
-	if b.word.Closed() {
+	if b.word.IsClosed() {
 		return core.Closed
 	}
-	b.advanceIfDue()
+	b.updateStateIfDue()
 	return b.word.load().state()
 }
 
@@ -268,20 +268,20 @@ func (b *Breaker) ProbeOverdue() bool {
 // and has a probe. At a closed breaker, Acquire costs one atomic load.
 func (b *Breaker) Acquire() (Permit, bool) {
 	if p := b.word.load(); p.state() == core.Closed {
-		return Permit{b: b, gen: p.generation()}, true
+		return Permit{breaker: b, generation: p.generation()}, true
 	}
 	return b.acquireProbe()
 }
 
 func (b *Breaker) acquireProbe() (Permit, bool) {
 	b.mu.Lock()
-	defer b.unlock()
+	defer b.unlockAndDeliver()
 	now := b.now()
-	b.advance(now)
+	b.updateState(now)
 	p := b.word.load()
 	switch {
 	case p.state() == core.Closed:
-		return Permit{b: b, gen: p.generation()}, true
+		return Permit{breaker: b, generation: p.generation()}, true
 	case p.state() == core.Open, p.hasProbe():
 		return Permit{}, false
 	}
@@ -298,7 +298,7 @@ func (b *Breaker) acquireProbe() (Permit, bool) {
 	}
 	b.word.store(p | probeBit)
 	h.probeDeadline, h.headReceived = now+cmp.Or(b.cfg.Load().probeTimeout, defaultProbeTimeout), false
-	return Permit{b: b, gen: p.generation(), probe: true}, true
+	return Permit{breaker: b, generation: p.generation(), isProbe: true}, true
 }
 
 // timeoutAfterHead is the time after ReportHead within which a probe may still fail.
@@ -308,45 +308,46 @@ const timeoutAfterHead = time.Second
 // within the next second is then a success. Otherwise a long download or an idle tunnel would keep the breaker
 // half-open.
 func (p Permit) ReportHead() {
-	if !p.probe {
+	if !p.isProbe {
 		return
 	}
-	p.b.mu.Lock()
-	defer p.b.mu.Unlock()
-	if p.b.Generation() == p.gen {
-		p.b.headReceived = true
-		p.b.probeDeadline = min(p.b.probeDeadline, p.b.now()+timeoutAfterHead)
+	p.breaker.mu.Lock()
+	defer p.breaker.mu.Unlock()
+	if p.breaker.Generation() == p.generation {
+		p.breaker.headReceived = true
+		p.breaker.probeDeadline = min(p.breaker.probeDeadline, p.breaker.now()+timeoutAfterHead)
 	}
 }
 
 // Generation returns the breaker's generation at the admission. The generation increases with every change of state,
 // with each reset and with each probe that ends without a result.
-func (p Permit) Generation() uint64 { return p.gen }
+func (p Permit) Generation() uint64 { return p.generation }
 
-// Probe reports whether the attempt is the probe of a half-open breaker.
-func (p Permit) Probe() bool { return p.probe }
+// IsProbe reports whether the attempt is the probe of a half-open breaker.
+func (p Permit) IsProbe() bool { return p.isProbe }
 
 // Evidence is the second condition for opening a closed breaker, beside failure_threshold failures in
 // the window.
 type Evidence struct {
-	Enough bool
-	Why    string // explanation in words, copied to the transition; may be empty
+	IsEnough    bool
+	Explanation string // explanation in words, copied to the transition; may be empty
 }
 
 // AlwaysEnough is evidence with which the number of failures alone opens the breaker.
-var AlwaysEnough = Evidence{Enough: true}
+var AlwaysEnough = Evidence{IsEnough: true}
 
 // Report ends the attempt with a verdict. It uses the evidence e only if the verdict is a failure.
 func (p Permit) Report(v core.Verdict, e Evidence) {
-	b := p.b
-	if b == nil || v != core.Failure && !p.probe {
+	b := p.breaker
+	if b == nil || v != core.Failure && !p.isProbe {
 		return // a success does not clear the window of a closed breaker
 	}
 	b.mu.Lock()
-	defer b.unlock()
-	// Report does not call advance, which would end a probe after its timeout: the report of such a probe still counts.
+	defer b.unlockAndDeliver()
+	// Report does not call updateState, which would end a probe after its timeout: the report of such a probe still
+	// counts.
 	now, current := b.now(), b.word.load()
-	if current.generation() != p.gen {
+	if current.generation() != p.generation {
 		return
 	}
 	switch current.state() {
@@ -363,36 +364,36 @@ func (b *Breaker) endProbe(now time.Duration, v core.Verdict) {
 	case b.resultExpired(now):
 		b.admitNextProbe()
 	case v == core.Success:
-		b.change(core.Closed, now, ReasonProbeSuccess, "")
+		b.setState(core.Closed, now, ReasonProbeSuccess, "")
 	case v == core.Failure:
 		b.addFailure(now)
-		b.open(now, ReasonProbeFailure, "")
+		b.trip(now, ReasonProbeFailure, "")
 	default:
 		b.admitNextProbe()
 	}
 }
 
 // admitNextProbe ends a probe without a result. The caller holds mu.
-func (b *Breaker) admitNextProbe() { b.word.store(b.word.load().next(core.HalfOpen)) }
+func (b *Breaker) admitNextProbe() { b.word.store(b.word.load().withState(core.HalfOpen)) }
 
 // tripIfNeeded opens the breaker if failure_threshold failures are in the window and the evidence is enough. The
 // caller holds mu.
 func (b *Breaker) tripIfNeeded(now time.Duration, e Evidence) {
-	if b.failureCount() >= b.cfg.Load().FailureThreshold && e.Enough {
-		b.open(now, ReasonThreshold, e.Why)
+	if b.failureCount() >= b.cfg.Load().FailureThreshold && e.IsEnough {
+		b.trip(now, ReasonThreshold, e.Explanation)
 	}
 }
 
-// Reconsider opens a closed breaker of the generation gen if failure_threshold failures are in its window and the
+// TripIfNeeded opens a closed breaker of the generation gen if failure_threshold failures are in its window and the
 // evidence is enough. It is called when the evidence has changed without a new failure.
-func (b *Breaker) Reconsider(gen uint64, e Evidence) {
+func (b *Breaker) TripIfNeeded(gen uint64, e Evidence) {
 	b.mu.Lock()
-	defer b.unlock()
+	defer b.unlockAndDeliver()
 	if p := b.word.load(); p.generation() != gen || p.state() != core.Closed {
 		return
 	}
 	now := b.now()
-	b.prune(now)
+	b.dropOldFailures(now)
 	b.tripIfNeeded(now, e)
 }
 
@@ -403,7 +404,7 @@ const maxFailures = 1000
 // addFailure adds a failure to the window. The caller holds mu.
 func (b *Breaker) addFailure(now time.Duration) {
 	h, threshold := b.ensureHistory(), b.cfg.Load().FailureThreshold
-	b.prune(now)
+	b.dropOldFailures(now)
 	if h.window == nil {
 		h.window = &window{failures: make([]time.Duration, 0, min(threshold, maxFirstCapacity))}
 	}
@@ -421,8 +422,8 @@ func (b *Breaker) addFailure(now time.Duration) {
 // maxFirstCapacity is the maximum capacity of a new window. Most breakers open at failure_threshold failures.
 const maxFirstCapacity = 8
 
-// prune removes the failures that are older than the window. The caller holds mu.
-func (b *Breaker) prune(now time.Duration) {
+// dropOldFailures removes the failures that are older than the window. The caller holds mu.
+func (b *Breaker) dropOldFailures(now time.Duration) {
 	if b.history == nil || b.window == nil {
 		return
 	}
@@ -450,89 +451,90 @@ func (b *Breaker) forgetFailures() {
 	}
 }
 
-// open opens the breaker for a time that grows with repeated trips. The caller holds mu.
-func (b *Breaker) open(now time.Duration, reason, why string) {
+// trip opens the breaker for a time that grows with repeated trips. The caller holds mu.
+func (b *Breaker) trip(now time.Duration, reason, explanation string) {
 	var closed time.Duration
 	h, cfg := b.ensureHistory(), b.cfg.Load()
 	if reason == ReasonThreshold {
-		closed = now - h.lastChange
+		closed = now - h.lastChangeOffset
 	}
-	openFor := h.trips.Next(closed, cfg.TimeoutDuration, cfg.MaxTimeout)
+	openFor := h.trips.CountTrip(closed, cfg.TimeoutDuration, cfg.MaxTimeout)
 	b.word.openEnd.Store(int64(now + openFor))
-	b.change(core.Open, now, reason, why)
+	b.setState(core.Open, now, reason, explanation)
 }
 
-// change sets the state, begins a new generation and queues the transition. The caller holds mu.
-func (b *Breaker) change(to core.State, at time.Duration, reason, why string) {
+// setState sets the state, begins a new generation and queues the transition. The caller holds mu.
+func (b *Breaker) setState(to core.State, at time.Duration, reason, explanation string) {
 	before := b.word.load()
-	b.prune(at)
+	b.dropOldFailures(at)
 	count := b.failureCount()
 	if to == core.Closed {
 		b.forgetFailures()
 	}
-	b.word.store(before.next(to))
+	b.word.store(before.withState(to))
 	h, day := b.ensureHistory(), b.wallTime(at)
-	h.lastChange, b.changedAt = at, day.UnixNano()
+	h.lastChangeOffset, b.changedAt = at, day.UnixNano()
 	if h.delivery == nil {
 		h.delivery = &delivery{}
 	}
-	h.delivery.pending = append(h.delivery.pending, core.Transition{
-		ProxyID: b.owner.ID(), From: before.state(), To: to, At: day, FailureCount: count, Reason: reason, Why: why,
+	h.delivery.undelivered = append(h.delivery.undelivered, core.Transition{
+		ProxyID: b.owner.ID(), From: before.state(), To: to, At: day, FailureCount: count, Reason: reason,
+		Why: explanation,
 	})
 }
 
-// advanceIfDue calls advance, but takes the lock only if a change may be due.
-func (b *Breaker) advanceIfDue() {
+// updateStateIfDue calls updateState, but takes the lock only if a change may be due.
+func (b *Breaker) updateStateIfDue() {
 	p := b.word.load()
-	if b.word.Open(b.now()) || p.state() == core.HalfOpen && !p.hasProbe() {
+	if b.word.IsOpen(b.now()) || p.state() == core.HalfOpen && !p.hasProbe() {
 		return
 	}
 	b.mu.Lock()
-	defer b.unlock()
-	b.advance(b.now())
+	defer b.unlockAndDeliver()
+	b.updateState(b.now())
 }
 
-// advance makes the changes of state that are due. An open breaker becomes half-open. A probe whose timeout has
+// updateState makes the changes of state that are due. An open breaker becomes half-open. A probe whose timeout has
 // passed is a success if it has received a response head; otherwise the breaker admits another probe. The caller
 // holds mu.
-func (b *Breaker) advance(now time.Duration) {
+func (b *Breaker) updateState(now time.Duration) {
 	switch p := b.word.load(); p.state() {
 	case core.Open:
 		if end := b.openEnd(); now >= end {
-			b.change(core.HalfOpen, end, ReasonTimeout, "")
+			b.setState(core.HalfOpen, end, ReasonTimeout, "")
 		}
 	case core.HalfOpen:
 		switch {
 		case !p.hasProbe() || now <= b.probeDeadline:
 		case b.headReceived && !b.resultExpired(now):
-			b.change(core.Closed, b.probeDeadline, ReasonProbeSuccess, "")
+			b.setState(core.Closed, b.probeDeadline, ReasonProbeSuccess, "")
 		default:
 			b.admitNextProbe()
 		}
 	}
 }
 
-// unlock unlocks mu and then passes the pending transitions to the owner, in order.
-func (b *Breaker) unlock() {
-	if b.history == nil || b.delivery == nil || len(b.delivery.pending) == 0 {
+// unlockAndDeliver unlocks mu and then passes the pending transitions to the owner, in order.
+func (b *Breaker) unlockAndDeliver() {
+	if b.history == nil || b.delivery == nil || len(b.delivery.undelivered) == 0 {
 		b.mu.Unlock()
 		return
 	}
 	d := b.delivery
 	d.callers++
 	b.mu.Unlock()
-	d.order.Lock()
-	defer d.order.Unlock()
+	d.ownerMu.Lock()
+	defer d.ownerMu.Unlock()
 	b.mu.Lock()
-	transitions := d.pending
-	d.pending = nil
+	transitions := d.undelivered
+	d.undelivered = nil
 	b.mu.Unlock()
 	for _, t := range transitions {
 		b.owner.Transition(t)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if d.callers--; d.callers == 0 && len(d.pending) == 0 {
+	if d.callers--; d.callers == 0 && len(d.undelivered) == 0 {
 		b.delivery = nil
 	}
 }
@@ -540,31 +542,31 @@ func (b *Breaker) unlock() {
 // Reset closes the breaker and clears its window. Earlier permits have no effect any more.
 func (b *Breaker) Reset() {
 	b.mu.Lock()
-	defer b.unlock()
-	b.advance(b.now())
+	defer b.unlockAndDeliver()
+	b.updateState(b.now())
 	if b.history != nil {
 		b.trips = Trips{}
 	}
-	if !b.word.Closed() {
-		b.change(core.Closed, b.now(), ReasonManualReset, "")
+	if !b.word.IsClosed() {
+		b.setState(core.Closed, b.now(), ReasonManualReset, "")
 		return
 	}
 	b.forgetFailures()
-	b.word.store(b.word.load().next(core.Closed))
+	b.word.store(b.word.load().withState(core.Closed))
 }
 
 // Generation returns the current generation.
 func (b *Breaker) Generation() uint64 { return b.word.load().generation() }
 
-// Retest makes an open breaker half-open, because the proxy may work again. At any other breaker it does nothing.
-func (b *Breaker) Retest(reason string) {
+// MakeHalfOpen makes an open breaker half-open, because the proxy may work again. At any other breaker it does nothing.
+func (b *Breaker) MakeHalfOpen(reason string) {
 	b.mu.Lock()
-	defer b.unlock()
+	defer b.unlockAndDeliver()
 	now := b.now()
-	b.advance(now)
+	b.updateState(now)
 	if b.word.load().state() == core.Open {
 		b.word.openEnd.Store(int64(now))
-		b.change(core.HalfOpen, now, reason, "")
+		b.setState(core.HalfOpen, now, reason, "")
 	}
 }
 
@@ -572,13 +574,13 @@ func (b *Breaker) Retest(reason string) {
 // does nothing.
 func (b *Breaker) Postpone(d time.Duration) {
 	b.mu.Lock()
-	defer b.unlock()
+	defer b.unlockAndDeliver()
 	now := b.now()
-	b.advance(now)
+	b.updateState(now)
 	if b.word.load().state() != core.Open {
 		return
 	}
-	b.prune(now) // many open breakers are postponed again and again
+	b.dropOldFailures(now) // many open breakers are postponed again and again
 	if end := int64(now + d); end > b.word.openEnd.Load() {
 		b.word.openEnd.Store(end)
 	}
@@ -602,7 +604,7 @@ func (b *Breaker) CopyState(other *Breaker) {
 	if other.history == nil {
 		return
 	}
-	b.history = &history{lastChange: other.lastChange, trips: other.trips}
+	b.history = &history{lastChangeOffset: other.lastChangeOffset, trips: other.trips}
 	if o := other.window; o != nil {
 		b.window = &window{failures: slices.Clone(o.failures[o.head:])}
 	}
@@ -615,24 +617,24 @@ type View struct {
 	Config       Config
 	NextTest     time.Time // when an open breaker becomes half-open; zero in the other states
 	// LastChange is the time of day of the last change of state; before the first change, it is the time of the
-	// creation. Compare Since instead of LastChange: the clock may have been changed.
-	LastChange time.Time
-	Since      time.Duration // time of the last change of state, after the epoch; 0 before the first change
+	// creation. Compare LastChangeOffset instead of LastChange: the clock may have been changed.
+	LastChange       time.Time
+	LastChangeOffset time.Duration // time of the last change of state, after the epoch; 0 before the first change
 }
 
 // Snapshot returns the current state of the breaker.
 func (b *Breaker) Snapshot() View {
 	b.mu.Lock()
-	defer b.unlock()
+	defer b.unlockAndDeliver()
 	now := b.now()
-	b.advance(now)
-	b.prune(now)
+	b.updateState(now)
+	b.dropOldFailures(now)
 	v := View{
 		State: b.word.load().state(), FailureCount: b.failureCount(), Config: b.Config(),
 		LastChange: time.Unix(0, b.changedAt).In(b.shared.Epoch.Location()),
 	}
 	if b.history != nil {
-		v.Since = b.lastChange
+		v.LastChangeOffset = b.lastChangeOffset
 	}
 	if v.State == core.Open {
 		v.NextTest = b.wallTime(b.openEnd())

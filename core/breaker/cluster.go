@@ -21,28 +21,28 @@ func (b *Breaker) resultExpired(now time.Duration) bool {
 	return b.resultDeadline > 0 && now >= b.resultDeadline
 }
 
-// Open opens the breaker for the time d, because it is open on other gateways. If the breaker is open already, it stays
-// open for d from now. The reason of the transition is ReasonCluster.
-func (b *Breaker) Open(d time.Duration, why string) {
+// OpenForCluster opens the breaker for the time d, because it is open on other gateways. If the breaker is open
+// already, it stays open for d from now. The reason of the transition is ReasonCluster.
+func (b *Breaker) OpenForCluster(d time.Duration, explanation string) {
 	b.mu.Lock()
-	defer b.unlock()
+	defer b.unlockAndDeliver()
 	now := b.now()
 	b.word.openEnd.Store(int64(now + d))
 	if b.word.load().state() != core.Open {
 		cfg := b.cfg.Load()
-		b.ensureHistory().trips.Next(0, cfg.TimeoutDuration, cfg.MaxTimeout)
-		b.change(core.Open, now, ReasonCluster, why)
+		b.ensureHistory().trips.CountTrip(0, cfg.TimeoutDuration, cfg.MaxTimeout)
+		b.setState(core.Open, now, ReasonCluster, explanation)
 	}
 }
 
-// Close closes the breaker, because a probe of another gateway has succeeded. If the breaker is closed already, Close
-// does nothing. The reason of the transition is ReasonCluster.
-func (b *Breaker) Close() {
+// CloseForCluster closes the breaker, because a probe of another gateway has succeeded. If the breaker is closed
+// already, it does nothing. The reason of the transition is ReasonCluster.
+func (b *Breaker) CloseForCluster() {
 	b.mu.Lock()
-	defer b.unlock()
+	defer b.unlockAndDeliver()
 	if b.word.load().state() != core.Closed {
 		b.trips = Trips{}
-		b.change(core.Closed, b.now(), ReasonCluster, "")
+		b.setState(core.Closed, b.now(), ReasonCluster, "")
 	}
 }
 
@@ -50,7 +50,7 @@ func (b *Breaker) Close() {
 func (b *Breaker) FirstFailure() (at time.Time, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.prune(b.now())
+	b.dropOldFailures(b.now())
 	if b.failureCount() == 0 {
 		return time.Time{}, false
 	}
@@ -62,16 +62,16 @@ func (b *Breaker) AwaitsProbe() bool {
 	return b.State() == core.HalfOpen && !b.word.load().hasProbe()
 }
 
-// Probing reports whether the probe of the half-open breaker is in flight.
-func (b *Breaker) Probing() bool {
+// HasProbe reports whether the probe of the half-open breaker is in flight.
+func (b *Breaker) HasProbe() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.word.load().hasProbe()
 }
 
-// OpenFor returns the remaining open time of an open breaker. In the other states it returns the open time of a first
+// OpenTime returns the remaining open time of an open breaker. In the other states it returns the open time of a first
 // trip.
-func (b *Breaker) OpenFor() time.Duration {
+func (b *Breaker) OpenTime() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.word.load().state() == core.Open {

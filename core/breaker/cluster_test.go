@@ -24,19 +24,19 @@ func TestFollowingTheCluster(t *testing.T) {
 	b := New("p", Default(), func() time.Time { return now }, func(tr core.Transition) { got = append(got, tr) })
 	gate := &fakeGate{}
 	b.shared.ProbeGate = gate
-	b.Open(20*time.Second, "fails for 2 of 2 nodes")
+	b.OpenForCluster(20*time.Second, "fails for 2 of 2 nodes")
 	require.Equal(t, core.Open, b.State())
-	require.Equal(t, 20*time.Second, b.OpenFor())
-	b.Open(10*time.Second, "")
-	require.Equal(t, 10*time.Second, b.OpenFor(), "open already: another open time")
+	require.Equal(t, 20*time.Second, b.OpenTime())
+	b.OpenForCluster(10*time.Second, "")
+	require.Equal(t, 10*time.Second, b.OpenTime(), "open already: another open time")
 	now = now.Add(10 * time.Second)
 	require.Equal(t, core.HalfOpen, b.State())
 	require.True(t, b.AwaitsProbe())
 	require.False(t, b.Admissible())
 	_, ok := b.Acquire()
 	require.False(t, ok, "another gateway has the probe")
-	b.Close()
-	b.Close()
+	b.CloseForCluster()
+	b.CloseForCluster()
 	require.Equal(t, core.Closed, b.State())
 	_, ok = b.Acquire()
 	require.True(t, ok, "a closed breaker has no gate")
@@ -57,19 +57,19 @@ func TestAProbeCountsOnlyUntilTheTimeOfTheGate(t *testing.T) {
 			b := New("p", Default(), func() time.Time { return now }, func(core.Transition) {})
 			gate := &fakeGate{open: true}
 			b.shared.ProbeGate = gate
-			b.Open(time.Second, "")
+			b.OpenForCluster(time.Second, "")
 			now = now.Add(time.Second)
 			gate.until = now.Add(2 * time.Second)
 			permit, ok := b.Acquire()
 			require.True(t, ok)
-			require.True(t, b.Probing())
+			require.True(t, b.HasProbe())
 			if headReceived {
 				permit.ReportHead()
 			}
 			now = now.Add(c.takes)
 			permit.Report(core.Success, AlwaysEnough)
 			require.Equal(t, c.want, b.State())
-			require.False(t, b.Probing())
+			require.False(t, b.HasProbe())
 		}
 	}
 }

@@ -33,7 +33,7 @@ func TestTheCountAgainstAModel(t *testing.T) {
 			require.True(t, ok)
 			v := rapid.SampledFrom([]core.Verdict{core.Success, core.Failure, core.Failure, core.Excluded}).Draw(t,
 				"verdict")
-			e := breaker.Evidence{Enough: rapid.Bool().Draw(t, "enough"), Why: "5 of 5"}
+			e := breaker.Evidence{IsEnough: rapid.Bool().Draw(t, "enough"), Explanation: "5 of 5"}
 			p.Report(v, e)
 			if v == core.Failure {
 				failures = append(failures, now)
@@ -45,7 +45,7 @@ func TestTheCountAgainstAModel(t *testing.T) {
 				}
 			}
 			require.Equal(t, count, b.Snapshot().FailureCount)
-			if v == core.Failure && count >= cfg.FailureThreshold && e.Enough {
+			if v == core.Failure && count >= cfg.FailureThreshold && e.IsEnough {
 				require.Equal(t, 1, opened)
 				require.Equal(t, core.Open, b.State())
 				return

@@ -53,7 +53,7 @@ func (m *model) change(to core.State, at time.Time, reason string) {
 	case core.Closed:
 		m.failures = nil
 	case core.Open:
-		m.openEnd = at.Add(m.trips.Next(closed, m.cfg.TimeoutDuration, m.cfg.MaxTimeout))
+		m.openEnd = at.Add(m.trips.CountTrip(closed, m.cfg.TimeoutDuration, m.cfg.MaxTimeout))
 	}
 }
 
@@ -151,14 +151,14 @@ func runModel(t *rapid.T) {
 			v := rapid.SampledFrom([]core.Verdict{core.Success, core.Failure, core.Failure, core.Excluded}).Draw(t,
 				"verdict")
 			enough := rapid.Bool().Draw(t, "enough evidence")
-			out[i].permit.Report(v, breaker.Evidence{Enough: enough})
+			out[i].permit.Report(v, breaker.Evidence{IsEnough: enough})
 			m.report(out[i], v, enough)
 			out = slices.Delete(out, i, i+1)
 		},
 		"reconsider": func(t *rapid.T) {
 			a := out[one(t)]
 			enough := rapid.Bool().Draw(t, "enough evidence")
-			b.Reconsider(a.permit.Generation(), breaker.Evidence{Enough: enough})
+			b.TripIfNeeded(a.permit.Generation(), breaker.Evidence{IsEnough: enough})
 			if a.generation == m.generation && m.state == core.Closed &&
 				m.failureCount(m.now) >= m.cfg.FailureThreshold && enough {
 				m.change(core.Open, m.now, breaker.ReasonThreshold)
@@ -185,7 +185,7 @@ func runModel(t *rapid.T) {
 			m.generation++
 		},
 		"retest": func(t *rapid.T) {
-			b.Retest(breaker.ReasonReachable)
+			b.MakeHalfOpen(breaker.ReasonReachable)
 			m.advance()
 			if m.state == core.Open {
 				m.openEnd = m.now
@@ -221,7 +221,7 @@ func runModel(t *rapid.T) {
 		"snapshot": func(t *rapid.T) {
 			m.advance()
 			want := breaker.View{State: m.state, FailureCount: m.failureCount(m.now), Config: m.cfg,
-				LastChange: m.changed, Since: m.changed.Sub(start)}
+				LastChange: m.changed, LastChangeOffset: m.changed.Sub(start)}
 			if m.state == core.Open {
 				want.NextTest = m.openEnd
 			}

@@ -10,9 +10,9 @@ type Trips struct {
 	doublings    uint8 // of the next open time; at most maxDoublings
 }
 
-// Next counts a trip and returns its open time, which is at least timeout (timeout_duration) and at most longest
+// CountTrip counts a trip and returns its open time, which is at least timeout (timeout_duration) and at most longest
 // (max_timeout). The parameter closed is how long the breaker was closed before the trip; 0 after a failed probe.
-func (t *Trips) Next(closed, timeout, longest time.Duration) time.Duration {
+func (t *Trips) CountTrip(closed, timeout, longest time.Duration) time.Duration {
 	longest = max(longest, timeout)
 	for t.doublings > 0 && closed >= 2*t.lastOpenTime {
 		closed -= 2 * t.lastOpenTime

@@ -23,7 +23,7 @@ func TestRepeatedTripsLengthenTheOpenTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var b breaker.Trips
 			for i, trip := range trips {
-				require.Equal(t, trip.open, b.Next(trip.closed, base, longest), "trip %d", i)
+				require.Equal(t, trip.open, b.CountTrip(trip.closed, base, longest), "trip %d", i)
 			}
 		})
 	}
@@ -37,12 +37,12 @@ func TestOpenTimesStayWithinTheirBounds(t *testing.T) {
 		last := base
 		for range rapid.IntRange(1, 40).Draw(t, "trips") {
 			closed := time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(t, "closed"))
-			open := b.Next(closed, base, longest)
+			open := b.CountTrip(closed, base, longest)
 			require.GreaterOrEqual(t, open, base)
 			require.LessOrEqual(t, open, max(base, longest))
 			require.LessOrEqual(t, open, 2*last)
 			last = open
 		}
-		require.Equal(t, base, b.Next(1000*24*time.Hour, base, longest))
+		require.Equal(t, base, b.CountTrip(1000*24*time.Hour, base, longest))
 	})
 }

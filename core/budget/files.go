@@ -29,8 +29,8 @@ type Purpose uint8
 
 // The uses of descriptors.
 const (
-	Serving Purpose = iota // connections of the gateway's clients, and connections for their requests
-	Other                  // everything else: checks, pipes, the API
+	ForClients Purpose = iota // connections of the gateway's clients, and connections for their requests
+	ForOthers                 // everything else: checks, pipes, the API
 )
 
 // reserve is the number of descriptors that Files does not count: listeners, the poller, files that are read, and
@@ -95,7 +95,7 @@ func (f *Files) Acquire(use Purpose, n int) bool {
 	if f == nil {
 		return true
 	}
-	for !f.add(use, int64(n), f.limit) {
+	for !f.takeBelow(use, int64(n), f.limit) {
 		if !f.makeRoom(int64(n)) {
 			return false
 		}
@@ -129,14 +129,14 @@ func (f *Files) AcquireWait(ctx context.Context, use Purpose, n int, wait time.D
 // AcquireSpare takes n descriptors if at least a quarter of all descriptors stays free. It is for descriptors that the
 // caller can do without.
 func (f *Files) AcquireSpare(n int) bool {
-	return f == nil || f.add(Other, int64(n), f.limit-f.limit/4)
+	return f == nil || f.takeBelow(ForOthers, int64(n), f.limit-f.limit/4)
 }
 
 // AcquireAlways takes n descriptors even if the budget has no room. Only a few connections may use it; the reserve is
 // large enough for them.
 func (f *Files) AcquireAlways(n int) {
 	if f != nil {
-		f.add(Other, int64(n), 1<<62)
+		f.takeBelow(ForOthers, int64(n), 1<<62)
 	}
 }
 
@@ -145,7 +145,7 @@ func (f *Files) Release(use Purpose, n int) {
 	if f == nil {
 		return
 	}
-	if use == Other {
+	if use == ForOthers {
 		f.otherUsed.Add(int64(-n))
 	}
 	f.used.Add(int64(-n))
@@ -158,13 +158,13 @@ func (f *Files) HasRoom(n int64, freeShare float64) bool {
 	return f == nil || n+f.otherUsed.Load() <= f.limit-int64(float64(f.limit)*freeShare)
 }
 
-// add takes n descriptors, unless more than limit descriptors would then be taken.
-func (f *Files) add(use Purpose, n, limit int64) bool {
+// takeBelow takes n descriptors, unless more than limit descriptors would then be taken.
+func (f *Files) takeBelow(use Purpose, n, limit int64) bool {
 	if f.used.Add(n) > limit {
 		f.used.Add(-n)
 		return false
 	}
-	if use == Other {
+	if use == ForOthers {
 		f.otherUsed.Add(n)
 	}
 	return true

@@ -19,8 +19,8 @@ func TestFiles(t *testing.T) {
 		left := []int{rapid.IntRange(0, 50).Draw(t, "first"), rapid.IntRange(0, 50).Draw(t, "second")}
 		for i := range left { // the sources can close only what was taken before
 			left[i] = min(left[i], f.Limit()-f.Used())
-			require.True(t, f.Acquire(Serving, left[i]))
-			taken[Serving] += left[i]
+			require.True(t, f.Acquire(ForClients, left[i]))
+			taken[ForClients] += left[i]
 		}
 		source := func(i int) func() bool {
 			return func() bool {
@@ -29,8 +29,8 @@ func TestFiles(t *testing.T) {
 					return false
 				}
 				left[i]--
-				taken[Serving]--
-				f.Release(Serving, 1)
+				taken[ForClients]--
+				f.Release(ForClients, 1)
 				return true
 			}
 		}
@@ -38,7 +38,7 @@ func TestFiles(t *testing.T) {
 		number := rapid.IntRange(1, 3)
 		t.Repeat(map[string]func(*rapid.T){
 			"take": func(t *rapid.T) {
-				n, use := number.Draw(t, "n"), rapid.SampledFrom([]Purpose{Serving, Other}).Draw(t, "use")
+				n, use := number.Draw(t, "n"), rapid.SampledFrom([]Purpose{ForClients, ForOthers}).Draw(t, "use")
 				f.nextClose = time.Time{}
 				possible := f.Used()-left[0]-left[1]+n <= f.Limit()
 				before := left[0] + left[1]
@@ -56,21 +56,21 @@ func TestFiles(t *testing.T) {
 				spare := f.Used()+n <= f.Limit()-f.Limit()/4
 				require.Equal(t, spare, f.AcquireSpare(n))
 				if spare {
-					taken[Other] += n
+					taken[ForOthers] += n
 				}
 			},
 			"give": func(t *rapid.T) {
-				use := rapid.SampledFrom([]Purpose{Serving, Other}).Draw(t, "use")
+				use := rapid.SampledFrom([]Purpose{ForClients, ForOthers}).Draw(t, "use")
 				if most := taken[use] - (1-int(use))*(left[0]+left[1]); most > 0 {
 					taken[use]--
 					f.Release(use, 1)
 				}
 			},
 			"": func(t *rapid.T) {
-				require.Equal(t, taken[Serving]+taken[Other], f.Used())
+				require.Equal(t, taken[ForClients]+taken[ForOthers], f.Used())
 				require.LessOrEqual(t, f.Used(), f.Limit())
-				require.True(t, f.HasRoom(int64(f.Limit()-taken[Other]), 0))
-				require.False(t, f.HasRoom(int64(f.Limit()-taken[Other]+1), 0))
+				require.True(t, f.HasRoom(int64(f.Limit()-taken[ForOthers]), 0))
+				require.False(t, f.HasRoom(int64(f.Limit()-taken[ForOthers]+1), 0))
 			},
 		})
 	})
@@ -83,13 +83,13 @@ func TestFailedSearchesAreLimited(t *testing.T) {
 	f.SetClosers(func() bool { asked++; return false })
 	require.True(t, f.HasRoom(int64(f.Limit()-f.Limit()/10), 0.1))
 	require.False(t, f.HasRoom(int64(f.Limit()-f.Limit()/10+1), 0.1))
-	require.True(t, f.Acquire(Serving, f.Limit()))
+	require.True(t, f.Acquire(ForClients, f.Limit()))
 	for range 1000 {
-		require.False(t, f.Acquire(Serving, 1))
+		require.False(t, f.Acquire(ForClients, 1))
 	}
 	require.Equal(t, 1, asked)
 	now = now.Add(closeInterval)
-	require.False(t, f.Acquire(Serving, 1))
+	require.False(t, f.Acquire(ForClients, 1))
 	require.Equal(t, 2, asked)
 	f.AcquireAlways(1)
 	require.Equal(t, f.Limit()+1, f.Used())
@@ -98,15 +98,15 @@ func TestFailedSearchesAreLimited(t *testing.T) {
 func TestTakeWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := NewFiles(40, time.Now)
-		require.True(t, f.Acquire(Serving, f.Limit()))
+		require.True(t, f.Acquire(ForClients, f.Limit()))
 		began := time.Now()
-		require.False(t, f.AcquireWait(t.Context(), Serving, 1, 50*time.Millisecond))
+		require.False(t, f.AcquireWait(t.Context(), ForClients, 1, 50*time.Millisecond))
 		require.Equal(t, 50*time.Millisecond, time.Since(began))
-		time.AfterFunc(35*time.Millisecond, func() { f.Release(Serving, 1) })
-		require.True(t, f.AcquireWait(t.Context(), Serving, 1, 50*time.Millisecond))
+		time.AfterFunc(35*time.Millisecond, func() { f.Release(ForClients, 1) })
+		require.True(t, f.AcquireWait(t.Context(), ForClients, 1, 50*time.Millisecond))
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
-		require.False(t, f.AcquireWait(ended, Serving, 1, time.Hour))
+		require.False(t, f.AcquireWait(ended, ForClients, 1, time.Hour))
 	})
 }
 
@@ -115,8 +115,8 @@ func TestWithoutALimit(t *testing.T) {
 	require.Nil(t, f)
 	f.SetClosers()
 	f.AcquireAlways(1)
-	f.Release(Serving, 1)
-	require.True(t, f.Acquire(Other, 1000) && f.AcquireSpare(1000) && f.HasRoom(1000, 0))
+	f.Release(ForClients, 1)
+	require.True(t, f.Acquire(ForOthers, 1000) && f.AcquireSpare(1000) && f.HasRoom(1000, 0))
 	require.Zero(t, f.Limit()+f.Used())
 }
 

@@ -50,7 +50,7 @@ func (r *rig) run(steps []step) error {
 			}
 			for _, g := range r.nodes {
 				for _, key := range []string{"p", "q"} {
-					if w := g.breaker(key); !w.Probing() { // a probe that takes long holds up no other node
+					if w := g.breaker(key); !w.HasProbe() { // a probe that takes long holds up no other node
 						go g.try(key, time.Duration(i%7)*3*time.Second/2)
 					}
 				}

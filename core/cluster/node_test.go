@@ -171,7 +171,7 @@ func TestAKilledNodeLosesItsLease(t *testing.T) {
 		slow := r.nodes[0]
 		begun := make(chan bool)
 		go func() {
-			for !slow.breaker("p").Probing() && slow.state("p") != core.Closed {
+			for !slow.breaker("p").HasProbe() && slow.state("p") != core.Closed {
 				if slow.try("p", 20*second) {
 					break
 				}
@@ -180,7 +180,7 @@ func TestAKilledNodeLosesItsLease(t *testing.T) {
 			close(begun)
 		}()
 		time.Sleep(second)
-		require.True(t, slow.breaker("p").Probing())
+		require.True(t, slow.breaker("p").HasProbe())
 		slow.store.set(nil, true) // its process stands still
 		begin := time.Now()
 		every(50*time.Millisecond, time.Minute, func() bool { return !r.nodes[1].try("p", 0) })
@@ -295,7 +295,7 @@ func TestWrongClock(t *testing.T) {
 		time.Sleep(second)
 		for _, g := range r.nodes {
 			require.InDelta(t, 59, g.banned("q", "host").Seconds(), 1)
-			require.InDelta(t, 28, g.breaker("p").OpenFor().Seconds(), 2)
+			require.InDelta(t, 28, g.breaker("p").OpenTime().Seconds(), 2)
 		}
 		tried := 0
 		every(50*time.Millisecond, 35*second, func() bool {
@@ -345,7 +345,7 @@ func TestNoLeaseAfterALoss(t *testing.T) {
 			close(begun)
 		}()
 		time.Sleep(second)
-		require.True(t, r.nodes[0].breaker("p").Probing())
+		require.True(t, r.nodes[0].breaker("p").HasProbe())
 		r.store.Clear()
 		every(20*time.Millisecond, 8*second, func() bool {
 			require.False(t, r.nodes[1].try("p", 0))

@@ -242,10 +242,10 @@ func (g *gateway) try(key string, d time.Duration) bool {
 	}
 	enough := w.evidence >= neededNats
 	g.mu.Unlock()
-	if permit.Probe() {
+	if permit.IsProbe() {
 		g.rig.endProbe(key, node.cfg.ID)
 	}
-	permit.Report(v, breaker.Evidence{Enough: enough})
+	permit.Report(v, breaker.Evidence{IsEnough: enough})
 	if v == core.Failure {
 		g.node().Failed(key)
 	}
@@ -283,7 +283,7 @@ func (r *rig) requireOneProbe() {
 func (g *gateway) View(key string) (v View, ok bool) {
 	w := g.breaker(key)
 	s := w.Snapshot()
-	openFor := w.OpenFor()
+	openFor := w.OpenTime()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	v = View{Failures: s.FailureCount, Threshold: s.Config.FailureThreshold, Needed: neededNats, Served: -1,
@@ -302,11 +302,13 @@ func (g *gateway) View(key string) (v View, ok bool) {
 
 func (g *gateway) Why(string) string { return "" }
 
-func (g *gateway) Open(key string, d time.Duration, why string) { g.breaker(key).Open(d, why) }
-func (g *gateway) Close(key string)                             { g.breaker(key).Close() }
-func (g *gateway) Reset(key string)                             { g.breaker(key).Reset() }
-func (g *gateway) Probing(key string) bool                      { return g.breaker(key).Probing() }
-func (g *gateway) ProbeTime() time.Duration                     { return 11 * time.Second }
+func (g *gateway) Open(key string, d time.Duration, why string) {
+	g.breaker(key).OpenForCluster(d, why)
+}
+func (g *gateway) Close(key string)         { g.breaker(key).CloseForCluster() }
+func (g *gateway) Reset(key string)         { g.breaker(key).Reset() }
+func (g *gateway) Probing(key string) bool  { return g.breaker(key).HasProbe() }
+func (g *gateway) ProbeTime() time.Duration { return 11 * time.Second }
 
 func (g *gateway) Load() (l Load) {
 	g.mu.Lock()

@@ -108,7 +108,7 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 		return nil, err
 	}
 	r.result = &Result{ID: r.request.ID}
-	stop := context.AfterFunc(ctx, r.forward.Control.Interrupt.Fire)
+	stop := context.AfterFunc(ctx, r.forward.Control.Interrupt.Cancel)
 	r.entry = e.tracker.Track()
 	r.entry.Begin(r.request.ID, r.request.Method, r.request.Host, e.opts.Now())
 	r.request.Progress = r.entry

@@ -552,7 +552,7 @@ func (e *Engine) activate(change func(*Config)) error {
 // API. Serve does the same for the gateway's address.
 func (e *Engine) ForbidAddress(a net.Addr) {
 	if tcp, ok := a.(*net.TCPAddr); ok {
-		e.transport.ForbidAddress(tcp)
+		e.transport.AddOwnAddress(tcp)
 	}
 }
 

@@ -32,7 +32,7 @@ func (e *Engine) setLimits(cfg *Config) {
 // number for each proxy with a limit on bytes, and for each pair of a proxy and a host with such a limit.
 func (e *Engine) UsedBytes() []limit.SavedUsage {
 	now := e.opts.Now()
-	return append(e.pool.Used(now), e.selector.Limits().SavedUsages(now)...)
+	return append(e.pool.UsedBytes(now), e.selector.Limits().SavedUsages(now)...)
 }
 
 // RestoreUsedBytes restores the numbers of bytes that proxies, and pairs of a proxy and a host, transmitted today in an

@@ -69,7 +69,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 // the connection can be reused.
 func (b *responseBody) Close() error {
 	if !b.mu.TryLock() { // a Read is in progress: end it
-		b.roundTrip.forward.Control.Interrupt.Fire()
+		b.roundTrip.forward.Control.Interrupt.Cancel()
 		b.mu.Lock()
 	}
 	defer b.mu.Unlock()

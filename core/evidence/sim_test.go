@@ -219,7 +219,7 @@ func (p *pool) open(x *proxy, probe bool) {
 	if probe {
 		closed = 0
 	}
-	x.state, x.until = 1, p.now+x.trips.Next(closed, defaults.TimeoutDuration, defaults.MaxTimeout)
+	x.state, x.until = 1, p.now+x.trips.CountTrip(closed, defaults.TimeoutDuration, defaults.MaxTimeout)
 	x.gen++
 	x.checked = 0
 	if x.lastFault == own {

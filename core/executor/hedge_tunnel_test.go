@@ -130,7 +130,7 @@ func (s scriptedTunnels) serve(ctx context.Context, x *both, end Ending[*tunnelS
 			return next
 		case <-ctx.Done():
 			now.closed++
-			t.Close(verdict.TunnelEnd{Stopped: true}, time.Now())
+			t.Close(verdict.TunnelEnd{StoppedByGateway: true}, time.Now())
 			return nil
 		case <-time.After(now.later):
 		}

@@ -156,7 +156,7 @@ func (ex *Exchange) chooseProxy(ctx context.Context) bool {
 	}
 	id := ex.lease.Proxy.ID()
 	if q.Session != nil {
-		q.Session.RecordAttempt(number, id, ex.lease.Proxy.Templated())
+		q.Session.RecordAttempt(number, id, ex.lease.Proxy.HasTemplates())
 	}
 	if number > 0 {
 		ex.logRetry(id) // logged here, because before this point the retry may still be refused
@@ -183,7 +183,7 @@ func (f *attemptState) begin(x *Exchange, number int, now time.Time) {
 	e.Host = x.request.Host
 	a.Upstream, a.Number, a.Started, a.RequestDeadline = f.proxy, number, now, x.deadline
 	a.Region, a.Meters = x.region, f.lease.Meters(x.request.Meter)
-	if s := x.request.Session; s != nil && f.proxy.Templated() {
+	if s := x.request.Session; s != nil && f.proxy.HasTemplates() {
 		a.Session = s.Token()
 	}
 	f.silence = 0

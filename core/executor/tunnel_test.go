@@ -157,7 +157,7 @@ func TestASilentTunnelIsChargedLater(t *testing.T) {
 				end.Tunnel.SettleSuccess()
 				require.Equal(t, []int{1, 0}, failures(b))
 			}
-			end.Tunnel.Close(verdict.TunnelEnd{Stopped: !served}, time.Now())
+			end.Tunnel.Close(verdict.TunnelEnd{StoppedByGateway: !served}, time.Now())
 			require.Equal(t, served, failures(b)[0] == 1)
 			require.Len(t, b.rec.Requests(), 1)
 		})

@@ -100,7 +100,7 @@ func (a *acceptor) admit(raw net.Conn, f frontFunc) {
 // freePlace frees the place of a connection. A second call for the same connection has no effect.
 func (s *Server) freePlace(c *connection) {
 	if s.places.remove(c) {
-		s.Files.Release(budget.Serving, 1)
+		s.Files.Release(budget.ForClients, 1)
 	}
 }
 
@@ -125,7 +125,7 @@ func (a *acceptor) findPlace(c *connection) (reason string) {
 			waits = &a.waitCounts[1]
 		}
 		switch {
-		case o.reason == "" && a.Files.Acquire(budget.Serving, 1):
+		case o.reason == "" && a.Files.Acquire(budget.ForClients, 1):
 			*waits = 0
 			return ""
 		case o.reason == "":
@@ -201,7 +201,7 @@ func (s *Server) evict(client netip.Addr) bool {
 	}
 	c.abort()
 	c.cancel(executor.ErrClientLeft) // if a request of the client arrived at this moment, the request is not sent
-	s.Files.Release(budget.Serving, 1)
+	s.Files.Release(budget.ForClients, 1)
 	return true
 }
 

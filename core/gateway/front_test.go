@@ -46,7 +46,7 @@ func (f lineFront) serve() {
 		Replayable: true, Listener: core.ListenConnect,
 	}
 	var control transport.Control
-	defer context.AfterFunc(f.conn.ctx, control.Interrupt.Fire)()
+	defer context.AfterFunc(f.conn.ctx, control.Interrupt.Cancel)()
 	var x executor.Exchange
 	defer x.Abandon()
 	call := proxyhttp.Connect{Transport: f.server.Transport, Control: &control, Authority: to.HostPort}

@@ -49,7 +49,7 @@ func (f *httpFront) start(s *Server, c *connection) {
 }
 
 func (f *httpFront) serve() {
-	stop := context.AfterFunc(f.conn.ctx, f.forward.Control.Interrupt.Fire)
+	stop := context.AfterFunc(f.conn.ctx, f.forward.Control.Interrupt.Cancel)
 	f.entry = f.server.Tracker.Track()
 	f.progress = f.entry
 	defer func() {

@@ -378,7 +378,7 @@ func (t *tunnel) closeUnusedEnding(ending *executor.Ending[*transport.Tunnel]) {
 	switch {
 	case ending.Tunnel != nil:
 		t.dial.Discard(ending.Response)
-		ending.Tunnel.Close(verdict.TunnelEnd{Stopped: true}, now)
+		ending.Tunnel.Close(verdict.TunnelEnd{StoppedByGateway: true}, now)
 	case ending.Relay != nil:
 		ending.Relay.Close(http.StatusOK, verdict.RelayEnd{}, now)
 	default:

@@ -133,7 +133,8 @@ func New(cfg Config, set Settings) *Server {
 	}
 	s.places.init()
 	s.buffers = newBuffers(socket.NewPipes(
-		func() bool { return cfg.Files.AcquireSpare(pipeFiles) }, func() { cfg.Files.Release(budget.Other, pipeFiles) },
+		func() bool { return cfg.Files.AcquireSpare(pipeFiles) },
+		func() { cfg.Files.Release(budget.ForOthers, pipeFiles) },
 	))
 	s.Apply(set)
 	return s

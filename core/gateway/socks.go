@@ -121,7 +121,7 @@ func (f *socksFront) authenticate() error {
 		for _, m := range offered {
 			switch {
 			case m == socks5.Tokens:
-				f.clientIsGateway = f.server.Loop.Marks()
+				f.clientIsGateway = f.server.Loop.SendsTokens()
 			case m == socks5.NoAuth &&
 				(f.settings.users.Len() == 0 || f.account != nil && method != socks5.UserPassword):
 				method = m
@@ -279,7 +279,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	}
 	entry.Begin(in.ID, in.Method, in.Host, in.Started)
 	control := transport.Control{OnSlow: f.conn.leaveWatch.start, LoopTokens: f.loopTokens}
-	defer context.AfterFunc(f.conn.ctx, control.Interrupt.Fire)()
+	defer context.AfterFunc(f.conn.ctx, control.Interrupt.Cancel)()
 	defer x.Abandon()
 	dial := proxyhttp.Connect{Transport: s.Transport, Control: &control, Authority: to.HostPort}
 	ending := executor.Run(f.conn.ctx, s.Executor, &x, &in, &dial)

@@ -53,9 +53,10 @@ func (s *Server) serveTunnel(
 	s.OnTunnelEnd(up, down)
 	now := s.Now()
 	x.Close(verdict.TunnelEnd{
-		BytesUp: up, BytesDown: down, Err: targetErr, Direct: c.tunnel.Load().Direct, Stopped: c.ctx.Err() != nil,
-		Unused:          t.opening.isUnused(up) && now.After(x.UnusedAfter()),
-		ProxyEndedFirst: t.targetEndedFirst, Reset: t.reset,
+		BytesUp: up, BytesDown: down, Err: targetErr, Direct: c.tunnel.Load().Direct,
+		StoppedByGateway: c.ctx.Err() != nil,
+		Unused:           t.opening.isUnused(up) && now.After(x.UnusedAfter()),
+		ProxyEndedFirst:  t.targetEndedFirst, ProxyReset: t.reset,
 	}, now)
 	return up, down
 }

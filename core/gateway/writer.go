@@ -24,7 +24,7 @@ type stallWriter struct {
 func (w *stallWriter) init(conn net.Conn, tcp *socket.Conn) {
 	w.conn, w.tcp = conn, tcp
 	if tcp != nil {
-		tcp.OnFull = func() { w.stall.Start(tcp, w.stallTimeout) }
+		tcp.OnWriteBlocked = func() { w.stall.Start(tcp, w.stallTimeout) }
 	}
 }
 

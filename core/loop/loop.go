@@ -36,19 +36,19 @@ var (
 
 // Guard makes and recognizes the tokens of one process. It is safe for concurrent use.
 type Guard struct {
-	seed     maphash.Seed
-	rand     func() uint64
-	marksOff atomic.Bool
+	seed          maphash.Seed
+	rand          func() uint64
+	sendsNoTokens atomic.Bool
 }
 
 // New returns a guard with a new secret. The function rand returns random numbers, and must be safe for concurrent use.
 func New(rand func() uint64) *Guard { return &Guard{seed: maphash.MakeSeed(), rand: rand} }
 
 // SetMarks sets whether requests get a token. By default, requests get a token.
-func (g *Guard) SetMarks(on bool) { g.marksOff.Store(!on) }
+func (g *Guard) SetMarks(on bool) { g.sendsNoTokens.Store(!on) }
 
-// Marks reports whether requests get a token. It returns false for a nil guard.
-func (g *Guard) Marks() bool { return g != nil && !g.marksOff.Load() }
+// SendsTokens reports whether requests get a token. It returns false for a nil guard.
+func (g *Guard) SendsTokens() bool { return g != nil && !g.sendsNoTokens.Load() }
 
 // Append appends the received tokens and a new token of this process to b.
 func (g *Guard) Append(b, received []byte) []byte {

@@ -19,7 +19,7 @@ var (
 
 // Forward sends one request. Each call of Send makes one attempt. It implements executor.Sender. When a request has
 // ended, its Forward can be used for another request. The field Response holds the response. If the context of Send
-// is cancelled, the caller must call Control.Interrupt.Fire.
+// is cancelled, the caller must call Control.Interrupt.Cancel.
 type Forward struct {
 	Transport *transport.Transport
 	Now       func() time.Time
@@ -76,7 +76,7 @@ type Connect struct {
 func (c *Connect) Send(ctx context.Context, a *executor.Attempt, facts *verdict.Facts) *transport.Tunnel {
 	setControl(c.Control, a)
 	c.Control.NewConnection = true
-	tunnel, fault := c.Transport.Tunnel(ctx, a.Upstream, c.Control, c.Authority)
+	tunnel, fault := c.Transport.OpenTunnel(ctx, a.Upstream, c.Control, c.Authority)
 	facts.Err, facts.Timing = fault, c.Control.Timing
 	switch {
 	case fault != nil:

@@ -23,7 +23,7 @@ func (f *Forward) Hedge() executor.HedgeSender[*transport.Response] {
 
 // Send implements executor.Sender.
 func (h *hedgeForward) Send(ctx context.Context, a *executor.Attempt, facts *verdict.Facts) *transport.Response {
-	defer context.AfterFunc(ctx, h.Control.Interrupt.Fire)()
+	defer context.AfterFunc(ctx, h.Control.Interrupt.Cancel)()
 	return h.Forward.Send(ctx, a, facts)
 }
 
@@ -55,7 +55,7 @@ func (c *Connect) Hedge() executor.HedgeSender[*transport.Tunnel] {
 
 // Send implements executor.Sender.
 func (h *hedgeConnect) Send(ctx context.Context, a *executor.Attempt, facts *verdict.Facts) *transport.Tunnel {
-	defer context.AfterFunc(ctx, h.control.Interrupt.Fire)()
+	defer context.AfterFunc(ctx, h.control.Interrupt.Cancel)()
 	return h.Connect.Send(ctx, a, facts)
 }
 

@@ -364,7 +364,7 @@ func TestMisspeltTemplatesInEveryForm(t *testing.T) {
 		specs, warnings, err = Parse(strings.NewReader(escaped), Options{})
 		require.NoError(t, err)
 		require.Len(t, specs, 1, text)
-		require.True(t, specs[0].Address.Templated(), "%s %v", text, warnings)
+		require.True(t, specs[0].Address.HasTemplates(), "%s %v", text, warnings)
 	}
 }
 

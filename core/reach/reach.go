@@ -152,7 +152,7 @@ func (c *Checker) takeDue() (list []*check) {
 	now := c.now()
 	c.queueNewProxies(now)
 	for _, u := range c.cfg.Pool.NotClosed() {
-		if !u.Planned() && u.FailedToReach() && u.Breaker().State() == core.Open {
+		if !u.CheckPlanned() && u.FailedToReach() && u.Breaker().State() == core.Open {
 			since := c.failingSince(u, now)
 			c.queueCheck(check{u: u, at: now + checkWait(now-since), failingSince: since})
 		}
@@ -197,7 +197,7 @@ func (c *Checker) popDue(now time.Duration) *check {
 		if c.newProxies = c.newProxies[1:]; len(c.newProxies) == 0 {
 			c.newProxies = nil
 		}
-		if u.SetPlanned(true) { // its breaker has opened since
+		if u.SetCheckPlanned(true) { // its breaker has opened since
 			c.firstPending--
 			c.signalFirstEnded()
 			continue
@@ -273,7 +273,7 @@ func (c *Checker) queueNewProxies(now time.Duration) {
 
 // queueCheck queues a check of a proxy that has none in the queue or in progress. The caller holds mu.
 func (c *Checker) queueCheck(k check) {
-	k.u.SetPlanned(true)
+	k.u.SetCheckPlanned(true)
 	heap.Push(&c.queue, k)
 }
 
@@ -300,7 +300,7 @@ func (c *Checker) runCheck(ctx context.Context, k *check) {
 	if checkAgain {
 		heap.Push(&c.queue, *k)
 	} else {
-		k.u.SetPlanned(false)
+		k.u.SetCheckPlanned(false)
 	}
 }
 
@@ -315,7 +315,7 @@ func (c *Checker) applyResult(k *check, verr *verdict.Error) (checkAgain bool) {
 	switch {
 	case verr == nil:
 		k.u.SetReached(true)
-		k.u.Breaker().Retest(breaker.ReasonReachable)
+		k.u.Breaker().MakeHalfOpen(breaker.ReasonReachable)
 		return false
 	case verr.Cause == verdict.LocalLimit:
 		k.at = now + localErrorWait

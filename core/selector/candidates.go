@@ -119,7 +119,7 @@ func (c *choice) keepPreferred() {
 
 func allProven(list []*upstream.Upstream) bool {
 	for _, u := range list {
-		if !u.Proven() {
+		if !u.HasFullLoad() {
 			return false
 		}
 	}

@@ -13,9 +13,9 @@ import (
 // deadlines and Close end reads and writes in progress.
 type Conn struct {
 	stream
-	// OnFull, if not nil, is called before Write, WriteThenRead and Pipes.Move wait for room in the kernel's
+	// OnWriteBlocked, if not nil, is called before Write, WriteThenRead and Pipes.Move wait for room in the kernel's
 	// buffer. On systems other than Linux it is called before every Write. It may set deadlines.
-	OnFull func()
+	OnWriteBlocked func()
 	// OnClose, if not nil, is called once, after the connection was closed.
 	OnClose func()
 

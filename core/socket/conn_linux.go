@@ -137,8 +137,8 @@ func (c *Conn) send(fd uintptr) bool {
 		n, errno := send(fd, c.writing.buf[c.writing.n:])
 		c.writing.n += n
 		if errno == syscall.EAGAIN {
-			if c.OnFull != nil {
-				c.OnFull()
+			if c.OnWriteBlocked != nil {
+				c.OnWriteBlocked()
 			}
 			return false
 		}

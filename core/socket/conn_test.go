@@ -150,7 +150,7 @@ func TestDeadlines(t *testing.T) {
 	require.Positive(t, n, "the bytes written before the deadline are counted")
 }
 
-// OnFull is called if the peer does not read, and only then. Its deadline applies to the
+// OnWriteBlocked is called if the peer does not read, and only then. Its deadline applies to the
 // write that called it.
 func TestOnFull(t *testing.T) {
 	for name, write := range map[string]func(*Conn, []byte) error{
@@ -167,7 +167,7 @@ func TestOnFull(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c, far := pair(t)
 			calls := 0
-			c.OnFull = func() {
+			c.OnWriteBlocked = func() {
 				calls++
 				c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 			}

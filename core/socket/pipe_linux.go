@@ -158,8 +158,8 @@ func (m *spliceOp) drainPipe(fd uintptr) bool {
 		n, m.errno = splice(m.pipe.out, int(fd), m.inPipe-m.written)
 		m.written += n
 		if m.errno == syscall.EAGAIN {
-			if m.dst.OnFull != nil {
-				m.dst.OnFull()
+			if m.dst.OnWriteBlocked != nil {
+				m.dst.OnWriteBlocked()
 			}
 			return false
 		}

@@ -80,7 +80,7 @@ func TestPipeLimit(t *testing.T) {
 	var stuck atomic.Int32
 	done := make(chan struct{})
 	for i := range many {
-		dst[i].OnFull = sync.OnceFunc(func() { stuck.Add(1) })
+		dst[i].OnWriteBlocked = sync.OnceFunc(func() { stuck.Add(1) })
 		go func() {
 			moveAll(p, dst[i], src[i])
 			done <- struct{}{}

@@ -41,7 +41,8 @@ type Stall struct {
 const checks = 8
 
 // Start begins to check a write to conn. If the write makes no progress for the given idle time, it fails with
-// os.ErrDeadlineExceeded. A second Start before Stop has no effect. Start is meant to be called from Conn.OnFull.
+// os.ErrDeadlineExceeded. A second Start before Stop has no effect. Start is meant to be called from
+// Conn.OnWriteBlocked.
 func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

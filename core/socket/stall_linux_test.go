@@ -32,7 +32,7 @@ func TestStall(t *testing.T) {
 	t.Run("the peer does not read", func(t *testing.T) {
 		c, _ := pair(t)
 		var s Stall
-		c.OnFull = func() { s.Start(c, 50*time.Millisecond) }
+		c.OnWriteBlocked = func() { s.Start(c, 50*time.Millisecond) }
 		_, err := c.Write(make([]byte, 64<<20))
 		s.Stop()
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
@@ -49,7 +49,7 @@ func TestStall(t *testing.T) {
 	t.Run("the write succeeds although a check has ended it", func(t *testing.T) {
 		c, far := pair(t)
 		var s Stall
-		c.OnFull = func() {
+		c.OnWriteBlocked = func() {
 			s.Start(c, time.Hour)
 			for range checks + 1 {
 				s.check()
@@ -58,7 +58,7 @@ func TestStall(t *testing.T) {
 		_, err := c.Write(make([]byte, 64<<20))
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		s.Stop()
-		c.OnFull = nil
+		c.OnWriteBlocked = nil
 		go io.Copy(io.Discard, far)
 		_, err = c.Write([]byte("the next one"))
 		require.NoError(t, err)
@@ -70,7 +70,7 @@ func TestStall(t *testing.T) {
 		})
 		var s Stall
 		waits := 0
-		c.OnFull = func() {
+		c.OnWriteBlocked = func() {
 			waits++
 			s.Start(c, time.Second)
 		}
@@ -113,7 +113,7 @@ func TestMayStall(t *testing.T) {
 	c, _ := pair(t)
 	other, far := pair(t)
 	s := Stall{MayStall: func() bool { return !PeerClosed(other) }}
-	c.OnFull = func() { s.Start(c, idle) }
+	c.OnWriteBlocked = func() { s.Start(c, idle) }
 	ended := make(chan error)
 	go func() {
 		_, err := c.Write(make([]byte, 64<<20))
@@ -147,7 +147,7 @@ func TestSlowPeers(t *testing.T) {
 
 	c, far := pair(t)
 	slow := Stall{MinRate: 1 << 40, Grace: 100 * time.Millisecond}
-	c.OnFull = func() { slow.Start(c, 400*time.Millisecond) }
+	c.OnWriteBlocked = func() { slow.Start(c, 400*time.Millisecond) }
 	go func() {
 		for { // until the connection is closed
 			if _, err := io.ReadFull(far, make([]byte, 64<<10)); err != nil {

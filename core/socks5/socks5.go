@@ -1,10 +1,10 @@
 // Package socks5 has the protocol constants of SOCKS version 5 (RFC 1928, RFC 1929), and a parser for the messages of
 // clients.
 //
-// It also has [Tokens], a private authentication method of Whirlpool, which carries the tokens of package loop from
-// one gateway to the next. RFC 1928 section 3 reserves 0x80 to 0xFE for private methods. A server that does not
-// support Tokens chooses another method. A gateway that marks requests (loop.Guard.Marks) chooses Tokens if the
-// client offers this method. The next messages are then:
+// It also has [Tokens], a private authentication method of Whirlpool, which carries the tokens of package loop from one
+// gateway to the next. RFC 1928 section 3 reserves 0x80 to 0xFE for private methods. A server that does not support
+// Tokens chooses another method. A gateway that sends loop tokens (loop.Guard.SendsTokens) chooses Tokens if the client
+// offers this method. The next messages are then:
 //
 //	client: version 1, length of the tokens (2 bytes, big-endian), tokens
 //	server: version 1, a [TokensStatus], and a second authentication method

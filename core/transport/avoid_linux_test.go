@@ -37,10 +37,10 @@ func TestForbidEveryAddress(t *testing.T) {
 	require.NoError(t, err)
 	defer l.Close()
 	tr := New(Config{})
-	tr.ForbidAddress(l.Addr().(*net.TCPAddr))
+	tr.AddOwnAddress(l.Addr().(*net.TCPAddr))
 	for _, ip := range []string{"127.0.0.1", "192.0.2.7", "192.0.2.8"} {
 		c := &Control{Deadline: time.Now().Add(10 * time.Second)}
-		_, verr := tr.Tunnel(context.Background(), proxyAt(t, "direct://"), c,
+		_, verr := tr.OpenTunnel(context.Background(), proxyAt(t, "direct://"), c,
 			net.JoinHostPort(ip, strconv.Itoa(l.Addr().(*net.TCPAddr).Port)))
 		require.NotNil(t, verr, ip)
 		require.Equal(t, "destination_ip_prohibited", verr.Reason, ip)

@@ -24,11 +24,11 @@ func TestForbidAddress(t *testing.T) {
 		}
 		defer l.Close()
 		tr := New(Config{})
-		tr.ForbidAddress(l.Addr().(*net.TCPAddr))
+		tr.AddOwnAddress(l.Addr().(*net.TCPAddr))
 		for _, name := range names {
 			to := net.JoinHostPort(name, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
 			c := &Control{Deadline: time.Now().Add(10 * time.Second)}
-			_, verr := tr.Tunnel(context.Background(), proxyAt(t, "direct://"), c, to)
+			_, verr := tr.OpenTunnel(context.Background(), proxyAt(t, "direct://"), c, to)
 			if assert.NotNil(t, verr, "%s leads to %s", to, l.Addr()) {
 				assert.Contains(t, []string{"destination_ip_prohibited", "connection_refused"}, verr.Reason, to)
 			}

@@ -18,7 +18,7 @@ func (t *Transport) Check(ctx context.Context, u *upstream.Upstream, form health
 	began := t.cfg.Now()
 	c := &Control{Started: began, Deadline: began.Add(timeout), NewConnection: true, isCheck: true}
 	c.Meters.AddMeter(u.Meter())
-	stop := context.AfterFunc(ctx, c.Interrupt.Fire)
+	stop := context.AfterFunc(ctx, c.Interrupt.Cancel)
 	defer stop()
 	request := &Request{
 		Method: []byte(http.MethodGet), Target: []byte(q.Target), Path: []byte(q.Path), Authority: q.Authority,

@@ -68,11 +68,11 @@ type persistConn struct {
 	pairedConn
 	reader        http1.Reader
 	tcp           *socket.Conn      // the TCP connection below Conn; nil if there is none
-	gate          *gate             // below the TLS of Conn; nil without TLS
-	peekBuf       [1]byte           // used by noExtraBytes and isAlive
+	gate          *readGate         // below the TLS of Conn; nil without TLS
+	peekBuf       [1]byte           // used by hasNoExtraBytes and isAlive
 	toTarget      bool              // the connection leads through the proxy to a target
 	reused        bool              // the connection has served a request before
-	slowWrite     bool              // a write had to wait, so there is a write deadline
+	writeBlocked  bool              // a write had to wait, so there is a write deadline
 	key           string            // see credentialsKey
 	credentials   string            // Proxy-Authorization to send; "" for none
 	loopToken     string            // the gateway's token for the Proxy-Loop field; "" at first
@@ -93,7 +93,7 @@ func newPersistConn(c net.Conn, key string, toTarget bool, credentials string) *
 	pc.reader = *http1.NewBulkReader(pc)
 	pc.tcp, pc.gate = tcpOf(c)
 	if pc.tcp != nil {
-		pc.tcp.OnFull = pc.onFull
+		pc.tcp.OnWriteBlocked = pc.onWriteBlocked
 	}
 	return pc
 }
@@ -106,14 +106,14 @@ func (pc *persistConn) setMeters(m traffic.Meters) {
 }
 
 // tcpOf returns the TCP connection below c, and the gate between TCP and TLS. Both may be nil.
-func tcpOf(c net.Conn) (tcp *socket.Conn, g *gate) {
+func tcpOf(c net.Conn) (tcp *socket.Conn, g *readGate) {
 	for {
 		switch above := c.(type) {
 		case *socket.Conn:
 			return above, g
 		case *tls.Conn:
 			c = above.NetConn()
-		case *gate:
+		case *readGate:
 			g, c = above, above.Conn
 		case *earlyConn:
 			c = above.Conn
@@ -131,49 +131,49 @@ func closeNow(c net.Conn) {
 	c.Close()
 }
 
-// gate is a connection below TLS. While it is shut, a Read of the TLS connection returns only bytes that the
+// readGate is a connection below TLS. While it is closed, a Read of the TLS connection returns only bytes that the
 // TLS connection has already received.
-type gate struct {
+type readGate struct {
 	net.Conn
-	shut bool
+	closed bool
 }
 
-// Read implements io.Reader. While the gate is shut, it returns a timeout, which TLS does not treat
+// Read implements io.Reader. While the gate is closed, it returns a timeout, which TLS does not treat
 // as the end of the stream.
-func (g *gate) Read(p []byte) (int, error) {
-	if g.shut {
+func (g *readGate) Read(p []byte) (int, error) {
+	if g.closed {
 		return 0, os.ErrDeadlineExceeded
 	}
 	return g.Conn.Read(p)
 }
 
-// noExtraBytes reports whether the connection has no bytes after the end of the response. It does not detect a TLS
+// hasNoExtraBytes reports whether the connection has no bytes after the end of the response. It does not detect a TLS
 // record that has arrived only in part. The method isAlive detects the bytes that complete such a record.
-func (pc *persistConn) noExtraBytes() bool {
+func (pc *persistConn) hasNoExtraBytes() bool {
 	if len(pc.reader.Buffered()) > 0 {
 		return false
 	}
 	if pc.gate == nil {
 		return true
 	}
-	pc.gate.shut = true
+	pc.gate.closed = true
 	n, err := pc.Conn.Read(pc.peekBuf[:])
-	pc.gate.shut = false
+	pc.gate.closed = false
 	return n == 0 && err == os.ErrDeadlineExceeded
 }
 
-// onFull is called when the peer is slow to read a request. Unless the body is being streamed, it limits the write by
-// the attempt's deadline and calls OnSlow, because the client may leave during the write. While the body is streamed,
-// it limits only the time without progress.
-func (pc *persistConn) onFull() {
+// onWriteBlocked is called when the peer is slow to read a request. Unless the body is being streamed, it limits the
+// write by the attempt's deadline and calls OnSlow, because the client may leave during the write. While the body is
+// streamed, it limits only the time without progress.
+func (pc *persistConn) onWriteBlocked() {
 	switch c := pc.control; {
 	case c == nil:
 		if pc.uploading != nil {
 			pc.uploading.notifyRead(0) // from now on the gateway waits for the proxy, not for the client
 		}
 		pc.stall.Start(pc.tcp, pc.bodyIdle)
-	case !pc.slowWrite:
-		pc.slowWrite = true
+	case !pc.writeBlocked:
+		pc.writeBlocked = true
 		c.Interrupt.setWriteDeadline(pc.Conn, c.Deadline)
 		c.callOnSlow()
 	}
@@ -199,7 +199,7 @@ func (t *Transport) appendHead(b []byte, pc *persistConn, q *Request) []byte {
 	if q.SendContinue != nil {
 		b = append(b, "Expect: 100-continue\r\n"...)
 	}
-	marked := !pc.toTarget && t.cfg.Loop.Marks() // the request goes to a proxy, not to a target
+	marked := !pc.toTarget && t.cfg.Loop.SendsTokens() // the request goes to a proxy, not to a target
 	switch upgrades := q.upgrades(); {
 	case upgrades && marked: // one Connection field, because some servers read only the first or the last one
 		b = append(b, "Connection: Upgrade, "+loop.Field+"\r\n"...)
@@ -239,7 +239,7 @@ func appendBody(b []byte, f http1.Framing, p []byte) []byte {
 }
 
 // isAlive reports whether an idle connection can be reused: the peer has neither closed it nor sent anything since
-// noExtraBytes was called. Bytes from the peer would be taken for the response to the next request. On a TCP
+// hasNoExtraBytes was called. Bytes from the peer would be taken for the response to the next request. On a TCP
 // connection, the method only asks the kernel. On any other connection (Config.Dial) it tries to read for aliveTimeout.
 func (pc *persistConn) isAlive() bool {
 	if pc.tcp != nil {
@@ -264,7 +264,7 @@ type idlePool struct {
 	// other proxies, because a target could then link the requests of two proxies.
 	sessions tls.ClientSessionCache
 
-	viaHabit    viaHabit
+	viaRecord   viaRecord
 	digest      digestState
 	tokenOffers tokenOffers
 
@@ -373,8 +373,8 @@ func (p *idlePool) put(pc *persistConn, now time.Time) {
 	pc.reader.Release()
 	pc.control = nil
 	pc.setMeters(traffic.Meters{})
-	if pc.slowWrite {
-		pc.slowWrite = false
+	if pc.writeBlocked {
+		pc.writeBlocked = false
 		pc.SetWriteDeadline(time.Time{})
 	}
 	p.mu.Lock()

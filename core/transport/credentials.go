@@ -7,7 +7,7 @@ import (
 // address returns the address of u for the attempt. It replaces the templates in user name and password by values.
 func (t *Transport) address(u *upstream.Upstream, c *Control) upstream.Address {
 	a := u.Spec().Address
-	if !u.Templated() {
+	if !u.HasTemplates() {
 		return a
 	}
 	v := upstream.Values{Session: c.Session, Random: t.random(randomTemplate), Region: region(u, c)}
@@ -47,13 +47,13 @@ func (t *Transport) random(n int) string {
 // to later attempts.
 func sharesConns(u *upstream.Upstream, c *Control) bool {
 	s := u.Spec()
-	return s.Reuse() && !(u.Templated() && s.Address.Random(c.Session != ""))
+	return s.AllowsReuse() && !(u.HasTemplates() && s.Address.Random(c.Session != ""))
 }
 
 // credentialsKey extends key, a result of idleKey, by the values of the proxy's templates. Attempts with different
 // values have different keys, because the proxy may use another exit address for each value.
 func credentialsKey(u *upstream.Upstream, c *Control, key string) string {
-	if !u.Templated() {
+	if !u.HasTemplates() {
 		return key
 	}
 	return c.Session + "\x00" + region(u, c) + "\x00" + key

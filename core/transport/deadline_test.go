@@ -53,7 +53,8 @@ func TestHandshakeAfterItsFirstDeadline(t *testing.T) {
 				behind.Store(0) // the second deadline is in the future
 				return end
 			}}
-			tun, verr := tr.Tunnel(t.Context(), proxyAt(t, scheme+"://"+coretest.Serve(t, serve)), c, "target.test:443")
+			proxy := proxyAt(t, scheme+"://"+coretest.Serve(t, serve))
+			tun, verr := tr.OpenTunnel(t.Context(), proxy, c, "target.test:443")
 			require.Nil(t, verr)
 			tun.Conn.Close()
 		})

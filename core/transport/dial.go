@@ -46,7 +46,7 @@ func (t *Transport) getConn(ctx context.Context, u *upstream.Upstream, pool *idl
 			return nil, verr
 		}
 		pc := newPersistConn(conn, credKey, false, pool.credentials)
-		if u.Templated() {
+		if u.HasTemplates() {
 			a := t.address(u, c)
 			pc.filledAddress, pc.credentials = &a, string(basicAuth(a))
 		}
@@ -66,7 +66,7 @@ func (t *Transport) getConn(ctx context.Context, u *upstream.Upstream, pool *idl
 // TLS if the target is https://.
 func (t *Transport) dialTarget(ctx context.Context, u *upstream.Upstream, c *Control,
 	q *Request) (net.Conn, *verdict.Error) {
-	tun, verr := t.Tunnel(ctx, u, c, q.Authority)
+	tun, verr := t.OpenTunnel(ctx, u, c, q.Authority)
 	if verr != nil {
 		return nil, verr
 	}
@@ -91,7 +91,7 @@ func (t *Transport) dialTarget(ctx context.Context, u *upstream.Upstream, c *Con
 		name = strings.TrimSuffix(strings.TrimPrefix(hostOf(q.Authority), "["), "]")
 	}
 	sessions := t.pool(u).sessions
-	if !u.Spec().Reuse() || u.Templated() {
+	if !u.Spec().AllowsReuse() || u.HasTemplates() {
 		// Each connection may have another exit address. A resumed TLS session would show the target that the
 		// connections belong together.
 		sessions = nil
@@ -158,7 +158,7 @@ func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a u
 	if err != nil {
 		return nil, newError(stepDial, err)
 	}
-	if t.isForbidden(conn) {
+	if t.leadsToSelf(conn) {
 		conn.Close()
 		return nil, loopError(a)
 	}
@@ -214,9 +214,9 @@ func (t *Transport) openTCP(ctx context.Context, hostPort string, deadline time.
 	return socket.Wrap(conn), nil
 }
 
-// isForbidden reports whether c leads to an address that was passed to ForbidAddress.
-func (t *Transport) isForbidden(c net.Conn) bool {
-	forbidden := t.forbiddenAddrs.Load()
+// leadsToSelf reports whether c leads to an address that was passed to AddOwnAddress.
+func (t *Transport) leadsToSelf(c net.Conn) bool {
+	forbidden := t.ownAddrs.Load()
 	if forbidden == nil {
 		return false
 	}
@@ -229,7 +229,7 @@ func (t *Transport) isForbidden(c net.Conn) bool {
 			return true
 		}
 		// A listener on all addresses also accepts connections to addresses that were added after
-		// ForbidAddress.
+		// AddOwnAddress.
 		if from, ok := c.LocalAddr().(*net.TCPAddr); ok && a.IP.IsUnspecified() &&
 			(to.IP.Equal(from.IP) || to.IP.IsLoopback()) {
 			return true
@@ -295,16 +295,16 @@ func (tun *Tunnel) refusedError() *verdict.Error {
 	return verr
 }
 
-// Tunnel opens a connection to authority (host:port) through u: by CONNECT, by SOCKS, or directly. If the proxy
+// OpenTunnel opens a connection to authority (host:port) through u: by CONNECT, by SOCKS, or directly. If the proxy
 // refuses a CONNECT with a status, the error is nil and Tunnel.Refused is set. If the response to a CONNECT is a
 // challenge for Digest authentication, the CONNECT is sent again with other credentials.
-func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control,
+func (t *Transport) OpenTunnel(ctx context.Context, u *upstream.Upstream, c *Control,
 	authority string) (Tunnel, *verdict.Error) {
 	c.Timing = core.Timing{}
 	a := t.address(u, c)
-	tun, resend, verr := t.tunnel(ctx, u, a, c, authority, 1)
+	tun, resend, verr := t.openTunnelOnce(ctx, u, a, c, authority, 1)
 	for sends := 2; resend; sends++ {
-		tun, resend, verr = t.tunnel(ctx, u, a, c, authority, sends)
+		tun, resend, verr = t.openTunnelOnce(ctx, u, a, c, authority, sends)
 	}
 	if verr == nil && usesConnect(a.Scheme) {
 		t.recordTunnelAbility(u, authority, &tun.Refused)
@@ -315,10 +315,10 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 // usesConnect reports whether tunnels through a proxy with this scheme are opened by CONNECT.
 func usesConnect(scheme string) bool { return scheme == upstream.HTTP || scheme == upstream.HTTPS }
 
-// tunnel opens a tunnel, and sends at most one CONNECT for it. The parameter sends is the number of this CONNECT: 1 for
-// the first one. If the proxy has refused the CONNECT with a challenge, the second result reports whether the caller
-// should send another CONNECT, with other credentials.
-func (t *Transport) tunnel(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control,
+// openTunnelOnce opens a tunnel, and sends at most one CONNECT for it. The parameter sends is the number of this
+// CONNECT: 1 for the first one. If the proxy has refused the CONNECT with a challenge, the second result reports
+// whether the caller should send another CONNECT, with other credentials.
+func (t *Transport) openTunnelOnce(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control,
 	authority string, sends int) (_ Tunnel, resend bool, _ *verdict.Error) {
 	if a.Scheme == upstream.Direct {
 		a.Host = authority
@@ -443,7 +443,7 @@ func (t *Transport) appendConnect(b, credentials []byte, authority string, c *Co
 	if credentials != nil {
 		b = http1.AppendField(b, "Proxy-Authorization", credentials)
 	}
-	if t.cfg.Loop.Marks() { // the field Connection need not name Proxy-Loop: no CONNECT is forwarded to a target
+	if t.cfg.Loop.SendsTokens() { // the field Connection need not name Proxy-Loop: no CONNECT is forwarded to a target
 		b = t.appendLoop(b, c)
 	}
 	return append(b, "\r\n"...)

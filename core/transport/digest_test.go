@@ -227,7 +227,7 @@ func TestDigestOfTunnels(t *testing.T) {
 	u, tr := startGuarded(t, g)
 	for range 3 {
 		c := Control{Deadline: time.Now().Add(time.Minute)}
-		tun, verr := tr.Tunnel(t.Context(), u, &c, "a.test:443")
+		tun, verr := tr.OpenTunnel(t.Context(), u, &c, "a.test:443")
 		require.Nil(t, verr)
 		require.Zero(t, tun.Refused.Status)
 		tun.Abort()
@@ -239,7 +239,7 @@ func TestDigestOfTunnels(t *testing.T) {
 	g.password = "other"
 	g.mu.Unlock()
 	c := Control{Deadline: time.Now().Add(time.Minute)}
-	tun, verr := tr.Tunnel(t.Context(), u, &c, "a.test:443")
+	tun, verr := tr.OpenTunnel(t.Context(), u, &c, "a.test:443")
 	require.Nil(t, verr)
 	require.Equal(t, 407, tun.Refused.Status)
 }
@@ -276,7 +276,7 @@ func TestNoBasic(t *testing.T) {
 	for range 3 {
 		require.Equal(t, 200, ask(t, tr, u, getRequest()))
 		c := Control{Deadline: time.Now().Add(time.Minute)}
-		tun, verr := tr.Tunnel(t.Context(), u, &c, "a.test:443")
+		tun, verr := tr.OpenTunnel(t.Context(), u, &c, "a.test:443")
 		require.Nil(t, verr)
 		require.Zero(t, tun.Refused.Status)
 		tun.Abort()

@@ -83,7 +83,7 @@ func (r *Response) setFacts(c *Control, q *Request, u *upstream.Upstream) {
 		return
 	}
 	if r.Status < 400 {
-		r.pool.viaHabit.add(r.Fields, q.Authority)
+		r.pool.viaRecord.add(r.Fields, q.Authority)
 		return
 	}
 	r.InnerOutcome = innerOutcome(r.Fields)
@@ -98,7 +98,7 @@ func (r *Response) setFacts(c *Control, q *Request, u *upstream.Upstream) {
 	p := page{status: r.Status, reason: r.Reason, fields: r.Fields}
 	rules := u.Spec().ErrorRules()
 	r.peekBody(c, rules, &p)
-	via := viaState(r.pool.viaHabit.state.Load())
+	via := viaState(r.pool.viaRecord.state.Load())
 	if r.ErrorPage = findErrorPage(&p, rules, via); r.ErrorPage == nil && p.viaCount == 0 &&
 		(via.isConsistent() && r.t.hasUniqueVia(r.pool) || via == 0 && !u.Literal() && r.t.othersAddVia(r.pool)) {
 		r.ErrorPage = &ErrorPage{Signature: "no via", Kind: verdict.ErrorPageUnclear}

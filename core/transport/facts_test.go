@@ -176,7 +176,7 @@ func TestRefusedConnectFacts(t *testing.T) {
 	} {
 		tr := New(Config{})
 		t.Cleanup(tr.Close)
-		tun, verr := tr.Tunnel(t.Context(), proxyAt(t, "http://"+respondWith(t, c.response)),
+		tun, verr := tr.OpenTunnel(t.Context(), proxyAt(t, "http://"+respondWith(t, c.response)),
 			&Control{Deadline: time.Now().Add(plenty)}, "a.test:443")
 		require.Nil(t, verr)
 		tun.Abort()

@@ -28,9 +28,9 @@ var errFiles = os.NewSyscallError("socket", syscall.EMFILE)
 // is closed.
 func (t *Transport) dialBudgeted(ctx context.Context, hostPort string, deadline time.Time, c *Control,
 	checkAddress func(netip.AddrPort) error) (net.Conn, error) {
-	use, give, extra := budget.Serving, t.giveServing, 0
+	use, give, extra := budget.ForClients, t.releaseClientFile, 0
 	if c.isCheck {
-		use, give = budget.Other, t.giveOther
+		use, give = budget.ForOthers, t.releaseOtherFile
 	}
 	if _, err := netip.ParseAddrPort(hostPort); err != nil {
 		extra = resolverFiles
@@ -49,9 +49,9 @@ func (t *Transport) dialBudgeted(ctx context.Context, hostPort string, deadline 
 }
 
 // takeFiles takes n descriptors from the budget, and reports whether it has got them. It waits for at most
-// filesWait. A check (budget.Other) does not wait, and gets only spare descriptors.
+// filesWait. A check (budget.ForOthers) does not wait, and gets only spare descriptors.
 func (t *Transport) takeFiles(ctx context.Context, use budget.Purpose, n int) bool {
-	if use == budget.Other {
+	if use == budget.ForOthers {
 		return t.cfg.Files.AcquireSpare(n)
 	}
 	return t.cfg.Files.AcquireWait(ctx, use, n, filesWait)

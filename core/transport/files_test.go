@@ -63,13 +63,13 @@ func TestFilesOfConnections(t *testing.T) {
 	require.Nil(t, tr.Reach(t.Context(), proxies[0]))
 	require.Equal(t, 5, files.Used(), "the check's descriptor is free again")
 
-	require.True(t, files.Acquire(budget.Serving, files.Limit()-5))
+	require.True(t, files.Acquire(budget.ForClients, files.Limit()-5))
 	tr.CloseAllIdle()
-	require.True(t, files.Acquire(budget.Serving, 5))
+	require.True(t, files.Acquire(budget.ForClients, 5))
 	verr = roundTrip(t, tr, proxies[0])
 	require.NotNil(t, verr)
 	assert.Equal(t, verdict.LocalLimit, verr.Cause)
-	files.Release(budget.Serving, files.Limit())
+	files.Release(budget.ForClients, files.Limit())
 
 	dead := proxyAt(t, "http://127.0.0.1:1")
 	require.NotNil(t, roundTrip(t, tr, dead))

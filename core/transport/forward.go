@@ -35,7 +35,7 @@ func (t *Transport) roundTripAbsolute(ctx context.Context, u *upstream.Upstream,
 	}
 	switch {
 	case resp.Status < 400:
-		u.Forwarded(q.Target, at)
+		u.RecordForwarded(q.Target, at)
 	case refused != nil && ability.IsUnsupported(resp.Status):
 		a.RecordRefusedForward(ability.TunnelTo(q.Authority), targetHash(q), at)
 		if q.canCompare() && u.HasPeers() {
@@ -148,6 +148,6 @@ func (t *Transport) recordTunnelAbility(u *upstream.Upstream, authority string, 
 	case r.Status == http.StatusProxyAuthRequired || r.InnerOutcome != "":
 	case r.ErrorPage == nil || r.ErrorPage.Kind == verdict.ErrorPageForbids ||
 		r.ErrorPage.Kind == verdict.ErrorPageUnclear:
-		u.TunnelRefused(authority, r.Status, at)
+		u.RecordTunnelRefused(authority, r.Status, at)
 	}
 }

@@ -117,7 +117,7 @@ func sendToHung(t *testing.T, u *upstream.Upstream, roots *x509.CertPool, body f
 		require.NotNil(t, verr)
 		return verr, int(slow.Load())
 	case <-time.After(limit + 20*time.Second):
-		c.Interrupt.Fire()
+		c.Interrupt.Cancel()
 		<-done
 		t.Fatal("the attempt does not end")
 	}
@@ -139,7 +139,7 @@ func TestProxyDoesNotReadConnect(t *testing.T) {
 			tr := New(Config{Dial: dialSmallBuffer, RootCAs: roots})
 			done := make(chan *verdict.Error, 1)
 			go func() {
-				_, verr := tr.Tunnel(t.Context(), u, c, strings.Repeat("a", 8<<20)+".test:443")
+				_, verr := tr.OpenTunnel(t.Context(), u, c, strings.Repeat("a", 8<<20)+".test:443")
 				done <- verr
 			}()
 			select {
@@ -147,7 +147,7 @@ func TestProxyDoesNotReadConnect(t *testing.T) {
 				require.NotNil(t, verr)
 				assert.Equal(t, "connection_timeout", verr.Reason)
 			case <-time.After(20 * time.Second):
-				c.Interrupt.Fire()
+				c.Interrupt.Cancel()
 				<-done
 				t.Fatal("the attempt does not end")
 			}

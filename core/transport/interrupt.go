@@ -12,24 +12,24 @@ import (
 // reused for the attempts of a client connection.
 type Interrupt struct {
 	mu         sync.Mutex
-	conn       net.Conn           // Fire and Stop end the reads and writes of this connection
-	parkedStop chan<- struct{}    // receives a value at Fire and Stop while the connection is parked; otherwise nil
+	conn       net.Conn           // Cancel and Stop end the reads and writes of this connection
+	parkedStop chan<- struct{}    // receives a value at Cancel and Stop while the connection is parked; otherwise nil
 	cancelDial context.CancelFunc // called by Stop to end dialing; nil if the attempt does not dial
 	noReads    net.Conn           // the connection of this attempt's last call of endReads; nil if there was none
-	fired      bool               // Fire has been called
+	cancelled  bool               // Cancel has been called
 	stopped    bool               // Stop has been called, and Resume has not been called since
 }
 
-// Fire ends the attempt in flight. Later attempts end as soon as they begin.
-func (i *Interrupt) Fire() {
+// Cancel ends the attempt in flight. Later attempts end as soon as they begin.
+func (i *Interrupt) Cancel() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.fired = true
-	i.wake()
+	i.cancelled = true
+	i.endIO()
 }
 
-// wake ends the reads and writes of the connection, and its wait while it is parked. The caller holds mu.
-func (i *Interrupt) wake() {
+// endIO ends the reads and writes of the connection, and its wait while it is parked. The caller holds mu.
+func (i *Interrupt) endIO() {
 	if i.conn != nil {
 		i.conn.SetDeadline(aLongTimeAgo)
 	}
@@ -47,7 +47,7 @@ func (i *Interrupt) Stop() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.stopped = true
-	i.wake()
+	i.endIO()
 	if i.cancelDial != nil {
 		i.cancelDial()
 	}
@@ -84,11 +84,12 @@ func (c *Control) stopContext(ctx context.Context) (dialing context.Context, end
 	}
 }
 
-// isEnded reports whether the attempt must end: after Fire, or after Stop without a later Resume. The caller holds mu.
-func (i *Interrupt) isEnded() bool { return i.fired || i.stopped }
+// isEnded reports whether the attempt must end: after Cancel, or after Stop without a later Resume. The caller holds
+// mu.
+func (i *Interrupt) isEnded() bool { return i.cancelled || i.stopped }
 
-// attach sets the connection. From then on, Fire and Stop end the reads and writes of this connection. The method
-// returns false if Fire or Stop has already been called.
+// attach sets the connection. From then on, Cancel and Stop end the reads and writes of this connection. The method
+// returns false if Cancel or Stop has already been called.
 func (i *Interrupt) attach(c net.Conn) bool {
 	i.mu.Lock() // without defer, because every attempt calls attach and detach
 	i.conn, i.noReads = c, nil
@@ -97,9 +98,10 @@ func (i *Interrupt) attach(c net.Conn) bool {
 	return !ended
 }
 
-// park is called before the connection is parked (socket.Conn.AwaitParked). From then on, Fire and Stop send a value to
-// the given channel, which has a capacity of 1. The method returns false if Fire or Stop has already been called.
-func (i *Interrupt) park(stop chan<- struct{}) bool {
+// beginParking is called before the connection is parked (socket.Conn.AwaitParked). From then on, Cancel and Stop send
+// a value to the given channel, which has a capacity of 1. The method returns false if Cancel or Stop has already been
+// called.
+func (i *Interrupt) beginParking(stop chan<- struct{}) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.isEnded() {
@@ -109,9 +111,9 @@ func (i *Interrupt) park(stop chan<- struct{}) bool {
 	return true
 }
 
-// unpark sets the connection again after the method park has removed it. If Fire or Stop has been called, all reads and
-// writes of the connection fail.
-func (i *Interrupt) unpark(c net.Conn) {
+// endParking sets the connection again after beginParking has removed it. If Cancel or Stop has been called, all reads
+// and writes of the connection fail.
+func (i *Interrupt) endParking(c net.Conn) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.conn, i.parkedStop = c, nil
@@ -120,7 +122,7 @@ func (i *Interrupt) unpark(c net.Conn) {
 	}
 }
 
-// detach removes the connection. It returns false if Fire or Stop has been called.
+// detach removes the connection. It returns false if Cancel or Stop has been called.
 func (i *Interrupt) detach() bool {
 	i.mu.Lock()
 	i.conn, i.noReads = nil, nil
@@ -129,7 +131,7 @@ func (i *Interrupt) detach() bool {
 	return !ended
 }
 
-// endReads makes the current read of c and all later reads of this attempt fail. It does nothing if Fire or Stop has
+// endReads makes the current read of c and all later reads of this attempt fail. It does nothing if Cancel or Stop has
 // been called.
 func (i *Interrupt) endReads(c net.Conn) {
 	i.mu.Lock()
@@ -139,7 +141,7 @@ func (i *Interrupt) endReads(c net.Conn) {
 	}
 }
 
-// The next three methods set deadlines of c, but do nothing if Fire or Stop has been called. After endReads, the
+// The next three methods set deadlines of c, but do nothing if Cancel or Stop has been called. After endReads, the
 // deadline of reads stays as it is.
 
 func (i *Interrupt) setReadDeadline(c net.Conn, t time.Time) {
@@ -173,7 +175,7 @@ func (i *Interrupt) setWriteDeadline(c net.Conn, t time.Time) {
 // aLongTimeAgo is a deadline in the past. It ends reads and writes without a wait.
 var aLongTimeAgo = time.Unix(1, 0)
 
-// Ended reports whether Fire has been called, or Stop without a later Resume.
+// Ended reports whether Cancel has been called, or Stop without a later Resume.
 func (i *Interrupt) Ended() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -28,7 +28,7 @@ type tokenOffer struct {
 
 // offeredTokens returns the loop tokens to offer to the SOCKS proxy u. It returns nil if the proxy is offered none.
 func (t *Transport) offeredTokens(u *upstream.Upstream, scheme string, c *Control) []byte {
-	if !t.cfg.Loop.Marks() || scheme != upstream.SOCKS5 && scheme != upstream.SOCKS5H ||
+	if !t.cfg.Loop.SendsTokens() || scheme != upstream.SOCKS5 && scheme != upstream.SOCKS5H ||
 		t.pool(u).tokenOffers.state.Load() > offersAccepted {
 		return nil
 	}

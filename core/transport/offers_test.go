@@ -109,7 +109,7 @@ func TestProxiesThatRefuseOffers(t *testing.T) {
 			tr := New(Config{Loop: loop.New(rand.Uint64)})
 			defer tr.Close()
 			open := func() *verdict.Error {
-				tun, verr := tr.Tunnel(t.Context(), u, &Control{Deadline: time.Now().Add(time.Minute)}, "a.test:80")
+				tun, verr := tr.OpenTunnel(t.Context(), u, &Control{Deadline: time.Now().Add(time.Minute)}, "a.test:80")
 				if verr == nil {
 					tun.Abort()
 				}

@@ -64,7 +64,7 @@ func TestParkedRequests(t *testing.T) {
 				}
 				switch {
 				case x.fire:
-					c.Interrupt.Fire()
+					c.Interrupt.Cancel()
 				case x.limit == 0:
 					hold <- struct{}{}
 				}

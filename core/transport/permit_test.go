@@ -47,7 +47,7 @@ func TestPermit(t *testing.T) {
 		for _, host := range []string{"127.0.0.1", "127.9.9.9", "0.0.0.0", "::ffff:127.0.0.1", "::1", "::",
 			"localhost"} {
 			c := &Control{Deadline: time.Now().Add(10 * time.Second)}
-			_, verr := tr.Tunnel(context.Background(), proxyAt(t, "direct://"), c, net.JoinHostPort(host, port))
+			_, verr := tr.OpenTunnel(context.Background(), proxyAt(t, "direct://"), c, net.JoinHostPort(host, port))
 			require.NotNil(t, verr, host)
 			if dial != nil && verr.Cause == verdict.ProxyUnreachable {
 				continue // nobody listens there
@@ -61,7 +61,7 @@ func TestPermit(t *testing.T) {
 			require.Empty(t, accepted, "no connection was opened")
 		}
 		c := &Control{Deadline: time.Now().Add(10 * time.Second)}
-		_, verr := tr.Tunnel(context.Background(), proxyAt(t, "http://127.0.0.1:"+port), c, "a.test:443")
+		_, verr := tr.OpenTunnel(context.Background(), proxyAt(t, "http://127.0.0.1:"+port), c, "a.test:443")
 		require.Equal(t, verdict.TunnelBroke, verr.Cause, "the proxy was dialled")
 	}
 }

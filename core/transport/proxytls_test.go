@@ -56,7 +56,7 @@ func TestTLSOfAProxy(t *testing.T) {
 		require.NoError(t, err)
 		u := proxyWith(t, "https://"+address, func(s *upstream.Spec) { s.Extras = &upstream.Extras{TLS: own} })
 		control := &Control{Deadline: time.Now().Add(30 * time.Second)}
-		tun, verr := tr.Tunnel(context.Background(), u, control, "a.test:443")
+		tun, verr := tr.OpenTunnel(context.Background(), u, control, "a.test:443")
 		if verr == nil {
 			tun.Conn.Close()
 		}

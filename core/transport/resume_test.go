@@ -26,7 +26,7 @@ func TestSessionsAreResumed(t *testing.T) {
 	address := coretest.Serve(t, serve)
 	tr := New(Config{RootCAs: roots})
 	connect := func(u *upstream.Upstream) string {
-		tun, verr := tr.Tunnel(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second)}, "a.test:443")
+		tun, verr := tr.OpenTunnel(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second)}, "a.test:443")
 		require.Nil(t, verr)
 		defer tun.Conn.Close()
 		rest, err := io.ReadAll(tun.Conn)

@@ -87,7 +87,7 @@ func (t *Transport) newSharedConn(ctx context.Context, u *upstream.Upstream, poo
 func (t *Transport) newStream(s *sharedConn, reused bool) *persistConn {
 	ctx, cancel := context.WithCancel(context.Background())
 	near, far := net.Pipe()
-	of := &stream{shared: s, ctx: ctx, cancel: cancel, near: near, far: far, now: t.cfg.Now}
+	of := &stream{shared: s, ctx: ctx, cancel: cancel, bodyReader: near, bodyWriter: far, now: t.cfg.Now}
 	pc := newPersistConn(of, s.key, true, "")
 	pc.reused = reused
 	return pc

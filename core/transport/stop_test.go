@@ -93,7 +93,7 @@ func TestAdopt(t *testing.T) {
 	old, own := &Control{Deadline: time.Now().Add(time.Minute)}, &Control{Deadline: time.Now().Add(time.Minute)}
 	require.Nil(t, tr.RoundTrip(t.Context(), u, old, getRequest(), &hedge))
 	first.Adopt(&hedge, old, own)
-	old.Interrupt.Fire() // has no effect any more
+	old.Interrupt.Cancel() // has no effect any more
 	require.Equal(t, io.EOF, read(&first, own))
 	require.True(t, first.Finish(own, time.Now()))
 	require.True(t, hedge.Finish(old, time.Now()), "it holds nothing")
@@ -101,7 +101,7 @@ func TestAdopt(t *testing.T) {
 	old = &Control{Deadline: time.Now().Add(time.Minute)}
 	require.Nil(t, tr.RoundTrip(t.Context(), u, old, getRequest(), &hedge))
 	require.True(t, first.Status == 200 && hedge.pc.reused)
-	own.Interrupt.Fire() // as if the client had left
+	own.Interrupt.Cancel() // as if the client had left
 	first.Adopt(&hedge, old, own)
 	err := read(&first, own)
 	require.True(t, err != io.EOF && errors.As(err, new(net.Error)), err)

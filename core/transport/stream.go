@@ -23,23 +23,23 @@ import (
 // stream is one request on a sharedConn. As a net.Conn, it returns the bytes of the response's body from Read, and
 // its read deadline limits the wait for these bytes.
 type stream struct {
-	shared    *sharedConn
-	ctx       context.Context // cancelled when the stream is closed or the attempt is interrupted
-	cancel    context.CancelFunc
-	near, far net.Conn // the ends of a pipe: the response's body is written to far, and read from near
-	now       func() time.Time
-	sent      bool // the request has been passed to the client of net/http
-	meters    traffic.Meters
-	closed    atomic.Bool
+	shared                 *sharedConn
+	ctx                    context.Context // cancelled when the stream is closed or the attempt is interrupted
+	cancel                 context.CancelFunc
+	bodyReader, bodyWriter net.Conn // the ends of a pipe: the response's body is written to bodyWriter
+	now                    func() time.Time
+	sent                   bool // the request has been passed to the client of net/http
+	meters                 traffic.Meters
+	closed                 atomic.Bool
 
-	// The next two fields are set before the writing end of the pipe (the field far) is closed.
+	// The next two fields are set before the writing end of the pipe (the field bodyWriter) is closed.
 	trailers http.Header
 	bodyErr  error // the error that ended the body early
 }
 
 // Read implements io.Reader.
 func (s *stream) Read(p []byte) (int, error) {
-	n, err := s.near.Read(p)
+	n, err := s.bodyReader.Read(p)
 	if err == io.EOF && s.bodyErr != nil {
 		err = s.bodyErr
 	}
@@ -58,7 +58,7 @@ func (s *stream) Close() error {
 	if !s.sent {
 		s.shared.client.Release()
 	}
-	s.near.Close()
+	s.bodyReader.Close()
 	s.shared.pool.streamEnded(s.shared, s.now())
 	return nil
 }
@@ -78,7 +78,7 @@ func (s *stream) SetReadDeadline(t time.Time) error {
 	if t.Equal(aLongTimeAgo) {
 		s.cancel()
 	}
-	return s.near.SetReadDeadline(t)
+	return s.bodyReader.SetReadDeadline(t)
 }
 
 // SetWriteDeadline implements net.Conn.
@@ -97,7 +97,7 @@ func (t *Transport) sendStream(c *Control, q *Request, resp *Response, s *stream
 	if err != nil {
 		return newError(stepSend, err)
 	}
-	if _, inline := q.inline(); body != nil && (q.Remainder != nil || !inline) {
+	if _, inline := q.inlineBody(); body != nil && (q.Remainder != nil || !inline) {
 		resp.uploadDone, resp.stopReadingBody = body.done, q.StopRead
 	} else {
 		body = nil
@@ -236,7 +236,7 @@ func (s *stream) startResponse(in *http.Response, q *Request, resp *Response) {
 			resp.Length = -1
 		}
 		in.Body.Close()
-		s.far.Close()
+		s.bodyWriter.Close()
 	case in.ContentLength >= 0 && len(in.Trailer) == 0: // trailers that the head does not announce are dropped
 		resp.Framing, resp.Length = http1.Length, in.ContentLength
 		go s.copyBody(in)
@@ -255,7 +255,7 @@ func (s *stream) copyBody(in *http.Response) {
 	_, err := io.Copy(meteredWriter{s}, in.Body)
 	s.bodyErr, s.trailers = err, in.Trailer
 	in.Body.Close()
-	s.far.Close()
+	s.bodyWriter.Close()
 }
 
 // meteredWriter writes to the pipe of a stream, and counts the bytes.
@@ -264,7 +264,7 @@ type meteredWriter struct{ s *stream }
 // Write implements io.Writer.
 func (w meteredWriter) Write(p []byte) (int, error) {
 	w.s.meters.CountBytes(0, len(p))
-	return w.s.far.Write(p)
+	return w.s.bodyWriter.Write(p)
 }
 
 // headBytes returns the number of bytes of a head, without compression.

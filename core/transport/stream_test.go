@@ -341,7 +341,7 @@ func TestFailuresOfStreams(t *testing.T) {
 	s.frames(silent)
 	begun := time.Now()
 	control := &Control{Deadline: time.Now().Add(plenty)}
-	control.OnSlow = func() { go control.Interrupt.Fire() }
+	control.OnSlow = func() { go control.Interrupt.Cancel() }
 	_, verr := s.try(http2Request(), control)
 	require.NotNil(t, verr)
 	require.Less(t, time.Since(begun), plenty, "the interrupt ends the attempt")

@@ -51,8 +51,8 @@ type Config struct {
 	CheckAddress func(netip.AddrPort) error
 	Loop         *loop.Guard // adds the Proxy-Loop field to requests to proxies; nil to add none
 	// ParkAbove is the number of attempts that may wait for slow responses (SlowAfter) without parking their
-	// connections; default 256. Each further attempt parks its connection (Transport.park). If ParkAbove is negative,
-	// each attempt with a slow response parks its connection.
+	// connections; default 256. Each further attempt parks its connection (Transport.waitParked). If ParkAbove is
+	// negative, each attempt with a slow response parks its connection.
 	ParkAbove int
 }
 
@@ -69,13 +69,13 @@ type Transport struct {
 	connectTimeout atomic.Int64    // ns
 	pools          sync.Map        // *upstream.Upstream -> *idlePool
 	slowAttempts   atomic.Int64    // attempts in readSlowHead
-	parkedAttempts atomic.Int64    // attempts in the method park; the field slowAttempts counts them too
+	parkedAttempts atomic.Int64    // attempts in the method waitParked; the field slowAttempts counts them too
 	watcher        socket.Watcher
 
-	giveServing, giveOther func() // return one descriptor to the budget, for budget.Serving or budget.Other
+	releaseClientFile, releaseOtherFile func() // return one descriptor to the budget
 
-	forbiddenMu    sync.Mutex // guards changes of forbidden
-	forbiddenAddrs atomic.Pointer[[]*net.TCPAddr]
+	ownAddrsMu sync.Mutex // guards changes of ownAddrs
+	ownAddrs   atomic.Pointer[[]*net.TCPAddr]
 }
 
 // New returns a transport.
@@ -95,8 +95,8 @@ func New(cfg Config) *Transport {
 	t := &Transport{cfg: cfg, tls: &tls.Config{
 		RootCAs: cfg.RootCAs, NextProtos: []string{"http/1.1"},
 	}, http2: newHTTP2()}
-	t.giveServing = func() { cfg.Files.Release(budget.Serving, 1) }
-	t.giveOther = func() { cfg.Files.Release(budget.Other, 1) }
+	t.releaseClientFile = func() { cfg.Files.Release(budget.ForClients, 1) }
+	t.releaseOtherFile = func() { cfg.Files.Release(budget.ForOthers, 1) }
 	t.SetConnectTimeout(cfg.ConnectTimeout)
 	return t
 }
@@ -104,12 +104,12 @@ func New(cfg Config) *Transport {
 // SetConnectTimeout sets the connect timeout for new connections.
 func (t *Transport) SetConnectTimeout(d time.Duration) { t.connectTimeout.Store(int64(d)) }
 
-// ForbidAddress makes all new connections to the given address fail. This process listens on that address. Without
-// ForbidAddress, a pool that contains the gateway itself would forward a request in an endless loop (RFC 9110 section
+// AddOwnAddress makes all new connections to the given address fail. This process listens on that address. Without
+// AddOwnAddress, a pool that contains the gateway itself would forward a request in an endless loop (RFC 9110 section
 // 7.6.3). Any client could also reach the API through direct://, because the API trusts connections from this machine.
-func (t *Transport) ForbidAddress(a *net.TCPAddr) {
-	t.forbiddenMu.Lock()
-	defer t.forbiddenMu.Unlock()
+func (t *Transport) AddOwnAddress(a *net.TCPAddr) {
+	t.ownAddrsMu.Lock()
+	defer t.ownAddrsMu.Unlock()
 	all := []*net.TCPAddr{a}
 	if a.IP.IsUnspecified() { // the listener accepts connections to every address of this machine
 		addrs, _ := net.InterfaceAddrs()
@@ -119,10 +119,10 @@ func (t *Transport) ForbidAddress(a *net.TCPAddr) {
 			}
 		}
 	}
-	if before := t.forbiddenAddrs.Load(); before != nil {
+	if before := t.ownAddrs.Load(); before != nil {
 		all = append(all, *before...)
 	}
-	t.forbiddenAddrs.Store(&all)
+	t.ownAddrs.Store(&all)
 }
 
 // Control holds the deadlines of one attempt and the means to end it.
@@ -232,8 +232,8 @@ type Response struct {
 	notReceived     bool // the proxy has received no part of the request
 }
 
-// reset prepares r for the response of an attempt on pc. A composite literal would be copied on the stack.
-func (r *Response) reset(t *Transport, pool *idlePool, pc *persistConn) {
+// init prepares r for the response of an attempt on pc. A composite literal would be copied on the stack.
+func (r *Response) init(t *Transport, pool *idlePool, pc *persistConn) {
 	fields := r.Fields[:0]
 	*r = Response{}
 	r.Fields, r.t, r.pool, r.pc = fields, t, pool, pc
@@ -263,20 +263,20 @@ func (t *Transport) roundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 			return verr
 		}
 		pc.setMeters(c.Meters)
-		resp.reset(t, pool, pc)
+		resp.init(t, pool, pc)
 		nonce := pool.authorize(u, pc, q)
 		verr = t.sendOnConn(u, c, q, resp)
 		if verr == nil {
 			resp.reusable = resp.reusable && sharesConns(u, c)
 			resp.setFacts(c, q, u)
 			resend := !q.isTrace() && resp.shouldResend(u.Spec(), nonce)
-			if sends++; resend && nonce.mayResend(sends) && q.resendable() {
+			if sends++; resend && nonce.mayResend(sends) && q.canResend() {
 				resp.Drain(c)
 				resp.Finish(c, t.cfg.Now())
 				continue
 			}
 		}
-		if verr == nil || !lostConnection(verr) || !resp.notReceived {
+		if verr == nil || !isConnectionStale(verr) || !resp.notReceived {
 			return verr
 		}
 		c.NewConnection = true
@@ -287,8 +287,8 @@ func (t *Transport) roundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 // (RFC 9110 section 9.3.8).
 func (r *Request) isTrace() bool { return string(r.Method) == "TRACE" }
 
-// resendable reports whether the request can be sent again: no part of Remainder has been read.
-func (r *Request) resendable() bool { return r.Remainder == nil || r.SendContinue != nil }
+// canResend reports whether the request can be sent again: no part of Remainder has been read.
+func (r *Request) canResend() bool { return r.Remainder == nil || r.SendContinue != nil }
 
 // idleKey returns the key of the idle connections that q can use. The key is "" for connections to the proxy itself.
 // The key of a tunnel contains the target, and shows whether TLS is spoken in the tunnel.
@@ -326,13 +326,13 @@ func (t *Transport) sendOnConn(u *upstream.Upstream, c *Control, q *Request, res
 	c.Interrupt.detach()
 	if pc.reused && resp.Status == 0 {
 		switch {
-		case verr.Cause == verdict.AnswerMalformed && !oversized(verr.Err):
+		case verr.Cause == verdict.AnswerMalformed && !isOversized(verr.Err):
 			verr.Cause = verdict.Leftover
-		case len(pc.reader.Buffered()) == 0 && closedEarly(verr):
+		case len(pc.reader.Buffered()) == 0 && isClosedEarly(verr):
 			verr.Cause = verdict.StaleConnection
 		}
 	}
-	if lostConnection(verr) && !resp.notReceived && q.unrepeatable() {
+	if isConnectionStale(verr) && !resp.notReceived && q.unrepeatable() {
 		resp.pool.recordLoss(pc.key, t.cfg.Now())
 	}
 	closeNow(pc.Conn)
@@ -363,7 +363,7 @@ const (
 // also stores this result in r.notReceived.
 func (r *Response) closedBeforeReceipt(q *Request) bool {
 	pc := r.pc
-	if _, inline := q.inline(); !inline || q.Remainder != nil || pc.tcp == nil {
+	if _, inline := q.inlineBody(); !inline || q.Remainder != nil || pc.tcp == nil {
 		return false
 	}
 	for range receiptChecks {
@@ -378,30 +378,30 @@ func (r *Response) closedBeforeReceipt(q *Request) bool {
 	return false
 }
 
-// oversized reports whether err means that the head of a response is too large. Such a head is not the rest of an
+// isOversized reports whether err means that the head of a response is too large. Such a head is not the rest of an
 // earlier response.
-func oversized(err error) bool {
+func isOversized(err error) bool {
 	var proto *http1.ProtocolError
 	return errors.As(err, &proto) && proto.Status != http.StatusBadRequest
 }
 
-// lostConnection reports whether the attempt failed because the idle connection was not usable.
-func lostConnection(verr *verdict.Error) bool {
+// isConnectionStale reports whether the attempt failed because the idle connection was not usable.
+func isConnectionStale(verr *verdict.Error) bool {
 	return verr.Cause == verdict.StaleConnection || verr.Cause == verdict.Leftover
 }
 
-// closedEarly reports whether the error may mean that the peer had closed an idle connection. The caller has
+// isClosedEarly reports whether the error may mean that the peer had closed an idle connection. The caller has
 // checked that no byte of a response has arrived, not even of an interim response.
-func closedEarly(verr *verdict.Error) bool {
+func isClosedEarly(verr *verdict.Error) bool {
 	return errors.Is(verr.Err, errNoResponse) || verr.Reason == "connection_terminated"
 }
 
 // maxInline is the maximum length of a body that is sent in one write with the head.
 const maxInline = 16 << 10
 
-// inline returns Prefix if it can be sent in one write with the head. It returns false if Prefix is longer than
+// inlineBody returns Prefix if it can be sent in one write with the head. It returns false if Prefix is longer than
 // maxInline or has several pieces.
-func (r *Request) inline() ([]byte, bool) {
+func (r *Request) inlineBody() ([]byte, bool) {
 	switch {
 	case len(r.Prefix) == 0:
 		return nil, true
@@ -418,7 +418,7 @@ func (t *Transport) sendRequest(c *Control, q *Request, resp *Response) *verdict
 		return t.sendStream(c, q, resp, s)
 	}
 	pc.requestBytes = t.appendHead(pc.requestBytes[:0], pc, q)
-	body, inline := q.inline()
+	body, inline := q.inlineBody()
 	if inline {
 		pc.requestBytes = appendBody(pc.requestBytes, q.Framing, body)
 		if q.Framing == http1.Chunked && q.Remainder == nil {
@@ -436,7 +436,7 @@ func (t *Transport) sendRequest(c *Control, q *Request, resp *Response) *verdict
 		return nil
 	}
 	if w := (*socket.WriteError)(nil); errors.As(verr.Err, &w) {
-		resp.notReceived = !pc.slowWrite // a failed write that did not have to wait has sent nothing
+		resp.notReceived = !pc.writeBlocked // a failed write that did not have to wait has sent nothing
 		return t.writeFailed(c, q, resp, w.Err)
 	}
 	resp.notReceived = verr.Err == errNoResponse && socket.NotReceived(pc.tcp, len(pc.requestBytes))
@@ -510,7 +510,7 @@ func (t *Transport) readSlowHead(c *Control, q *Request, resp *Response) *verdic
 			if c.OnLongWait != nil {
 				c.OnLongWait()
 			}
-			if err := t.park(c, resp.pc); err != nil {
+			if err := t.waitParked(c, resp.pc); err != nil {
 				return newError(stepWait, err)
 			}
 			now = t.cfg.Now()
@@ -533,15 +533,15 @@ func parkWait(unparked int64) time.Duration {
 	return parkAfter / maxUnparked * time.Duration(max(maxUnparked-unparked, 0))
 }
 
-// park waits outside of the runtime's poller until a response begins, or the connection or the attempt ends. If the
-// connection is not plain TCP, it returns at once.
-func (t *Transport) park(c *Control, pc *persistConn) error {
+// waitParked waits outside of the runtime's poller until a response begins, or the connection or the attempt ends. If
+// the connection is not plain TCP, it returns at once.
+func (t *Transport) waitParked(c *Control, pc *persistConn) error {
 	plain, ok := pc.Conn.(*socket.Conn)
 	stop := make(chan struct{}, 1)
-	if !ok || !c.Interrupt.park(stop) {
+	if !ok || !c.Interrupt.beginParking(stop) {
 		return nil
 	}
-	defer c.Interrupt.unpark(plain)
+	defer c.Interrupt.endParking(plain)
 	t.parkedAttempts.Add(1)
 	defer t.parkedAttempts.Add(-1)
 	return plain.AwaitParked(&t.watcher, func() time.Duration {
@@ -660,7 +660,7 @@ func (r *Response) Finish(c *Control, now time.Time) (sentAll bool) {
 			sentAll = false
 		}
 	}
-	keep := c.Interrupt.detach() && r.reusable && r.Body.Done() && sentAll && pc.noExtraBytes()
+	keep := c.Interrupt.detach() && r.reusable && r.Body.Done() && sentAll && pc.hasNoExtraBytes()
 	if keep {
 		r.pool.put(pc, now)
 		return sentAll
@@ -684,7 +684,7 @@ func (r *Response) stopUpload() {
 
 // pool returns the idle connections of u.
 func (t *Transport) pool(u *upstream.Upstream) *idlePool {
-	if p, _ := u.Attached().(*idlePool); p != nil && p.owner.Load() == t {
+	if p, _ := u.Connections().(*idlePool); p != nil && p.owner.Load() == t {
 		return p
 	}
 	p, found := t.pools.Load(u)
@@ -693,7 +693,7 @@ func (t *Transport) pool(u *upstream.Upstream) *idlePool {
 		created.owner.Store(t)
 		p, _ = t.pools.LoadOrStore(u, created)
 	}
-	u.Attach(p)
+	u.SetConnections(p)
 	return p.(*idlePool)
 }
 
@@ -789,6 +789,6 @@ func (t *Transport) tlsClient(ctx context.Context, c net.Conn, host string,
 	if proxyOptions != nil {
 		proxyOptions.Apply(cfg)
 	}
-	tc := tls.Client(&gate{Conn: c}, cfg)
+	tc := tls.Client(&readGate{Conn: c}, cfg)
 	return tc, tc.HandshakeContext(ctx)
 }

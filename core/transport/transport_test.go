@@ -203,7 +203,7 @@ func TestEarlyBytes(t *testing.T) {
 			io.Copy(io.Discard, c)
 		}))
 		tr := New(Config{})
-		tun, verr := tr.Tunnel(t.Context(), u, &Control{Deadline: time.Now().Add(plenty)}, "a.test:443")
+		tun, verr := tr.OpenTunnel(t.Context(), u, &Control{Deadline: time.Now().Add(plenty)}, "a.test:443")
 		require.Nil(t, verr, framing)
 		defer tun.Conn.Close()
 		require.Zero(t, tun.Refused.Status, framing)
@@ -229,7 +229,7 @@ func TestAPageInPlaceOfATunnel(t *testing.T) {
 			io.Copy(io.Discard, c)
 		}))
 		tr := New(Config{})
-		tun, verr := tr.Tunnel(t.Context(), u, &Control{Deadline: time.Now().Add(plenty)}, "a.test:443")
+		tun, verr := tr.OpenTunnel(t.Context(), u, &Control{Deadline: time.Now().Add(plenty)}, "a.test:443")
 		require.Equal(t, isPage, verr != nil, response)
 		if isPage {
 			require.Equal(t, verdict.ProxyProtocol, verr.Cause)
@@ -347,7 +347,7 @@ func FuzzSOCKS(f *testing.F) {
 	})
 }
 
-// Fire ends the attempt at any time.
+// Cancel ends the attempt at any time.
 func TestInterrupt(t *testing.T) {
 	tr := New(Config{})
 	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
@@ -358,7 +358,7 @@ func TestInterrupt(t *testing.T) {
 		go func() {
 			time.Sleep(time.Duration(i) * 200 * time.Microsecond)
 			cancel()
-			c.Interrupt.Fire()
+			c.Interrupt.Cancel()
 		}()
 		begun := time.Now()
 		verr := tr.RoundTrip(ctx, u, c, getRequest(), &Response{})

@@ -16,7 +16,7 @@ import (
 // that switches protocols before it has read the whole body would take the rest of the body for bytes of the new
 // protocol.
 func (r *Request) upgrades() bool {
-	_, short := r.inline()
+	_, short := r.inlineBody()
 	return r.Upgrade != nil && r.Remainder == nil && short
 }
 

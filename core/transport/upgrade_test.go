@@ -98,7 +98,7 @@ func TestADiscarded101(t *testing.T) {
 	require.True(t, resp.Drain(c))
 	resp.Finish(c, time.Now())
 	require.Nil(t, tr.pool(u).get("", time.Now(), false))
-	require.Zero(t, tr.pool(u).viaHabit.state.Load(), "a 101 shows nothing about Via")
+	require.Zero(t, tr.pool(u).viaRecord.state.Load(), "a 101 shows nothing about Via")
 }
 
 // Bytes that arrived together with the response to the CONNECT are not lost. The tunnel's connection is plain

@@ -56,8 +56,8 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 		}
 	}
 	pc.control = nil
-	if pc.slowWrite {
-		pc.slowWrite = false
+	if pc.writeBlocked {
+		pc.writeBlocked = false
 		c.Interrupt.setWriteDeadline(pc.Conn, time.Time{})
 	}
 	if q.Remainder == nil {

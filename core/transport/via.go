@@ -7,10 +7,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// viaHabit records whether a proxy adds a Via field to the successful responses (status below 400) that it relays, and
+// viaRecord records whether a proxy adds a Via field to the successful responses (status below 400) that it relays, and
 // which name is in the field. If the name is consistent (isConsistent) and no other proxy adds it
 // (Transport.hasUniqueVia), it is the proxy's name. Otherwise it may be the name of a cache in front of the targets.
-type viaHabit struct{ state atomic.Uint64 }
+type viaRecord struct{ state atomic.Uint64 }
 
 // viaSamples is the minimum number of successful responses for a conclusion.
 const viaSamples = 8
@@ -40,7 +40,7 @@ func (s viaState) isConsistent() bool {
 func (s viaState) nameHash() uint32 { return uint32(s >> 40) }
 
 // add records a successful response of a target.
-func (h *viaHabit) add(fields []http1.Field, target string) {
+func (h *viaRecord) add(fields []http1.Field, target string) {
 	old := viaState(h.state.Load())
 	if old.lacksVia() {
 		return // the state is final after a response without Via
@@ -116,9 +116,9 @@ func hash24[T string | []byte](s T) uint32 {
 // hasUniqueVia reports whether the proxy with the given idle pool adds a Via name that no other proxy adds. It returns
 // false as long as it is not known of any other proxy whether it adds Via.
 func (t *Transport) hasUniqueVia(of *idlePool) bool {
-	name, others, same := viaState(of.viaHabit.state.Load()).nameHash(), 0, false
+	name, others, same := viaState(of.viaRecord.state.Load()).nameHash(), 0, false
 	t.pools.Range(func(_, p any) bool {
-		other := viaState(p.(*idlePool).viaHabit.state.Load())
+		other := viaState(p.(*idlePool).viaRecord.state.Load())
 		if p == of || other == 0 {
 			return true
 		}
@@ -141,7 +141,7 @@ func (t *Transport) othersAddVia(of *idlePool) bool {
 	var first uint32
 	compared, found, differ, missing := 0, false, false, false
 	t.pools.Range(func(_, p any) bool {
-		other := viaState(p.(*idlePool).viaHabit.state.Load())
+		other := viaState(p.(*idlePool).viaRecord.state.Load())
 		switch {
 		case p == of || other == 0:
 		case other.lacksVia():

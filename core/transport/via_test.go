@@ -62,7 +62,7 @@ func TestOthersAddVia(t *testing.T) {
 			for i, via := range x.others {
 				p := tr.pool(proxyAt(t, fmt.Sprintf("http://127.0.0.1:%d", i+2)))
 				for j := range viaSamples {
-					p.viaHabit.add(viaFields(via...), fmt.Sprintf("t%d:80", j))
+					p.viaRecord.add(viaFields(via...), fmt.Sprintf("t%d:80", j))
 				}
 			}
 			pool := upstream.NewPool(upstream.PoolConfig{Literal: x.literal, Breaker: breaker.Default(), Now: time.Now})
@@ -77,7 +77,7 @@ func TestOthersAddVia(t *testing.T) {
 			r.ErrorPage = nil
 			r.setFacts(&Control{}, getRequest(), u)
 			require.Nil(t, r.ErrorPage, "relayed")
-			r.pool.viaHabit.add(viaFields(), "t:80")
+			r.pool.viaRecord.add(viaFields(), "t:80")
 			r.Fields = viaFields()
 			r.setFacts(&Control{}, getRequest(), u)
 			require.Nil(t, r.ErrorPage, "the proxy adds no Via")
@@ -86,13 +86,13 @@ func TestOthersAddVia(t *testing.T) {
 }
 
 func TestViaHabit(t *testing.T) {
-	add := func(h *viaHabit, n int, target string, via ...string) {
+	add := func(h *viaRecord, n int, target string, via ...string) {
 		for range n {
 			h.add(viaFields(via...), target)
 		}
 	}
-	state := func(h *viaHabit) viaState { return viaState(h.state.Load()) }
-	var h viaHabit
+	state := func(h *viaRecord) viaState { return viaState(h.state.Load()) }
+	var h viaRecord
 	add(&h, 7, "a:80", "1.1 p")
 	require.False(t, state(&h).isKnown())
 	add(&h, 100, "a:80", "1.1 p")
@@ -106,7 +106,7 @@ func TestViaHabit(t *testing.T) {
 	add(&h, 100, "a:80", "1.1 p")
 	require.False(t, state(&h).isConsistent(), "the state is final")
 
-	var bare viaHabit
+	var bare viaRecord
 	add(&bare, 9, "a:80", "1.1 p")
 	add(&bare, 1, "b:80")
 	require.True(t, state(&bare).lacksVia())
@@ -118,7 +118,7 @@ func TestViaHabit(t *testing.T) {
 // A response without Via is recorded, whatever is recorded at the same time.
 func TestViaHabitConcurrently(t *testing.T) {
 	for range 200 {
-		var h viaHabit
+		var h viaRecord
 		var all sync.WaitGroup
 		for g := range 4 {
 			all.Go(func() {
@@ -143,12 +143,12 @@ func TestHasUniqueVia(t *testing.T) {
 		p := newIdlePool(upstream.Address{})
 		tr.pools.Store(u, p)
 		for i := range viaSamples {
-			p.viaHabit.add(viaFields(via...), fmt.Sprintf("%d:80", i%2))
+			p.viaRecord.add(viaFields(via...), fmt.Sprintf("%d:80", i%2))
 		}
 		return p
 	}
 	first := addProxy("1.1 p")
-	require.True(t, viaState(first.viaHabit.state.Load()).isConsistent())
+	require.True(t, viaState(first.viaRecord.state.Load()).isConsistent())
 	require.False(t, tr.hasUniqueVia(first), "there is no other proxy to compare with")
 	unknown := newIdlePool(upstream.Address{})
 	tr.pools.Store(&upstream.Upstream{}, unknown)
@@ -157,6 +157,6 @@ func TestHasUniqueVia(t *testing.T) {
 	require.True(t, tr.hasUniqueVia(first))
 	addProxy("1.1 q")
 	require.True(t, tr.hasUniqueVia(first))
-	unknown.viaHabit.add(viaFields("1.1 p"), "a:80")
+	unknown.viaRecord.add(viaFields("1.1 p"), "a:80")
 	require.False(t, tr.hasUniqueVia(first), "another proxy adds the same name")
 }

@@ -42,15 +42,15 @@ func (u *Upstream) TunnelOpened(authority string, at time.Duration) {
 	u.pool.refusals.RecordServed(u.Abilities(), ability.TunnelTLS, targetHash(authority), at)
 }
 
-// TunnelRefused records that the proxy has refused a client's tunnel with a status that the proxy itself
+// RecordTunnelRefused records that the proxy has refused a client's tunnel with a status that the proxy itself
 // chose.
-func (u *Upstream) TunnelRefused(authority string, status int, at time.Duration) {
+func (u *Upstream) RecordTunnelRefused(authority string, status int, at time.Duration) {
 	u.pool.refusals.Add(u.Abilities(), ability.TunnelTo(authority), targetHash(authority), status, at)
 }
 
-// Forwarded records that the proxy has relayed a response with a status below 400 to a client's request in
+// RecordForwarded records that the proxy has relayed a response with a status below 400 to a client's request in
 // absolute form.
-func (u *Upstream) Forwarded(url []byte, at time.Duration) {
+func (u *Upstream) RecordForwarded(url []byte, at time.Duration) {
 	u.Abilities().RecordSuccess(ability.Forward, at, ability.Traffic)
 	if l := &u.pool.refusals; !l.Empty() {
 		l.RecordServed(u.Abilities(), ability.Forward, targetHash(string(url)), at)

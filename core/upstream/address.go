@@ -200,8 +200,8 @@ func (a Address) idBase() string {
 	return a.Host
 }
 
-// Masked reports whether the address was parsed from a URL in which Redacted has masked the credentials.
-func (a Address) Masked() bool { return a.Username == mask && a.Password == "" }
+// HasMaskedCredentials reports whether the address was parsed from a URL in which Redacted has masked the credentials.
+func (a Address) HasMaskedCredentials() bool { return a.Username == mask && a.Password == "" }
 
 // Redacted returns the address as a URL without its credentials.
 func (a Address) Redacted() string {

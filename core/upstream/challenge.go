@@ -6,11 +6,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 )
 
-// challenged is a target at which the proxy has got a 407 with a challenge.
-type challenged struct {
-	target  uint64        // hash
-	at      time.Duration // of the latest such response (Pool.Elapsed)
-	several bool          // there was another target, and no success in between
+// challengingTarget is a target at which the proxy has got a 407 with a challenge.
+type challengingTarget struct {
+	target     uint64        // hash
+	at         time.Duration // of the latest such response (Pool.Elapsed)
+	hasSeveral bool          // there was another target, and no success in between
 }
 
 // ChallengedByTarget reports whether a 407 to a request in absolute form probably comes from the target and not from
@@ -20,12 +20,12 @@ func (u *Upstream) ChallengedByTarget(t evidence.Target, challenge uint64, at ti
 	if u.pool.literal.Load() {
 		return false
 	}
-	now := &challenged{target: t.Hash, at: at}
-	if last := u.ensureAttemptFields().challenged.Load(); last != nil && !u.ServedSince(last.at) {
-		now.several = last.several || last.target != t.Hash
+	now := &challengingTarget{target: t.Hash, at: at}
+	if last := u.ensureAttemptFields().lastChallenge.Load(); last != nil && !u.ServedSince(last.at) {
+		now.hasSeveral = last.hasSeveral || last.target != t.Hash
 	}
-	u.ensureAttemptFields().challenged.Store(now)
-	same := u.pool.ledger.RecordChallenge(t, u.Hash(), challenge, u.HasServed() && !now.several, at)
-	return !now.several && (same == evidence.ChallengeOfSeveral ||
+	u.ensureAttemptFields().lastChallenge.Store(now)
+	same := u.pool.ledger.RecordChallenge(t, u.Hash(), challenge, u.HasServed() && !now.hasSeveral, at)
+	return !now.hasSeveral && (same == evidence.ChallengeOfSeveral ||
 		same == evidence.ChallengeOfOne && len(u.pool.Snapshot().All) == 1)
 }

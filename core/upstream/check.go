@@ -54,4 +54,4 @@ func (u *Upstream) AcquireCheck(now time.Time) (Lease, bool) {
 }
 
 // Probe reports whether the lease is the probe of a half-open breaker.
-func (l *Lease) Probe() bool { return l.permit.Probe() }
+func (l *Lease) Probe() bool { return l.permit.IsProbe() }

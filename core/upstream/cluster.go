@@ -18,7 +18,7 @@ type Observed struct {
 	Failing   time.Duration // time since the first of these failures; 0 if the proxy does not fail now
 	Served    time.Duration // time since the last success; negative if there was none
 	Open      bool          // the breaker is not closed, and the cluster did not open it
-	OpenFor   time.Duration // see breaker.Breaker.OpenFor
+	OpenFor   time.Duration // see breaker.Breaker.OpenTime
 }
 
 // Observed returns the results of the attempts through the proxy.
@@ -28,7 +28,7 @@ func (u *Upstream) Observed() Observed {
 	view := u.breaker.Snapshot()
 	o := Observed{
 		Failures: view.FailureCount, Threshold: view.Config.FailureThreshold, Needed: evidence.Needed, Served: -1,
-		Open: view.State != core.Closed && !u.flags.has(openedByCluster), OpenFor: u.breaker.OpenFor(),
+		Open: view.State != core.Closed && !u.flags.has(openedByCluster), OpenFor: u.breaker.OpenTime(),
 	}
 	if u.HasServed() {
 		o.Served = at - time.Duration(u.window.lastSuccess.Load())
@@ -41,7 +41,7 @@ func (u *Upstream) Observed() Observed {
 	if o.Open {
 		o.Failures, o.Evidence = o.Threshold, o.Needed
 		if o.Failing == 0 || o.Failing > at-u.added {
-			o.Failing = at - view.Since
+			o.Failing = at - view.LastChangeOffset
 		}
 	}
 	if o.Evidence <= 0 && !o.Open {
@@ -100,7 +100,7 @@ func (u *Upstream) Seed(successRate float64, samples int, latency time.Duration)
 		if i >= n-good { // the successes come last, so that the statistics do not end with failures
 			v = core.Success
 		}
-		u.window.add(&u.stats, v, attemptResult{latency: latency, at: at}, memory, u.pool.literal.Load())
+		u.window.addAttempt(&u.stats, v, attemptResult{latency: latency, at: at}, memory, u.pool.literal.Load())
 	}
 	u.window.lastSuccess.Store(served) // no attempt of this gateway has succeeded
 }

@@ -41,7 +41,7 @@ func TestObserved(t *testing.T) {
 		require.Equal(t, o.Threshold, o.Failures)
 		u.Reset()
 		require.Zero(t, u.Observed().Failing)
-		u.Breaker().Open(time.Minute, "")
+		u.Breaker().OpenForCluster(time.Minute, "")
 		require.False(t, u.Observed().Open, "the cluster has opened it")
 	}
 }

@@ -34,15 +34,15 @@ func (p *Pool) costMetersOf(s *Spec) *costMeters {
 	if e.Vendor == "" && e.Price == (traffic.Price{}) {
 		return nil
 	}
-	return &costMeters{e.Price, p.vendor(e.Vendor)}
+	return &costMeters{e.Price, p.vendorMeter(e.Vendor)}
 }
 
 // maxVendors is the maximum number of vendors that have a meter. The traffic of further vendors is not summed by
 // vendor.
 const maxVendors = 1000
 
-// vendor returns the meter of a vendor; nil for "". The caller holds mu.
-func (p *Pool) vendor(name string) *traffic.Meter {
+// vendorMeter returns the meter of a vendor; nil for "". The caller holds mu.
+func (p *Pool) vendorMeter(name string) *traffic.Meter {
 	if name == "" {
 		return nil
 	}
@@ -122,7 +122,7 @@ func (p *Pool) RestoreCosts(c Costs) {
 		}
 	}
 	for _, s := range c.Vendors {
-		if m := p.vendor(s.Name); m != nil {
+		if m := p.vendorMeter(s.Name); m != nil {
 			m.Add(s.Total)
 		}
 	}
@@ -132,7 +132,7 @@ func (p *Pool) RestoreCosts(c Costs) {
 // for bytes_per_day. The caller holds mu.
 func (u *Upstream) addCosts(t traffic.Total) {
 	u.Meter().Add(t)
-	u.ensureAttemptFields().carried += t.Bytes()
+	u.ensureAttemptFields().addedBytes += t.Bytes()
 	if usage := u.Usage(); usage != nil {
 		usage.ExcludeBytes(t.Bytes())
 	}
@@ -145,14 +145,14 @@ func (p *Pool) EachBytes(f func(id string, bytes int64)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, u := range p.Snapshot().All {
-		f(u.id, u.Total().Bytes()-u.carried())
+		f(u.id, u.Total().Bytes()-u.addedBytes())
 	}
 }
 
-// carried returns the number of bytes that addCosts has added to the meter. The caller holds the pool's mu.
-func (u *Upstream) carried() int64 {
+// addedBytes returns the number of bytes that addCosts has added to the meter. The caller holds the pool's mu.
+func (u *Upstream) addedBytes() int64 {
 	if x := u.attemptFields.Load(); x != nil {
-		return x.carried
+		return x.addedBytes
 	}
 	return 0
 }

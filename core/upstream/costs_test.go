@@ -75,9 +75,9 @@ func TestCostsOfProxiesAndVendors(t *testing.T) {
 	require.Equal(t, want, after.Costs())
 	require.Equal(t, map[string]int64{"a": 0}, bytesOf(after), "this process has transmitted nothing")
 	today := limit.SavedUsage{Proxy: "a", Day: 1_800_000_000 / 86400, Bytes: 10_000}
-	require.Empty(t, after.Used(time.Unix(1_800_000_000, 0)))
+	require.Empty(t, after.UsedBytes(time.Unix(1_800_000_000, 0)))
 	after.RestoreUsed([]limit.SavedUsage{today}, time.Unix(1_800_000_000, 0))
-	require.Equal(t, []limit.SavedUsage{today}, after.Used(time.Unix(1_800_000_000, 0)))
+	require.Equal(t, []limit.SavedUsage{today}, after.UsedBytes(time.Unix(1_800_000_000, 0)))
 }
 
 func TestFieldsOfCosts(t *testing.T) {
@@ -103,17 +103,17 @@ func TestBytesOfADayStayWithTheID(t *testing.T) {
 	p := newCostPool(t, priced("a", ""), priced("b", ""))
 	use(t, p.Snapshot().Get("a"), nil, verdict.Answered)
 	want := []limit.SavedUsage{{Proxy: "a", Day: now.Unix() / 86400, Bytes: 10_000}}
-	require.Equal(t, want, p.Used(now))
+	require.Equal(t, want, p.UsedBytes(now))
 	require.NoError(t, p.Remove("a", false))
-	require.Equal(t, want, p.Used(now), "removed")
+	require.Equal(t, want, p.UsedBytes(now), "removed")
 	_, err := p.Add([]upstream.Spec{priced("a", "")})
 	require.NoError(t, err)
-	require.Equal(t, want, p.Used(now), "back")
+	require.Equal(t, want, p.UsedBytes(now), "back")
 	err = p.UpdateAll(upstream.Updates{"a": func(s *upstream.Spec) error { s.Address.Host = "b.test:1"; return nil }})
 	require.NoError(t, err)
-	require.Equal(t, want, p.Used(now), "another address")
+	require.Equal(t, want, p.UsedBytes(now), "another address")
 	require.NoError(t, p.Remove("a", false))
-	require.Empty(t, p.Used(now.Add(24*time.Hour)), "the next day")
+	require.Empty(t, p.UsedBytes(now.Add(24*time.Hour)), "the next day")
 }
 
 func bytesOf(p *upstream.Pool) map[string]int64 {

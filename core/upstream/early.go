@@ -86,7 +86,7 @@ func (p *Pool) sweepEarly(notClosed []*Upstream) {
 		p.lastFew = at
 		uses := uint64(0)
 		for _, u := range p.Snapshot().All {
-			uses += u.Uses()
+			uses += u.AttemptCount()
 		}
 		if uses < p.lastUses { // a proxy was removed
 			p.lastUses = uses
@@ -111,15 +111,15 @@ func (p *Pool) probeEarly(notClosed []*Upstream, after time.Duration, reason str
 		case state == core.HalfOpen && u.breaker.AwaitsProbe():
 			return false
 		case state == core.Open && !u.IsUnreached() && !u.Draining():
-			if v := u.breaker.Snapshot(); v.State == core.Open && v.Since <= oldest {
-				longest, oldest = u, v.Since
+			if v := u.breaker.Snapshot(); v.State == core.Open && v.LastChangeOffset <= oldest {
+				longest, oldest = u, v.LastChangeOffset
 			}
 		}
 	}
 	if longest == nil || !p.takeEarly(at) {
 		return false
 	}
-	longest.breaker.Retest(reason)
+	longest.breaker.MakeHalfOpen(reason)
 	return true
 }
 

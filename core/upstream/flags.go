@@ -6,13 +6,13 @@ import "sync/atomic"
 type flag uint32
 
 const (
-	draining        flag = 1 << iota
-	pending              // the proxy is in the pool's pendingFailures
-	failedToReach        // the last failure was a failure to connect to the proxy
-	openedByCluster      // other gateways caused the last opening of the breaker
-	checkFailed          // the last health check failed
-	planned              // see SetPlanned
-	known                // see SetKnown
+	draining           flag = 1 << iota
+	hasPendingFailures      // the proxy is in the pool's pendingFailures
+	failedToReach           // the last failure was a failure to connect to the proxy
+	openedByCluster         // other gateways caused the last opening of the breaker
+	checkFailed             // the last health check failed
+	checkPlanned            // see SetCheckPlanned
+	known                   // see SetKnown
 )
 
 // flags are boolean values. They are kept as bits, because a long list has many proxies.
@@ -28,12 +28,12 @@ func (f *flags) set(bit flag, on bool) (before bool) {
 	return f.bits.And(^uint32(bit))&uint32(bit) != 0
 }
 
-// SetPlanned records whether a reachability check of the proxy is planned or in progress. It returns the previous
+// SetCheckPlanned records whether a reachability check of the proxy is planned or in progress. It returns the previous
 // value. Only the checker of the pool (package reach) calls it. A map of proxies in the checker would take more memory.
-func (u *Upstream) SetPlanned(on bool) (before bool) { return u.flags.set(planned, on) }
+func (u *Upstream) SetCheckPlanned(on bool) (before bool) { return u.flags.set(checkPlanned, on) }
 
-// Planned returns the value of the last SetPlanned.
-func (u *Upstream) Planned() bool { return u.flags.has(planned) }
+// CheckPlanned returns the value of the last SetCheckPlanned.
+func (u *Upstream) CheckPlanned() bool { return u.flags.has(checkPlanned) }
 
 // SetKnown records that the checker of the pool knows the proxy. It returns the previous value.
 func (u *Upstream) SetKnown() (before bool) { return u.flags.set(known, true) }

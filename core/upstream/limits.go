@@ -99,9 +99,9 @@ func (p *Pool) keepUsed(u, next *Upstream) {
 	}
 }
 
-// Used returns the numbers of bytes that proxies with a limit on bytes have transmitted today. The result includes
+// UsedBytes returns the numbers of bytes that proxies with a limit on bytes have transmitted today. The result includes
 // proxies that are not in the pool.
-func (p *Pool) Used(now time.Time) (out []limit.SavedUsage) {
+func (p *Pool) UsedBytes(now time.Time) (out []limit.SavedUsage) {
 	p.mu.Lock()
 	maps.DeleteFunc(p.earlierBytes, func(_ string, s limit.SavedUsage) bool { return !s.IsOf(now) })
 	out = slices.AppendSeq(out, maps.Values(p.earlierBytes))

@@ -8,7 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/parts"
 )
 
-// updateInFlightLimit sets inFlightLimit: 0 for a draining proxy, the result of the method places for a proxy with
+// updateInFlightLimit sets inFlightLimit: 0 for a draining proxy, the result of the method maxInFlight for a proxy with
 // max_in_flight, and no limit for any other proxy. The caller holds the pool's limitMu.
 func (u *Upstream) updateInFlightLimit() {
 	switch {
@@ -16,25 +16,27 @@ func (u *Upstream) updateInFlightLimit() {
 		u.inFlightLimit.Store(0)
 	case u.Spec().Extra().MaxInFlight > 0:
 		u.pool.hasPlaces.Store(true)
-		u.inFlightLimit.Store(int32(u.places()))
+		u.inFlightLimit.Store(int32(u.maxInFlight()))
 	default:
 		u.inFlightLimit.Store(math.MaxInt32)
 	}
 }
 
-// maxPlaces returns max_in_flight of the proxy's configuration.
-func (u *Upstream) maxPlaces() int64 { return int64(min(u.Spec().Extra().MaxInFlight, math.MaxInt32)) }
+// configuredMaxInFlight returns max_in_flight of the proxy's configuration.
+func (u *Upstream) configuredMaxInFlight() int64 {
+	return int64(min(u.Spec().Extra().MaxInFlight, math.MaxInt32))
+}
 
-// places returns the number of attempts that this gateway may have in flight at the proxy: max_in_flight or, if the
-// nodes of a cluster share their limits, the gateway's part of max_in_flight. The caller holds the pool's limitMu.
-func (u *Upstream) places() int64 {
+// maxInFlight returns the number of attempts that this gateway may have in flight at the proxy: max_in_flight or, if
+// the nodes of a cluster share their limits, the gateway's part of max_in_flight. The caller holds the pool's limitMu.
+func (u *Upstream) maxInFlight() int64 {
 	switch {
 	case u.pool.divisor == 0:
-		return u.maxPlaces()
+		return u.configuredMaxInFlight()
 	case u.part == nil:
-		return parts.First(u.maxPlaces(), u.pool.divisor)
+		return parts.First(u.configuredMaxInFlight(), u.pool.divisor)
 	}
-	return u.part.Most(u.maxPlaces(), u.pool.divisor)
+	return u.part.Most(u.configuredMaxInFlight(), u.pool.divisor)
 }
 
 // ownPlaces reports whether the limit of the given kind is max_in_flight of the proxy's configuration. All other limits
@@ -74,8 +76,8 @@ func (u *Upstream) PartUse(k limit.Kind) parts.Use {
 	if u.ownPlaces(k) {
 		u.pool.limitMu.Lock()
 		defer u.pool.limitMu.Unlock()
-		return parts.Use{Kind: parts.InFlight, Limit: u.maxPlaces(), Used: u.inFlight.Load(), Part: u.places(),
-			Count: int64(u.uses.Load())}
+		return parts.Use{Kind: parts.InFlight, Limit: u.configuredMaxInFlight(), Used: u.inFlight.Load(),
+			Part: u.maxInFlight(), Count: int64(u.uses.Load())}
 	}
 	if usage := u.Usage(); usage != nil {
 		return usage.PartUse(k, u.now())

@@ -21,7 +21,7 @@ func (p *Pool) SetLocate(locate func(netip.Addr) string) {
 	for _, u := range p.Snapshot().All {
 		u.updateRegion()
 	}
-	p.regroup()
+	p.updateRegionGroups()
 }
 
 // updateRegion sets the proxy's region. If the region has changed, Sweep publishes the pool with its new groups. The
@@ -49,12 +49,12 @@ func (u *Upstream) exitChanged() {
 	}
 }
 
-// regroup publishes the pool again if the region of a proxy has changed, because the groups of regions depend on it.
-// The caller holds mu.
-func (p *Pool) regroup() {
+// updateRegionGroups publishes the pool again if the region of a proxy has changed, because the groups of regions
+// depend on it. The caller holds mu.
+func (p *Pool) updateRegionGroups() {
 	if !p.regionsChanged.Swap(false) {
 		return
 	}
 	old := p.Snapshot()
-	p.publish(&Snapshot{Group: &Group{All: slices.Clone(old.All)}})
+	p.setSnapshot(&Snapshot{Group: &Group{All: slices.Clone(old.All)}})
 }

@@ -74,7 +74,7 @@ type Pool struct {
 	absentCosts     map[string]traffic.Total // costs of proxies that are not in the pool, by id
 	removedCosts    traffic.Meter            // costs of removed proxies that are not in absentCosts
 	drainingProxies []*Upstream              // removed proxies with attempts in flight
-	vanished        map[string]vanishedProxy // by id
+	unlistedProxies map[string]unlistedProxy // by id
 
 	memory          atomic.Int64                // ns
 	tail            atomic.Uint64               // bits of the largest Tail (seconds) at the end of the last full sweep
@@ -85,8 +85,8 @@ type Pool struct {
 	dueBuffer    []dueExploration // reused by each sweep
 	sweepMaxTail float64          // largest Tail of the proxies that were swept since sweepIndex was 0, in seconds
 
-	pending   pendingFailures
-	unreached unreachedWhys
+	pendingFailures pendingFailures
+	unreached       unreachedWhys
 
 	watchMu       sync.Mutex
 	notClosed     map[*Upstream]struct{}      // proxies whose breaker is not closed; guarded by watchMu
@@ -169,15 +169,15 @@ func (s *Snapshot) Get(id string) *Upstream {
 func NewPool(cfg PoolConfig) *Pool {
 	p := &Pool{
 		now: cfg.Now, epoch: cfg.Now(), onRemove: cfg.OnRemove, onFree: cfg.OnFree, onTransition: cfg.Notify,
-		onChange:     cfg.OnChange,
-		onFailure:    cfg.OnFailure,
-		breaker:      &cfg.Breaker,
-		noSlowStart:  cfg.NoSlowStart,
-		notClosed:    map[*Upstream]struct{}{},
-		earlierBytes: map[string]limit.SavedUsage{},
-		vendors:      map[string]*traffic.Meter{},
-		absentCosts:  map[string]traffic.Total{},
-		vanished:     map[string]vanishedProxy{},
+		onChange:        cfg.OnChange,
+		onFailure:       cfg.OnFailure,
+		breaker:         &cfg.Breaker,
+		noSlowStart:     cfg.NoSlowStart,
+		notClosed:       map[*Upstream]struct{}{},
+		earlierBytes:    map[string]limit.SavedUsage{},
+		vendors:         map[string]*traffic.Meter{},
+		absentCosts:     map[string]traffic.Total{},
+		unlistedProxies: map[string]unlistedProxy{},
 	}
 	p.breakers = breaker.Shared{Now: p.now, Epoch: p.epoch, ProbeGate: cfg.ProbeGate}
 	p.ledger = evidence.NewLedger(evidence.Config{})
@@ -186,7 +186,7 @@ func NewPool(cfg PoolConfig) *Pool {
 	p.SetMemory(cfg.Memory)
 	p.snapshot.Store(&Snapshot{Group: &Group{}})
 	p.direct = p.newUpstream(&Spec{ID: DirectID, Address: Address{Scheme: Direct}, Weight: 1}, p.breaker)
-	p.direct.slowStart.limit.Store(unlimited)
+	p.direct.slowStart.limit.Store(noLimit)
 	return p
 }
 
@@ -210,8 +210,8 @@ func (p *Pool) SetMemory(d time.Duration) { p.memory.Store(int64(d)) }
 // Elapsed converts a time to the duration since the pool's epoch. The methods of Upstream take such durations.
 func (p *Pool) Elapsed(now time.Time) time.Duration { return now.Sub(p.epoch) }
 
-// publish completes a snapshot and makes it the current one. The caller holds mu.
-func (p *Pool) publish(next *Snapshot) {
+// setSnapshot completes a snapshot and makes it the current one. The caller holds mu.
+func (p *Pool) setSnapshot(next *Snapshot) {
 	byHash := func(a, b *Upstream) int { return cmp.Compare(a.idHash, b.idHash) }
 	next.Mixed = slices.SortedFunc(slices.Values(next.All), byHash)
 	next.regions = map[float64]*Group{}
@@ -254,7 +254,7 @@ func (p *Pool) ForgetTargets() {
 	p.ledger.Sweep(p.Elapsed(p.now()))
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.forgetVanished()
+	p.forgetUnlisted()
 }
 
 // Literal reports whether breaker.blame is "literal": breakers then open by the number of failures, without evidence.
@@ -271,7 +271,7 @@ func (p *Pool) SetLiteral(literal bool) {
 		p.avoided.Clear(p.Elapsed(p.now()))
 		p.uncompared.Clear(p.Elapsed(p.now()))
 		for _, u := range p.Snapshot().All {
-			u.slowStart.limit.Store(unlimited)
+			u.slowStart.limit.Store(noLimit)
 			if x := u.attemptFields.Load(); x != nil {
 				x.abilities.Reset()
 			}
@@ -428,7 +428,7 @@ func (p *Pool) removeMatching(match func(*Upstream) bool) {
 		}
 		next.All = append(next.All, u)
 	}
-	p.publish(next)
+	p.setSnapshot(next)
 	for _, u := range dropped { // after publish, so that no transition of their breakers adds them to notClosed again
 		p.releaseProxy(u)
 	}
@@ -474,11 +474,11 @@ func (p *Pool) apply(defaults *breaker.Config, specs []*Spec) error {
 		hashes[i] = core.Hash53(specs[i].ID)
 	}
 	slices.SortFunc(added, func(i, j int) int { return cmp.Compare(hashes[i], hashes[j]) })
-	p.forgetVanished()
+	p.forgetUnlisted()
 	var resumed []*Upstream
 	for _, i := range added {
 		u := p.newUpstream(specs[i], specs[i].breaker(defaults))
-		if next.All[i] = u; p.resume(u) {
+		if next.All[i] = u; p.restoreState(u) {
 			resumed = append(resumed, u)
 		}
 	}
@@ -491,7 +491,7 @@ func (p *Pool) apply(defaults *breaker.Config, specs []*Spec) error {
 		u.keptInPool = true
 	}
 	p.breaker = defaults
-	p.publish(next)
+	p.setSnapshot(next)
 	for _, u := range resumed {
 		p.watchBreaker(u)
 	}

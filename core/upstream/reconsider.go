@@ -16,7 +16,7 @@ type pendingFailures struct {
 
 // add puts the proxy in the queue, unless it is there already.
 func (p *pendingFailures) add(u *Upstream) {
-	if !u.flags.set(pending, true) {
+	if !u.flags.set(hasPendingFailures, true) {
 		p.mu.Lock()
 		p.queue = append(p.queue, u)
 		p.mu.Unlock()
@@ -34,7 +34,7 @@ func (p *pendingFailures) take(n int) []*Upstream {
 		p.queue = nil
 	}
 	for _, u := range taken {
-		u.flags.set(pending, false)
+		u.flags.set(hasPendingFailures, false)
 	}
 	return taken
 }
@@ -46,22 +46,22 @@ func (p *Pool) reconsiderPending() {
 		return
 	}
 	at := p.Elapsed(p.now())
-	for _, u := range p.pending.take(sweepPending) {
-		if !u.breakerWord.Closed() || p.Snapshot().Get(u.id) != u {
+	for _, u := range p.pendingFailures.take(sweepPending) {
+		if !u.breakerWord.IsClosed() || p.Snapshot().Get(u.id) != u {
 			continue
 		}
 		switch r := p.ledger.Reconsider(&u.ensureAttemptFields().book, at, p.countOthers(u)); {
 		case r.Worse:
-			u.breaker.Reconsider(r.Gen, u.storeOpenEvidence())
-			if u.breakerWord.Closed() {
-				p.pending.add(u) // not enough failures in the window yet
+			u.breaker.TripIfNeeded(r.Gen, u.storeOpenEvidence())
+			if u.breakerWord.IsClosed() {
+				p.pendingFailures.add(u) // not enough failures in the window yet
 			}
 		default:
 			for _, t := range r.Banned {
 				u.avoidFor(t, at)
 			}
 			if r.Pending {
-				p.pending.add(u)
+				p.pendingFailures.add(u)
 			}
 		}
 	}

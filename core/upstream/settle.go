@@ -24,7 +24,7 @@ func (l *Lease) Settle(o *core.Outcome) (finding evidence.Finding) {
 		finding, breakerEvidence = l.recordEvidence(o)
 		if finding.TargetFails && !finding.Worse && o.Charge != core.ChargeProxy { // every proxy fails at this target
 			statsVerdict = core.Excluded
-			if l.permit.Probe() && u.pool.countOthers(u) > 0 { // without another proxy, the probe counts as a failure
+			if l.permit.IsProbe() && u.pool.countOthers(u) > 0 { // without another proxy, the probe counts as a failure
 				breakerVerdict = core.Excluded
 			}
 		}
@@ -41,7 +41,7 @@ func (l *Lease) Settle(o *core.Outcome) (finding evidence.Finding) {
 	case statsVerdict == core.Excluded:
 		u.window.trial.endExcluded()
 	default:
-		u.window.add(&u.stats, statsVerdict, attemptResult{o.Latency, l.endTime(o), tagOf(l.Target.Hash)},
+		u.window.addAttempt(&u.stats, statsVerdict, attemptResult{o.Latency, l.endTime(o), tagOf(l.Target.Hash)},
 			time.Duration(u.pool.memory.Load()), u.pool.literal.Load())
 		u.removeWithdrawn()
 	}
@@ -123,7 +123,7 @@ func (l *Lease) recordEvidence(o *core.Outcome) (finding evidence.Finding, break
 		if finding.Worse {
 			breakerEvidence = u.storeOpenEvidence()
 		} else {
-			u.pool.pending.add(u)
+			u.pool.pendingFailures.add(u)
 		}
 	}
 	return finding, breakerEvidence
@@ -133,7 +133,7 @@ func (l *Lease) recordEvidence(o *core.Outcome) (finding evidence.Finding, break
 func (u *Upstream) storeOpenEvidence() breaker.Evidence {
 	why := u.ensureAttemptFields().book.Why(u.pool.ledger)
 	u.openEvidence.Store(&why)
-	return breaker.Evidence{Enough: true, Why: why.Text(causeWord)}
+	return breaker.Evidence{IsEnough: true, Explanation: why.Text(causeWord)}
 }
 
 // CountUnreached reports a failed reachability check to the breaker. It does nothing if the breaker admits no attempt.
@@ -147,7 +147,7 @@ func (u *Upstream) CountUnreached(cause core.Cause, tries int) {
 	found := u.pool.unreached.find(cause, tries)
 	u.openEvidence.Store(&found.why)
 	u.flags.set(failedToReach, true)
-	permit.Report(core.Failure, breaker.Evidence{Enough: true, Why: found.text})
+	permit.Report(core.Failure, breaker.Evidence{IsEnough: true, Explanation: found.text})
 	if f := u.pool.onFailure; f != nil {
 		f(u)
 	}
@@ -209,7 +209,7 @@ func (u *Upstream) Hash() uint64 { return uint64(u.idHash) }
 // Why returns the evidence against the proxy. If its breaker is closed, this is the evidence of the current
 // episode; otherwise it is the evidence that opened the breaker.
 func (u *Upstream) Why() evidence.Why {
-	if why := u.openEvidence.Load(); why != nil && !u.breakerWord.Closed() {
+	if why := u.openEvidence.Load(); why != nil && !u.breakerWord.IsClosed() {
 		return *why
 	}
 	if x := u.attemptFields.Load(); x != nil {

@@ -155,7 +155,7 @@ func TestRemoveFailures(t *testing.T) {
 			if a.ok {
 				v, r.latency = core.Success, time.Duration(i)*time.Millisecond
 			}
-			w.add(s, v, r, 0, true)
+			w.addAttempt(s, v, r, 0, true)
 		}
 		for i := range older % (windowSize - len(attempts) + 1) {
 			add(&got, &gotStats, i, attempt{ok: true})
@@ -191,7 +191,7 @@ func TestElsewhere(t *testing.T) {
 			if a.ok {
 				v = core.Success
 			}
-			w.add(&s, v, attemptResult{time.Millisecond, time.Duration(i), tagOf(a.target)}, 0, true)
+			w.addAttempt(&s, v, attemptResult{time.Millisecond, time.Duration(i), tagOf(a.target)}, 0, true)
 			all = append(all, a)
 		}
 		failures, attempts := 0, 0

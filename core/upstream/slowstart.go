@@ -10,11 +10,11 @@ import (
 // below their limit. If no proxy is below its limit, the selection ignores the limits. docs/decisions/slow-start.md has
 // the reasons.
 const (
-	unreached  = -1 // stands for a limit of 0: the proxy cannot be reached, and has never served
-	unserved   = 0  // for a while: attempts have timed out at targets that serve other proxies, and none has succeeded
-	unproven   = 1  // until the first success, and after the breaker has closed
-	provenFrom = 64 // each success doubles the limit until this value, after which it is unlimited
-	unlimited  = math.MaxInt32
+	unreachedLimit = -1 // stands for a limit of 0: the proxy cannot be reached, and has never served
+	unservedLimit  = 0  // for a while: attempts timed out where other proxies succeed, and no attempt has succeeded
+	unprovenLimit  = 1  // until the first success, and after the breaker has closed
+	provenFrom     = 64 // each success doubles the limit until this value, after which it is unlimited
+	noLimit        = math.MaxInt32
 )
 
 // The time for which a proxy is not preferred after its attempts have timed out.
@@ -30,19 +30,19 @@ type slowStart struct{ limit atomic.Int32 }
 // closed.
 func (p *Pool) startLimit() int32 {
 	if p.noSlowStart || p.literal.Load() {
-		return unlimited
+		return noLimit
 	}
-	return unproven
+	return unprovenLimit
 }
 
 func (u *Upstream) countSuccess() {
 	limit := u.slowStart.limit.Load()
-	if limit == unlimited {
+	if limit == noLimit {
 		return
 	}
-	next := max(limit, unproven) * 2
+	next := max(limit, unprovenLimit) * 2
 	if next >= provenFrom {
-		next = unlimited
+		next = noLimit
 	}
 	u.slowStart.limit.CompareAndSwap(limit, next)
 }
@@ -56,7 +56,7 @@ func (u *Upstream) countTimeout(at time.Duration) {
 	x := u.ensureAttemptFields()
 	x.lastTimeout.Store(int64(at))
 	if x.timeouts.Add(1) >= 2 {
-		u.slowStart.limit.CompareAndSwap(unproven, unserved)
+		u.slowStart.limit.CompareAndSwap(unprovenLimit, unservedLimit)
 	}
 }
 
@@ -64,16 +64,16 @@ func (u *Upstream) countTimeout(at time.Duration) {
 // current time (Pool.Elapsed).
 func (u *Upstream) Preferred(at time.Duration) bool {
 	limit := u.slowStart.limit.Load()
-	if limit > unserved {
+	if limit > unservedLimit {
 		return u.inFlight.Load() < int64(limit)
 	}
-	return limit == unserved && u.inFlight.Load() == 0 &&
+	return limit == unservedLimit && u.inFlight.Load() == 0 &&
 		at-time.Duration(u.ensureAttemptFields().lastTimeout.Load()) > u.slowStartPause()
 }
 
-// Proven reports whether the proxy has no preferred number of attempts in flight any more, so that it is always
+// HasFullLoad reports whether the proxy has no preferred number of attempts in flight any more, so that it is always
 // Preferred.
-func (u *Upstream) Proven() bool { return u.slowStart.limit.Load() == unlimited }
+func (u *Upstream) HasFullLoad() bool { return u.slowStart.limit.Load() == noLimit }
 
 // slowStartPause returns the time for which the proxy is not preferred after its last timeout.
 func (u *Upstream) slowStartPause() time.Duration {
@@ -81,16 +81,16 @@ func (u *Upstream) slowStartPause() time.Duration {
 }
 
 // IsUnreached reports whether the last reachability check failed and the proxy has never served a request.
-func (u *Upstream) IsUnreached() bool { return u.slowStart.limit.Load() == unreached }
+func (u *Upstream) IsUnreached() bool { return u.slowStart.limit.Load() == unreachedLimit }
 
 // SetReached records the result of a reachability check.
 func (u *Upstream) SetReached(ok bool) {
 	switch {
 	case ok && u.flags.has(checkFailed):
 	case ok:
-		u.slowStart.limit.CompareAndSwap(unreached, unproven)
+		u.slowStart.limit.CompareAndSwap(unreachedLimit, unprovenLimit)
 	case !u.HasServed():
-		u.slowStart.limit.CompareAndSwap(unproven, unreached)
-		u.slowStart.limit.CompareAndSwap(unserved, unreached)
+		u.slowStart.limit.CompareAndSwap(unprovenLimit, unreachedLimit)
+		u.slowStart.limit.CompareAndSwap(unservedLimit, unreachedLimit)
 	}
 }

@@ -52,8 +52,8 @@ func (s *Spec) Extra() Extras {
 	return *s.Extras
 }
 
-// Reuse reports whether an idle connection to the proxy may be used and kept.
-func (s *Spec) Reuse() bool { return s.Extras == nil || !s.Extras.NoReuse }
+// AllowsReuse reports whether an idle connection to the proxy may be used and kept.
+func (s *Spec) AllowsReuse() bool { return s.Extras == nil || !s.Extras.NoReuse }
 
 // DigestOnly reports whether Auth is AuthDigest.
 func (s *Spec) DigestOnly() bool { return s.Extras != nil && s.Extras.Auth == AuthDigest }

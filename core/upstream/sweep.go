@@ -63,8 +63,8 @@ func (p *Pool) NextTestTime() (time.Time, bool) {
 	return earliest, found
 }
 
-// SetNextCheck sets the time at which the next reachability check begins (Pool.Elapsed). The parameter planned is false
-// if no check is planned.
+// SetNextCheck sets the time at which the next reachability check begins (Pool.Elapsed). The parameter planned is
+// false if no check is planned.
 func (p *Pool) SetNextCheck(at time.Duration, planned bool) {
 	next := time.Duration(0)
 	if planned {
@@ -150,7 +150,7 @@ func (p *Pool) Sweep() {
 	p.sweepNotClosed()
 	if p.regionsChanged.Load() {
 		p.mu.Lock()
-		p.regroup()
+		p.updateRegionGroups()
 		p.mu.Unlock()
 	}
 	if p.pendingRemovals.Load() == 0 {

@@ -25,8 +25,8 @@ func (u *Upstream) RaiseTail(d, least time.Duration) {
 	w := &u.window
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.allocate()
-	proven := w.proven
+	w.ensureAttempts()
+	proven := w.tailBeforeRaise
 	if proven == 0 {
 		proven = load(&u.pool.tail)
 	}
@@ -41,9 +41,9 @@ func (u *Upstream) AllowLatency(d time.Duration) {
 	w := &u.window
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.allocate()
+	w.ensureAttempts()
 	s := d.Seconds()
-	w.proven = max(w.proven, s)
+	w.tailBeforeRaise = max(w.tailBeforeRaise, s)
 	store(&w.tail, max(load(&w.tail), s))
 }
 

@@ -54,8 +54,8 @@ func CheckTemplates(credentials string) error {
 // Values are the values of the templates of an address.
 type Values struct{ Session, Random, Region string }
 
-// Templated reports whether the user name or password has a template.
-func (a Address) Templated() bool {
+// HasTemplates reports whether the user name or password has a template.
+func (a Address) HasTemplates() bool {
 	return a.has(templateSession) || a.has(templateRandom) || a.has(templateRegion)
 }
 
@@ -103,10 +103,10 @@ func alphanumeric(c rune) bool {
 }
 
 // templates states which templates the user name and password of a proxy have.
-type templates struct{ templated, anyRegion bool }
+type templates struct{ any, anyRegion bool }
 
-// Templated reports whether the user name or password of the proxy has a template (Address.Templated).
-func (u *Upstream) Templated() bool { return u.templates.templated }
+// HasTemplates reports whether the user name or password of the proxy has a template (Address.HasTemplates).
+func (u *Upstream) HasTemplates() bool { return u.templates.any }
 
 // AnyRegion reports whether the proxy has exits in all regions (Address.AnyRegion).
 func (u *Upstream) AnyRegion() bool { return u.templates.anyRegion }

@@ -24,7 +24,7 @@ func TestTemplates(t *testing.T) {
 	} {
 		a, err := ParseAddress(url)
 		require.NoError(t, err)
-		require.Equal(t, want.templated, a.Templated(), url)
+		require.Equal(t, want.templated, a.HasTemplates(), url)
 		require.Equal(t, want.random, a.Random(true), url)
 		require.Equal(t, want.withoutOne, a.Random(false), url)
 		filled := a.Fill(v)

@@ -62,7 +62,7 @@ type details struct {
 
 func (p *Pool) newUpstream(spec *Spec, cfg *breaker.Config) *Upstream {
 	d := &details{id: spec.ID, pool: p, added: p.Elapsed(p.now())}
-	d.templates = templates{spec.Address.Templated(), spec.Address.AnyRegion()}
+	d.templates = templates{spec.Address.HasTemplates(), spec.Address.AnyRegion()}
 	u := &Upstream{details: d, idHash: core.Hash53(spec.ID)}
 	u.breaker.Init(&u.breakerWord, cfg, &p.breakers, (*watcher)(u))
 	u.stats.init()
@@ -71,7 +71,7 @@ func (p *Pool) newUpstream(spec *Spec, cfg *breaker.Config) *Upstream {
 	if total, found := p.absentCosts[spec.ID]; found {
 		delete(p.absentCosts, spec.ID)
 		u.Meter().Add(total)
-		u.ensureAttemptFields().carried = total.Bytes()
+		u.ensureAttemptFields().addedBytes = total.Bytes()
 	}
 	u.configure(spec)
 	return u
@@ -80,16 +80,16 @@ func (p *Pool) newUpstream(spec *Spec, cfg *breaker.Config) *Upstream {
 // attemptFields holds the fields that only a proxy with attempts needs. In a long list, many proxies have had no
 // attempt.
 type attemptFields struct {
-	attached     atomic.Value // see Attach
-	slot         core.Slot    // see Slot
-	abilities    ability.Set
-	book         evidence.Book // the proxy's failures
-	lastCheck    atomic.Pointer[CheckReport]
-	carried      int64                      // bytes that addCosts has added to the meter; guarded by the pool's mu
-	challenged   atomic.Pointer[challenged] // nil before the first challenge that may come from a target
-	shortTunnels atomic.Uint64
-	lastTimeout  atomic.Int64 // end of the last attempt counted in timeouts, ns after the epoch
-	timeouts     atomic.Int32 // attempts that timed out before the first success, at targets that serve others
+	connections   atomic.Value // see SetConnections
+	slot          core.Slot    // see Slot
+	abilities     ability.Set
+	book          evidence.Book // the proxy's failures
+	lastCheck     atomic.Pointer[CheckReport]
+	addedBytes    int64                             // added to the meter by addCosts; guarded by the pool's mu
+	lastChallenge atomic.Pointer[challengingTarget] // nil before the first challenge that may come from a target
+	shortTunnels  atomic.Uint64
+	lastTimeout   atomic.Int64 // end of the last attempt counted in timeouts, ns after the epoch
+	timeouts      atomic.Int32 // attempts that timed out before the first success, at targets that serve others
 }
 
 // ensureAttemptFields returns the fields that only a proxy with attempts needs. If there are none, it creates them. To
@@ -148,14 +148,14 @@ func (u *Upstream) drain() {
 	u.updateInFlightLimit()
 }
 
-// Attach stores a value with the proxy. All values must have the same type. The package that makes the proxy's
-// connections uses Attach, because Attached is faster than a map with the proxies as keys.
-func (u *Upstream) Attach(value any) { u.ensureAttemptFields().attached.Store(value) }
+// SetConnections stores the proxy's idle connections, for the package that makes them. All values must have the same
+// type. The call of Connections is faster than a map with the proxies as keys.
+func (u *Upstream) SetConnections(value any) { u.ensureAttemptFields().connections.Store(value) }
 
-// Attached returns the value of the last Attach; nil if there was none.
-func (u *Upstream) Attached() any {
+// Connections returns the value of the last SetConnections; nil if there was none.
+func (u *Upstream) Connections() any {
 	if x := u.attemptFields.Load(); x != nil {
-		return x.attached.Load()
+		return x.connections.Load()
 	}
 	return nil
 }
@@ -180,14 +180,14 @@ func (u *Upstream) Breaker() *breaker.Breaker { return &u.breaker }
 
 // State returns the state of the proxy's breaker.
 func (u *Upstream) State() core.State {
-	if u.breakerWord.Closed() { // faster than breaker.State, for lists of many proxies
+	if u.breakerWord.IsClosed() { // faster than breaker.State, for lists of many proxies
 		return core.Closed
 	}
 	return u.breaker.State()
 }
 
-// Uses returns the number of attempts that have begun through the proxy.
-func (u *Upstream) Uses() uint64 { return u.uses.Load() }
+// AttemptCount returns the number of attempts that have begun through the proxy.
+func (u *Upstream) AttemptCount() uint64 { return u.uses.Load() }
 
 // InFlight returns the number of attempts in flight, open tunnels included.
 func (u *Upstream) InFlight() int64 { return u.inFlight.Load() }
@@ -237,24 +237,24 @@ func (u *Upstream) Full() bool { return u.inFlight.Load() >= int64(u.inFlightLim
 
 // ClosedAndNotFull reports whether the breaker is closed and the proxy is not full. If ClosedAndNotFull returns true,
 // Admissible returns true for any arguments.
-func (u *Upstream) ClosedAndNotFull() bool { return u.breakerWord.Closed() && !u.Full() }
+func (u *Upstream) ClosedAndNotFull() bool { return u.breakerWord.IsClosed() && !u.Full() }
 
 // BreakerAdmits reports whether the breaker would probably admit an attempt now. It takes no permit. The parameter at
 // is the current time (Pool.Elapsed).
 func (u *Upstream) BreakerAdmits(at time.Duration) bool {
-	return u.breakerWord.Closed() || u.halfOpen(at)
+	return u.breakerWord.IsClosed() || u.halfOpen(at)
 }
 
 // Admissible reports whether Acquire would probably succeed now. It takes no permit. The parameter at is the current
 // time (Pool.Elapsed). The parameter probe is set if the attempt may be the probe of a half-open breaker.
 func (u *Upstream) Admissible(at time.Duration, probe bool) bool {
-	return !u.Full() && (u.breakerWord.Closed() || probe && u.halfOpen(at))
+	return !u.Full() && (u.breakerWord.IsClosed() || probe && u.halfOpen(at))
 }
 
 // halfOpen reports whether the breaker is half-open and waits for its probe. The breaker must not
 // be closed.
 func (u *Upstream) halfOpen(at time.Duration) bool {
-	return !u.breakerWord.Open(at) && u.breaker.Admissible()
+	return !u.breakerWord.IsOpen(at) && u.breaker.Admissible()
 }
 
 // Lease is one attempt's hold on a proxy: a place in flight, and the permit of the proxy's breaker. The zero Lease
@@ -388,7 +388,7 @@ func (u *Upstream) Fill(c *core.Candidate, at time.Duration, region float64) {
 	}
 	c.Uses = float64(int64(u.uses.Load())) // faster than from a uint64
 	c.BreakerState = 0
-	if !u.breakerWord.Closed() {
+	if !u.breakerWord.IsClosed() {
 		c.BreakerState = float64(u.breaker.State())
 	}
 	c.IDHash = u.idHash

@@ -139,7 +139,8 @@ func TestTheWindowAgainstAModel(t *testing.T) {
 			if a.ok {
 				v = core.Success
 			}
-			w.add(&s, v, attemptResult{latency: time.Duration(a.latency * float64(time.Second)), at: at}, memory, false)
+			latency := time.Duration(a.latency * float64(time.Second))
+			w.addAttempt(&s, v, attemptResult{latency: latency, at: at}, memory, false)
 			history = append(history, a)
 		}
 		if rapid.Bool().Draw(t, "time passes") {
@@ -351,7 +352,7 @@ func TestInService(t *testing.T) {
 	}
 	of("a.test:1").SetReached(false)
 	require.False(t, of("a.test:1").InService(false), "unreached")
-	of("b.test:1").Breaker().Open(time.Hour, "test")
+	of("b.test:1").Breaker().OpenForCluster(time.Hour, "test")
 	require.Equal(t, core.Open, of("b.test:1").State())
 	require.False(t, of("b.test:1").InService(false), "open")
 	c := of("c.test:1")

@@ -9,12 +9,12 @@ import (
 // address, the proxy gets its earlier breaker and statistics. If breaker.blame is "literal", it gets new ones.
 
 const (
-	keepVanished = 10 * time.Minute
-	maxVanished  = 10_000 // number of proxies that are kept
+	keepUnlisted = 10 * time.Minute
+	maxUnlisted  = 10_000 // number of proxies that are kept
 )
 
-// vanishedProxy is a proxy that is not in its list any more.
-type vanishedProxy struct {
+// unlistedProxy is a proxy that is not in its list any more.
+type unlistedProxy struct {
 	*Upstream
 	since time.Duration // Pool.Elapsed
 }
@@ -23,26 +23,27 @@ type vanishedProxy struct {
 func (p *Pool) keepVanishedProxy(u *Upstream) {
 	source := u.Spec().Source
 	isListed := source != SourceConfig && source != SourceAPI && source != ""
-	hasState := u.Uses() > 0 || !u.breakerWord.Closed()
-	if isListed && hasState && !p.literal.Load() && !u.Draining() && len(p.vanished) < maxVanished {
-		p.vanished[u.id] = vanishedProxy{u, p.Elapsed(p.now())}
+	hasState := u.AttemptCount() > 0 || !u.breakerWord.IsClosed()
+	if isListed && hasState && !p.literal.Load() && !u.Draining() && len(p.unlistedProxies) < maxUnlisted {
+		p.unlistedProxies[u.id] = unlistedProxy{u, p.Elapsed(p.now())}
 	}
 }
 
-// forgetVanished forgets the proxies that have vanished for longer than keepVanished. The caller holds mu.
-func (p *Pool) forgetVanished() {
-	oldest := p.Elapsed(p.now()) - keepVanished
-	maps.DeleteFunc(p.vanished, func(_ string, v vanishedProxy) bool { return v.since < oldest })
+// forgetUnlisted forgets the proxies that have not been in their list for longer than keepUnlisted. The caller holds
+// mu.
+func (p *Pool) forgetUnlisted() {
+	oldest := p.Elapsed(p.now()) - keepUnlisted
+	maps.DeleteFunc(p.unlistedProxies, func(_ string, v unlistedProxy) bool { return v.since < oldest })
 }
 
-// resume gives a new proxy the state of the vanished proxy with the same id and address. The caller holds mu, and must
-// call watchBreaker after it has published the snapshot with u.
-func (p *Pool) resume(u *Upstream) (resumed bool) {
-	old, found := p.vanished[u.id]
+// restoreState gives a new proxy the state of the unlisted proxy with the same id and address. The caller holds mu, and
+// must call watchBreaker after it has published the snapshot with u.
+func (p *Pool) restoreState(u *Upstream) (resumed bool) {
+	old, found := p.unlistedProxies[u.id]
 	if !found {
 		return false
 	}
-	delete(p.vanished, u.id)
+	delete(p.unlistedProxies, u.id)
 	if p.literal.Load() || old.Spec().Address != u.Spec().Address {
 		return false
 	}
@@ -59,7 +60,7 @@ func (p *Pool) resume(u *Upstream) (resumed bool) {
 
 // watchBreaker adds a proxy to the map notClosed if the proxy's breaker is not closed.
 func (p *Pool) watchBreaker(u *Upstream) {
-	if u.breakerWord.Closed() {
+	if u.breakerWord.IsClosed() {
 		return
 	}
 	p.watchMu.Lock()

@@ -50,7 +50,7 @@ func TestAProxyReturnsToItsList(t *testing.T) {
 			after := pool.Snapshot().Get("b")
 			if !c.keeps {
 				require.Equal(t, core.Closed, after.State())
-				require.Zero(t, after.Uses())
+				require.Zero(t, after.AttemptCount())
 				return
 			}
 			require.Equal(t, stats, after.Stats())

@@ -47,13 +47,13 @@ type attempts struct {
 	successes int
 	sum       float64 // of the latencies of the successes, s
 
-	lastFailure  time.Duration // end of the last failure, after the epoch
-	sinceFailure int           // successes since the last failure, at most windowSize
-	proven       float64       // tail as it would be without RaiseTail, s
+	lastFailure     time.Duration // end of the last failure, after the epoch
+	sinceFailure    int           // successes since the last failure, at most windowSize
+	tailBeforeRaise float64       // tail as it would be without RaiseTail, s
 }
 
-// allocate creates the attempts if there are none. The caller holds mu.
-func (w *window) allocate() {
+// ensureAttempts creates the attempts if there are none. The caller holds mu.
+func (w *window) ensureAttempts() {
 	if w.attempts == nil {
 		w.attempts = &attempts{}
 	}
@@ -110,13 +110,14 @@ func nextTail(tail, latency float64) float64 {
 	return latency
 }
 
-// add records an attempt with the result r in the window. Unless the parameter memory is 0, it removes the attempts
-// that are older than memory. It uses only the latencies of successes, because the latency of a failure depends on the
-// kind of failure, not on the speed of the proxy. The parameter literal is set if breaker.blame is "literal".
-func (w *window) add(to *stats, v core.Verdict, r attemptResult, memory time.Duration, literal bool) {
+// addAttempt records an attempt with the result r in the window. Unless the parameter memory is 0, it removes the
+// attempts that are older than memory. It uses only the latencies of successes, because the latency of a failure
+// depends on the kind of failure, not on the speed of the proxy. The parameter literal is set if breaker.blame is
+// "literal".
+func (w *window) addAttempt(to *stats, v core.Verdict, r attemptResult, memory time.Duration, literal bool) {
 	latency, at := r.latency, r.at
 	w.mu.Lock() // without defer, because every attempt calls add
-	w.allocate()
+	w.ensureAttempts()
 	if w.n == windowSize {
 		w.dropOldest()
 	}
@@ -140,7 +141,7 @@ func (w *window) add(to *stats, v core.Verdict, r attemptResult, memory time.Dur
 		store(&to.failures, 0)
 		w.sinceFailure = min(w.sinceFailure+1, windowSize)
 		store(&w.tail, nextTail(load(&w.tail), s))
-		w.proven = nextTail(w.proven, s)
+		w.tailBeforeRaise = nextTail(w.tailBeforeRaise, s)
 		w.lastSuccess.Store(int64(at))
 	} else {
 		w.lastFailure, w.sinceFailure = at, 0
@@ -150,11 +151,11 @@ func (w *window) add(to *stats, v core.Verdict, r attemptResult, memory time.Dur
 	w.dropOlder(at, memory)
 	if w.trial.isOn() && w.trial.countAttempt(v, w.worseThan(latency)) {
 		w.beginAnew(literal)
-		store(&to.ewma, w.mean())
+		store(&to.ewma, w.meanLatency())
 	} else if !literal && v == core.Success && w.successes < w.n && at-w.lastFailure >= explorationWait {
 		w.trial.begin()
 	}
-	w.publish(to)
+	w.updateStats(to)
 	w.mu.Unlock()
 }
 
@@ -185,13 +186,13 @@ func (w *window) sameSpeed(n int) bool {
 	for k := range n {
 		latest += float64(w.latency[(w.next-1-k+windowSize)%windowSize]) / float64(n)
 	}
-	usual := w.mean()
+	usual := w.meanLatency()
 	return usual < speedFactor*latest && latest < speedFactor*usual
 }
 
 // dropOldest removes the oldest attempt. The caller holds mu. The window must not be empty.
 func (w *window) dropOldest() {
-	if old := float64(w.latency[w.first()]); !math.IsNaN(old) {
+	if old := float64(w.latency[w.oldestIndex()]); !math.IsNaN(old) {
 		w.successes--
 		w.sum -= old
 	}
@@ -199,15 +200,15 @@ func (w *window) dropOldest() {
 	w.latencies = max(w.latencies-1, 0)
 }
 
-// first returns the index of the oldest attempt. The caller holds mu.
-func (w *window) first() int { return (w.next - w.n + windowSize) % windowSize }
+// oldestIndex returns the index of the oldest attempt. The caller holds mu.
+func (w *window) oldestIndex() int { return (w.next - w.n + windowSize) % windowSize }
 
 // dropOlder removes the attempts that are older than memory. The caller holds mu.
 func (w *window) dropOlder(at, memory time.Duration) {
 	if memory <= 0 {
 		return
 	}
-	for limit := stampOf(at - memory); w.n > 0 && w.ended[w.first()] < limit; {
+	for limit := stampOf(at - memory); w.n > 0 && w.ended[w.oldestIndex()] < limit; {
 		w.dropOldest()
 	}
 }
@@ -220,7 +221,7 @@ func (w *window) dropExpired(to *stats, at, memory time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.dropOlder(at, memory)
-	w.publish(to)
+	w.updateStats(to)
 }
 
 // countElsewhere returns the number of failures at other targets than the given one. It also returns the number of
@@ -234,7 +235,7 @@ func (w *window) countElsewhere(target uint64) (failures, attempts int) {
 	}
 	attempts = w.n - w.latencies
 	for k := range w.n {
-		switch at, failed := failedAt(w.latency[(w.first()+k)%windowSize]); {
+		switch at, failed := failedAt(w.latency[(w.oldestIndex()+k)%windowSize]); {
 		case !failed:
 		case at == tagOf(target):
 			attempts--
@@ -255,7 +256,7 @@ func (w *window) removeFailures(to *stats, n int, target targetTag) (removed int
 	}
 	removed, series := w.removeLatest(n, target)
 	store(&to.failures, min(load(&to.failures), float64(series)))
-	w.publish(to)
+	w.updateStats(to)
 	return removed
 }
 
@@ -281,8 +282,8 @@ func (w *window) removeLatest(n int, target targetTag) (removed, series int) {
 	return removed, series
 }
 
-// mean returns the mean latency in seconds; 0 without a success. The caller holds mu.
-func (w *window) mean() float64 {
+// meanLatency returns the mean latency in seconds; 0 without a success. The caller holds mu.
+func (w *window) meanLatency() float64 {
 	if w.successes == 0 {
 		return 0
 	}
@@ -292,11 +293,11 @@ func (w *window) mean() float64 {
 // worseThan reports whether the window is worse than a success with the given latency: it has failures, or
 // its mean latency is more than twice as long. The caller holds mu.
 func (w *window) worseThan(latency time.Duration) bool {
-	return w.successes < w.n || w.mean() > 2*latency.Seconds()
+	return w.successes < w.n || w.meanLatency() > 2*latency.Seconds()
 }
 
-// publish computes the statistics of a window that has had at least one attempt. The caller holds mu.
-func (w *window) publish(to *stats) {
+// updateStats computes the statistics of a window that has had at least one attempt. The caller holds mu.
+func (w *window) updateStats(to *stats) {
 	rate := 0.5
 	if w.n < windowSize { // failures of the current series may have been removed
 		store(&to.failures, min(load(&to.failures), float64(w.n)))
@@ -306,7 +307,7 @@ func (w *window) publish(to *stats) {
 	}
 	if w.n == 0 {
 		store(&w.tail, 0)
-		w.proven = 0
+		w.tailBeforeRaise = 0
 	}
 	counted := w.n - w.latencies
 	if counted > 0 {
@@ -314,8 +315,8 @@ func (w *window) publish(to *stats) {
 	}
 	store(&to.successRate, rate)
 	store(&to.samples, float64(counted))
-	store(&to.mean, w.mean())
-	w.oldest.Store(uint32(w.ended[w.first()]))
+	store(&to.mean, w.meanLatency())
+	w.oldest.Store(uint32(w.ended[w.oldestIndex()]))
 }
 
 // store writes f to a, unless a has this value already: a write would slow down the selections that read the cache line

@@ -39,7 +39,7 @@ func document() string {
 	for c := range numCauses {
 		r := &rows[c]
 		sent := "yes"
-		if r.unsent {
+		if r.unreached {
 			sent = "no"
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", r.name, r.meaning, r.charge, kinds[r.retry], sent)

@@ -126,7 +126,7 @@ func judge(f *Facts) core.Outcome {
 	r := &rows[c]
 	o := core.Outcome{
 		Cause: c, Charge: r.charge, Retry: r.retry, Status: f.Status, Latency: f.Latency, Timing: f.Timing,
-		Relay: r.response && f.Status != 0, NoTargetResponse: !r.response,
+		Relay: r.hasResponse && f.Status != 0, NoTargetResponse: !r.hasResponse,
 	}
 	if f.Err != nil {
 		o.Err, o.Reason = f.Err.Err, f.Err.Reason
@@ -135,7 +135,7 @@ func judge(f *Facts) core.Outcome {
 		o.Relay = true
 	}
 	applyExceptions(&o, f)
-	conclude(&o, f, r)
+	completeOutcome(&o, f, r)
 	return o
 }
 
@@ -172,9 +172,9 @@ func CauseOf(f *Facts) core.Cause {
 		return ClientLeft
 	case f.Err.Cause == RequestBroke:
 		return RequestBroke
-	case f.TotalTimeout && rows[f.Err.Cause].timeout:
+	case f.TotalTimeout && rows[f.Err.Cause].isTimeout:
 		return TotalTimeout
-	case f.CutShort && rows[f.Err.Cause].timeout:
+	case f.CutShort && rows[f.Err.Cause].isTimeout:
 		return CutShort
 	case f.Err.Cause == StaleConnection && f.IsReplay: // a new connection cannot be stale
 		return ConnectionClosed
@@ -326,8 +326,8 @@ var errStalled = errors.New("the response's body stalled, and the client left")
 
 var errRequestBroke = errors.New("the request's body ended early")
 
-// conclude sets the fields that follow from the cause and the charge.
-func conclude(o *core.Outcome, f *Facts, r *row) {
+// completeOutcome sets the fields that follow from the cause and the charge.
+func completeOutcome(o *core.Outcome, f *Facts, r *row) {
 	switch {
 	case o.Cause == Answered, o.Cause == TunnelOpen:
 		o.Result = core.ResultSuccess
@@ -335,7 +335,7 @@ func conclude(o *core.Outcome, f *Facts, r *row) {
 		o.Result = core.ResultReplay
 	case o.Cause == ClientLeft, o.Cause == RequestBroke, o.Cause == ShuttingDown:
 		o.Result = core.ResultCancelled
-	case r.timeout:
+	case r.isTimeout:
 		o.Result = core.ResultTimeout
 	default:
 		o.Result = core.ResultFailure
@@ -352,7 +352,7 @@ func conclude(o *core.Outcome, f *Facts, r *row) {
 	default:
 		o.Verdict = core.Excluded
 	}
-	unsent := r.unsent && !(f.Err != nil && f.Err.PartSent)
+	unsent := r.unreached && !(f.Err != nil && f.Err.PartSent)
 	if f.Err == nil && !f.Tunnel && o.Cause != CredentialsRefused {
 		unsent = f.InnerOutcome == "" && unreachedTokens[f.ErrorPageReason]
 	}
@@ -432,14 +432,14 @@ func EndRelay(o core.Outcome, r RelayEnd) core.Outcome {
 type TunnelEnd struct {
 	BytesUp, BytesDown int64 // bytes from the client, and bytes to the client
 	// error that ended the tunnel before the target's first byte; nil if the client closed it first
-	Err     error
-	Direct  bool // the tunnel goes to the target without a proxy
-	Stopped bool // the gateway ended the tunnel
+	Err              error
+	Direct           bool // the tunnel goes to the target without a proxy
+	StoppedByGateway bool // the gateway ended the tunnel
 	// for too long, the client has sent nothing or only a part of a ClientHello (Tunnel.UnusedAfter)
 	Unused bool
 
 	ProxyEndedFirst bool          // the proxy's side ended before the client's side
-	Reset           bool          // an error ended the proxy's side; only with ProxyEndedFirst
+	ProxyReset      bool          // an error ended the proxy's side; only with ProxyEndedFirst
 	Duration        time.Duration // time since the tunnel was opened
 }
 
@@ -452,7 +452,7 @@ const (
 // IsShort reports whether the proxy's side ended the tunnel early: by a reset, within a second, or after less than
 // 1,024 bytes for the client. A short tunnel is not charged to the proxy, because many targets end tunnels so early.
 func (t *TunnelEnd) IsShort() bool {
-	return t.ProxyEndedFirst && !t.Stopped && !t.Direct && (t.Reset || t.Duration < shortTunnelTime ||
+	return t.ProxyEndedFirst && !t.StoppedByGateway && !t.Direct && (t.ProxyReset || t.Duration < shortTunnelTime ||
 		t.BytesDown < shortTunnelBytes)
 }
 
@@ -462,7 +462,7 @@ func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	switch {
 	case t.BytesDown > 0:
 		return o
-	case t.Direct, t.Stopped, t.Err == nil && t.BytesUp > 0, t.Unused:
+	case t.Direct, t.StoppedByGateway, t.Err == nil && t.BytesUp > 0, t.Unused:
 		// The client closed the tunnel before the target sent anything, there is no proxy, or the tunnel was unused:
 		// the proxy has not failed.
 		return withCause(o, TunnelUnused, o.Result, "", nil)

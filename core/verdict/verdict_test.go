@@ -296,7 +296,7 @@ func TestEndTunnel(t *testing.T) {
 		"idle tunnel closed":                {TunnelEnd{Err: io.EOF, Unused: true}, TunnelUnused},
 		"part of a ClientHello, then idle":  {TunnelEnd{BytesUp: 1, Err: io.EOF, Unused: true}, TunnelUnused},
 		"direct":                            {TunnelEnd{BytesUp: 1, Err: io.EOF, Direct: true}, TunnelUnused},
-		"shutdown":                          {TunnelEnd{BytesUp: 1, Err: io.EOF, Stopped: true}, TunnelUnused},
+		"shutdown":                          {TunnelEnd{BytesUp: 1, Err: io.EOF, StoppedByGateway: true}, TunnelUnused},
 	} {
 		o := EndTunnel(opened, c.end)
 		assert.Equal(t, c.want, o.Cause, "%s: %s", name, CauseName(o.Cause))

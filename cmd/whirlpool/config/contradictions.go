@@ -115,7 +115,7 @@ func (l *loader) warnOfSameProxies() {
 // onceOnly adds a warning for the given key if an earlier proxy has the same address. Otherwise it adds the address and
 // the key to the map, which holds the earlier proxies.
 func (l *loader) onceOnly(first map[upstream.Address]string, key string, a upstream.Address) {
-	if a.Templated() {
+	if a.HasTemplates() {
 		return
 	}
 	if before, twice := first[a]; twice {
