@@ -228,7 +228,7 @@ func TestListsOfTargetsRequestsAndTransitions(t *testing.T) {
 	}
 	r.tracker.list = []metrics.Request{
 		{ID: 0x1, Method: "GET", Host: "a.test", Started: noon.Add(time.Second), Status: 200},
-		{ID: 0x2, Method: "PUT", Host: "b.test", ProxyID: "F2", Started: noon, Status: 503},
+		{ID: 0x2, Method: "PUT", Host: "b.test", ProxyID: "F2", Started: noon, Status: 503, ClientID: "Trace-7"},
 	}
 	r.metrics.transitions = []core.Transition{
 		{ProxyID: "F1", To: core.Open, At: noon, Reason: "threshold"},
@@ -244,6 +244,7 @@ func TestListsOfTargetsRequestsAndTransitions(t *testing.T) {
 		"/requests?sort=started_at":       "2 1",
 		"/requests?q=put+b":               "2",
 		"/requests?q=f2":                  "2",
+		"/requests?q=trace-7":             "2",
 		"/requests?limit=1":               "1",
 		"/circuit-breakers/metrics?limit=1&sort=-timestamp":         "F1",
 		"/circuit-breakers/metrics?state=open":                      "F1 F2",

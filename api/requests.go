@@ -37,6 +37,7 @@ func (h *requestHandler) routes(r fiber.Router) {
 // requestView is the JSON of one request. It never has a path or a query string.
 type requestView struct {
 	ID             string        `json:"id"`
+	ClientID       string        `json:"client_request_id,omitempty"` // X-Request-Id
 	Method         string        `json:"method"`
 	Host           string        `json:"host"`
 	State          string        `json:"state"`
@@ -75,8 +76,9 @@ type attemptView struct {
 
 func viewOfRequest(r *metrics.Request) requestView {
 	v := requestView{
-		ID: r.ID.String(), Method: r.Method, Host: r.Host, State: r.State, CurrentAttempt: r.CurrentAttempt,
-		ProxyID: r.ProxyID, StartedAt: r.Started.UTC(), Attempts: viewsOfAttempts(r.Attempts),
+		ID: r.ID.String(), ClientID: r.ClientID, Method: r.Method, Host: r.Host, State: r.State,
+		CurrentAttempt: r.CurrentAttempt, ProxyID: r.ProxyID, StartedAt: r.Started.UTC(),
+		Attempts: viewsOfAttempts(r.Attempts),
 	}
 	if r.Priority != core.AnyPriority {
 		v.Queue = &queueView{r.Priority.String(), seconds(r.Queued)}
@@ -138,7 +140,7 @@ func (h *requestHandler) list(c *fiber.Ctx) error {
 		most = math.MaxInt // all requests, because the response has their total number
 	}
 	for _, r := range h.tracker.List(state, most) {
-		if containsText(p.text, r.ID.String(), r.Method+" "+r.Host, r.ProxyID) {
+		if containsText(p.text, r.ID.String(), r.ClientID, r.Method+" "+r.Host, r.ProxyID) {
 			p.list = append(p.list, &r)
 		}
 	}

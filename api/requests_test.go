@@ -44,7 +44,7 @@ func TestRequests(t *testing.T) {
 		{ID: 0x11, Method: "GET", Host: "a.test", State: metrics.StateDone, Started: noon, CurrentAttempt: 1,
 			ProxyID:   "F2",
 			NextRetry: noon, Ended: noon.Add(3 * time.Second), Final: core.FinalSuccess, Status: 200,
-			Attempts: attempts},
+			Attempts: attempts, ClientID: "a-1"},
 		{ID: 0x12, Method: "CONNECT", Host: "a.test", State: metrics.StateSelecting, Started: noon},
 		{ID: 0x14, Method: "GET", Host: "a.test", State: metrics.StateQueued, Started: noon,
 			Priority: core.PriorityLow, Queued: 250 * time.Millisecond},
@@ -56,8 +56,8 @@ func TestRequests(t *testing.T) {
 			`"attempts":[` +
 			`{"attempt":0,"proxy_id":"F1","outcome":"failure","delay_before":0,"latency":0.0015,` +
 			`"error_message":"refused","cause":"proxy_unreachable","started_at":"2026-11-28T12:00:00Z"}]}`
-		done = `{"id":"0000000000000011","method":"GET","host":"a.test","state":"done","current_attempt":1,` +
-			`"proxy_id":"F2",` +
+		done = `{"id":"0000000000000011","client_request_id":"a-1","method":"GET","host":"a.test",` +
+			`"state":"done","current_attempt":1,"proxy_id":"F2",` +
 			`"next_retry_time":null,"started_at":"2026-11-28T12:00:00Z","finished_at":"2026-11-28T12:00:03Z",` +
 			`"outcome":"success",` +
 			`"status":200,"attempts":` + attemptViews + "}"

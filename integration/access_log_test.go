@@ -16,6 +16,7 @@ import (
 
 // accessLine is a line of the access log.
 type accessLine struct {
+	ClientID string `json:"client_request_id"`
 	User     string `json:"user"`
 	Listener string `json:"listener"`
 	Method   string `json:"method"`
@@ -70,8 +71,12 @@ access_file = "access.log"
 		require.NoError(t, err, "%s", out)
 	}
 	ann := "ann:canary-password@" + w.gateway
-	curl("-x", "http://"+ann, "-d", "body", "http://site.test/path?token=canary")
+	curl("-x", "http://"+ann, "-H", "X-Request-Id: of-ann-1", "-d", "body", "http://site.test/path?token=canary")
 	a := lines(1)[0]
+	require.Equal(t, "of-ann-1", a.ClientID)
+	found := w.getJSON("/requests?q=OF-ANN")["requests"].([]any)
+	require.Len(t, found, 1)
+	require.Equal(t, "of-ann-1", found[0].(map[string]any)["client_request_id"])
 	require.Equal(t, "ann http POST site.test:80 200 success", strings.Join(
 		[]string{a.User, a.Listener, a.Method, a.Target, "200", a.Outcome}, " "))
 	require.Equal(t, 200, a.Status)

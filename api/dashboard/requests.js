@@ -31,7 +31,7 @@ function showRequests() {
   const now = gatewayNow(),
     text = $("findrequest").value.trim().toLowerCase();
   const matches = r =>
-    !text || [r.id, r.host, r.method, r.outcome, String(r.status), ...r.attempts.map(a => a.proxy_id)].some(s => s?.toLowerCase().includes(text));
+    !text || [r.id, r.client_request_id, r.host, r.method, r.outcome, String(r.status), ...r.attempts.map(a => a.proxy_id)].some(s => s?.toLowerCase().includes(text));
   const list = [...requests.values()].filter(r => filters[chosen](r) && matches(r)).slice(0, shownRequests);
   rows(
     $("requests"),
@@ -151,6 +151,7 @@ function drawRequest(r) {
   const outcome = inFlight(r) ? r.state : (r.status ? r.status + ", " : "") + words(r.outcome);
   dialog.querySelector(".content").replaceChildren(
     el("p", {}, r.method + " " + r.host + ": " + outcome + "; " + took + ", " + date(begin)),
+    r.client_request_id ? el("p", { class: "quiet" }, "X-Request-Id: " + r.client_request_id) : "",
     el(
       "table",
       { class: "waterfall" },

@@ -57,6 +57,8 @@ func TestFormats(t *testing.T) {
 	refused := Record{
 		ID: 1, Client: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 4711}, Method: "GE\"\nT", Status: 407, Code: "x",
 	}
+	named := refused
+	named.ClientID = "a-1"
 	routed := refused
 	routed.Rules = core.RuleLabels{"ads", "rules[3]"}
 	routed.Attempts = []core.AttemptEvent{{ProxyID: "p", Rule: "rules[1]", Outcome: core.Outcome{
@@ -77,6 +79,11 @@ func TestFormats(t *testing.T) {
 			`{"time":"0001-01-01T00:00:00.000Z","request_id":"0000000000000001","client":"192.0.2.1:4711",` +
 				`"listener":"http","method":"GE\"\nT","target":"","status":407,"outcome":"refused","error":"x",` +
 				`"received_bytes":0,"sent_bytes":0,"duration":0,"waited":0,"attempts":[]}`},
+		{JSON, named,
+			`{"time":"0001-01-01T00:00:00.000Z","request_id":"0000000000000001","client_request_id":"a-1",` +
+				`"client":"192.0.2.1:4711","listener":"http","method":"GE\"\nT","target":"","status":407,` +
+				`"outcome":"refused","error":"x","received_bytes":0,"sent_bytes":0,"duration":0,"waited":0,` +
+				`"attempts":[]}`},
 		{JSON, routed,
 			`{"time":"0001-01-01T00:00:00.000Z","request_id":"0000000000000001","client":"192.0.2.1:4711",` +
 				`"listener":"http","method":"GE\"\nT","target":"","status":407,"outcome":"refused","error":"x",` +

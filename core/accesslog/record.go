@@ -15,6 +15,7 @@ import (
 // Record describes one request of a client that has ended. It has no path, no query and no credentials.
 type Record struct {
 	ID         core.RequestID
+	ClientID   string // the client's X-Request-Id; "" without a valid one
 	Client     net.Addr
 	User       string // "" if the gateway has no users, or if the user is unknown
 	Listener   core.Listener
@@ -56,6 +57,7 @@ func (r *Record) Outcome() string {
 type line struct {
 	Time     string    `json:"time"`
 	ID       string    `json:"request_id"`
+	ClientID string    `json:"client_request_id,omitempty"`
 	Client   string    `json:"client"`
 	User     string    `json:"user,omitempty"`
 	Listener string    `json:"listener"`
@@ -87,8 +89,8 @@ type attempt struct {
 // appendJSON appends the record as a line of JSON. Times are in RFC 3339, durations in seconds.
 func (r *Record) appendJSON(b []byte) []byte {
 	l := line{
-		Time: r.Ended.UTC().Format("2006-01-02T15:04:05.000Z"), ID: r.ID.String(), Client: address(r.Client),
-		User:     r.User,
+		Time: r.Ended.UTC().Format("2006-01-02T15:04:05.000Z"), ID: r.ID.String(), ClientID: r.ClientID,
+		Client: address(r.Client), User: r.User,
 		Listener: r.Listener.String(), Method: r.Method, Target: r.Target, Status: r.Status, Outcome: r.Outcome(),
 		Error: r.Code, Left: r.ClientLeft, Received: r.Received, Sent: r.Sent,
 		Duration: r.Ended.Sub(r.Started).Seconds(),

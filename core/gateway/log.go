@@ -6,6 +6,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/trace"
 )
 
@@ -13,11 +14,38 @@ import (
 // from accesslog.Record, because it is cleared for each request, even if the access log is off.
 type logEntry struct {
 	target, user, code string
+	clientID           string // value of the client's field X-Request-Id; "" without a valid one
 	trace              trace.Context
 	received           int64
 	status             int
 	final              core.Final
 	hasRun, clientLeft bool
+}
+
+// maxClientID is the maximum length of the X-Request-Id of a client that the log and the tracker take.
+const maxClientID = 128
+
+// readClientID returns the value of the field X-Request-Id, which the head has: an id that the client or a proxy before
+// the gateway has given the request. It returns "" unless the value is one word of visible ASCII characters.
+func readClientID(fields []http1.Field) string {
+	var value []byte
+	for i := range fields {
+		if fields[i].Kind == http1.RequestID {
+			if value != nil {
+				return ""
+			}
+			value = fields[i].Value
+		}
+	}
+	if len(value) > maxClientID {
+		return ""
+	}
+	for _, c := range value {
+		if c <= ' ' || c > '~' {
+			return ""
+		}
+	}
+	return string(value)
 }
 
 // logsRequests reports whether requests are written to the access log.
@@ -36,8 +64,9 @@ func (r *request) logRequest() {
 	}
 	e, l := &r.log, r.record
 	*l = accesslog.Record{
-		ID: r.input.ID, User: e.user, Listener: r.input.Listener, Method: r.input.Method, Target: e.target,
-		Minor: r.head.Minor, HTTP2: r.conn.isStream, Status: e.status, Code: e.code, Final: e.final, Executed: e.hasRun,
+		ID: r.input.ID, ClientID: e.clientID, User: e.user, Listener: r.input.Listener, Method: r.input.Method,
+		Target: e.target, Minor: r.head.Minor,
+		HTTP2: r.conn.isStream, Status: e.status, Code: e.code, Final: e.final, Executed: e.hasRun,
 		ClientLeft: e.clientLeft, Received: e.received + r.body.Received(), Sent: r.conn.writer.sent,
 		Started: r.input.Started, Rules: r.input.Route.Labels(), Trace: e.trace,
 	}

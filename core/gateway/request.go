@@ -134,6 +134,9 @@ func (r *request) serveRequest() (keep bool) {
 	in.BeforeWait, in.Progress = r.callbacks.watch, r.progress
 	in.KeepEvents = r.server.logsRequests()
 	r.log.trace = r.server.newTrace(r.head.Fields, in.ID)
+	if r.head.Has(http1.RequestID) {
+		r.log.clientID = readClientID(r.head.Fields)
+	}
 
 	if bad := r.checkRequest(); bad != nil {
 		return r.respondError(bad)
@@ -156,6 +159,9 @@ func (r *request) serveRequest() (keep bool) {
 	in.Started = r.server.Now()
 	r.joinSession(in.Started)
 	r.entry.Begin(in.ID, in.Method, in.Host, in.Started)
+	if r.log.clientID != "" {
+		r.entry.SetClientID(r.log.clientID)
+	}
 	if in.WantsTunnel {
 		return r.serveConnect()
 	}

@@ -56,6 +56,7 @@ type options struct {
 	roots   *x509.CertPool     // of targets; nil for those of the system
 	log     slog.Handler       // nil for none
 	access  AccessLog          // nil for none
+	tracker Tracker            // keeps nothing by default
 	targets executor.Targets   // nil for blame = "literal"
 }
 
@@ -79,7 +80,7 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	ids := atomic.Uint64{}
 	o := options{
 		attempt: patience, policy: func(*retry.Policy) {}, now: time.Now,
-		newID: func() core.RequestID { return core.RequestID(ids.Add(1)) },
+		newID: func() core.RequestID { return core.RequestID(ids.Add(1)) }, tracker: untracked{},
 	}
 	o.ReplayMemory = 1 << 30
 	o.Head, o.BodyIdle, o.ReplayLimit, o.Strategies = patience, patience, 1<<20, func(string) bool { return true }
@@ -120,7 +121,7 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	require.NoError(t, err)
 	r.Server = New(Config{
 		Executor:  executor.New(selector.New(pool, rand.Uint64, 256), r.recorded, tuning, quiet, o.now, rand.Uint64),
-		Transport: trans, Policies: retry.NewStore(policy, o.now), Tracker: untracked{}, OnTunnelEnd: r.recorded.tunnel,
+		Transport: trans, Policies: retry.NewStore(policy, o.now), Tracker: o.tracker, OnTunnelEnd: r.recorded.tunnel,
 		Guard: access.NewGuard(o.now, quiet), Sessions: session.NewTable(100), Loop: loops,
 		AccessLog: o.access, Files: r.files, Log: quiet, Now: o.now, NewID: o.newID,
 		OnHandshake: r.recorded.intercepted, OnRefused: r.recorded.addRefused,
@@ -372,6 +373,7 @@ type untracked struct{}
 
 func (untracked) Track() TrackerEntry                             { return untracked{} }
 func (untracked) Begin(core.RequestID, string, string, time.Time) {}
+func (untracked) SetClientID(string)                              {}
 func (untracked) BeginAttempt(int, string)                        {}
 func (untracked) BeginBackoff(time.Time, int)                     {}
 func (untracked) EndAttempt(*core.AttemptEvent)                   {}

@@ -52,6 +52,7 @@ type Tracker interface {
 type TrackerEntry interface {
 	executor.Progress
 	Begin(id core.RequestID, method, host string, started time.Time)
+	SetClientID(id string)
 	Release()
 }
 

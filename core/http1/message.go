@@ -26,7 +26,11 @@ const (
 	MaxForwards
 	ProxyLoop // tokens of package loop
 	Whirlpool // any X-Whirlpool-* field
+	RequestID // X-Request-Id, which is interpreted only for the log
 )
+
+// isOther reports whether a field of the kind may be nominated, and may be a trailer.
+func (k Kind) isOther() bool { return k == Other || k == RequestID }
 
 // kinds is a set of kinds: bit n is set if the set has Kind(n).
 type kinds uint32
@@ -42,7 +46,7 @@ type Field struct {
 // forwarded message gets its own framing.
 func (f *Field) HopByHop() bool {
 	switch f.Kind {
-	case Other, Host, Expect, Via, RetryAfter, MaxForwards:
+	case Other, Host, Expect, Via, RetryAfter, MaxForwards, RequestID:
 		return false
 	}
 	return true

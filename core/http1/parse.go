@@ -476,8 +476,8 @@ func withoutZeros(digits []byte) []byte {
 // with each field.
 const maxNominated = 100
 
-// markNominated marks the fields that Connection names as hop-by-hop. It changes only fields of the kind Other. A
-// sender therefore cannot remove Host or the framing in this way.
+// markNominated marks the fields that Connection names as hop-by-hop. It changes only fields of the kinds Other and
+// RequestID. A sender therefore cannot remove Host or the framing in this way.
 func markNominated(fields []Field) {
 	for i := range fields {
 		if fields[i].Kind != Connection {
@@ -487,7 +487,7 @@ func markNominated(fields []Field) {
 			var token []byte
 			token, rest = nextToken(rest)
 			for j := range fields {
-				if fields[j].Kind == Other && len(token) > 0 && equalFoldBytes(fields[j].Name, token) {
+				if fields[j].Kind.isOther() && len(token) > 0 && equalFoldBytes(fields[j].Name, token) {
 					fields[j].Kind = Nominated
 				}
 			}
@@ -536,6 +536,9 @@ func kindOf(name []byte) Kind {
 		return kindIf(name, "retry-after", RetryAfter)
 	case 12:
 		if k := kindIf(name, "max-forwards", MaxForwards); k != Other {
+			return k
+		}
+		if k := kindIf(name, "x-request-id", RequestID); k != Other {
 			return k
 		}
 	case 14:

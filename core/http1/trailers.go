@@ -23,7 +23,7 @@ func (b *Body) KeepTrailers(fields []Field) {
 		}
 		for rest := fields[i].Value; len(rest) > 0; {
 			var token []byte
-			if token, rest = nextToken(rest); len(token) > 0 && kindOf(token) == Other && !equalFold(token, "close") {
+			if token, rest = nextToken(rest); len(token) > 0 && kindOf(token).isOther() && !equalFold(token, "close") {
 				b.nominated = append(append(b.nominated, token...), ',')
 			}
 		}
@@ -139,7 +139,7 @@ func AppendTrailers(dst []byte, fields map[string][]string) []byte {
 
 // permittedTrailer reports whether name is a valid field name that AppendTrailer permits.
 func permittedTrailer(name []byte) bool {
-	return isToken(name) && kindOf(name) == Other && !forbiddenTrailers[string(bytes.ToLower(name))] &&
+	return isToken(name) && kindOf(name).isOther() && !forbiddenTrailers[string(bytes.ToLower(name))] &&
 		!(len(name) > 3 && equalFold(name[:3], "if-"))
 }
 

@@ -133,7 +133,7 @@ func FuzzTrailers(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, kept, again)
 		for name := range Trailers([]byte(kept)) {
-			require.Equal(t, Other, kindOf(name), "%q", kept)
+			require.True(t, kindOf(name).isOther(), "%q", kept)
 		}
 		if strings.ContainsFunc(kept, func(r rune) bool { return r < ' ' && r != '\r' && r != '\n' || r >= 0x7f }) {
 			return // net/http refuses some of these bytes

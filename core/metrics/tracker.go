@@ -30,6 +30,7 @@ const keepDone = 1_000
 // Request is the state of one request. It never contains a path or a query string.
 type Request struct {
 	ID             core.RequestID
+	ClientID       string // the client's X-Request-Id; "" without a valid one
 	Method         string
 	Host           string
 	State          string
@@ -124,6 +125,13 @@ func (e *Entry) Begin(id core.RequestID, method, host string, started time.Time)
 	*r = Request{} // field by field: a composite literal would be copied on the stack
 	r.ID, r.Method, r.Host, r.Started, r.State, r.Attempts = id, method, host, started, StateSelecting, attempts
 	e.mu.Unlock()
+}
+
+// SetClientID sets the id that the client has given the request.
+func (e *Entry) SetClientID(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.request.ClientID = id
 }
 
 // BeginAttempt begins an attempt. The first attempt has the number 0.

@@ -9,6 +9,7 @@ import (
 // Request is a request in flight, or one of the requests that have ended last.
 type Request struct {
 	ID             string     `json:"id"`
+	ClientID       string     `json:"client_request_id"` // the client's X-Request-Id; "" without a valid one
 	Method         string     `json:"method"`
 	Host           string     `json:"host"`
 	State          string     `json:"state"`

@@ -232,6 +232,9 @@ func spansOf(r *accesslog.Record) []span {
 			numberAttribute("whirlpool.attempts", int64(len(r.Attempts))),
 			numberAttribute("http.request.body.size", r.Received),
 		}}
+	if r.ClientID != "" {
+		s.Attributes = append(s.Attributes, textAttribute("whirlpool.client_request_id", r.ClientID))
+	}
 	if r.Trace.Parent != 0 {
 		s.ParentID = spanID(r.Trace.Parent)
 	}
