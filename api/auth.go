@@ -134,8 +134,11 @@ func (s *Server) checkAccess(c *fiber.Ctx) error {
 		}
 		c.Locals(keyNameLocal, key.name)
 		admin = key.admin
-		if !key.admin && !isReadOnly(c) {
-			return newProblem(fiber.StatusForbidden, "forbidden", "a key with the role admin is required")
+	}
+	c.Locals(adminLocal, admin)
+	if !isReadOnly(c) {
+		if err := requireAdmin(c); err != nil {
+			return err
 		}
 	}
 	if !isPublic(c.Path()) {
@@ -191,6 +194,17 @@ func (s *Server) canRead(header string, names []string) bool {
 	}
 	_, ok := a.findBearer(header)
 	return ok
+}
+
+// adminLocal is the name under which Fiber's Locals hold whether the request has the role admin.
+const adminLocal = "is admin"
+
+// requireAdmin returns a problem unless the request has the role admin.
+func requireAdmin(c *fiber.Ctx) error {
+	if admin, _ := c.Locals(adminLocal).(bool); !admin {
+		return newProblem(fiber.StatusForbidden, "forbidden", "a key with the role admin is required")
+	}
+	return nil
 }
 
 // keyNameLocal is the name under which Fiber's Locals hold the name of the request's API key.

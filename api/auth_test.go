@@ -49,6 +49,7 @@ var endpoints = withPages(map[string]permission{
 	"PATCH /api/v1/proxies/:id": admin, "DELETE /api/v1/proxies/:id": admin,
 	"POST /api/v1/request": admin,
 	"GET /api/v1/requests": reader, "GET /api/v1/requests/:id": reader,
+	"POST /api/v1/requests": admin, "GET /api/v1/requests/:id/response": admin, "DELETE /api/v1/requests/:id": admin,
 	"GET /api/v1/uploads/:id": reader, "GET /api/v1/plugins": reader, "POST /api/v1/plugins": admin,
 	"GET /api/v1/plugins/:name": reader, "GET /api/v1/plugins/:name/logs": reader,
 	"PUT /api/v1/plugins/:name": admin, "PATCH /api/v1/plugins/:name": admin, "DELETE /api/v1/plugins/:name": admin,

@@ -68,6 +68,23 @@ func TestClient(t *testing.T) {
 			return c.ChangeProxy(ctx, "F2", client.ProxyChange{Weight: &weight})
 		},
 	}
+	r.engine.result = responseOf("hi")
+	r.engine.result.Response.Trailer = http.Header{"X-T": {"u"}}
+	in := client.RequestInput{URL: "http://a.test/", Method: "PUT", Body: []byte("\xff"), Retry: map[string]any{
+		"max_attempts": 2}}
+	submitted, err := c.SubmitRequest(ctx, in)
+	require.NoError(t, err)
+	requireSameFields(t, raw, submitted, "SubmitRequest")
+	require.Equal(t, "PUT", r.engine.calls[0].Request.Method)
+	out, err := c.Response(ctx, submitted.ID)
+	require.NoError(t, err)
+	requireSameFields(t, raw, out, "Response")
+	require.Equal(t, "hi", out.Body)
+	require.NoError(t, c.CancelRequest(ctx, submitted.ID))
+	r.engine.result = responseOf("\xff")
+	out, err = c.SendRequest(ctx, in)
+	require.NoError(t, err)
+	require.Equal(t, "\xff", string(out.BodyBase64))
 	for name, call := range calls {
 		v, err := call()
 		require.NoError(t, err, name)

@@ -219,6 +219,8 @@ type fakeEngine struct {
 	ctx          context.Context // context of the last call
 	result       *engine.Result
 	err          error
+	// do replaces Do, if it is not nil.
+	do func(context.Context, engine.Call) (*engine.Result, error)
 }
 
 var _ Engine = (*fakeEngine)(nil)
@@ -230,8 +232,14 @@ func (e *fakeEngine) Users() []access.DailyUsage {
 }
 
 func (e *fakeEngine) Do(ctx context.Context, call engine.Call) (*engine.Result, error) {
+	if e.do != nil {
+		return e.do(ctx, call)
+	}
 	e.ctx = ctx
 	e.calls = append(e.calls, call)
+	if call.OnBegin != nil && e.err == nil {
+		call.OnBegin(e.result.ID)
+	}
 	return e.result, e.err
 }
 

@@ -199,7 +199,9 @@ func pluginProblem(err error) error {
 	switch {
 	case errors.As(err, &rejection):
 		details := fiber.Map{"checks": failedChecks(rejection)}
-		return &problem{fiber.StatusUnprocessableEntity, Error{"invalid_plugin", rejection.Error(), details}}
+		p := newProblem(fiber.StatusUnprocessableEntity, "invalid_plugin", rejection.Error())
+		p.body.Details = details
+		return p
 	case errors.As(err, &checkError):
 		return badPlugin(checkError.Msg)
 	case errors.Is(err, plugins.ErrTooManyUploads):

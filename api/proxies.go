@@ -398,7 +398,7 @@ func addIndex(i int, err error) error {
 	if d, ok := p.body.Details.(fieldDetails); ok {
 		place += "." + d.Field
 	}
-	return &problem{p.status, Error{p.body.Error, message, fieldDetails{Field: place}}}
+	return &problem{status: p.status, body: Error{p.body.Error, message, fieldDetails{Field: place}}}
 }
 
 // proxyProblem returns the problem for an error of the pool.

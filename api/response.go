@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 
 	"github.com/gofiber/fiber/v2"
@@ -25,8 +26,9 @@ type Error struct {
 
 // problem is an error with the HTTP status of its response.
 type problem struct {
-	status int
-	body   Error
+	status     int
+	body       Error
+	retryAfter int64 // Retry-After of the response in seconds; 0 for none
 }
 
 func (p *problem) Error() string { return p.body.Message }
@@ -38,7 +40,7 @@ type fieldDetails struct {
 }
 
 func newProblem(status int, code, message string) *problem {
-	return &problem{status, Error{Error: code, Message: message}}
+	return &problem{status: status, body: Error{Error: code, Message: message}}
 }
 
 func notFound(message string) *problem { return newProblem(fiber.StatusNotFound, "not_found", message) }
@@ -48,12 +50,18 @@ func conflict(message string) *problem { return newProblem(fiber.StatusConflict,
 
 // badField returns the problem of a wrong value in a field or a query parameter.
 func badField(field, message string) error {
-	return &problem{fiber.StatusBadRequest, Error{"invalid_field", message, fieldDetails{Field: field}}}
+	return invalidField(message, fieldDetails{Field: field})
 }
 
 // outOfRange returns the problem of a value out of range. Its details contain the permitted range.
 func outOfRange(field, limit, message string) error {
-	return &problem{fiber.StatusBadRequest, Error{"invalid_field", message, fieldDetails{field, limit}}}
+	return invalidField(message, fieldDetails{field, limit})
+}
+
+func invalidField(message string, details fieldDetails) *problem {
+	p := newProblem(fiber.StatusBadRequest, "invalid_field", message)
+	p.body.Details = details
+	return p
 }
 
 func badPlugin(message string) error {
@@ -72,6 +80,9 @@ func bodyTooLarge(limit int) error {
 // sendError is the error handler of Fiber. It also gets Fiber's own errors.
 func (s *Server) sendError(c *fiber.Ctx, err error) error {
 	p := s.problemOf(c, err)
+	if p.retryAfter > 0 {
+		c.Set(fiber.HeaderRetryAfter, strconv.FormatInt(p.retryAfter, 10))
+	}
 	c.Status(p.status)
 	return send(c, p.body)
 }

@@ -396,6 +396,7 @@ func (g *golden) record(t *testing.T) {
 		"?state=done&limit=1", "?state=waiting", "?state=nope"} {
 		get("/api/v1/requests" + path)
 	}
+	g.submitted(t)
 
 	get("/api/v1/circuit-breakers")
 	for _, path := range []string{"/F1", "/F2", "/nope", "/metrics", "/metrics?hours=1", "/metrics?hours=0",
@@ -444,6 +445,25 @@ func (g *golden) record(t *testing.T) {
 	e.Shutdown(ctx)
 	get("/readyz")
 	post("/api/v1/request", `{"url":"http://target.test/"}`)
+}
+
+// submitted records requests of POST /requests.
+func (g *golden) submitted(t *testing.T) {
+	for _, body := range []string{
+		`{"url":"http://target.test/path?q=1"}`,
+		`{"url":"http://target.test/","region":"nowhere","region_strict":true}`,
+	} {
+		_, answer := g.call(t, "POST", "/api/v1/requests", body)
+		var submitted struct{ ID string }
+		require.NoError(t, json.Unmarshal(answer, &submitted))
+		path := "/api/v1/requests/" + submitted.ID
+		g.call(t, "GET", path+"/response", "")
+		g.call(t, "DELETE", path, "")
+		g.call(t, "DELETE", path, "")
+	}
+	g.call(t, "POST", "/api/v1/requests", `{"url":"http://x/","method":"CONNECT"}`)
+	g.call(t, "POST", "/api/v1/requests", `{"url":"ftp://x/"}`)
+	g.call(t, "GET", "/api/v1/requests/nope/response", "")
 }
 
 // waiting records a request that waits for its retry.

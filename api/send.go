@@ -6,9 +6,10 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
-	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"github.com/gofiber/fiber/v2"
@@ -25,13 +26,21 @@ type requester interface {
 	Merge(o retry.Override) (*retry.Policy, error)
 }
 
-// sendHandler serves POST /request.
+// sendHandler serves POST /request and, for requests whose client does not wait, POST /requests.
 type sendHandler struct {
-	engine requester
-	ctx    context.Context // ends when the server stops
+	engine    requester
+	ctx       context.Context // ends when the server stops
+	now       func() time.Time
+	log       *slog.Logger
+	submitted submissions
 }
 
-func (h *sendHandler) routes(r fiber.Router) { r.Post("/request", h.send) }
+func (h *sendHandler) routes(r fiber.Router) {
+	r.Post("/request", h.send)
+	r.Post("/requests", h.submit)
+	r.Get("/requests/:id/response", h.getResponse)
+	r.Delete("/requests/:id", h.cancel)
+}
 
 // requestInput is the JSON of a request that POST /request sends through the pool.
 type requestInput struct {
@@ -66,7 +75,7 @@ type failedRequest struct {
 	RequestID string        `json:"request_id"`
 }
 
-// maxResponseBody is the number of bytes after which POST /request cuts off a response's body.
+// maxResponseBody is the number of bytes after which the body of a response is cut off.
 const maxResponseBody = 10 << 20
 
 func (h *sendHandler) send(c *fiber.Ctx) error {
@@ -78,37 +87,75 @@ func (h *sendHandler) send(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	result, err := h.engine.Do(h.ctx, call)
-	var requestError *engine.RequestError
-	if errors.As(err, &requestError) {
-		return newProblem(fiber.StatusBadRequest, "invalid_request", requestError.Msg)
-	}
+	view, err := h.perform(h.ctx, call, func(int) bool { return true })
 	if err != nil {
 		return err
 	}
-	if result.Response == nil {
-		return noResponseProblem(c, result)
-	}
-	return send(c, readResponse(result))
+	return send(c, view)
 }
 
-func noResponseProblem(c *fiber.Ctx, result *engine.Result) error {
+// perform sends the request of a call and reads its response. It calls reserve before it keeps the given number of
+// bytes of the response. If reserve returns false for a part of the body, the body is cut off there.
+func (h *sendHandler) perform(
+	ctx context.Context, call engine.Call, reserve func(bytes int) bool,
+) (*responseView, error) {
+	result, err := h.engine.Do(ctx, call)
+	var requestError *engine.RequestError
+	if errors.As(err, &requestError) {
+		return nil, newProblem(fiber.StatusBadRequest, "invalid_request", requestError.Msg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if result.Response == nil {
+		return nil, noResponseProblem(result)
+	}
+	return readResponse(result, reserve), nil
+}
+
+func noResponseProblem(result *engine.Result) error {
 	f := result.Failure
 	p := newProblem(f.Status, f.FinalCode(result.Final), f.Message)
-	if retryAfter := f.RetryAfterSeconds(); retryAfter > 0 {
-		c.Set(fiber.HeaderRetryAfter, strconv.FormatInt(retryAfter, 10))
-	}
+	p.retryAfter = f.RetryAfterSeconds()
 	p.body.Details = failedRequest{viewsOfAttempts(result.Attempts), result.ID.String()}
 	return p
 }
 
+// errNoMemory ends the reading of a response for which there is no memory.
+var errNoMemory = errors.New("no memory for the rest of the body")
+
+// reservingReader reserves the bytes that it returns.
+type reservingReader struct {
+	io.Reader
+	reserve func(bytes int) bool
+}
+
+func (r *reservingReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if n > 0 && !r.reserve(n) {
+		return 0, errNoMemory
+	}
+	return n, err
+}
+
+// fieldBytes returns the number of bytes of the names and values of header fields.
+func fieldBytes(h http.Header) (n int) {
+	for name, values := range h {
+		for _, v := range values {
+			n += len(name) + len(v)
+		}
+	}
+	return n
+}
+
 // readResponse reads the response's body and closes it, which ends the exchange.
-func readResponse(result *engine.Result) responseView {
+func readResponse(result *engine.Result, reserve func(bytes int) bool) *responseView {
 	r := result.Response
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxResponseBody+1))
-	v := responseView{RequestID: result.ID.String(), Status: r.StatusCode, Headers: r.Header, Truncated: err != nil}
-	if len(body) > maxResponseBody {
-		body, v.Truncated = body[:maxResponseBody], true
+	reserve(fieldBytes(r.Header))
+	body, err := io.ReadAll(io.LimitReader(&reservingReader{r.Body, reserve}, maxResponseBody+1))
+	v := &responseView{RequestID: result.ID.String(), Status: r.StatusCode, Headers: r.Header, Truncated: err != nil}
+	if len(body) > maxResponseBody || err == errNoMemory {
+		body, v.Truncated = body[:min(len(body), maxResponseBody)], true
 		result.EndAsSuccess() // so that the proxy is not blamed for the unread part of the body
 	}
 	r.Body.Close()

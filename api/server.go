@@ -88,7 +88,7 @@ type Server struct {
 
 	audit *auditTrail
 
-	ctx    context.Context // context of the requests that POST /request sends
+	ctx    context.Context // context of the requests that POST /request and POST /requests send
 	cancel context.CancelCauseFunc
 }
 
@@ -171,7 +171,7 @@ func maxConnections(files int) int {
 }
 
 // Shutdown stops the server. It ends the event streams immediately. All other requests may finish until ctx ends. Then
-// the requests that POST /request sends are cancelled, with one second for their responses.
+// the requests that POST /request and POST /requests send are cancelled, with one second for their responses.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.cfg.Events.stream.Close()
 	stop := context.AfterFunc(ctx, func() { s.cancel(executor.ErrShutdown) })
@@ -233,7 +233,7 @@ func (s *Server) routes(parameters map[string][]string) {
 	(&testHandler{engine: cfg.Engine, pool: cfg.Pool, ctx: s.ctx}).routes(v1)
 	(&costHandler{engine: cfg.Engine, pool: cfg.Pool}).routes(v1)
 	(&stateHandler{changes: cfg.Changes, dir: cfg.StateDir}).routes(v1)
-	(&sendHandler{engine: cfg.Engine, ctx: s.ctx}).routes(v1)
+	(&sendHandler{engine: cfg.Engine, ctx: s.ctx, now: cfg.Now, log: cfg.Log}).routes(v1)
 	(&requestHandler{tracker: cfg.Requests}).routes(v1)
 	plugins := &pluginHandler{
 		registry: cfg.Plugins, uses: uses, policies: cfg.Policies, pool: cfg.Pool, engine: cfg.Engine,
@@ -280,8 +280,8 @@ func (s *Server) logChange(c *fiber.Ctx) {
 		return
 	}
 	switch c.Route().Path {
-	case "/api/v1/request", "/api/v1/plugins/:name/test", "/api/v1/proxies/:id/test",
-		"/api/v1/retry/policy/preview": // these endpoints change nothing
+	case "/api/v1/request", "/api/v1/requests", "/api/v1/requests/:id", "/api/v1/plugins/:name/test",
+		"/api/v1/proxies/:id/test", "/api/v1/retry/policy/preview": // these endpoints change nothing
 		return
 	case "/api/v1/proxy-lists":
 		if changesNothing(c) {

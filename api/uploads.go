@@ -10,9 +10,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
-// maxUploadWait limits the time that the response to an upload waits for the checks. A client can ask for less (Prefer:
-// respond-async or wait=SECONDS, RFC 7240). If the checks take longer, the response is a 202 that names the upload.
-const maxUploadWait = 30 * time.Second
+// maxWait limits the time that a response waits for the end of an upload's checks or of a submitted request. A client
+// can ask for less (Prefer: respond-async or wait=SECONDS, RFC 7240). If it takes longer, the response is a 202.
+const maxWait = 30 * time.Second
 
 // sha256Local is the key of Fiber's Locals that holds the SHA-256 of an uploaded module, for the log.
 const sha256Local = "sha256"
@@ -66,7 +66,7 @@ func (h *pluginHandler) awaitUpload(c *fiber.Ctx, u *plugins.Upload, err error, 
 	}
 	c.Locals(sha256Local, u.Status().SHA256)
 	changedThings(c, "upload", u.Status().Name)
-	if !waitForUpload(u, preferredWait(c.Get("Prefer"))) {
+	if !waitFor(u.Done(), preferredWait(c.Get("Prefer"))) {
 		c.Set(fiber.HeaderLocation, "/api/v1/uploads/"+u.ID())
 		c.Status(fiber.StatusAccepted)
 		return send(c, h.viewOfUpload(u.Status()))
@@ -78,21 +78,21 @@ func (h *pluginHandler) awaitUpload(c *fiber.Ctx, u *plugins.Upload, err error, 
 	return h.send(c, status.Plugin, status.Err)
 }
 
-// waitForUpload waits for the end of the upload, at most for d. It reports whether the upload has ended.
-func waitForUpload(u *plugins.Upload, d time.Duration) bool {
+// waitFor waits until done is closed, at most for d. It reports whether done is closed.
+func waitFor(done <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
-	case <-u.Done():
+	case <-done:
 		return true
 	case <-timer.C:
 	}
 	return false
 }
 
-// preferredWait returns the wait that a Prefer header field asks for, at most maxUploadWait.
+// preferredWait returns the wait that a Prefer header field asks for, at most maxWait.
 func preferredWait(prefer string) time.Duration {
-	wait := maxUploadWait
+	wait := maxWait
 	for _, p := range strings.Split(prefer, ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(p), "=")
 		switch strings.ToLower(strings.TrimSpace(name)) {
@@ -100,7 +100,7 @@ func preferredWait(prefer string) time.Duration {
 			wait = 0
 		case "wait":
 			if n, err := strconv.ParseUint(strings.Trim(value, ` "`), 10, 31); err == nil {
-				return min(time.Duration(n)*time.Second, maxUploadWait) // even if respond-async is given
+				return min(time.Duration(n)*time.Second, maxWait) // even if respond-async is given
 			}
 		}
 	}

@@ -57,10 +57,10 @@ func TestAcceptedUpload(t *testing.T) {
 
 func TestPreferredWait(t *testing.T) {
 	for prefer, want := range map[string]time.Duration{
-		"": maxUploadWait, "respond-async": 0, "wait=5": 5 * time.Second, `wait = "5"`: 5 * time.Second,
+		"": maxWait, "respond-async": 0, "wait=5": 5 * time.Second, `wait = "5"`: 5 * time.Second,
 		"Respond-Async, wait=2": 2 * time.Second,
-		"wait=2, respond-async": 2 * time.Second, "wait=1000": maxUploadWait, "wait=x": maxUploadWait,
-		"wait=-1": maxUploadWait, "handling=lenient": maxUploadWait,
+		"wait=2, respond-async": 2 * time.Second, "wait=1000": maxWait, "wait=x": maxWait,
+		"wait=-1": maxWait, "handling=lenient": maxWait,
 	} {
 		require.Equal(t, want, preferredWait(prefer), prefer)
 	}

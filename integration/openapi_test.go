@@ -66,6 +66,8 @@ func TestResponsesMatchTheOpenAPIDocument(t *testing.T) {
 		{"GET", "/proxy-lists?format=csv", ""}, {"POST", "/proxy-lists?dry_run=true", `{"proxies":["127.0.0.1:9"]}`},
 		{"POST", "/request", `{"url":"http://origin.test/"}`},
 		{"GET", "/requests?limit=5", ""}, {"GET", "/requests/" + id, ""}, {"GET", "/plugins", ""},
+		{"POST", "/requests", `{"url":"http://origin.test/"}`}, {"GET", "/requests/" + id + "/response", ""},
+		{"DELETE", "/requests/" + id, ""},
 		{"GET", "/plugins/performance", ""}, {"GET", "/plugins/performance/logs", ""},
 		{"POST", "/plugins/performance/test", ""},
 		{"POST", "/plugins/performance/test",

@@ -32,6 +32,9 @@ type Call struct {
 	// session, even if they use the same ID.
 	Session  session.Request
 	Priority core.Priority // priority in a queue; AnyPriority stands for PriorityNormal
+	// OnBegin is called with the id of the request when the call has been found to be valid, before the first attempt;
+	// nil for no call.
+	OnBegin func(core.RequestID)
 }
 
 // Result is the result of a Call.
@@ -111,6 +114,9 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	stop := context.AfterFunc(ctx, r.forward.Control.Interrupt.Cancel)
 	r.entry = e.tracker.Track()
 	r.entry.Begin(r.request.ID, r.request.Method, r.request.Host, e.opts.Now())
+	if call.OnBegin != nil {
+		call.OnBegin(r.request.ID)
+	}
 	r.request.Progress = r.entry
 	r.deferRelease(r.entry.Release, r.exchange.Abandon, func() { stop() })
 	ending := executor.Run(ctx, e.executor, &r.exchange, &r.request, &r.forward)

@@ -60,6 +60,64 @@ func (c *Client) Request(ctx context.Context, id string) (r *Request, err error)
 	return r, c.Do(ctx, "GET", "/requests/"+url.PathEscape(id), nil, nil, &r)
 }
 
+// RequestInput is a request that the gateway sends through its proxies.
+type RequestInput struct {
+	Method       string            `json:"method,omitempty"` // "" for GET
+	URL          string            `json:"url"`
+	Headers      map[string]string `json:"headers,omitempty"`
+	Body         []byte            `json:"body_base64,omitempty"`
+	Retry        map[string]any    `json:"retry,omitempty"` // changes of the policy, as in ChangePolicy
+	Region       string            `json:"region,omitempty"`
+	RegionStrict bool              `json:"region_strict,omitempty"`
+	Priority     string            `json:"priority,omitempty"` // high, normal or low; "" for normal
+	Session      string            `json:"session,omitempty"`  // as in X-Whirlpool-Session
+}
+
+// SubmittedRequest is a request of SubmitRequest that has not ended.
+type SubmittedRequest struct {
+	ID        string    `json:"id"`
+	StartedAt time.Time `json:"started_at"`
+}
+
+// RequestOutput is the response to a RequestInput.
+type RequestOutput struct {
+	RequestID  string              `json:"request_id"`
+	Outcome    string              `json:"outcome"`
+	Status     int                 `json:"status"`
+	Headers    map[string][]string `json:"headers"`
+	Trailers   map[string][]string `json:"trailers"`
+	Body       string              `json:"body"`        // the body, if it is UTF-8
+	BodyBase64 []byte              `json:"body_base64"` // the body, if it is not UTF-8
+	Truncated  bool                `json:"truncated"`   // the body is longer, or broke off
+	Attempts   []Attempt           `json:"attempts"`
+}
+
+// SendRequest sends a request through the proxies and waits for its response. A request that gets no response is an
+// *Error with a status from 502 to 504.
+func (c *Client) SendRequest(ctx context.Context, in RequestInput) (out *RequestOutput, err error) {
+	return out, c.Do(ctx, "POST", "/request", nil, in, &out)
+}
+
+// SubmitRequest sends a request through the proxies without waiting for its response, which Response returns.
+func (c *Client) SubmitRequest(ctx context.Context, in RequestInput) (r *SubmittedRequest, err error) {
+	return r, c.Do(ctx, "POST", "/requests", nil, in, &r)
+}
+
+// Response returns the response to a submitted request, or nil if the request has not ended after 30 seconds. A request
+// that got no response is an *Error with a status from 502 to 504. The response is kept for ten minutes.
+func (c *Client) Response(ctx context.Context, id string) (out *RequestOutput, err error) {
+	err = c.Do(ctx, "GET", "/requests/"+url.PathEscape(id)+"/response", nil, nil, &out)
+	if err != nil || out.RequestID == "" { // a SubmittedRequest
+		return nil, err
+	}
+	return out, nil
+}
+
+// CancelRequest cancels a submitted request, or forgets its response if it has ended.
+func (c *Client) CancelRequest(ctx context.Context, id string) error {
+	return c.Do(ctx, "DELETE", "/requests/"+url.PathEscape(id), nil, nil, nil)
+}
+
 // Policy is the global retry policy.
 type Policy struct {
 	MaxAttempts        int       `json:"max_attempts"`
