@@ -78,6 +78,8 @@ type nodeView struct {
 	State         string    `json:"state"` // live, isolated or gone
 	Version       string    `json:"version"`
 	Address       string    `json:"address"`
+	Host          string    `json:"host"`      // name of its machine; "" if it is not known
+	SameName      bool      `json:"same_name"` // another live node has the same name
 	Started       time.Time `json:"started"`
 	ReportAge     float64   `json:"seen"` // age of the node's last report in seconds
 	TriedProxies  int       `json:"tried_proxies"`
@@ -176,6 +178,7 @@ func nodeState(n *cluster.NodeStatus) string {
 
 func viewOfNode(n *cluster.NodeStatus) nodeView {
 	v := nodeView{Node: n.Node, Self: n.Self, State: nodeState(n), Version: n.Version, Address: n.Address,
+		Host: n.Host, SameName: n.Twin,
 		Started: n.Started.UTC(), ReportAge: n.Seen.Seconds(), TriedProxies: n.Tried, TimesAlone: n.Alone,
 		FailedUploads: n.Uploads,
 		Requests:      windowView{cluster.LoadWindow.Seconds(), n.Requests, n.Delivered, n.Refused}}
@@ -202,6 +205,7 @@ type clusterStatus struct {
 	Node      string     `json:"node"`  // this gateway
 	State     string     `json:"state"` // of this gateway: live, isolated or alone
 	LiveNodes int        `json:"live_nodes"`
+	SameName  bool       `json:"-"`        // another live node has the name of this gateway
 	Requests  windowView `json:"requests"` // of all live nodes
 }
 
@@ -213,7 +217,7 @@ func viewOfCluster(s *cluster.Status) *clusterStatus {
 			v.LiveNodes++
 		}
 		if n.Self && n.Live {
-			v.State = nodeState(n)
+			v.State, v.SameName = nodeState(n), n.Twin
 		}
 	}
 	if s.Alone {
@@ -225,11 +229,13 @@ func viewOfCluster(s *cluster.Status) *clusterStatus {
 // text returns words for the end of a sentence on the gateway's state. They say what is wrong with this gateway in the
 // cluster; "" if nothing is wrong.
 func (v *clusterStatus) text() string {
-	switch v.State {
-	case "alone":
+	switch {
+	case v.State == "alone":
 		return "; the cluster's store cannot be reached, so this gateway is alone"
-	case "isolated":
+	case v.State == "isolated":
 		return "; this gateway is isolated: it fails at proxies that serve the other nodes of the cluster"
+	case v.SameName:
+		return "; another gateway of the cluster has the name " + v.Node + ", too"
 	}
 	return ""
 }

@@ -41,8 +41,9 @@ func TestClusterEndpoint(t *testing.T) {
 		Name: "whirlpool", Node: "a", Since: noon, Lag: 50 * time.Millisecond, Took: 2 * time.Millisecond, Open: 1,
 		Nodes: []cluster.NodeStatus{
 			{Node: "a", Version: "v1", Address: "127.0.0.1:8889", Self: true, Live: true, Started: noon,
+				Host: "m1",
 				Load: cluster.Load{Tried: 2, Requests: 10, Delivered: 8, Refused: 1, Proxies: 3, InService: 2}},
-			{Node: "b", Version: "v1", Address: "127.0.0.2:8889", Live: true, Isolated: true, Started: noon,
+			{Node: "b", Version: "v1", Address: "127.0.0.2:8889", Live: true, Isolated: true, Started: noon, Twin: true,
 				Load: cluster.Load{Requests: 5, Delivered: 5}},
 			{Node: "c", Version: "v1", Started: noon, Seen: 6 * time.Second, Alone: 3,
 				Load: cluster.Load{Requests: 100, Uploads: 1}},
@@ -62,12 +63,16 @@ func TestClusterEndpoint(t *testing.T) {
 		`"store":{"url":"redis://h:6379","state":"connected","since":"2026-11-28T12:00:00Z","lag":0.05,`+
 		`"last_exchange":0.002,"waiting":0,"dropped":0},`+
 		`"nodes":[{"node":"a","self":true,"state":"live","version":"v1","address":"127.0.0.1:8889",`+
+		`"host":"m1","same_name":false,`+
 		`"started":"2026-11-28T12:00:00Z","seen":0,"tried_proxies":2,"times_alone":0,"failed_uploads":0,`+
 		`"requests":{"window":300,"total":10,"delivered":8,"target_refused":1},"proxies":{"total":3,"in_service":2}},`+
 		`{"node":"b","self":false,"state":"isolated","version":"v1","address":"127.0.0.2:8889",`+
+		`"host":"","same_name":true,`+
 		`"started":"2026-11-28T12:00:00Z","seen":0,"tried_proxies":0,"times_alone":0,"failed_uploads":0,`+
 		`"requests":{"window":300,"total":5,"delivered":5,"target_refused":0},"proxies":{"total":0,"in_service":0}},`+
-		`{"node":"c","self":false,"state":"gone","version":"v1","address":"","started":"2026-11-28T12:00:00Z",`+
+		`{"node":"c","self":false,"state":"gone","version":"v1","address":"",`+
+		`"host":"","same_name":false,`+
+		`"started":"2026-11-28T12:00:00Z",`+
 		`"seen":6,"tried_proxies":0,"times_alone":3,"failed_uploads":1,`+
 		`"requests":{"window":300,"total":100,"delivered":0,"target_refused":0},`+
 		`"proxies":{"total":0,"in_service":0}}],"open_breakers":1,`+
@@ -104,6 +109,9 @@ func TestClusterEndpoint(t *testing.T) {
 		require.True(t, strings.HasSuffix(v.Summary, "minutes"+more), v.Summary)
 	}
 	status("live", "")
+	f.status.Nodes[0].Twin = true
+	status("live", "; another gateway of the cluster has the name a, too")
+	f.status.Nodes[0].Twin = false
 	f.status.Nodes[0].Isolated = true
 	status("isolated", "; this gateway is isolated: it fails at proxies that serve the other nodes of the cluster")
 	r.check(t, get("/readyz", 200, `{"status":"ready"}`))

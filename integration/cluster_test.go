@@ -566,6 +566,9 @@ func TestS156ChangesOnAllNodes(t *testing.T) {
 		return w.getJSON("/proxies?limit=1")["total"] == float64(before+1000)
 	})
 	took = time.Since(begin)
+	for _, w := range c.nodes {
+		require.NotContains(t, w.log.String(), "the same name", "node3 has started again under its name")
+	}
 	t.Logf("1,000 proxies: response after %v, everywhere after %v", answered, took)
 	require.LessOrEqual(t, took, 5*time.Second+tolerance(begin), "20 a second would take 50 s")
 }

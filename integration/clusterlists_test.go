@@ -2,6 +2,7 @@ package integration
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,4 +66,26 @@ func TestS164ListsOfAllNodes(t *testing.T) {
 		row := c.nodes[1].rowOf("targets", "target", "bad.test:80")
 		return row != nil && len(nodesOf(row)) == 1 && nodesOf(row)[0] == "node1"
 	})
+}
+
+// Two gateways with the same name serve as two nodes; both say that they have the same name.
+func TestTwoGatewaysWithOneName(t *testing.T) {
+	t.Parallel()
+	store := startRedis(t)
+	conf := confCluster + "[cluster]\nurl = \"redis://" + store.addr + "\"\nnode = \"gw\"\n"
+	a, b := start(t, 1, conf), start(t, 1, conf)
+	for _, w := range []*whirl{a, b} {
+		eventually(t, "it warns", func() bool {
+			return strings.Contains(w.log.String(), "another gateway of the cluster has the same name")
+		})
+		nodes := w.getJSON("/cluster")["nodes"].([]any)
+		require.Len(t, nodes, 2)
+		for _, n := range nodes {
+			require.Equal(t, true, n.(map[string]any)["same_name"])
+		}
+		require.Contains(t, w.getJSON("/status")["summary"], "has the name gw, too")
+		require.Equal(t, 200, w.get().status)
+	}
+	require.Contains(t, a.log.String(), "api="+b.api)
+	require.Contains(t, b.log.String(), "api="+a.api)
 }

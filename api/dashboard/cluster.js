@@ -70,10 +70,12 @@ function text(c, nodes) {
       ? "The store cannot be reached (" + c.store.error + "): this gateway is alone, and the table is old."
       : "All nodes in the last " + Math.round(r.window / 60) + " minutes: " + number.format(r.total) + " requests" +
         (r.total ? ", " + percent((r.delivered - r.target_refused) / r.total) + " successful" : "") + ".";
+  const twins = [...new Set(nodes.filter(n => n.same_name).map(n => n.node))];
   const suspects = (c.suspect_targets || []).map(t => t.target);
   return [
     store,
     live + " of " + nodes.length + " nodes live,",
+    ...twins.map(name => "two of them with the name " + name + " (set [cluster] node),"),
     number.format(c.open_breakers) + " breakers open for the cluster.",
     suspects.length ? "Suspect targets: " + suspects.slice(0, 5).join(", ") + (suspects.length > 5 ? " …" : "") : "",
   ].join(" ");

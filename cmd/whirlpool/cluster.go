@@ -75,21 +75,18 @@ func openCluster(
 		return nil, err
 	}
 	unique := strings.ToLower(rand.Text()[:8])
-	name := c.Node
-	if name == "" {
-		host, err := os.Hostname()
-		if err != nil {
-			host = "gateway"
-		}
-		name = host + "-" + unique[:4]
+	host, err := os.Hostname()
+	if err != nil {
+		host = "gateway"
 	}
+	name := cmp.Or(c.Node, host+"-"+unique[:4])
 	m := &clusterNode{
 		log: log, blobs: store, shareLimits: c.Limits == config.LimitsShared, done: make(chan struct{}),
 		samples: map[string]float64{}, onAudited: onAudited,
 	}
 	m.node = cluster.New(cluster.Config{
-		Name: c.Name, Node: name, ID: name + "~" + unique, Version: version, Address: cfg.API.Listen, Store: store,
-		Timeout: cluster.DefaultTimeout, Now: time.Now, Log: log,
+		Name: c.Name, Node: name, ID: name + "~" + unique, Version: version, Address: cfg.API.Listen, Host: host,
+		Store: store, Timeout: cluster.DefaultTimeout, Now: time.Now, Log: log,
 	})
 	m.node.Attach(m)
 	return m, nil
@@ -155,6 +152,13 @@ func (cn *clusterNode) close() {
 	if cn != nil && cn.stop != nil {
 		cn.stop()
 		<-cn.done
+	}
+}
+
+// drain tells the other nodes that this node ends soon.
+func (cn *clusterNode) drain() {
+	if cn != nil {
+		cn.node.Drain()
 	}
 }
 

@@ -234,6 +234,7 @@ func (g *gateway) drainAfter(s os.Signal, signals <-chan os.Signal, watchdogTick
 func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal, watchdogTicks <-chan time.Time) error {
 	notify(g.log, daemon.SdNotifyStopping)
 	g.engine.AnnounceDrain()
+	g.cluster.drain()
 	g.plugins.FreezeUploads()
 	g.state.freeze()
 	start := time.Now()

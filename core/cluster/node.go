@@ -139,6 +139,7 @@ type Config struct {
 	ID      string // different for each process, even if two processes have the same Node
 	Version string // of the program
 	Address string // of the API, to be shown
+	Host    string // name of the machine, to be shown
 	Store   Store
 	Timeout time.Duration // longest time of an exchange
 	Now     func() time.Time
@@ -183,6 +184,8 @@ type Node struct {
 	moves     events            // of sessions
 	trail     map[string]Record // the audit trail, by key
 	audited   int               // entries that this process has added to it
+	draining  bool
+	warned    map[string]struct{} // nodes with the name of this one that the log has named, by ID
 
 	trailVersion uint64 // see AuditVersion
 	dropping     bool   // an event was dropped since the store could be reached
@@ -216,6 +219,7 @@ type peer struct {
 	beat
 	id       string
 	seen     time.Time // time of the record, by the store's clock
+	since    time.Time // time of the first record of those without a gap, by the store's clock
 	isolated bool      // see Node.trusted
 }
 
@@ -224,10 +228,13 @@ type beat struct {
 	Node    string    `json:"node"`
 	Version string    `json:"version"`
 	Address string    `json:"address"`
+	Host    string    `json:"host,omitempty"`
 	Started time.Time `json:"started"`
 	Alone   uint64    `json:"alone"` // times that the node went on alone
 	Left    bool      `json:"left,omitempty"`
-	Epoch   string    `json:"epoch"` // see Node.offered; "" in the first record
+	// Draining is set while the node ends. A new process may have its name by then.
+	Draining bool   `json:"draining,omitempty"`
+	Epoch    string `json:"epoch"` // see Node.offered; "" in the first record
 	Load
 }
 
@@ -247,6 +254,7 @@ func New(cfg Config) *Node {
 		nodes: map[string]*peer{}, proxies: map[string]*proxy{}, active: map[string]struct{}{},
 		bans:     map[string]Record{},
 		suspects: map[string]map[string]time.Time{}, stats: map[string]knownStats{}, trail: map[string]Record{},
+		warned: map[string]struct{}{},
 	}
 	n.alone, n.aloneAt = true, n.started // until the first exchange
 	n.inbox.alone, n.inbox.aloneAt, n.inbox.gates = true, n.started, map[string]*gate{}
@@ -349,8 +357,9 @@ func (n *Node) prepare() (Batch, []pending) {
 
 func (n *Node) beat(now time.Time, left bool) pending {
 	n.lastBeat = now
-	b := beat{Node: n.cfg.Node, Version: n.cfg.Version, Address: n.cfg.Address, Started: n.started.UTC(),
-		Load: n.local.Load(), Alone: n.counts.Alone, Left: left, Epoch: n.offered}
+	b := beat{Node: n.cfg.Node, Version: n.cfg.Version, Address: n.cfg.Address, Host: n.cfg.Host,
+		Started: n.started.UTC(), Load: n.local.Load(), Alone: n.counts.Alone, Left: left, Draining: n.draining,
+		Epoch: n.offered}
 	return pending{op: Op{Kind: Put, Key: keyOf(nodeKey, n.cfg.ID), Value: encode(b), TTL: listedFor}}
 }
 
@@ -544,9 +553,12 @@ func (n *Node) receiveNode(id string, r *Record) {
 	if b.Left && n.nodes[id] != nil && !n.nodes[id].Left && id != n.cfg.ID {
 		n.cfg.Log.Info("a node of the cluster has left", slog.String("node", b.Node))
 	}
-	p := &peer{beat: b, id: id, seen: r.At}
+	p := &peer{beat: b, id: id, seen: r.At, since: r.At}
 	if old := n.nodes[id]; old != nil {
 		p.isolated = old.isolated
+		if r.At.Sub(old.seen) <= n.liveTime() {
+			p.since = old.since
+		}
 	}
 	n.nodes[id] = p
 }

@@ -40,6 +40,7 @@ func (n *Node) shareSlowly(ops []pending, now time.Time) []pending {
 	})
 	maps.DeleteFunc(n.bans, func(_ string, r Record) bool { return r.Ended(at) })
 	n.expireBreakers(at)
+	n.warnOfTwins()
 	for target, nodes := range n.suspects {
 		maps.DeleteFunc(nodes, func(_ string, ends time.Time) bool { return !at.Before(ends) })
 		if len(nodes) == 0 {

@@ -35,7 +35,9 @@ type Status struct {
 type NodeStatus struct {
 	ID                     string
 	Node, Version, Address string
+	Host                   string // name of its machine; "" if it is not known
 	Self, Live, Isolated   bool
+	Twin                   bool // another live node has the same name
 	Started                time.Time
 	Seen                   time.Duration // age of its last record
 	Alone                  uint64        // times that the node went on alone
@@ -98,12 +100,13 @@ func (n *Node) Status() Status {
 	if !n.localAt.IsZero() {
 		s.Lag = now.Sub(n.localAt)
 	}
+	twins := n.twins()
 	for _, p := range n.sortedNodes() {
 		age := at.Sub(p.seen)
 		s.Nodes = append(s.Nodes, NodeStatus{
 			ID: p.id, Node: p.Node, Version: p.Version, Address: p.Address, Self: p.id == n.cfg.ID,
 			Live: !p.Left && age <= n.liveTime(), Isolated: p.isolated, Started: p.Started, Seen: age, Load: p.Load,
-			Alone: p.Alone,
+			Alone: p.Alone, Host: p.Host, Twin: twins[p.id] != nil,
 		})
 	}
 	leases := n.inbox.leases()

@@ -41,7 +41,9 @@ type Node struct {
 	Self         bool           `json:"self"`
 	State        string         `json:"state"` // live, isolated or gone
 	Version      string         `json:"version"`
-	Address      string         `json:"address"` // of its API
+	Address      string         `json:"address"`   // of its API
+	Host         string         `json:"host"`      // name of its machine
+	SameName     bool           `json:"same_name"` // another live node has the same name
 	Started      time.Time      `json:"started"`
 	Seen         Seconds        `json:"seen"`          // age of its last report
 	TriedProxies int            `json:"tried_proxies"` // within the last minute

@@ -1,0 +1,66 @@
+package cluster
+
+import (
+	"log/slog"
+	"time"
+)
+
+// twinsAfter is the time for which two nodes with the same name must be live together before they count as twins. A
+// node that starts again under its name is live together with the record of its previous process for less than this.
+const twinsAfter = 10 * time.Second
+
+// Drain tells the other nodes that this node ends soon. A new process may have its name.
+func (n *Node) Drain() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.draining, n.lastBeat = true, time.Time{}
+	n.notify()
+}
+
+// twins returns the live nodes that have the same name as another live node, by ID, each with the other one. The caller
+// holds mu.
+func (n *Node) twins() map[string]*peer {
+	out := map[string]*peer{}
+	byName := map[string][]*peer{}
+	for _, p := range n.live() {
+		if p.Draining {
+			continue
+		}
+		for _, other := range byName[p.Node] {
+			if earlier(p.seen, other.seen).Sub(later(p.since, other.since)) >= twinsAfter {
+				out[p.id], out[other.id] = other, p
+			}
+		}
+		byName[p.Node] = append(byName[p.Node], p)
+	}
+	return out
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// warnOfTwins logs each node that has the name of this one, once. The caller holds mu.
+func (n *Node) warnOfTwins() {
+	p := n.twins()[n.cfg.ID]
+	if p == nil {
+		return
+	}
+	if _, done := n.warned[p.id]; done {
+		return
+	}
+	n.warned[p.id] = struct{}{}
+	n.cfg.Log.Warn("another gateway of the cluster has the same name: set [cluster] node to a different one on each",
+		slog.String("node", p.Node), slog.String("host", p.Host), slog.String("api", p.Address),
+		slog.Time("started", p.Started))
+}
