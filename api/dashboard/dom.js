@@ -84,7 +84,14 @@ export function rows(body, items, key, cellsOf) {
 export const right = text => [el("div", { class: "n" }, text), text];
 
 export const number = new Intl.NumberFormat("en");
-export const percent = part => (100 * part).toFixed(part > 0.9995 || part === 0 ? 0 : 1) + " %";
+
+// percent is a share as a text. Only the whole is 100 %: one failure of 100,000 requests is 99.99 %.
+export function percent(part) {
+  if (part === 0 || part === 1) return 100 * part + " %";
+  const text = (100 * part).toFixed(1);
+  return (text === "100.0" ? (Math.floor(10000 * part) / 100).toFixed(2) : text) + " %";
+}
+
 export const clock = time => new Date(time).toLocaleTimeString([], { hourCycle: "h23" });
 export const date = time => new Date(time).toLocaleString([], { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
 

@@ -73,6 +73,12 @@ function activation(name, use) {
   return button("use for " + use, ...request(name), { done });
 }
 
+// The name of the file is the name of the plugin, unless the user has written another one.
+$("upload").elements.module.onchange = e => {
+  const name = $("upload").elements.name;
+  if (!name.value) name.value = e.target.files[0]?.name.replace(/\.wasm$/, "").toLowerCase().replace(/[^a-z0-9_-]/g, "_") ?? "";
+};
+
 $("upload").onsubmit = async e => {
   e.preventDefault();
   const f = e.target,

@@ -233,7 +233,7 @@ func (s *gatewayStatus) print(w io.Writer) {
 			refused = fmt.Sprintf(", %d refused by their targets (403 or 429)", q.Refused)
 		}
 		delivered = fmt.Sprintf("%d in %d h, %.2f %% delivered%s; %d attempts, %d retries", q.Requests, q.Hours,
-			100*float64(q.servedCount())/float64(q.Requests), refused, q.Attempts, q.Retries)
+			float64(10_000*q.servedCount()/q.Requests)/100, refused, q.Attempts, q.Retries)
 	}
 	fmt.Fprintf(table, "requests\t%s\n", delivered)
 	for _, f := range s.Failing {

@@ -147,10 +147,13 @@ import { showTarget } from "./target.js";
     await until("shows what came of it", () => row("random").cells[4].textContent === "first" && one("#alert").hidden);
     one("#undo").click();
     await until("undoes the activation", () => used(before));
-    const form = new FormData(); // a module that states its settings and logs a line
-    form.append("module", await (await fetch("module")).blob());
-    form.append("name", "talker");
-    await api("plugins", { method: "POST", body: form });
+    const chosen = new DataTransfer(); // a module that states its settings and logs a line
+    chosen.items.add(new File([await (await fetch("module")).blob()], "Talker.wasm"));
+    const upload = one("#upload").elements;
+    upload.module.files = chosen.files;
+    upload.module.dispatchEvent(new Event("change"));
+    await until("names the plugin after its file", () => upload.name.value === "talker");
+    one("#upload").requestSubmit();
     await until("shows the upload", () => row("talker"));
     press("talker", "details");
     await until("shows the log of a plugin", () => /info +hello/.test(text("#log")));

@@ -329,7 +329,7 @@ func (m Model) summaryLine() string {
 	text := fmt.Sprintf("whirlpool %s  %s", s.Gateway, s.At.Local().Format(time.TimeOnly))
 	if s.Requests > 0 {
 		text += fmt.Sprintf("  %d requests, %.2f %% delivered, %.2f attempts each", s.Requests,
-			100*float64(s.Served)/float64(s.Requests), float64(s.Attempts)/float64(s.Requests))
+			float64(10_000*s.Served/s.Requests)/100, float64(s.Attempts)/float64(s.Requests))
 	}
 	if m.isPaused {
 		text += "  PAUSED"

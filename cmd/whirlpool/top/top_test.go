@@ -93,6 +93,9 @@ func TestRates(t *testing.T) {
 	require.Contains(t, m.View(), "200 requests, 99.50 % delivered, 1.25 attempts each")
 	require.Regexp(t, `b +open +US +0 +0\.0 +9 +25\.0 % +10 ms`, m.View())
 
+	next, _ = m.Update(fetchMsg{&Snapshot{At: noon, Requests: 1e6, Served: 1e6 - 1}, nil})
+	require.Contains(t, next.View(), "1000000 requests, 99.99 % delivered", "rounded down")
+
 	m = keys(t, m, "p")
 	next, _ = m.Update(fetchMsg{snapshot(3, 99, 9, 1), nil})
 	require.Contains(t, next.View(), "PAUSED")
