@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"strings"
@@ -108,7 +109,7 @@ func printRoute(w io.Writer, v *api.RouteView) {
 	fmt.Fprintln(t, "RULE\tAPPLIED\tWHY")
 	for i := range v.Rules {
 		r := &v.Rules[i]
-		fmt.Fprintf(t, "%s\t%s\t%s\n", r.Label, appliedText(r), reasonText(r))
+		fmt.Fprintf(t, "%s\t%s\t%s\n", r.Label, appliedText(r), reasonText(r, v.Request.Method == http.MethodConnect))
 	}
 	t.Flush()
 }
@@ -171,8 +172,8 @@ func appliedText(r *api.RouteRule) string {
 	return "no"
 }
 
-// reasonText returns the reason why the rule is applied or is not applied.
-func reasonText(r *api.RouteRule) string {
+// reasonText returns the reason why the rule is applied or is not applied to a tunnel or to another request.
+func reasonText(r *api.RouteRule, isTunnel bool) string {
 	var notHolding, holding []string
 	for _, c := range r.Conditions {
 		want := strings.Join(c.Want, ", ")
@@ -192,8 +193,10 @@ func reasonText(r *api.RouteRule) string {
 		return strings.Join(notHolding, "; ")
 	case r.Kind == "response":
 		return "depends on the response" + keyList(r.Pending)
-	case len(r.Applied) == 0:
+	case len(r.Applied) == 0 && isTunnel:
 		return "an earlier rule decides"
+	case len(r.Applied) == 0:
+		return "an earlier rule decides, or it intercepts tunnels"
 	}
 	return strings.Join(holding, "; ")
 }

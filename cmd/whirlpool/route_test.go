@@ -73,6 +73,19 @@ rules[2]  no           port 443: it is 8080
 rules[3]  no           host direct.test: it is ::1
 rules[4]  perhaps      depends on the response: status
 `, route("--method", "post", "--user", "ann", "http://[::1]:8080/api/x?q"))
+	require.Equal(t, `GET shop.test:443/
+
+way     all proxies
+policy  max_attempts 3, exponential from 1 s, timeout 9 s, attempt_timeout 1.5 s (rules[2])
+scorer  exploring
+
+RULE      APPLIED  WHY
+ads       no       host ads.test, *.ads.test: it is shop.test
+rules[1]  no       path /api/*: it is /; user ann: the request has none
+rules[2]  policy   port 443
+rules[3]  no       host direct.test: it is shop.test
+rules[4]  perhaps  depends on the response: status
+`, route("--method", "get", "https://shop.test/"))
 	require.Contains(t, route("x.ads.test:80"), "\nway  denied: 403 denied_by_rule (ads)\n\n")
 	require.Regexp(t, `way +direct, without a proxy \(rules\[3\]\)\npolicy .*\ninterim +yes \(rules\[3\]\)\n\n`,
 		route("http://direct.test"))

@@ -23,7 +23,7 @@ type Routing struct {
 
 	Policy    *Policy // KindPolicy; nil for none
 	Scorer    string  // KindScorer: name of the scorer of first attempts; "" for none
-	Intercept bool    // KindIntercept: the TLS of tunnels is terminated
+	Intercept bool    // KindIntercept: the TLS of tunnels is terminated; applied to requests with the method CONNECT
 	Interim   bool    // KindInterim: interim responses are relayed
 }
 
@@ -132,11 +132,11 @@ func (s *Set) Route(q *Request) (route Route) {
 	}
 	undecided := int(NumKinds)
 	for _, r := range s.routing {
-		if !r.hasUndecidedKind(&route) || !r.holdsForRequest(q) {
+		if !r.decidesAny(q, &route) || !r.holdsForRequest(q) {
 			continue
 		}
 		for k := range NumKinds {
-			if route.byKind[k] == nil && r.way.hasKind(k) {
+			if r.decides(k, q, &route) {
 				route.byKind[k] = &r.way
 				undecided--
 			}
@@ -148,10 +148,16 @@ func (s *Set) Route(q *Request) (route Route) {
 	return route
 }
 
-// hasUndecidedKind reports whether the rule has an action of a kind for which route has no rule yet.
-func (r *rule) hasUndecidedKind(route *Route) bool {
+// decides reports whether the rule, if it holds for q, decides the kind k: it has an action of this kind, and route has
+// no rule for it yet. Only tunnels are intercepted.
+func (r *rule) decides(k Kind, q *Request, route *Route) bool {
+	return route.byKind[k] == nil && r.way.hasKind(k) && (k != KindIntercept || q.Method == "CONNECT")
+}
+
+// decidesAny reports whether the rule, if it holds for q, decides one of the kinds.
+func (r *rule) decidesAny(q *Request, route *Route) bool {
 	for k := range NumKinds {
-		if route.byKind[k] == nil && r.way.hasKind(k) {
+		if r.decides(k, q, route) {
 			return true
 		}
 	}

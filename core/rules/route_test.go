@@ -104,7 +104,7 @@ func TestFirstRuleOfEachKind(t *testing.T) {
 		Rule{When: Conditions{Statuses: []string{"403"}}, Then: Actions{Rest: 1e9}},
 		Rule{When: Conditions{Hosts: []string{"a.test"}}, Then: way(Routing{Deny: true})},
 		Rule{When: Conditions{Hosts: []string{"*"}}, Then: way(Routing{Intercept: true, Interim: true, Pool: true})})
-	route, all := s.Explain(&Request{Host: "a.test"})
+	route, all := s.Explain(&Request{Host: "a.test", Method: "CONNECT"})
 	require.Equal(t, "dc", route.WayRule().Tag)
 	require.Equal(t, core.Hash53("dc"), route.WayRule().TagHash)
 	require.Equal(t, "first", route.RuleOf(KindScorer).Routing.Scorer)
@@ -118,9 +118,13 @@ func TestFirstRuleOfEachKind(t *testing.T) {
 	require.Equal(t, []string{"status"}, s.ResponseConditions(2))
 	require.True(t, all[3].AllHold, "it holds, but an earlier rule decides")
 
+	route, all = s.Explain(&Request{Host: "a.test", Method: "GET"})
+	require.False(t, route.IsIntercepted(), "it is no tunnel")
+	require.Equal(t, []Kind{KindInterim}, all[4].Kinds)
+
 	denied := compile(t, Rule{When: Conditions{Hosts: []string{"*"}}, Then: way(Routing{Deny: true})},
 		Rule{When: Conditions{Hosts: []string{"*"}}, Then: way(Routing{Intercept: true})})
-	route = denied.Route(&Request{Host: "a.test"})
+	route = denied.Route(&Request{Host: "a.test", Method: "CONNECT"})
 	require.Equal(t, "rules[0]", route.DenyingRule().Label)
 	require.False(t, route.IsIntercepted(), "the tunnel of a denied request is not opened")
 
@@ -179,6 +183,9 @@ func TestRouteModel(t *testing.T) {
 		for k := range want {
 			want[k] = -1
 			for i, r := range list {
+				if Kind(k) == KindIntercept && q.Method != "CONNECT" {
+					continue
+				}
 				if want[k] < 0 && r.Then.Routing.hasKind(Kind(k)) && modelHolds(&r.When, &q) {
 					want[k] = i
 				}
