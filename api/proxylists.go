@@ -177,12 +177,17 @@ func (h *proxyListHandler) read(c *fiber.Ctx) error {
 	if given && !slices.Contains(upstream.SchemeNames(), scheme) {
 		return badField("scheme", "scheme must be one of "+upstream.ProxySchemes)
 	}
+	id, given := queryValue(c, "id")
+	template := upstream.IDTemplate(id)
+	if err := template.Check(); err != nil || given && id == "" {
+		return badField("id", fmt.Sprintf("id %v", cmp.Or(err, errors.New("is empty"))))
+	}
 	switch mediaType(c) {
 	case fiber.MIMETextPlain, "text/csv", fiber.MIMEApplicationJSON:
 	default:
 		return badMediaType("the body must be text/plain, text/csv or application/json")
 	}
-	specs, v, err := h.parse(c.Body(), scheme)
+	specs, v, err := h.parse(c.Body(), scheme, template)
 	if err != nil {
 		return err
 	}
@@ -199,7 +204,9 @@ func (h *proxyListHandler) read(c *fiber.Ctx) error {
 }
 
 // parse reads a list, and returns those of its proxies that can be added.
-func (h *proxyListHandler) parse(text []byte, scheme string) ([]upstream.Spec, *readingView, error) {
+func (h *proxyListHandler) parse(
+	text []byte, scheme string, template upstream.IDTemplate,
+) ([]upstream.Spec, *readingView, error) {
 	taken, known := map[string]bool{}, map[upstream.Address]bool{}
 	for _, u := range h.pool.Snapshot().All {
 		taken[u.ID()] = true
@@ -234,6 +241,7 @@ func (h *proxyListHandler) parse(text []byte, scheme string) ([]upstream.Spec, *
 		counts.Warnings[reason]++
 		return true
 	})
+	upstream.SetIDTemplate(specs, template)
 	v := &readingView{Proxies: len(specs), Forms: counts.Forms, LeftOut: counts.Skipped, Examples: []string{},
 		Warnings: groupWarnings(warnings, counts.Warnings), IDs: []string{}}
 	for i := range specs[:min(len(specs), maxExamples)] {

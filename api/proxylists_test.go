@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -47,6 +48,15 @@ func TestListsAreReadAndAdded(t *testing.T) {
 	require.Equal(t, upstream.SourceAPI, spec.Source)
 	require.Contains(t, r.log.String(), "changed through the API")
 	require.Zero(t, r.readList(t, "", list).Proxies, "the pool has all of them")
+
+	v = r.readList(t, "?id="+url.QueryEscape("{user}@{host}"),
+		"http://eve:secret@192.0.2.7:1\nhttp://eve:x@192.0.2.7:2\n")
+	require.Equal(t, []string{"eve@192.0.2.7", "eve@192.0.2.7-2"}, v.IDs)
+	for _, query := range []string{"?id=", "?id={password}", "?id=x", "?id={host}&id={host}"} {
+		response, body := r.send(t, "POST", "/api/v1/proxy-lists"+query, list, plainText)
+		require.Equal(t, 400, response.StatusCode, query)
+		require.Contains(t, string(body), `"field":"id"`)
+	}
 
 	require.Equal(t, "socks5://192.0.2.9:1", r.readList(t, "?scheme=socks5", "192.0.2.9:1").Examples[0])
 	require.Zero(t, r.readList(t, "", " \n").Proxies)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -123,4 +124,58 @@ func rewriteSlowly(t *testing.T) (inTime bool) {
 	w.stop() // after that, the log is complete
 	require.Equal(t, reloads+1, strings.Count(w.log.String(), "reloaded"))
 	return true
+}
+
+// The template of a list makes ids that name the account of a vendor's proxies, whatever happens to the other lines.
+func TestS219IDsThatNameTheAccount(t *testing.T) {
+	t.Parallel()
+	w := startWithState(t, 1, confK)
+	list := filepath.Join(w.dir, "list.txt")
+	host := w.fakes[0].Addr
+	lines := func(logins ...string) {
+		text := ""
+		for _, login := range logins {
+			text += "http://" + login + "@" + host + "\n"
+		}
+		require.NoError(t, os.WriteFile(list+".new", []byte(text), 0o600))
+		require.NoError(t, os.Rename(list+".new", list))
+	}
+	users := func() (ids []string) {
+		for _, p := range w.getJSON("/proxies")["proxies"].([]any) {
+			if id := p.(map[string]any)["id"].(string); id != "F1" {
+				ids = append(ids, id)
+			}
+		}
+		return ids
+	}
+	at := "@" + host
+	lines("ann:hunter2secret", "bob:hunter2secret", "eve:hunter2secret")
+	config := confK + "[pool]\nfiles = [{ file = \"list.txt\", id = \"{user}@{host}:{port}\" }]\n"
+	w.writeConfig(config)
+	eventually(t, "the list is read", func() bool { return len(users()) == 3 })
+	require.ElementsMatch(t, []string{"ann" + at, "bob" + at, "eve" + at}, users())
+	status, _, _ := w.call("PATCH", "/proxies/eve"+at, `{"weight":4}`)
+	require.Equal(t, 200, status)
+	seen := map[string]bool{}
+	eventually(t, "each of them serves", func() bool { seen[w.get().proxy()] = true; return len(seen) == 4 })
+	require.True(t, seen["ann"+at])
+
+	out, err := exec.Command(binary, "config", "check", w.configFile).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "such as http://***"+at+", id ann"+at+"\n")
+	require.NotContains(t, string(out), "hunter2")
+
+	lines("eve:hunter2secret", "ann:other")
+	eventually(t, "the list is read again", func() bool { return len(users()) == 2 })
+	w.kill()
+	lines("new:x", "ann:third", "eve:hunter2secret", "direct:x")
+	w.startProcess()
+	require.ElementsMatch(t, []string{"new" + at, "ann" + at, "eve" + at, "direct" + at}, users())
+	require.Equal(t, 4.0, w.getJSON("/proxies/eve" + at)["weight"], "the change of eve is still in force")
+
+	w.writeConfig(strings.Replace(config, "{user}", "{password}", 1))
+	eventually(t, "the wrong template is refused", func() bool {
+		return strings.Contains(w.log.String(), "pool.files[0].id: must not have the password: ids are in logs")
+	})
+	require.Len(t, users(), 4)
 }

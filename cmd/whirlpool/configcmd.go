@@ -190,7 +190,10 @@ func printList(w io.Writer, l *config.Reading) {
 		}
 	}
 	counts("read", l.Forms)
-	for _, s := range l.Samples {
+	for i, s := range l.Samples {
+		if len(l.IDs) > 0 {
+			s += ", id " + l.IDs[i]
+		}
 		fmt.Fprintf(w, "  such as %s\n", s)
 	}
 	counts("left out", l.Skipped)

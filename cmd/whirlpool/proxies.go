@@ -302,7 +302,7 @@ of a command; put credentials into a file, or into the standard input (--file -)
 	f := cmd.Flags()
 	f.StringVar(&o.file, "file", "", "proxy list: a `FILE`, or - for standard input")
 	f.StringVar(&o.scheme, "scheme", "http", "`SCHEME` of lines without one: "+upstream.ProxySchemes)
-	f.StringVar(&o.id, "id", "", "`ID` of the proxy, if only one is added")
+	f.StringVar(&o.id, "id", "", "`ID` of the proxy; of several, a text such as '{user}@{host}:{port}'")
 	f.StringVar(&o.region, "region", "", "`REGION` of the proxies without one")
 	f.BoolVar(&o.noPersist, "no-persist", false, "do not record the proxies: they are lost at the end of the process")
 	return gatewayCommand(cmd, func(r *remote, args []string) error {
@@ -317,15 +317,9 @@ of a command; put credentials into a file, or into the standard input (--file -)
 			}
 			text = string(list)
 		}
-		proxies, err := parseProxies(text, o.scheme)
+		proxies, err := parseProxies(text, o.scheme, o.id)
 		if err != nil {
 			return err
-		}
-		if o.id != "" {
-			if len(proxies) > 1 {
-				return usageErrorf("--id is for one proxy; there are %d", len(proxies))
-			}
-			proxies[0].ID = o.id
 		}
 		for i := range proxies {
 			proxies[i].Region = cmp.Or(proxies[i].Region, o.region)
@@ -335,8 +329,8 @@ of a command; put credentials into a file, or into the standard input (--file -)
 }
 
 // parseProxies parses the lines of a proxy list. It returns an error for the first wrong line. (The gateway skips the
-// wrong lines in its proxy lists.)
-func parseProxies(text, scheme string) ([]newProxy, error) {
+// wrong lines in its proxy lists.) The id of a single proxy, or a template for the ids of several, is optional.
+func parseProxies(text, scheme, id string) ([]newProxy, error) {
 	if err := checkWord("--scheme", scheme, upstream.SchemeNames()); err != nil {
 		return nil, err
 	}
@@ -349,6 +343,19 @@ func parseProxies(text, scheme string) ([]newProxy, error) {
 	}
 	if len(specs) == 0 {
 		return nil, usageErrorf("there is no proxy: give PROXY, or --file with a proxy list")
+	}
+	switch template := upstream.IDTemplate(id); {
+	case template.HasPlaceholder():
+		if err := template.Check(); err != nil {
+			return nil, usageErrorf("--id %w", err)
+		}
+		upstream.SetIDTemplate(specs, template)
+		upstream.AssignIDs(specs)
+	case id != "" && len(specs) > 1:
+		return nil, usageErrorf("--id is for one proxy; there are %d: give a text with placeholders, such as "+
+			"'{user}@{host}:{port}'", len(specs))
+	case id != "":
+		specs[0].ID = id
 	}
 	proxies := make([]newProxy, len(specs))
 	for i := range specs {

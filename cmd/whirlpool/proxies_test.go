@@ -404,7 +404,7 @@ func TestVersionAsJSON(t *testing.T) {
 // The API gets each option of a line.
 func TestNewProxyHasTheOptionsOfALine(t *testing.T) {
 	list, err := parseProxies("http://u:p@h.test:1#id=a&region=DE&tags=x,y&weight=2&cost=3&max_in_flight=4&rate=5&"+
-		"min_interval=6s&bytes_per_day=7&tier=8&vendor=v&cost_per_request=9&cost_per_gb=10&reuse=false", "http")
+		"min_interval=6s&bytes_per_day=7&tier=8&vendor=v&cost_per_request=9&cost_per_gb=10&reuse=false", "http", "")
 	require.NoError(t, err)
 	text, err := json.Marshal(list[0])
 	require.NoError(t, err)
@@ -412,6 +412,20 @@ func TestNewProxyHasTheOptionsOfALine(t *testing.T) {
 		"cost": 3, "max_in_flight": 4, "rate": 5, "min_interval": "6s", "bytes_per_day": 7, "tier": 8, "vendor": "v",
 		"cost_per_request": 9, "cost_per_gb": 10, "reuse": false, "metadata": {"tier": "8", "vendor": "v"}}`,
 		string(text))
+}
+
+func TestIDsOfAddedProxies(t *testing.T) {
+	const two = "http://ann:secret@gw.test:1\nhttp://bob:secret@gw.test:1"
+	list, err := parseProxies(two, "http", "{user}@{host}")
+	require.NoError(t, err)
+	require.Equal(t, "ann@gw.test bob@gw.test", list[0].ID+" "+list[1].ID)
+	list, err = parseProxies("http://a:1", "http", "x")
+	require.NoError(t, err)
+	require.Equal(t, "x", list[0].ID)
+	_, err = parseProxies(two, "http", "x")
+	require.ErrorContains(t, err, "--id is for one proxy; there are 2: give a text with placeholders")
+	_, err = parseProxies(two, "http", "{usr}")
+	require.ErrorContains(t, err, `--id has the unknown placeholder "{usr}"; did you mean {user}?`)
 }
 
 // firstWrite closes written at the first write.

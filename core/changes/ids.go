@@ -163,11 +163,11 @@ func (m *automaticIDs) assignAddedIDs(
 // saveIDs stores the automatic ids of entries: the id of entries[i] is automatic if automatic[i] is true.
 func (m *automaticIDs) saveIDs(entries []upstream.Spec, automatic []bool) {
 	now := uint32(m.now().Unix())
-	proxiesOfHost, usedIDs := make(map[string]int, len(entries)), make(map[string]struct{}, len(entries))
+	entriesOfBase, usedIDs := make(map[string]int, len(entries)), make(map[string]struct{}, len(entries))
 	for i := range entries {
 		usedIDs[entries[i].ID] = struct{}{}
 		if automatic[i] {
-			proxiesOfHost[entries[i].Address.Host]++
+			entriesOfBase[entries[i].IDBase()]++
 		}
 	}
 	next, set := make(map[string]idEntry, len(entries)), map[string]any{}
@@ -177,8 +177,9 @@ func (m *automaticIDs) saveIDs(entries []upstream.Spec, automatic []bool) {
 		}
 		id, a := entries[i].ID, &entries[i].Address
 		r, old := idEntry{Fingerprint: m.prints.addressPrint(*a)}, m.entries[id]
-		// An entry without credentials is recognized without a fingerprint if no other entry has its host and port.
-		save := proxiesOfHost[a.Host] > 1 || a.Username != "" || a.Password != "" || old.saved
+		// An entry without credentials is recognized without a fingerprint if no other entry has its host and port, or
+		// the same text of its template.
+		save := entriesOfBase[entries[i].IDBase()] > 1 || a.Username != "" || a.Password != "" || old.saved
 		r.saved = old.saved && old.Fingerprint == r.Fingerprint && old.LeftAt == 0
 		if save && !r.saved {
 			set[id] = r

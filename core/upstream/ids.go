@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// AssignIDs gives an id to each spec without one. The id is the same in every process: host:port. If several
-// specs have the same host and port, the second gets host:port-2, the third host:port-3 and so on.
+// AssignIDs gives an id to each spec without one. The id is the same in every process: host:port, or the text that
+// Extras.IDTemplate makes. If several specs have the same host and port (or text), the second gets host:port-2, the
+// third host:port-3 and so on.
 func AssignIDs(specs []Spec) { assignIDs(specs, func(string) bool { return false }) }
 
 // assignIDs gives an id to each spec without one. It uses no id for which the function reserved returns true.
@@ -32,7 +33,7 @@ func assignIDs(specs []Spec, reserved func(id string) bool) {
 		if specs[i].ID != "" {
 			continue
 		}
-		base := specs[i].Address.idBase()
+		base := specs[i].IDBase()
 		id := base
 		for !isFree(id) {
 			last[base] = max(last[base], 1) + 1
@@ -64,23 +65,25 @@ type KnownProxy struct {
 //   - the proxy with the same scheme, host and user name: its password has probably changed;
 //   - the only proxy with this host and port, if no other spec without an id has this host and port.
 //
+// With an Extras.IDTemplate, the text that it makes takes the place of host and port in the last rule.
+//
 // If no rule applies, the spec gets a new id in the form of AssignIDs. The new id is not reserved. With these
 // rules, proxies with the same host and port keep their ids, breakers and statistics if one of them is added or
 // removed, or if their order changes.
 func NameSpecs(specs []Spec, known map[string]KnownProxy, print func(Address) Fingerprint,
 	reserved func(id string) bool) {
 	taken := map[string]struct{}{}
-	count := make(map[string]int32, len(specs)) // specs without an id, by host:port
+	count := make(map[string]int32, len(specs)) // specs without an id, by host:port or the text of their template
 	for i := range specs {
 		if s := &specs[i]; s.ID != "" {
 			taken[s.ID] = struct{}{}
 		} else {
-			count[s.Address.idBase()]++
+			count[s.IDBase()]++
 		}
 	}
 	ids := map[string][]string{} // ids in known, by host:port; without those that are equal to the host:port
 	for id := range known {
-		if place := placeOf(id); place != id && count[place] > 0 {
+		if place := placeOf(id); place != id && count[place] > 0 && count[id] == 0 {
 			if _, used := taken[id]; !used {
 				ids[place] = append(ids[place], id)
 			}
@@ -92,7 +95,7 @@ func NameSpecs(specs []Spec, known map[string]KnownProxy, print func(Address) Fi
 		if s.ID != "" {
 			continue
 		}
-		place := s.Address.idBase()
+		place := s.IDBase()
 		k, isKnown := known[place]
 		_, used := taken[place]
 		isKnown = isKnown && !used
@@ -149,7 +152,7 @@ func keepIDs(specs []*Spec, ids []string, known map[string]KnownProxy, print fun
 	}
 }
 
-// placeOf returns the host:port from which AssignIDs may have made an id.
+// placeOf returns the host:port, or the text of a template, from which AssignIDs may have made an id.
 func placeOf(id string) string {
 	i := strings.LastIndexByte(id, '-')
 	if i <= strings.LastIndexByte(id, ':') {

@@ -42,6 +42,7 @@ type Extras struct {
 	Metadata    map[string]string
 	Breaker     *breaker.Config // nil for the settings of the pool
 	OwnErrors   []OwnError      // rules that recognize the proxy's own error pages
+	IDTemplate  IDTemplate      // for the id of a proxy without one; "" for host:port
 }
 
 // Extra returns a copy of Extras, or zero Extras if there are none.
@@ -123,7 +124,7 @@ func (s *Spec) equal(o *Spec) bool {
 		s.limit() == o.limit() && equalExtras(s.Extra(), o.Extra())
 }
 
-// equalExtras reports whether all fields except the limits are equal.
+// equalExtras reports whether all fields except the limits and the IDTemplate are equal.
 func equalExtras(e, o Extras) bool {
 	return e.Vendor == o.Vendor && e.Price == o.Price && e.Auth == o.Auth && e.NoReuse == o.NoReuse &&
 		maps.Equal(e.Metadata, o.Metadata) && e.TLS.equal(o.TLS) &&
@@ -164,6 +165,9 @@ const SourceConfig = "config"
 // change them.
 const SourceAPI = "api"
 
+// metricsID is an id that no proxy may have.
+const metricsID = "metrics"
+
 // MaxIDLength is the maximal length of an id, in bytes.
 const MaxIDLength = 256
 
@@ -197,7 +201,7 @@ func Check(specs []Spec) error {
 			return &DuplicateError{s.ID}
 		}
 		if err := CheckSpec(s); err != nil {
-			return fmt.Errorf("%q: %w", cmp.Or(s.ID, s.Address.idBase()), err)
+			return fmt.Errorf("%q: %w", cmp.Or(s.ID, s.IDBase()), err)
 		}
 		if s.ID != "" {
 			seen[s.ID] = struct{}{}
@@ -233,7 +237,7 @@ func CheckSpec(s *Spec) error {
 	bad := func(field, format string, args ...any) error { return &SpecError{field, fmt.Sprintf(format, args...)} }
 	e := s.Extra()
 	switch {
-	case s.ID == "metrics":
+	case s.ID == metricsID:
 		return bad("id", "the id \"metrics\" is taken by the API's /circuit-breakers/metrics")
 	case s.ID == DirectID && s.Address.Scheme != Direct:
 		return bad("id", "the id \"direct\" stands for requests without a proxy; choose another one")

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"crypto/tls"
 	"encoding"
+	"encoding/json"
 	"errors"
 	"maps"
 	"math"
@@ -206,8 +207,32 @@ func (a Address) MarshalText() ([]byte, error) {
 
 // Pool is the [pool] section.
 type Pool struct {
-	Files []string  `koanf:"files" json:"files"`
-	URLs  []ListURL `koanf:"urls" json:"urls"`
+	Files []PoolFile `koanf:"files" json:"files"`
+	URLs  []ListURL  `koanf:"urls" json:"urls"`
+}
+
+// PoolFile is an element of pool.files: a proxy list in a file.
+type PoolFile struct {
+	File   string              `koanf:"file" json:"file"`
+	Scheme string              `koanf:"scheme" json:"scheme,omitempty"` // of lines without one; "" for http
+	ID     upstream.IDTemplate `koanf:"id" json:"id,omitempty"`
+}
+
+// MarshalJSON returns the file as a text, if only its scheme is set: the configuration can have both forms.
+func (f PoolFile) MarshalJSON() ([]byte, error) {
+	type table PoolFile
+	if f.ID != "" {
+		return json.Marshal(table(f))
+	}
+	return json.Marshal(f.name())
+}
+
+// name returns the name of the file, with the scheme before it.
+func (f *PoolFile) name() string {
+	if f.Scheme == "" {
+		return f.File
+	}
+	return f.Scheme + ":" + f.File
 }
 
 // ListURL is an element of pool.urls: a proxy list that is fetched by URL.
@@ -215,6 +240,8 @@ type ListURL struct {
 	URL     ListAddress `koanf:"url" json:"url"`
 	Scheme  string      `koanf:"scheme" json:"scheme,omitempty"`
 	Refresh Duration    `koanf:"refresh" json:"refresh" range:"0s,720h"` // 0 if the key is not set
+
+	ID upstream.IDTemplate `koanf:"id" json:"id,omitempty"`
 }
 
 // ListAddress is the URL of a proxy list. Its text form masks the parts that may be secret.
@@ -455,7 +482,7 @@ func Default() Config {
 			MinBodyRate: int(d.Gateway.MinBodyRate), DrainGrace: Duration(30 * time.Second)},
 		Egress:  Egress{Allow: []string{}, Deny: []string{}, Default: egress.DefaultAllow},
 		API:     API{Listen: "127.0.0.1:8889", Keys: []Key{}},
-		Proxies: []Proxy{}, Pool: Pool{Files: []string{}, URLs: []ListURL{}}, Policy: d.Retry,
+		Proxies: []Proxy{}, Pool: Pool{Files: []PoolFile{}, URLs: []ListURL{}}, Policy: d.Retry,
 		RetryBudget: RetryBudget{Ratio: d.Budget.Ratio, MinPerSecond: d.Budget.MinPerSecond},
 		Queue:       Queue{MaxWaiting: d.Queue.MaxWaiting, MaxWait: Duration(d.Queue.MaxWait)},
 		Timeouts: Timeouts{Connect: Duration(d.ConnectTimeout), Attempt: Duration(d.AttemptTimeout),

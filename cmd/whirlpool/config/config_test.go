@@ -118,7 +118,8 @@ func TestTheShippedFileShowsEveryKey(t *testing.T) {
 		case reflect.Slice:
 			if of.Elem().Kind() == reflect.Struct {
 				require.NotEmpty(t, at, path)
-				look(path, of.Elem(), at.([]any)[0])
+				list := at.([]any)
+				look(path, of.Elem(), list[len(list)-1])
 			}
 		case reflect.Struct:
 			for i := range of.NumField() {
@@ -338,6 +339,9 @@ func TestFaultsInTablesOfLists(t *testing.T) {
 		"[[pool.files]]\nfile = 5\n":                           ":3: pool.files[0].file: ",
 		"[[pool.files]]\nfile = \"x\"\nscheme = \"socks\"\n":   "; did you mean socks4?",
 		"[[pool.files]]\nfile = \"absent.txt\"\n":              ":2: pool.files[0]: open ",
+		"files = [{ file = 'x', id = '{usr}' }]\n":             `:2: pool.files[0].id: has the unknown placeholder`,
+		"files = [{ file = \"x\", id = \"{password}\" }]\n":    "[0].id: must not have the password",
+		"urls = [{ url = \"http://x\", id = \"a\" }]\n":        ":2: pool.urls[0].id: has no placeholder",
 		"files = [\"absent.txt\", { fil = \"x\" }]\nurl = 5\n": ":2: pool.files[1].fil: unknown field",
 	} {
 		_, err := load(t, "[pool]\n"+text, nil)
@@ -345,6 +349,45 @@ func TestFaultsInTablesOfLists(t *testing.T) {
 		require.NotContains(t, err.Error(), "not a table")
 		require.NotContains(t, err.Error(), "must be the path of a file")
 	}
+}
+
+// The template of a list makes the ids of its proxies; the id of an entry of [[proxies]] may be a template, too.
+func TestTemplatesOfIDs(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "list.txt")
+	require.NoError(t, os.WriteFile(path,
+		[]byte("ann:secret@gw.test:80\nhttp://bob:secret@gw.test:80#id=own\n"), 0o600))
+	text := fmt.Sprintf(`
+[[proxies]]
+id = "{user}@{host}"
+url = "http://{env:LOGIN}:secret@one.test:1"
+[[proxies]]
+id = "{user}@{host}"
+url = "http://b:secret@one.test:1"
+[pool]
+files = ["%[1]s", { file = "%[1]s", scheme = "socks5", id = "{user}@{host}:{port}" }]
+urls = [{ url = "http://lists.test/", id = "{scheme}-{user}" }]
+`, path)
+	c, err := load(t, text, func(s *Source) {
+		s.Environ = []string{"LOGIN=ann"}
+		s.Fetched = map[string][]byte{"http://lists.test/": []byte("eve:secret@gw.test:80\n")}
+	})
+	require.NoError(t, err)
+	upstream.AssignIDs(c.specs)
+	ids := make([]string, len(c.specs))
+	for i := range c.specs {
+		ids[i] = c.specs[i].ID
+	}
+	require.Equal(t, []string{"ann@one.test", "b@one.test", "gw.test:80", "own", "ann@gw.test:80", "http-eve"}, ids)
+	require.Equal(t, []string{"ann@gw.test:80"}, c.Readings[1].IDs)
+	require.Empty(t, c.Readings[0].IDs)
+	shown, err := json.Marshal(c.Pool)
+	require.NoError(t, err)
+	require.JSONEq(t, fmt.Sprintf(`{"files": [%[1]q, {"file": %[1]q, "scheme": "socks5", "id": "{user}@{host}:{port}"}],
+		"urls": [{"url": "http://lists.test/", "id": "{scheme}-{user}", "refresh": "0s"}]}`, path), string(shown))
+
+	_, err = load(t, "[[proxies]]\nurl = \"http://a:1\"\nid = \"{hots}\"\n", nil)
+	require.ErrorContains(t, err, `:3: proxies[0].id: has the unknown placeholder "{hots}"; did you mean {host}?`)
 }
 
 func TestFaultsNameKeyLineAndValue(t *testing.T) {

@@ -169,39 +169,35 @@ func (l *loader) readTree() map[string]any {
 	return tree
 }
 
-// listFile is an element of pool.files that is a table.
-type listFile struct {
-	File   string `koanf:"file"`
-	Scheme string `koanf:"scheme"` // of lines without one; "" for http
-}
-
-// normalizeListFiles replaces each table { file = "F", scheme = "S" } in pool.files by the text "S:F". It replaces a
-// wrong table by "", adds a fault for each error in it, and adds its index to l.wrongFiles.
+// normalizeListFiles replaces each text in pool.files by a table with this text as file. It replaces a wrong element by
+// an empty table, adds a fault for each error in it, and adds its index to l.wrongFiles.
 func (l *loader) normalizeListFiles(tree map[string]any) {
 	pool, _ := tree["pool"].(map[string]any)
 	files, _ := pool["files"].([]any)
 	for i, f := range files {
-		t, ok := f.(map[string]any)
-		if !ok {
-			continue
-		}
-		var table listFile
 		key, faultCount := fmt.Sprintf("pool.files[%d]", i), len(l.faults)
-		l.decode(key, strict.TOML, t, &table)
-		if table.File == "" && len(l.faults) == faultCount {
-			l.addFault(key+".file", nil, "is missing")
-		}
-		if table.Scheme != "" && !IsScheme(table.Scheme) {
-			l.addFault(key+".scheme", table.Scheme, "must be "+upstream.ProxySchemes)
-		}
-		switch {
-		case len(l.faults) > faultCount:
-			files[i] = ""
-			l.wrongFiles = append(l.wrongFiles, i)
-		case table.Scheme == "":
-			files[i] = table.File
+		switch f := f.(type) {
+		case string:
+			files[i] = map[string]any{"file": f}
+			continue
+		case map[string]any:
+			var table PoolFile
+			l.decode(key, strict.TOML, f, &table)
+			if table.File == "" && len(l.faults) == faultCount {
+				l.addFault(key+".file", nil, "is missing")
+			}
+			if table.Scheme != "" && !IsScheme(table.Scheme) {
+				l.addFault(key+".scheme", table.Scheme, "must be "+upstream.ProxySchemes)
+			}
+			if err := table.ID.Check(); err != nil {
+				l.addFault(key+".id", table.ID, err.Error())
+			}
 		default:
-			files[i] = table.Scheme + ":" + table.File
+			l.addFault(key, f, `must be the path of a file, or { file = "list.txt", scheme = "socks5" }`)
+		}
+		if len(l.faults) > faultCount {
+			files[i] = map[string]any{}
+			l.wrongFiles = append(l.wrongFiles, i)
 		}
 	}
 }

@@ -64,6 +64,13 @@ func (l *loader) readProxies() {
 		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Tags: p.Tags, Weight: *p.Weight, Cost: p.Cost,
 			Tier: p.Tier, Source: "config"}
 		spec.ChangeExtras(func(e *upstream.Extras) { *e = extras })
+		if template := upstream.IDTemplate(p.ID); template.HasPlaceholder() {
+			if err := template.Check(); err != nil {
+				l.addFault(key+".id", p.ID, err.Error())
+			}
+			spec.ID = ""
+			spec.ChangeExtras(func(e *upstream.Extras) { e.IDTemplate = template })
+		}
 		if err := upstream.CheckSpec(&spec); errors.As(err, &specErr) {
 			l.addFault(key+"."+specErr.Field, nil, specErr.Msg)
 		}
@@ -81,8 +88,8 @@ func (l *loader) readProxies() {
 		spec.Source = "config"
 		c.specs = append(c.specs, spec)
 	}
-	for i, path := range c.Pool.Files {
-		key := fmt.Sprintf("pool.files[%d]", i)
+	for i, f := range c.Pool.Files {
+		key, path := fmt.Sprintf("pool.files[%d]", i), f.name()
 		switch {
 		case slices.Contains(l.wrongFiles, i): // normalizeListFiles has added the fault
 		case path == "":
@@ -94,7 +101,7 @@ func (l *loader) readProxies() {
 			if scheme == "" && l.hasWrongScheme(path, l.resolvePath(path), key) {
 				continue
 			}
-			l.readList(l.resolvePath(path), scheme, key)
+			l.readList(l.resolvePath(path), scheme, key, f.ID)
 		}
 	}
 	l.addFetchedLists()
@@ -107,7 +114,7 @@ func (l *loader) readProxies() {
 		if scheme == "" && l.hasWrongScheme(path, path, "--proxies") {
 			continue
 		}
-		l.readList(path, scheme, "--proxies")
+		l.readList(path, scheme, "--proxies", "")
 	}
 	l.checkIDs()
 }
@@ -124,6 +131,9 @@ func (l *loader) addFetchedLists() {
 		if u.Scheme != "" && !IsScheme(u.Scheme) {
 			l.addFault(key+".scheme", u.Scheme, "must be "+upstream.ProxySchemes)
 		}
+		if err := u.ID.Check(); err != nil {
+			l.addFault(key+".id", u.ID, err.Error())
+		}
 		if u.Refresh != 0 && time.Duration(u.Refresh) < minRefresh {
 			l.addFault(key+".refresh", u.Refresh, "must be at least "+minRefresh.String())
 		}
@@ -138,7 +148,7 @@ func (l *loader) addFetchedLists() {
 			l.addWarning(key+".url", "the list was not fetched: "+f.err.Error()+"; a gateway starts without it, "+
 				"unless it has kept an earlier version, and tries again")
 		case f.data != nil:
-			l.parseList(lists.Redacted(string(u.URL)), f.data, u.Scheme, key)
+			l.parseList(lists.Redacted(string(u.URL)), f.data, u.Scheme, key, u.ID)
 		}
 	}
 }
@@ -219,8 +229,8 @@ func listScheme(name string) (scheme, path string) {
 }
 
 // readList reads one proxy list and adds its proxies. Lines without a scheme get the given scheme, or http if it is "".
-// The parameter key is the key of the list, for faults.
-func (l *loader) readList(path, scheme, key string) {
+// The parameter key is the key of the list, for faults. The ids of proxies without one are made from the template.
+func (l *loader) readList(path, scheme, key string, template upstream.IDTemplate) {
 	data, err := l.src.Stdin, error(nil)
 	if path != Stdin {
 		l.cfg.files = append(l.cfg.files, path)
@@ -238,11 +248,11 @@ func (l *loader) readList(path, scheme, key string) {
 			fmt.Sprintf("%s: the list is shorter than before and its last line has no end; that line is left out",
 				path))
 	}
-	l.parseList(path, data, scheme, key)
+	l.parseList(path, data, scheme, key, template)
 }
 
 // parseList adds the proxies in the text of a list. The name of the list is for messages, and its key is for faults.
-func (l *loader) parseList(name string, data []byte, scheme, key string) {
+func (l *loader) parseList(name string, data []byte, scheme, key string, template upstream.IDTemplate) {
 	usedIDs := map[string]bool{}
 	for _, s := range l.cfg.specs {
 		usedIDs[s.ID] = true
@@ -271,8 +281,14 @@ func (l *loader) parseList(name string, data []byte, scheme, key string) {
 	}
 	specs = l.keepLoadable(name, specs)
 	reading.Proxies = len(specs)
-	for i := range specs[:min(len(specs), maxSamples)] {
-		reading.Samples = append(reading.Samples, specs[i].Address.Redacted())
+	upstream.SetIDTemplate(specs, template)
+	samples := slices.Clone(specs[:min(len(specs), maxSamples)])
+	upstream.AssignIDs(samples)
+	for i := range samples {
+		reading.Samples = append(reading.Samples, samples[i].Address.Redacted())
+		if template != "" {
+			reading.IDs = append(reading.IDs, samples[i].ID)
+		}
 	}
 	l.cfg.Readings = append(l.cfg.Readings, reading)
 	for i := range specs {
@@ -288,12 +304,13 @@ func (l *loader) parseList(name string, data []byte, scheme, key string) {
 }
 
 // Reading describes how the gateway reads a proxy list: the number of proxies and samples of them. It contains no
-// credentials.
+// credentials, except user names if the template for ids has them.
 type Reading struct {
 	Name    string `json:"name"`
 	Proxies int    `json:"proxies"`
 	proxylist.EntryCounts
-	Samples []string `json:"samples"` // URLs of the first proxies, without credentials
+	Samples []string `json:"samples"`       // URLs of the first proxies, without credentials
+	IDs     []string `json:"ids,omitempty"` // ids of the samples, if the list has a template for ids
 }
 
 const maxSamples = 3
@@ -307,6 +324,9 @@ func anyProxy(list []byte) bool {
 func (l *loader) checkIDs() {
 	seen := map[string]int{}
 	for i, p := range l.cfg.Proxies {
+		if upstream.IDTemplate(p.ID).HasPlaceholder() {
+			continue
+		}
 		if first, isRepeated := seen[p.ID]; isRepeated && p.ID != "" {
 			l.addFault(fmt.Sprintf("proxies[%d].id", i), nil, fmt.Sprintf("%q is also the id of proxies[%d]", p.ID,
 				first))
