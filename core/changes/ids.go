@@ -38,6 +38,7 @@ type idEntry struct {
 	LeftAt uint32 `json:"left,omitempty"` // in Unix seconds: when the entry left the configuration; 0 if it is there
 
 	saved bool // store has the id
+	seen  bool // only within saveIDs: the configuration has the entry
 }
 
 // keyRecord is the record with the secret key of the fingerprints. The name of every other record is an id, which is
@@ -110,25 +111,39 @@ func (m *automaticIDs) assignIDs(entries []upstream.Spec, recorded proxyRecords,
 	for i := range entries {
 		automatic[i] = entries[i].ID == ""
 	}
-	known := make(map[string]upstream.KnownProxy, len(m.entries)+len(recorded))
-	reserved := map[string]struct{}{}
+	reserved := map[string]upstream.KnownProxy{} // they take the place of m.entries with the same ids
 	for i := range fromAPI {
 		s := &fromAPI[i]
-		known[s.ID] = upstream.KnownProxy{Fingerprint: m.prints.addressPrint(s.Address), ExactOnly: true}
-		reserved[s.ID] = struct{}{}
-	}
-	for id, r := range m.entries {
-		if _, used := reserved[id]; !used {
-			known[id] = upstream.KnownProxy{Fingerprint: r.Fingerprint}
-		}
+		reserved[s.ID] = upstream.KnownProxy{Fingerprint: m.prints.addressPrint(s.Address), ExactOnly: true}
 	}
 	for id, r := range recorded {
 		if r.Base != "" && m.prints.hasKeyOf(r.Base) {
-			known[id] = upstream.KnownProxy{Fingerprint: r.Entry}
-			reserved[id] = struct{}{}
+			reserved[id] = upstream.KnownProxy{Fingerprint: r.Entry}
 		}
 	}
-	upstream.NameSpecs(entries, known, m.prints.addressPrint, func(id string) bool { _, is := reserved[id]; return is })
+	isReserved := func(id string) bool { _, is := reserved[id]; return is }
+	known := upstream.KnownProxies{
+		Get: func(id string) (upstream.KnownProxy, bool) {
+			if k, is := reserved[id]; is {
+				return k, true
+			}
+			r, is := m.entries[id]
+			return upstream.KnownProxy{Fingerprint: r.Fingerprint}, is
+		},
+		IDs: func(yield func(id string) bool) {
+			for id := range reserved {
+				if !yield(id) {
+					return
+				}
+			}
+			for id := range m.entries {
+				if !isReserved(id) && !yield(id) {
+					return
+				}
+			}
+		},
+	}
+	upstream.NameSpecs(entries, known, m.prints.addressPrint, isReserved)
 	return automatic
 }
 
@@ -152,7 +167,7 @@ func (m *automaticIDs) assignAddedIDs(
 		changed[id] = struct{}{}
 	}
 	specs = slices.Clone(specs)
-	upstream.NameSpecs(specs, known, m.prints.addressPrint, func(id string) bool {
+	upstream.NameSpecs(specs, upstream.KnownMap(known), m.prints.addressPrint, func(id string) bool {
 		_, configured := known[id]
 		_, taken := changed[id]
 		return configured || taken || isRunning(id)
@@ -163,14 +178,15 @@ func (m *automaticIDs) assignAddedIDs(
 // saveIDs stores the automatic ids of entries: the id of entries[i] is automatic if automatic[i] is true.
 func (m *automaticIDs) saveIDs(entries []upstream.Spec, automatic []bool) {
 	now := uint32(m.now().Unix())
-	entriesOfBase, usedIDs := make(map[string]int, len(entries)), make(map[string]struct{}, len(entries))
+	entriesOfBase, ownIDs := make(map[string]int32, len(entries)), map[string]struct{}{}
 	for i := range entries {
-		usedIDs[entries[i].ID] = struct{}{}
 		if automatic[i] {
 			entriesOfBase[entries[i].IDBase()]++
+		} else {
+			ownIDs[entries[i].ID] = struct{}{}
 		}
 	}
-	next, set := make(map[string]idEntry, len(entries)), map[string]any{}
+	set := map[string]any{}
 	for i := range entries {
 		if !automatic[i] {
 			continue
@@ -184,18 +200,19 @@ func (m *automaticIDs) saveIDs(entries []upstream.Spec, automatic []bool) {
 		if save && !r.saved {
 			set[id] = r
 		}
-		next[id] = r
+		r.seen = true
+		m.entries[id] = r
 	}
 	for id, r := range m.entries {
-		if _, exists := next[id]; exists {
-			continue
-		}
-		_, reassigned := usedIDs[id]
+		_, reassigned := ownIDs[id]
 		switch saved := r.saved; {
+		case r.seen:
+			r.seen = false
 		case reassigned || r.LeftAt != 0 && int64(now)-int64(r.LeftAt) >= int64(keepIDs/time.Second):
 			if saved {
 				set[id] = nil
 			}
+			delete(m.entries, id)
 			continue
 		case r.LeftAt == 0:
 			r.LeftAt, r.saved = now, false
@@ -203,14 +220,13 @@ func (m *automaticIDs) saveIDs(entries []upstream.Spec, automatic []bool) {
 				set[id] = r
 			}
 		}
-		next[id] = r
+		m.entries[id] = r
 	}
-	m.entries = next
 	mark := func(saved bool) {
 		for id, value := range set {
-			if r, exists := next[id]; exists && value != nil {
+			if r, exists := m.entries[id]; exists && value != nil {
 				r.saved = saved
-				next[id] = r
+				m.entries[id] = r
 			}
 		}
 	}

@@ -3,6 +3,8 @@ package upstream
 import (
 	"cmp"
 	"hash/maphash"
+	"iter"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,8 +60,19 @@ type KnownProxy struct {
 	ExactOnly bool // only a proxy with the same address may have the id
 }
 
-// NameSpecs gives an id to each spec without one: if possible, the id of an earlier proxy. The map known has the
-// earlier proxies by their ids. The first of these rules that applies chooses the earlier proxy:
+// KnownProxies are the earlier proxies of NameSpecs. It is not a map, because a map of a long list takes much memory.
+type KnownProxies struct {
+	Get func(id string) (k KnownProxy, known bool)
+	IDs iter.Seq[string]
+}
+
+// KnownMap returns the earlier proxies in a map by id.
+func KnownMap(m map[string]KnownProxy) KnownProxies {
+	return KnownProxies{Get: func(id string) (KnownProxy, bool) { k, is := m[id]; return k, is }, IDs: maps.Keys(m)}
+}
+
+// NameSpecs gives an id to each spec without one: if possible, the id of an earlier proxy (known). The first of these
+// rules that applies chooses the earlier proxy:
 //
 //   - the proxy with the same address;
 //   - the proxy with the same scheme, host and user name: its password has probably changed;
@@ -70,7 +83,7 @@ type KnownProxy struct {
 // If no rule applies, the spec gets a new id in the form of AssignIDs. The new id is not reserved. With these
 // rules, proxies with the same host and port keep their ids, breakers and statistics if one of them is added or
 // removed, or if their order changes.
-func NameSpecs(specs []Spec, known map[string]KnownProxy, print func(Address) Fingerprint,
+func NameSpecs(specs []Spec, known KnownProxies, print func(Address) Fingerprint,
 	reserved func(id string) bool) {
 	taken := map[string]struct{}{}
 	count := make(map[string]int32, len(specs)) // specs without an id, by host:port or the text of their template
@@ -82,7 +95,7 @@ func NameSpecs(specs []Spec, known map[string]KnownProxy, print func(Address) Fi
 		}
 	}
 	ids := map[string][]string{} // ids in known, by host:port; without those that are equal to the host:port
-	for id := range known {
+	for id := range known.IDs {
 		if place := placeOf(id); place != id && count[place] > 0 && count[id] == 0 {
 			if _, used := taken[id]; !used {
 				ids[place] = append(ids[place], id)
@@ -96,7 +109,7 @@ func NameSpecs(specs []Spec, known map[string]KnownProxy, print func(Address) Fi
 			continue
 		}
 		place := s.IDBase()
-		k, isKnown := known[place]
+		k, isKnown := known.Get(place)
 		_, used := taken[place]
 		isKnown = isKnown && !used
 		switch {
@@ -107,7 +120,7 @@ func NameSpecs(specs []Spec, known map[string]KnownProxy, print func(Address) Fi
 		}
 	}
 	for place, list := range same {
-		if _, isKnown := known[place]; isKnown {
+		if _, isKnown := known.Get(place); isKnown {
 			if _, used := taken[place]; !used {
 				ids[place] = append(ids[place], place)
 			}
@@ -118,10 +131,12 @@ func NameSpecs(specs []Spec, known map[string]KnownProxy, print func(Address) Fi
 }
 
 // keepIDs gives the known ids of one host:port to the specs with this host:port.
-func keepIDs(specs []*Spec, ids []string, known map[string]KnownProxy, print func(Address) Fingerprint) {
-	if len(specs) == 1 && len(ids) == 1 && !known[ids[0]].ExactOnly {
-		specs[0].ID = ids[0]
-		return
+func keepIDs(specs []*Spec, ids []string, known KnownProxies, print func(Address) Fingerprint) {
+	if len(specs) == 1 && len(ids) == 1 {
+		if k, _ := known.Get(ids[0]); !k.ExactOnly {
+			specs[0].ID = ids[0]
+			return
+		}
 	}
 	slices.SortFunc(ids, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
 	prints := make([]Fingerprint, len(specs))
@@ -137,7 +152,7 @@ func keepIDs(specs []*Spec, ids []string, known map[string]KnownProxy, print fun
 		}
 		had := map[uint64][]string{}
 		for _, id := range ids {
-			if k := known[id]; exact || !k.ExactOnly {
+			if k, _ := known.Get(id); exact || !k.ExactOnly {
 				had[part(k.Fingerprint)] = append(had[part(k.Fingerprint)], id)
 			}
 		}
@@ -182,6 +197,6 @@ func nameAs(specs []Spec, pool *Snapshot) []Spec {
 		known[s.ID] = KnownProxy{print(s.Address), s.Source == SourceAPI}
 	}
 	named := slices.Clone(specs)
-	NameSpecs(named, known, print, func(id string) bool { return known[id].ExactOnly })
+	NameSpecs(named, KnownMap(known), print, func(id string) bool { return known[id].ExactOnly })
 	return named
 }
