@@ -65,6 +65,11 @@ func (l *listParser) parseClashLine(n int, line string) bool {
 
 // addClash adds the proxy of a node, which begins at line n.
 func (l *listParser) addClash(n int, node *yaml.Node) {
+	if node.Kind == yaml.ScalarNode {
+		spec, warning, err := parse(node.Value, l.Scheme)
+		l.add(n, formClash, spec, warning, err)
+		return
+	}
 	var p map[string]any
 	if node.Decode(&p) != nil {
 		l.skip(n, errElement)

@@ -91,10 +91,16 @@ func descriptionOfWord(word string) description {
 	return noDescription
 }
 
+// figureName matches the beginning of a word that describes a proxy by a name and a value, such as speed=1.2.
+var figureName = regexp.MustCompile(`^[A-Za-z_]+=`)
+
 // isLogin reports whether two texts are taken for a user name and a password. It returns false if one of them describes
-// a proxy, or if both of them may describe one (mayDescribe or shortText). However, two texts that are both shortText
-// are taken for a login.
+// a proxy, if both have the form NAME=VALUE, or if both of them may describe one (mayDescribe or shortText). However,
+// two texts that are both shortText are taken for a login.
 func isLogin(user, password string) bool {
 	u, p := descriptionOf(user), descriptionOf(password)
+	if figureName.MatchString(user) && figureName.MatchString(password) {
+		return false
+	}
 	return user != "" && max(u, p) < describes && (min(u, p) == noDescription || max(u, p) == shortText)
 }

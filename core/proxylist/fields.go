@@ -38,7 +38,7 @@ var fieldNames = map[string]field{
 	"proxyserver": fieldHost, "hostip": fieldHost, "iphost": fieldHost, "serveraddress": fieldHost,
 	"serverip": fieldHost, "address:port": fieldHost, "entrypoint": fieldHost,
 	"port": fieldPort, "proxyport": fieldPort, "serverport": fieldPort, "porthttp": fieldPort, "httpport": fieldPort,
-	"porthttps": fieldPort, "httpsport": fieldPort,
+	"porthttps": fieldPort, "httpsport": fieldPort, "portnumber": fieldPort,
 	"socks5port": fieldSOCKSPort, "portsocks5": fieldSOCKSPort, "socksport": fieldSOCKSPort,
 	"portsocks": fieldSOCKSPort,
 	"http":      fieldHTTP, "https": fieldHTTP, "ssl": fieldHTTP, "socks4": fieldSOCKS4, "socks5": fieldSOCKS5,
@@ -145,7 +145,7 @@ func (v *fieldValues) spec(scheme string) (spec upstream.Spec, err error) {
 func protocols(text string) (schemes []string) {
 	socks4 := false
 	for _, word := range strings.FieldsFunc(strings.ToLower(text),
-		func(r rune) bool { return strings.ContainsRune("|/,; +&", r) }) {
+		func(r rune) bool { return strings.ContainsRune("|/,; +&[]'\"", r) }) {
 		switch word {
 		case "http", "https", "ssl", "connect":
 			schemes = append(schemes, upstream.HTTP)

@@ -71,10 +71,10 @@ const maxDepth = 4
 // The proxies of a value are:
 //   - the elements of an array
 //   - an object with an address, as one proxy
-//   - in an object with arrays that are named after protocols: the elements of these arrays
+//   - in an object with arrays or URLs that are named after protocols: the elements of these arrays, and the URLs
 //   - in an object with other arrays: the elements of the longest array
-//   - in any other object: the inner objects with an address, or the proxies in one of the other inner objects,
-//     whichever are more
+//   - in any other object: the inner objects with an address, or named after one, or the proxies in one of the other
+//     inner objects, whichever are more
 func findProxies(value any, depth int) []any {
 	object, isObject := value.(map[string]any)
 	if array, ok := value.([]any); ok || !isObject || depth == 0 {
@@ -92,6 +92,10 @@ func findProxies(value any, depth int) []any {
 	var inner, objects []any
 	for _, key := range slices.Sorted(maps.Keys(object)) {
 		if o, ok := object[key].(map[string]any); ok {
+			if isPlainAddress(key) && !objectValues(o).hasAddress() {
+				o = maps.Clone(o)
+				o["address"] = key
+			}
 			if objectValues(o).hasAddress() {
 				objects = append(objects, o)
 			} else if found := findProxies(o, depth-1); len(found) > len(inner) {
@@ -111,6 +115,9 @@ func byProtocol(object map[string]any) (all []any) {
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		schemes := protocols(name)
 		array, ok := object[name].([]any)
+		if address, isText := object[name].(string); isText && strings.Contains(address, "://") {
+			array, ok = []any{address}, true
+		}
 		if len(schemes) == 0 || !ok {
 			continue
 		}

@@ -183,7 +183,7 @@ func parse(line, scheme string) (spec upstream.Spec, warning string, err error) 
 	if err != nil {
 		return spec, "", err
 	}
-	if strings.ContainsAny(host, " \t") {
+	if strings.ContainsAny(host, " \t") || strings.ContainsAny(user, " \t") {
 		return spec, "", errForm
 	}
 	spec.Address = upstream.Address{Scheme: scheme, Username: user, Password: upstream.Secret(password)}
@@ -201,11 +201,11 @@ func checkTemplates(a *upstream.Address) error {
 
 var errIPv4 = errors.New("the host looks like an IPv4 address, but it is none")
 
-// isBadIPv4 reports whether a host consists of digits and dots, but is no IPv4 address. No domain name has this form,
-// because no top-level domain is a number.
+// isBadIPv4 reports whether a host consists of digits, dots and hyphens, but is no IPv4 address: 192.0.2.1-9 is a range
+// of addresses. No domain name has this form, because no top-level domain is a number.
 func isBadIPv4(hostPort string) bool {
 	host, _, _ := strings.Cut(hostPort, ":")
-	if host == "" || strings.Trim(host, "0123456789.") != "" {
+	if host == "" || strings.Trim(host, "0123456789.-") != "" {
 		return false
 	}
 	_, err := netip.ParseAddr(host)
@@ -232,27 +232,46 @@ var addressPattern = regexp.MustCompile(`(?i)(?:^|[^\w.:@/%-])((?:(?:https?|sock
 // htmlTag matches a tag of HTML.
 var htmlTag = regexp.MustCompile(`</?[A-Za-z][^<>]*>`)
 
+func withoutTags(line string) string {
+	if strings.Contains(line, "<") {
+		return htmlTag.ReplaceAllString(line, " ")
+	}
+	return line
+}
+
 // parseText searches a line for an address among other text, as in free lists. It is for lines that have none of the
-// forms of parse and parseWords. The line must have exactly one address. It must have no '@', because a line with '@'
-// may contain credentials.
+// forms of parse and parseWords. The line must have exactly one address, which may be repeated. It must have no '@',
+// because a line with '@' may contain credentials.
 func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 	if strings.ContainsRune(line, '@') {
 		return spec, false
 	}
-	if strings.Contains(line, "<") {
-		line = htmlTag.ReplaceAllString(line, " ")
+	line = strings.ReplaceAll(withoutTags(line), `"`, " ")
+	var schemeText, ip, port string
+	for rest := line; ; {
+		at := addressPattern.FindStringSubmatchIndex(rest)
+		if at == nil {
+			break
+		}
+		nextIP, nextPort := rest[at[4]:at[5]], rest[at[6]:at[7]]
+		if ip != "" && (nextIP != ip || nextPort != port) {
+			return spec, false
+		}
+		if ip, port = nextIP, nextPort; at[3] > at[2] {
+			schemeText = strings.TrimSuffix(rest[at[2]:at[3]], "://")
+		}
+		rest = rest[at[7]:]
 	}
-	found := addressPattern.FindAllStringSubmatch(line, 2)
-	if len(found) != 1 {
+	if ip == "" {
 		return spec, false
 	}
-	if schemeText := strings.TrimSuffix(found[0][1], "://"); schemeText != "" {
+	if schemeText != "" {
 		scheme = strings.ToLower(schemeText)
 	} else if word := schemeInText(line); word != "" {
 		scheme = word
 	}
-	host, err := upstream.HostPort(found[0][2]+":"+found[0][3], "")
-	if _, notIP := netip.ParseAddr(found[0][2]); err != nil || notIP != nil {
+	host, err := upstream.HostPort(ip+":"+port, "")
+	if _, notIP := netip.ParseAddr(ip); err != nil || notIP != nil {
 		return spec, false
 	}
 	spec.Address = upstream.Address{Scheme: scheme, Host: host}
@@ -262,7 +281,7 @@ func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 // schemeInText returns the scheme of the first protocol among the words of a line; "" for none.
 func schemeInText(line string) string {
 	for _, word := range strings.FieldsFunc(strings.ToLower(line),
-		func(r rune) bool { return strings.ContainsRune(" \t,;|/", r) }) {
+		func(r rune) bool { return strings.ContainsRune(" \t,;|/=", r) }) {
 		if strings.HasPrefix(word, "socks") || word == "http" || word == "https" {
 			if schemes := protocols(word); len(schemes) > 0 {
 				return schemes[0]
@@ -436,9 +455,13 @@ func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 	return spec, nil
 }
 
-// addressOfFields returns the address of scheme://user:pass:host:port and of scheme://[IPv6]:port:user:pass. For any
-// other text, it returns the error that the caller has passed.
+// addressOfFields returns the address of scheme://user:pass:host:port, of scheme://host:port@user:pass and of
+// scheme://[IPv6]:port:user:pass. For any other text, it returns the error that the caller has passed.
 func addressOfFields(scheme, rest string, invalid error) (a upstream.Address, err error) {
+	if address, login, found := strings.Cut(rest, "@"); found && isPlainAddress(address) &&
+		!strings.Contains(login, "@") { // scheme://host:port@user:pass
+		rest = address + ":" + login
+	}
 	host, user, password, warning, err := splitFields(rest)
 	if err != nil || user == "" || warning != "" || !isScheme(scheme) || !isPlainAddress(host) ||
 		strings.ContainsAny(rest, "@,") {

@@ -11,6 +11,8 @@
 //	scheme://host:port:user:pass   scheme host port [user pass]   scheme:host:port[:user:pass]
 //	host:port user pass            host port user pass            host:port user:pass
 //	host:port:user:pass:scheme     https://t.me/socks?server=host&port=port&user=user&pass=pass
+//	scheme://host:port@user:pass   user:pass|host:port             export http_proxy=URL
+//	host:port:user:pass[LINK]      (LINK changes the exit address; it is not used)
 //	- {name: a, type: socks5, server: host, port: port, username: user, password: pass}
 //
 // Options of https:// proxies are ca_file, insecure, cert and key (upstream.TLSOptions); the caller reads the files.
@@ -20,7 +22,7 @@
 // Options.Scheme. A comment begins with '#' or ';' at the beginning of a line or after white space, or with "//" at
 // the beginning of a line. Blank lines are skipped. A line may have several addresses or URLs without credentials. A
 // line in any other form is searched for an address: if it contains exactly one IPv4 address with a port, this is the
-// address of the proxy.
+// address of the proxy. Tags of HTML are ignored.
 //
 // Four fields separated by colons are host:port:user:pass if only the second field is a port, and user:pass:host:port
 // if only the fourth one is. If both are ports, and only one of the first and the third field contains a dot, that
@@ -44,6 +46,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -258,6 +261,10 @@ func (l *listParser) parseLine(n int, line string) {
 		return
 	}
 	line = stripListMark(line)
+	if m := changeLink.FindStringSubmatch(line); m != nil {
+		line = m[1]
+		l.textLines.add(n)
+	}
 	spec, warning, err := parse(line, l.Scheme)
 	if err == nil {
 		l.add(n, formOf(line, spec.Address), spec, warning, nil)
@@ -290,6 +297,10 @@ func (l *listParser) parseLine(n int, line string) {
 	}
 	l.skip(n, err)
 }
+
+// changeLink matches an address with the link that changes its exit address, as vendors of mobile proxies write it:
+// host:port:user:pass[https://vendor/change?key=KEY].
+var changeLink = regexp.MustCompile(`^((?:\w+://)?[^\s/\[|]+)(?:\[https?://[^\]\s]*\]|\|https?://\S*)$`)
 
 func (l *listParser) skip(n int, err error) { l.skipFor(n, err.Error(), reasonOf(err)) }
 

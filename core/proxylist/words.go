@@ -77,6 +77,9 @@ func parseWords(line, scheme string) (spec upstream.Spec, loginGuessed, ok bool)
 			return spec, false, false // host:port or a row of columns
 		}
 	case len(f) == 2:
+		if separator != ' ' && isPlainAddress(f[1]) && !isPlainAddress(f[0]) { // user:pass|host:port
+			f[0], f[1] = f[1], f[0]
+		}
 		user, password, found := strings.Cut(f[1], ":")
 		if host = f[0]; found && isLogin(f[1], f[1]) {
 			login = []string{user, password}
@@ -101,13 +104,13 @@ func parseWords(line, scheme string) (spec upstream.Spec, loginGuessed, ok bool)
 }
 
 // splitAddresses returns the addresses in a line that consists only of addresses, at least two, such as "1.2.3.4:80,
-// 1.2.3.5:80" or a list in the notation of Python. For any other line it returns nil. Each address is an IPv4 address
-// with a port, with or without a scheme.
+// 1.2.3.5:80" or a list in the notation of Python. It ignores tags of HTML, such as <br>. For any other line it returns
+// nil. Each address is an IPv4 address with a port, with or without a scheme.
 func splitAddresses(line string) []string {
 	if strings.Count(line, ":") < 2 || strings.ContainsRune(line, '@') {
 		return nil
 	}
-	all := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t,;|[]'\"", r) })
+	all := strings.FieldsFunc(withoutTags(line), func(r rune) bool { return strings.ContainsRune(" \t,;|[]'\"", r) })
 	for _, address := range all {
 		if scheme, rest, ok := strings.Cut(address, "://"); ok && isScheme(scheme) {
 			address = strings.TrimSuffix(rest, "/")
@@ -144,9 +147,14 @@ func isPlainAddress(s string) bool {
 // listMark matches the characters before an item of a list, such as "- " and "12. ".
 var listMark = regexp.MustCompile(`^(?:[-*•–+]|\d{1,6}[.)])[ \t]+`)
 
-// stripListMark removes the mark before an item of a list, quotes around the item, and a comma after the quotes.
+// assignment matches what is before the URL in the setting of a shell, such as "export http_proxy=".
+var assignment = regexp.MustCompile(`(?i)^(?:export[ \t]+|set[ \t]+|\$env:)?[a-z_]*proxy[ \t]*=[ \t]*`)
+
+// stripListMark removes the mark before an item of a list, the name of a setting before it, quotes around the item, and
+// a comma after the quotes.
 func stripListMark(line string) string {
 	line = line[len(listMark.FindString(line)):]
+	line = line[len(assignment.FindString(line)):]
 	if len(line) > 2 && strings.IndexByte("\"'`", line[0]) >= 0 {
 		end := strings.IndexByte(line[1:], line[0]) + 1
 		if rest := line[end+1:]; end > 1 && (rest == "" || rest == ",") {

@@ -174,6 +174,7 @@ func HostPort(s, defaultPort string) (string, error) {
 	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || strings.HasPrefix(port, "+") {
 		return "", errors.New("the port is not a number from 1 to 65535")
 	}
+	port = strings.TrimLeft(port, "0")
 	if host == "" {
 		return "", errors.New("the host is missing")
 	}

@@ -24,9 +24,9 @@ func TestGrowth(t *testing.T) {
 	require.Zero(t, freed)
 	got = nil
 	load(100_000)
-	require.Equal(t, []int{20, 33}, got)
+	require.Equal(t, []int{10, 33}, got)
 	load(100_000)
-	require.Equal(t, []int{20, 33, 20, 33}, got)
+	require.Equal(t, []int{10, 33, 10, 33}, got)
 	require.Equal(t, 2, freed)
 	got = nil
 	g.SetProxies(5_000_000)
