@@ -38,7 +38,7 @@ func TestGrowth(t *testing.T) {
 	require.Equal(t, []int{quietPercent, minPercent}, got)
 	g.count(0)
 	load(10)
-	require.Equal(t, []int{quietPercent, minPercent, quietPercent, reloadPercent, 99}, got)
+	require.Equal(t, []int{quietPercent, minPercent, quietPercent, 99}, got, "quietPercent and reloadPercent are equal")
 
 	NewGrowth("100", func(int) int { panic("GOGC decides") }).SetProxies(100_000)
 	(&Growth{}).SetProxies(1)
