@@ -399,9 +399,8 @@ func (n *Node) fail(err error, ops []pending) time.Duration {
 			ops[i].failed()
 		}
 	}
-	wait := firstRetry << min(n.failed-1, 6)
-	jitter := time.Duration(rand.Float64() * float64(wait) / 2)
-	return min(wait, longestRetry) - jitter
+	wait := min(firstRetry<<min(n.failed-1, 6), longestRetry)
+	return wait - time.Duration(rand.Float64()*float64(wait)/2)
 }
 
 // endWaits ends the waits of all calls of Reset. The caller holds mu.

@@ -375,3 +375,18 @@ func TestALeavingNodeFreesItsLease(t *testing.T) {
 		require.Less(t, time.Since(begin), time.Second)
 	})
 }
+
+// A node that cannot reach the store tries again at growing intervals. The random part does not make them short.
+func TestTheIntervalsOfRetriesGrow(t *testing.T) {
+	memory := NewMemory(time.Now)
+	g := manual(t, memory, "a", time.Now)
+	memory.Fail(errCut)
+	expected := firstRetry
+	for range 200 {
+		wait, interruptible := g.node().Step(t.Context())
+		require.False(t, interruptible)
+		require.LessOrEqual(t, wait, expected)
+		require.Greater(t, wait, expected/2-time.Millisecond)
+		expected = min(2*expected, longestRetry)
+	}
+}
