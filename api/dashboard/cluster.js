@@ -76,7 +76,7 @@ function text(c, nodes) {
     store,
     live + " of " + nodes.length + " nodes live,",
     ...twins.map(name => "two of them with the name " + name + " (set [cluster] node),"),
-    number.format(c.open_breakers) + " breakers open for the cluster.",
+    number.format(c.open_breakers) + (c.open_breakers === 1 ? " breaker" : " breakers") + " open for the cluster.",
     suspects.length ? "Suspect targets: " + suspects.slice(0, 5).join(", ") + (suspects.length > 5 ? " …" : "") : "",
   ].join(" ");
 }

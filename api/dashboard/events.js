@@ -34,7 +34,7 @@ watch({ views: ["transitions"] }, async () => {
     e => [
       clock(e.timestamp),
       e.proxy_id,
-      [[e.from_state + " → ", pill(e.to_state)], e.to_state],
+      [[words(e.from_state) + " → ", pill(e.to_state)], e.to_state],
       [el("span", { title: e.why }, words(e.reason) + (e.why ? ": " + e.why : "")), e.reason],
     ],
   );

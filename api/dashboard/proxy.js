@@ -26,7 +26,7 @@ function parts(x, breaker, requests) {
   const open = breaker.retry_in_seconds != null ? ", half-open in " + Math.ceil(breaker.retry_in_seconds) + " s" : "";
   const facts = [
     ["URL", x.url],
-    ["breaker", [pill(breaker.state), ` ${breaker.failure_count} failures in the window` + open]],
+    ["breaker", [pill(breaker.state), ` ${breaker.failure_count} ${breaker.failure_count === 1 ? "failure" : "failures"} in the window` + open]],
     ["success", x.samples ? percent(x.success_rate) + " of the last " + x.samples + " attempts" : "no attempts yet"],
     ["latency", x.avg_latency ? span(x.avg_latency) : "–"],
     ["in flight", number.format(x.in_flight)],
