@@ -93,8 +93,13 @@ func (l *loader) checkMetrics() {
 func (l *loader) checkHealth() {
 	s := l.cfg.Health.settings()
 	var wrong *health.SettingError
-	if errors.As(s.Check(), &wrong) {
-		l.addFault("health."+wrong.Key, nil, wrong.Msg) // without the value, because a URL may contain a secret
+	if errors.As(s.Check(), &wrong) && wrong.Key != "url" {
+		l.addFault("health."+wrong.Key, nil, wrong.Msg)
+	}
+	if s.URL != "" { // Check reports one fault, and checks the URL last
+		if _, err := health.ParseURL(s.URL); err != nil {
+			l.addFault("health.url", nil, err.Error()) // without the value, because a URL may contain a secret
+		}
 	}
 }
 
@@ -119,9 +124,11 @@ func (l *loader) checkCluster() {
 var clusterName = regexp.MustCompile(`^[A-Za-z0-9._-]{0,64}$`)
 
 func (l *loader) checkEgress() {
-	var wrong *egress.ConfigError
-	if _, err := egress.New(egress.Config(l.cfg.Egress)); errors.As(err, &wrong) {
-		l.addFault("egress."+wrong.Key, nil, wrong.Err.Error())
+	e := &l.cfg.Egress
+	l.checkTargetRules("egress.allow", e.Allow)
+	l.checkTargetRules("egress.deny", e.Deny)
+	if e.Default != "" && e.Default != egress.DefaultAllow && e.Default != egress.DefaultDeny {
+		l.addFault("egress.default", e.Default, `must be "allow" or "deny"`)
 	}
 }
 
@@ -210,9 +217,10 @@ func (l *loader) checkOverrideMode(key, mode string) {
 
 // checkTargetRules checks the egress rules in a list (package egress). The parameter key is the key of the list.
 func (l *loader) checkTargetRules(key string, rules []string) {
-	var wrong *egress.RuleError
-	if errors.As(access.CheckRules(rules), &wrong) {
-		l.addFault(fmt.Sprintf("%s[%d]", key, wrong.Index), nil, wrong.Error())
+	for i := range rules {
+		if err := access.CheckRules(rules[i : i+1]); err != nil {
+			l.addFault(fmt.Sprintf("%s[%d]", key, i), nil, err.Error())
+		}
 	}
 }
 

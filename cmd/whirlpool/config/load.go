@@ -327,7 +327,11 @@ func anyStrategy(string) bool { return true }
 func (l *loader) decodeOverride(path string, table map[string]any, o *retry.Override) {
 	for _, key := range slices.Sorted(maps.Keys(table)) {
 		value := table[key]
-		if value == "null" && (key == "timeout" || key == "failover_delay") {
+		if text, isText := value.(string); isText && (key == "timeout" || key == "failover_delay") {
+			if text != "null" {
+				l.addFault(path+"."+key, value, `must be a number of seconds, or "null"`)
+				continue
+			}
 			value = nil // TOML has no null, so the text "null" stands for it
 		}
 		var fieldOverride retry.Override
