@@ -54,6 +54,7 @@ wrong, or its input cannot be read.`,
 	cmd.InitDefaultCompletionCmd()
 	addExamples(cmd)
 	checkUsage(cmd)
+	fitHelp(cmd)
 	return cmd
 }
 

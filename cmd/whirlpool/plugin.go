@@ -24,7 +24,7 @@ import (
 
 func pluginCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "plugin", Short: "Write, check and try plugins, and load them into a gateway (sdk/ABI.md)",
+		Use: "plugin", Short: "Write, check and try plugins, and load them into a gateway",
 		Long: `Write, check and try plugins: WebAssembly modules that rank proxies (scorers),
 compute the wait before a retry (backoffs) or rule on responses (judges).
 sdk/ABI.md is their contract.
