@@ -247,6 +247,12 @@ func (b *Book) resolve(r *record, latest *Attempt) {
 	b.pendingNoise.confirmed += float64(r.resolve(latest))
 }
 
+// Successes returns the number of successes so far.
+func (b *Book) Successes() uint64 { return b.successes.Load() }
+
+// AddSuccesses adds n successes at targets without a failure.
+func (b *Book) AddSuccesses(n uint64) { b.successes.Add(n) }
+
 // record finds or adds the record of a target.
 func (b *Book) record(l *Ledger, t *target) *record {
 	n := 0

@@ -11,6 +11,10 @@ import (
 type Config struct {
 	MaxTargets int           // targets in the ledger, rounded up to a power of two; default 8192
 	Forget     time.Duration // a target is removed when its last failure is older than this; default 2 minutes
+	// ComparedOnly makes failures count only after a comparison with other proxies at the same target. So no failure of
+	// the pool's only proxy counts, and none at a target that no other proxy tries. For a caller that also sets
+	// Attempt.ServedByOther, there are no outages either.
+	ComparedOnly bool
 }
 
 // Ledger holds the targets of one pool that have a recent failure. It is safe for concurrent use.
@@ -196,7 +200,7 @@ func (l *Ledger) beginStreak(a *Attempt) {
 
 // onlyProxy reports whether the pool has never had a second proxy.
 func (l *Ledger) onlyProxy(a *Attempt) bool {
-	if l.hadSecondProxy.Load() {
+	if l.cfg.ComparedOnly || l.hadSecondProxy.Load() {
 		return false
 	}
 	if !l.firstBook.CompareAndSwap(nil, a.Book) && l.firstBook.Load() != a.Book || a.ClosedPeers > 0 {

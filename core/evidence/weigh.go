@@ -31,6 +31,7 @@ func (b *Book) evidence(l *Ledger, a *Attempt) evidenceSum {
 	for r := range b.currentRecords {
 		e := r.evidence(noise)
 		switch { // cases in which pending failures count without a comparison
+		case l.cfg.ComparedOnly:
 		case uncompared && r.target.onlyUsedBy(a.Proxy), a.ClosedPeers == 0 && !r.target.unknown():
 			e.total += float64(r.pending()) * e.perFailure
 		case a.ClosedPeers == 0:

@@ -122,6 +122,16 @@ func (t *Tunnel) SettleHelloRefused() {
 	}
 }
 
+// Follow is called at the first byte of a tunnel whose client has sent a ClientHello. It reports whether the caller
+// follows the TLS records of the target, for TunnelEnd.InRecord.
+func (t *Tunnel) Follow() bool {
+	if t.x.openEnding != tunnelEnding || t.x.tuning.Targets == nil || t.x.proxy.Direct() {
+		return false
+	}
+	t.x.lease.FollowTunnel()
+	return true
+}
+
 // Close ends the attempt. If SettleSuccess has not been called, Close also settles the attempt.
 func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	x := t.x
@@ -134,7 +144,7 @@ func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	x.openEnding = noEnding
 	o := verdict.EndTunnel(x.event.Outcome, end)
 	end.Duration = at.Sub(x.event.Ended)
-	x.proxy.EndTunnel(&end)
+	x.lease.EndTunnel(&end, o.Cause, at)
 	if o.Cause == verdict.TunnelDied {
 		x.lease.EndAt(at)
 		x.log(slog.LevelInfo, "tunnel died before its first byte", o.Err)
@@ -145,6 +155,9 @@ func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	x.recordTunnel()
 	if p := x.request.Progress; p != nil {
 		p.End(x.result.Final, t.status, at)
+	}
+	if o.Cause == verdict.TunnelCut {
+		x.log(slog.LevelInfo, "tunnel cut", o.Err)
 	}
 	x.lease.Settle(&o)
 	x.lease.Release()

@@ -292,15 +292,21 @@ func (t *tunnel) isHelloRefused(p []byte) bool {
 // relayFirstBytes is called with p, the target's first bytes. It forwards p to the client. After that, the tunnel is
 // not replaced any more.
 func (t *tunnel) relayFirstBytes(p []byte, helloRefused bool) (n int64, err error) {
-	t.opening.mu.Lock()
-	t.opening.finalize()
-	if !t.opening.helloSent.IsZero() {
+	o := &t.opening
+	o.mu.Lock()
+	sentHello := len(o.clientBytes) > 0 && o.partialLen == 0
+	o.finalize()
+	if !o.helloSent.IsZero() {
 		t.removeFirstByteLimit()
 	}
-	t.opening.mu.Unlock()
+	o.mu.Unlock()
 	if helloRefused {
 		t.exchange.SettleHelloRefused()
 	} else {
+		if sentHello && t.exchange.Follow() {
+			t.followed, t.records.following = true, true
+			t.records.read(p)
+		}
 		t.exchange.SettleSuccess()
 	}
 	m, err := t.client.writer.Write(p)

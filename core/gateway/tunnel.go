@@ -56,7 +56,7 @@ func (s *Server) serveTunnel(
 		BytesUp: up, BytesDown: down, Err: targetErr, Direct: c.tunnel.Load().Direct,
 		StoppedByGateway: c.ctx.Err() != nil,
 		Unused:           t.opening.isUnused(up) && now.After(x.UnusedAfter()),
-		ProxyEndedFirst:  t.targetEndedFirst, ProxyReset: t.reset,
+		ProxyEndedFirst:  t.targetEndedFirst, ProxyReset: t.reset, Followed: t.followed, InRecord: t.cut,
 	}, now)
 	return up, down
 }
@@ -73,10 +73,12 @@ type tunnel struct {
 	halfIdleTimeout   time.Duration // longest time without progress after one direction has ended
 	oneDirectionEnded atomic.Bool   // one direction has ended
 	clientLeft        atomic.Bool
+	records           records // of the target
+	followed          bool    // the records are followed, or were
 
-	// The method copyBoth sets targetEndedFirst if the target's direction ended before the client's direction, and
-	// reset if the target's direction ended with an error.
-	targetEndedFirst, reset bool
+	// The method copyBoth sets targetEndedFirst if the target's direction ended before the client's direction, reset if
+	// the target's direction ended with an error, and cut if it ended within a TLS record.
+	targetEndedFirst, reset, cut bool
 }
 
 // bothOpen reports whether both directions are open. While it returns true, there is no limit on the time without
@@ -97,7 +99,7 @@ func (t *tunnel) copyBoth(received bool) (up, down int64, targetErr error) {
 		n, err := t.sendFirst()
 		if err == nil {
 			var more int64
-			more, err = t.copy(&t.out, t.client.raw)
+			more, err = t.copy(&t.out, t.client.raw, nil)
 			n += more
 		}
 		if w := (*socket.WriteError)(nil); !errors.As(err, &w) || socket.PeerClosed(tcpBelow(t.client.raw)) {
@@ -112,7 +114,7 @@ func (t *tunnel) copyBoth(received bool) (up, down int64, targetErr error) {
 	}
 	if err == nil {
 		var more int64
-		more, err = t.copy(&t.client.writer, t.target)
+		more, err = t.copy(&t.client.writer, t.target, &t.records)
 		down += more
 	}
 	if !t.clientLeft.Load() {
@@ -121,6 +123,8 @@ func (t *tunnel) copyBoth(received bool) (up, down int64, targetErr error) {
 		}
 		w := (*socket.WriteError)(nil)
 		t.targetEndedFirst, t.reset = !errors.As(err, &w), err != nil
+		// The client may have left although no read has shown it.
+		t.cut = t.targetEndedFirst && t.records.within() && !socket.PeerClosed(tcpBelow(t.client.raw))
 	}
 	if reply := t.opening.helloRefusal; !received && reply != nil {
 		t.client.writer.Write(reply) // written last, because the client may leave when it has the reply
@@ -166,8 +170,9 @@ func (t *tunnel) setReadDeadline(src net.Conn) {
 }
 
 // copy copies src to dst until src ends, and returns the number of bytes. A write error is a *socket.WriteError. If src
-// is a plain TCP connection, no buffer is held while src has no data.
-func (t *tunnel) copy(dst *stallWriter, src net.Conn) (n int64, err error) {
+// is a plain TCP connection, no buffer is held while src has no data. The parameter rec follows the TLS records of src;
+// it may be nil.
+func (t *tunnel) copy(dst *stallWriter, src net.Conn, rec *records) (n int64, err error) {
 	var buf *[]byte
 	defer func() { t.buffers.put(buf) }()
 	for {
@@ -176,6 +181,9 @@ func (t *tunnel) copy(dst *stallWriter, src net.Conn) (n int64, err error) {
 		t.setReadDeadline(src)
 		buf, m, rerr = t.buffers.readInto(src, buf)
 		if m > 0 {
+			if rec != nil {
+				rec.read((*buf)[:m])
+			}
 			w, werr := dst.Write((*buf)[:m])
 			n += int64(w)
 			if werr != nil {
@@ -200,7 +208,7 @@ func (t *tunnel) copy(dst *stallWriter, src net.Conn) (n int64, err error) {
 			continue
 		}
 		from := dst.spliceSource(src)
-		if from == nil {
+		if from == nil || rec != nil && rec.following {
 			buf = t.buffers.get(largeChunk)
 			continue
 		}

@@ -49,6 +49,7 @@ func (p *Pool) recordServedAgain(u *Upstream, target uint64, at time.Duration) {
 func (u *Upstream) Reset() {
 	u.breaker.Reset()
 	u.ensureAttemptFields().book.Forget(u.breaker.Generation())
+	u.ensureEnds().book.Forget(u.breaker.Generation())
 	u.pool.avoided.EndProxy(u.Hash(), u.pool.Elapsed(u.now()))
 	u.pool.uncompared.EndProxy(u.Hash(), u.pool.Elapsed(u.now()))
 	if !u.pool.literal.Load() {

@@ -50,7 +50,8 @@ type Pool struct {
 	breakers     breaker.Shared
 	onFailure    func(*Upstream)
 	ledger       *evidence.Ledger
-	avoided      *rest.Rests // see Avoided
+	tunnelEnds   *evidence.Ledger // of the ends of followed tunnels
+	avoided      *rest.Rests      // see Avoided
 
 	uncompared     *rest.Rests // see Uncompared
 	literal        atomic.Bool // breakers open by the number of failures, without evidence
@@ -181,6 +182,7 @@ func NewPool(cfg PoolConfig) *Pool {
 	}
 	p.breakers = breaker.Shared{Now: p.now, Epoch: p.epoch, ProbeGate: cfg.ProbeGate}
 	p.ledger = evidence.NewLedger(evidence.Config{})
+	p.tunnelEnds = evidence.NewLedger(evidence.Config{MaxTargets: 1024, ComparedOnly: true})
 	p.avoided, p.uncompared = rest.New(rest.DefaultMax), rest.New(rest.DefaultMax)
 	p.literal.Store(cfg.Literal)
 	p.SetMemory(cfg.Memory)
@@ -251,7 +253,9 @@ func (p *Pool) Ledger() *evidence.Ledger { return p.ledger }
 // ForgetTargets removes the targets without a recent failure from the ledger. The caller calls it a few
 // times a minute.
 func (p *Pool) ForgetTargets() {
-	p.ledger.Sweep(p.Elapsed(p.now()))
+	now := p.Elapsed(p.now())
+	p.ledger.Sweep(now)
+	p.tunnelEnds.Sweep(now)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.forgetUnlisted()

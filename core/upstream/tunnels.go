@@ -1,11 +1,90 @@
 package upstream
 
-import "github.com/whirlpool-proxy/whirlpool/core/verdict"
+import (
+	"sync/atomic"
+	"time"
 
-// EndTunnel is called when a tunnel through the proxy has ended. It counts short tunnels.
-func (u *Upstream) EndTunnel(e *verdict.TunnelEnd) {
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// tunnelEnds holds the ends of a proxy's followed tunnels: tunnels in which the gateway reads the TLS records of the
+// target. A cut tunnel is a failure, any other one a success. Their ledger is not that of the attempts, because the
+// attempt of a tunnel has succeeded at the target's first byte.
+type tunnelEnds struct {
+	followed atomic.Uint64 // followed tunnels, counted at their first byte
+	others   atomic.Uint64 // successful attempts that book has, apart from the followed tunnels
+	book     evidence.Book
+}
+
+// FollowTunnel counts a tunnel whose TLS records the gateway reads. It is called at the target's first byte.
+func (l *Lease) FollowTunnel() { l.Proxy.ensureEnds().followed.Add(1) }
+
+// ensureEnds returns the ends of the proxy's followed tunnels. If there are none, it creates them.
+func (u *Upstream) ensureEnds() *tunnelEnds {
+	x := u.ensureAttemptFields()
+	if ends := x.tunnelEnds.Load(); ends != nil {
+		return ends
+	}
+	x.tunnelEnds.CompareAndSwap(nil, new(tunnelEnds))
+	return x.tunnelEnds.Load()
+}
+
+// EndTunnel is called when a tunnel has ended at the given time, with the cause of its outcome. It counts short
+// tunnels. The end of a followed tunnel is evidence for or against the proxy, unless breaker.blame is "literal".
+func (l *Lease) EndTunnel(e *verdict.TunnelEnd, cause core.Cause, at time.Time) {
+	u := l.Proxy
 	if e.IsShort() {
 		u.ensureAttemptFields().shortTunnels.Add(1)
+	}
+	if !e.Followed || e.StoppedByGateway || u.pool.literal.Load() || !u.breakerWord.IsClosed() {
+		return
+	}
+	ends := u.ensureEnds()
+	a := evidence.Attempt{
+		Proxy: u.Hash(), Book: &ends.book, BreakerGen: l.permit.Generation(), Target: l.Target,
+		Began: l.began, Ended: max(u.Elapsed(at), l.began), Cause: uint8(cause), ServedByOther: true, NotInStats: true,
+	}
+	if cause != verdict.TunnelCut {
+		u.pool.tunnelEnds.RecordSuccess(&a)
+		return
+	}
+	if a.ClosedPeers = u.pool.countOthers(u); a.ClosedPeers == 0 { // there is no comparison
+		return
+	}
+	permit, ok := u.breaker.Acquire()
+	if !ok {
+		return
+	}
+	if permit.Generation() != a.BreakerGen { // the breaker has changed its state since the tunnel was opened
+		permit.Report(core.Excluded, breaker.Evidence{})
+		return
+	}
+	u.addOtherSuccesses(ends)
+	cfg := u.breaker.Config()
+	a.Threshold, a.Window, a.PoolSize = cfg.FailureThreshold, cfg.WindowDuration, len(u.pool.Snapshot().All)
+	cut := breaker.Evidence{}
+	if u.pool.tunnelEnds.RecordFailure(&a).Worse {
+		why := ends.book.Why(u.pool.tunnelEnds)
+		u.openEvidence.Store(&why)
+		cut = breaker.Evidence{IsEnough: true, Explanation: why.Text(causeWord)}
+	}
+	permit.Report(core.Failure, cut)
+	if f := u.pool.onFailure; f != nil {
+		f(u)
+	}
+}
+
+// addOtherSuccesses adds the other successful attempts since the last cut tunnel to the book. They outweigh cut
+// tunnels as they outweigh failed attempts: a client whose target cuts its tunnels at some proxies opens no breaker of
+// a pool that mostly serves others.
+func (u *Upstream) addOtherSuccesses(ends *tunnelEnds) {
+	successes := u.ensureAttemptFields().book.Successes()
+	others := successes - min(ends.followed.Load(), successes)
+	if before := ends.others.Swap(others); others > before {
+		ends.book.AddSuccesses(others - before)
 	}
 }
 

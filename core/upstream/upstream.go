@@ -87,6 +87,7 @@ type attemptFields struct {
 	lastCheck     atomic.Pointer[CheckReport]
 	addedBytes    int64                             // added to the meter by addCosts; guarded by the pool's mu
 	lastChallenge atomic.Pointer[challengingTarget] // nil before the first challenge that may come from a target
+	tunnelEnds    atomic.Pointer[tunnelEnds]        // nil before the first followed tunnel
 	shortTunnels  atomic.Uint64
 	lastTimeout   atomic.Int64 // end of the last attempt counted in timeouts, ns after the epoch
 	timeouts      atomic.Int32 // attempts that timed out before the first success, at targets that serve others

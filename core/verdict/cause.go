@@ -44,6 +44,7 @@ const (
 	AnswerMalformed
 	AnswerBrokeOff
 	TunnelDied
+	TunnelCut
 	TotalTimeout
 
 	// Neither the proxy nor the target caused the failure.
@@ -208,6 +209,8 @@ var rows = [numCauses]row{
 		meaning: "the response's body ended early; the client has a part of it"},
 	TunnelDied: {name: "tunnel_died", charge: proxyOrTarget, retry: core.NoRetry,
 		meaning: "the tunnel ended before its first byte from the target"},
+	TunnelCut: {name: "tunnel_cut", charge: proxyOrTarget, retry: core.NoRetry,
+		meaning: "the tunnel ended within a TLS record of the target; the client has a part of it"},
 	TotalTimeout: {name: "total_timeout", charge: proxyOrTarget, retry: core.NoRetry, isTimeout: true,
 		meaning: "the request's total timeout passed during the attempt"},
 

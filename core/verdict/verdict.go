@@ -440,6 +440,8 @@ type TunnelEnd struct {
 
 	ProxyEndedFirst bool          // the proxy's side ended before the client's side
 	ProxyReset      bool          // an error ended the proxy's side; only with ProxyEndedFirst
+	Followed        bool          // the gateway has read the TLS records of the target
+	InRecord        bool          // the last of these records is incomplete; only with ProxyEndedFirst
 	Duration        time.Duration // time since the tunnel was opened
 }
 
@@ -449,17 +451,20 @@ const (
 	shortTunnelBytes = 1024 // to the client
 )
 
-// IsShort reports whether the proxy's side ended the tunnel early: by a reset, within a second, or after less than
-// 1,024 bytes for the client. A short tunnel is not charged to the proxy, because many targets end tunnels so early.
+// IsShort reports whether the proxy's side ended the tunnel early: by a reset, within a second, after less than 1,024
+// bytes for the client, or within a TLS record. A short tunnel is charged only if it is cut (TunnelCut), because many
+// targets end tunnels early.
 func (t *TunnelEnd) IsShort() bool {
 	return t.ProxyEndedFirst && !t.StoppedByGateway && !t.Direct && (t.ProxyReset || t.Duration < shortTunnelTime ||
-		t.BytesDown < shortTunnelBytes)
+		t.BytesDown < shortTunnelBytes || t.InRecord)
 }
 
 // EndTunnel returns the outcome of an attempt whose tunnel has ended. The parameter o is the outcome of the attempt
 // when the tunnel was opened.
 func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	switch {
+	case t.InRecord && !t.StoppedByGateway && !t.Direct:
+		return withCause(o, TunnelCut, core.ResultFailure, "connection_terminated", errCut)
 	case t.BytesDown > 0:
 		return o
 	case t.Direct, t.StoppedByGateway, t.Err == nil && t.BytesUp > 0, t.Unused:
@@ -471,6 +476,8 @@ func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	}
 	return o // the client opened the tunnel and closed it without using it
 }
+
+var errCut = errors.New("the tunnel ended within a TLS record")
 
 // ErrHelloRefused is the error of a tunnel in which the reply to a ClientHello was a fatal alert, or was no TLS record.
 var ErrHelloRefused = errors.New("the reply to the ClientHello, in the tunnel, is no TLS record or a fatal alert")

@@ -297,6 +297,11 @@ func TestEndTunnel(t *testing.T) {
 		"part of a ClientHello, then idle":  {TunnelEnd{BytesUp: 1, Err: io.EOF, Unused: true}, TunnelUnused},
 		"direct":                            {TunnelEnd{BytesUp: 1, Err: io.EOF, Direct: true}, TunnelUnused},
 		"shutdown":                          {TunnelEnd{BytesUp: 1, Err: io.EOF, StoppedByGateway: true}, TunnelUnused},
+		"cut":                               {TunnelEnd{BytesDown: 1, InRecord: true}, TunnelCut},
+		"cut at the shutdown": {
+			TunnelEnd{BytesDown: 1, InRecord: true, StoppedByGateway: true}, TunnelOpen,
+		},
+		"cut without a proxy": {TunnelEnd{BytesDown: 1, InRecord: true, Direct: true}, TunnelOpen},
 	} {
 		o := EndTunnel(opened, c.end)
 		assert.Equal(t, c.want, o.Cause, "%s: %s", name, CauseName(o.Cause))

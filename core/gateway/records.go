@@ -1,0 +1,52 @@
+package gateway
+
+// maxFollowed is the number of bytes of a target up to which its TLS records are followed. A target can also end within
+// a record: if it gives up on a client that does not read. Then it has sent more than this number, because the buffers
+// on the way to the client hold more.
+const maxFollowed = 64 << 10
+
+// tlsMaxCiphertext is the maximum length of a record's body with encryption (RFC 5246 section 6.2.3).
+const tlsMaxCiphertext = tlsMaxRecord + 2048
+
+// records follows the TLS records of a target by their headers. If the stream ends within a record, the tunnel was cut:
+// the server of the target writes whole records. The zero value follows nothing.
+type records struct {
+	following bool
+	headerLen uint8 // bytes of the header of the next record; 0 while within the body of a record
+	header    [tlsRecordHeader]byte
+	left      int // bytes left of the body of the current record
+	seen      int
+}
+
+// read reads the next bytes of the target. It stops following if they are no TLS record, or after maxFollowed bytes.
+func (r *records) read(p []byte) {
+	if !r.following {
+		return
+	}
+	r.seen += len(p)
+	for len(p) > 0 {
+		if r.left > 0 {
+			n := min(r.left, len(p))
+			r.left -= n
+			p = p[n:]
+			continue
+		}
+		n := copy(r.header[r.headerLen:], p)
+		r.headerLen += uint8(n)
+		p = p[n:]
+		if r.headerLen < tlsRecordHeader {
+			break
+		}
+		r.headerLen = 0
+		r.left = int(r.header[3])<<8 | int(r.header[4])
+		if r.header[0] < tlsChangeCipherSpec || r.header[0] > tlsHeartbeat || r.header[1] != 3 ||
+			r.left > tlsMaxCiphertext {
+			r.following = false
+			return
+		}
+	}
+	r.following = r.seen < maxFollowed
+}
+
+// within reports whether the stream has a part of a record at its end.
+func (r *records) within() bool { return r.following && (r.left > 0 || r.headerLen > 0) }
