@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -513,12 +514,22 @@ func TestAdviceOnTheURLAndTheKey(t *testing.T) {
 	}
 	proxy := respond(`{"error":"bad_target","message":"this is an HTTP proxy: send requests with ..."}`)
 	refused := newFakeAPI(t, map[string][]string{"GET /plugins": {`401 {"error":"unauthorized","message":"no"}`}})
+	encrypted := httptest.NewUnstartedServer(nil)
+	encrypted.Config.ErrorLog = log.New(io.Discard, "", 0)
+	encrypted.StartTLS()
+	t.Cleanup(encrypted.Close)
+	closes := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		panic(http.ErrAbortHandler)
+	}))
+	t.Cleanup(closes.Close)
 	for _, c := range []struct {
 		url, key string
 		says     string
 	}{
 		{proxy, "", "is the proxy port of the gateway, not its API; set --url to the API (api.listen, port 8889"},
 		{strings.Replace(proxy, "http", "https", 1), "", "set --url to an http:// address"},
+		{encrypted.URL, "", "set SSL_CERT_FILE to a file with the authority of the API's certificate"},
+		{closes.URL, "", "if the API uses TLS (api.tls), set --url to an https:// address"},
 		{strings.TrimPrefix(proxy, "http://"), "", "did you mean " + proxy + "?"},
 		{"http://127.0.0.1:1", "", "start the gateway (whirlpool serve), or set another address with --url"},
 		{refused.URL, "", "needs a key; give it in --key-file or $WHIRLPOOL_API_KEY"},

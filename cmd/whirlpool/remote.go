@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -150,8 +151,14 @@ func (r *remote) addAdvice(err error) (status int, _ error) {
 		return 0, err
 	}
 	advice := "start the gateway (whirlpool serve), or set another address with --url"
-	if strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		advice = "set --url to an http:// address"
+	case errors.As(err, &certificate):
+		advice = "set SSL_CERT_FILE to a file with the authority of the API's certificate (api.tls)"
+	case errors.Is(err, io.EOF) && r.api.Base.Scheme == "http":
+		advice = "if the API uses TLS (api.tls), set --url to an https:// address"
 	}
 	return 0, fmt.Errorf("%w; %s", err, advice)
 }
