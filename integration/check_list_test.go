@@ -17,7 +17,7 @@ import (
 
 // whirlpool check finds the good proxies of a list, their abilities and protocols, and writes a list that
 // serve can read.
-func TestCheckOfAList(t *testing.T) {
+func TestS224CheckOfAList(t *testing.T) {
 	site := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Write([]byte("the expected text"))
 	}))
@@ -66,7 +66,8 @@ func TestCheckOfAList(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 0o600, info.Mode().Perm())
 
-	out, _, err = check(list) // without a URL, a proxy is good if it accepts connections
+	out, errOut, err = check(list) // without a URL, a proxy is good if it accepts connections
+	require.Contains(t, errOut, "only connections were tested; --url URL tests requests")
 	require.NoError(t, err)
 	require.Contains(t, out, failing)
 	require.NotContains(t, out, dead)

@@ -102,7 +102,8 @@ func (o *listOptions) run(cmd *cobra.Command, files []string) error {
 	defer stop()
 	t := transport.New(transport.Config{ConnectTimeout: o.connectTimeout})
 	defer t.Close()
-	p := &listProgress{out: cmd.ErrOrStderr(), total: len(specs), isTerminal: isTerminal(cmd.ErrOrStderr())}
+	p := &listProgress{out: cmd.ErrOrStderr(), total: len(specs), isTerminal: isTerminal(cmd.ErrOrStderr()),
+		onlyConnects: o.url == ""}
 	check.Done = p.add
 	results := listcheck.Check(ctx, specs, t, check)
 	p.end(ctx)
@@ -291,6 +292,9 @@ type listProgress struct {
 	out        io.Writer
 	total      int
 	isTerminal bool // out is a terminal
+
+	onlyConnects bool // no requests are sent through the proxies
+
 	done, good int
 	lastPrint  time.Time
 }
@@ -316,8 +320,11 @@ func (p *listProgress) end(ctx context.Context) {
 		fmt.Fprint(p.out, "\r\x1b[K")
 	}
 	suffix := ""
+	if p.onlyConnects {
+		suffix = " (only connections were tested; --url URL tests requests)"
+	}
 	if ctx.Err() != nil {
-		suffix = ", interrupted"
+		suffix += ", interrupted"
 	}
 	fmt.Fprintf(p.out, "%d of %d checked, %d good%s\n", p.done, p.total, p.good, suffix)
 }
