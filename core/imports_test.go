@@ -77,7 +77,7 @@ var allowed = map[string]string{
 	"core/minutes":      "",
 	"core/rest":         "",
 	"core/intercept":    "",
-	"core/session":      "",
+	"core/session":      "strict",
 	"core/retry":        "strict",
 	"core/parts":        "",
 	"core/access":       "egress parts retry traffic",

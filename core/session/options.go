@@ -2,10 +2,13 @@ package session
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
 // Options are the options in a client's user name.
@@ -63,21 +66,21 @@ func optionError(format string, args ...any) error { return &OptionError{fmt.Spr
 // part.
 func ParseOptions(s string) (o Options, err error) {
 	var seen [optionStrict + 1]bool
-	strict := false
+	isStrict := false
 	for more := true; more; {
 		var word, value string
 		word, s, more = strings.Cut(s, "-")
 		kind := optionWords[strings.ToLower(word)]
 		switch {
 		case kind == 0:
-			return Options{}, optionError("the user name has the unknown option %q; the options are %s",
-				shorten(word), OptionList)
+			return Options{}, optionError("the user name has the unknown option %q%s; the options are %s",
+				shorten(word), strict.DidYouMean(word, slices.Sorted(maps.Keys(optionWords))), OptionList)
 		case seen[kind]:
 			return Options{}, optionError("the user name has the option %q twice, perhaps under two names", word)
 		}
 		seen[kind] = true
 		if kind == optionStrict {
-			strict = true
+			isStrict = true
 			continue
 		}
 		if value, s, more = strings.Cut(s, "-"); value == "" {
@@ -90,7 +93,7 @@ func ParseOptions(s string) (o Options, err error) {
 	switch {
 	case seen[optionTTL] && !seen[optionSession]:
 		return Options{}, optionError("the user name has a ttl without a session")
-	case strict && !seen[optionSession] && !seen[optionRegion]:
+	case isStrict && !seen[optionSession] && !seen[optionRegion]:
 		return Options{}, optionError("the user name has the option strict without a session or a region")
 	case seen[optionSession]:
 		if !seen[optionTTL] {
@@ -100,7 +103,7 @@ func ParseOptions(s string) (o Options, err error) {
 			return Options{}, optionError("the user name: %v", err)
 		}
 	}
-	o.Session.Strict, o.RegionStrict = strict && seen[optionSession], strict && seen[optionRegion]
+	o.Session.Strict, o.RegionStrict = isStrict && seen[optionSession], isStrict && seen[optionRegion]
 	return o, nil
 }
 

@@ -81,6 +81,7 @@ func TestOptions(t *testing.T) {
 	for text, message := range map[string]string{
 		"":                        `the unknown option ""`,
 		"planet-x":                `the unknown option "planet"; the options are session-ID, region-NAME`,
+		"sesion-a":                `unknown option "sesion"; did you mean session?; the options are session-ID`,
 		"session-a-planet-x":      `the unknown option "planet"`,
 		"session-a-b":             `the unknown option "b"`,
 		"session-a-":              `the unknown option ""`,
