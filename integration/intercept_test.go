@@ -6,12 +6,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,6 +69,14 @@ func startIntercepting(t *testing.T, config string) *interceptedWorld {
 			io.Copy(c, b)
 			return
 		}
+		if q.Header.Get("Content-Type") == "application/grpc" {
+			w.Header().Set("Trailer", "Grpc-Status")
+			w.WriteHeader(200)
+			http.NewResponseController(w).Flush()
+			io.Copy(flushWriter{w}, q.Body)
+			w.Header().Set("Grpc-Status", "0")
+			return
+		}
 		body, _ := io.ReadAll(q.Body)
 		fmt.Fprintf(w, "<title>the site</title>hello %s %s %s %s", q.Host, q.Proto, q.Method, body)
 	})
@@ -80,6 +90,14 @@ func startIntercepting(t *testing.T, config string) *interceptedWorld {
 	i.setAll(lab.Behaviour{TunnelTo: i.good})
 	i.fakes[0].SetBehaviour(lab.Behaviour{TunnelTo: i.bad})
 	return i
+}
+
+// flushWriter sends each part of a response at once.
+type flushWriter struct{ http.ResponseWriter }
+
+func (w flushWriter) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(p)
+	return n, errors.Join(err, http.NewResponseController(w.ResponseWriter).Flush())
 }
 
 func (i *interceptedWorld) run(name string, args ...string) (string, error) {
@@ -221,4 +239,38 @@ func TestTheAuthorityKeyIsSecret(t *testing.T) {
 	}
 	require.NotContains(t, i.log.String(), text)
 	require.NotContains(t, i.log.String(), "PRIVATE KEY")
+}
+
+// A call of gRPC with a stream in each direction, in an intercepted tunnel and in one that is passed on as it is.
+func TestS227GRPC(t *testing.T) {
+	i := startIntercepting(t, "")
+	i.setAll(lab.Behaviour{TunnelTo: i.good})
+	for host, authority := range map[string]string{"site.test": i.ca, "other.test": i.target} {
+		pem, err := os.ReadFile(authority)
+		require.NoError(t, err)
+		roots := x509.NewCertPool()
+		require.True(t, roots.AppendCertsFromPEM(pem))
+		tr := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: roots},
+			Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: i.gateway})}
+		defer tr.CloseIdleConnections()
+		body, send := io.Pipe()
+		q, err := http.NewRequest("POST", "https://"+host+"/service/Method", body)
+		require.NoError(t, err)
+		q.Header.Set("Content-Type", "application/grpc")
+		q.Header.Set("Te", "trailers")
+		r, err := tr.RoundTrip(q)
+		require.NoError(t, err, host)
+		require.Equal(t, 2, r.ProtoMajor, host)
+		lines := bufio.NewReader(r.Body)
+		for n := range 3 {
+			fmt.Fprintln(send, n)
+			line, err := lines.ReadString('\n')
+			require.NoError(t, err, host)
+			require.Equal(t, fmt.Sprintln(n), line)
+		}
+		send.Close()
+		_, err = io.ReadAll(lines)
+		require.NoError(t, err)
+		require.Equal(t, "0", r.Trailer.Get("Grpc-Status"), host)
+	}
 }

@@ -27,7 +27,7 @@ func (w *whirl) proxyURLs() (urls []string) {
 }
 
 // Lists in published forms are read from the command line and from the configuration.
-func TestPublishedLists(t *testing.T) {
+func TestS221PublishedLists(t *testing.T) {
 	w := start(t, 0, "")
 	for name, content := range map[string]string{
 		"table.csv": "ip,port,protocols,anonymity,country\n127.0.1.1,1,http|https,elite,US\n" +
@@ -54,7 +54,7 @@ func TestPublishedLists(t *testing.T) {
 
 // A list is fetched by URL, refreshed when the configuration is read again with another URL, and kept when the
 // server fails. The secrets of its URL are shown nowhere.
-func TestAListThatIsFetched(t *testing.T) {
+func TestS222AListThatIsFetched(t *testing.T) {
 	var broken atomic.Bool
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if broken.Load() {
@@ -85,7 +85,7 @@ func TestAListThatIsFetched(t *testing.T) {
 
 // A list that is written in place over some seconds is read once, when it is complete. Proxies that stay in
 // it keep their breakers.
-func TestAListThatIsRewrittenSlowly(t *testing.T) {
+func TestS223AListThatIsRewrittenSlowly(t *testing.T) {
 	for !rewriteSlowly(t) {
 	}
 }
@@ -178,4 +178,29 @@ func TestS219IDsThatNameTheAccount(t *testing.T) {
 		return strings.Contains(w.log.String(), "pool.files[0].id: must not have the password: ids are in logs")
 	})
 	require.Len(t, users(), 4)
+}
+
+// A proxy that leaves its list and returns within ten minutes has its breaker and its statistics again.
+func TestS226AProxyReturnsToItsList(t *testing.T) {
+	t.Parallel()
+	w := start(t, 1, "[breaker]\ntimeout_duration = \"10m\"\nmax_timeout = \"10m\"\n")
+	list := filepath.Join(w.dir, "list.txt")
+	dead := "http://" + freePort(t)
+	write := func(lines ...string) {
+		require.NoError(t, os.WriteFile(list+".new", []byte(strings.Join(lines, "\n")+"\n"), 0o600))
+		require.NoError(t, os.Rename(list+".new", list))
+	}
+	write(dead, "http://127.0.1.1:1")
+	w.writeConfig("[breaker]\ntimeout_duration = \"10m\"\nmax_timeout = \"10m\"\n[pool]\nfiles = [\"list.txt\"]\n")
+	id := strings.TrimPrefix(dead, "http://")
+	eventually(t, "the breaker opens", func() bool {
+		w.get()
+		return strings.Contains(w.log.String(), "circuit breaker open\" proxy_id="+id)
+	})
+	for _, proxies := range []int{2, 3} {
+		write([]string{"http://127.0.1.1:1", dead}[:proxies-1]...)
+		eventually(t, "the list is read", func() bool { return len(w.proxyURLs()) == proxies })
+	}
+	require.Equal(t, "open", w.breaker(id)["state"])
+	require.NotContains(t, w.getJSON("/proxies/127.0.1.1:1")["url"], dead)
 }

@@ -1,7 +1,11 @@
 package integration
 
 import (
+	"encoding/base64"
+	"net/http"
+	"net/url"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -126,4 +130,51 @@ func TestSessionsOverSOCKS5End(t *testing.T) {
 	require.Equal(t, second, through("1s"))
 	time.Sleep(time.Second + 100*time.Millisecond)
 	require.Equal(t, first, through("1s"), "a new session of the same name has the first proxy")
+}
+
+// One line of a vendor is many exits: its user name has a template for the session, a random value, the region, and the
+// environment. A retry has another session, a client's session keeps its own, and no reused connection mixes them.
+func TestS225OneLineIsManyExits(t *testing.T) {
+	t.Parallel()
+	const templates = "{env:LOGIN}-cc-{region}-sid-{session}-x-{rand8}"
+	w := start(t, 1, confK)
+	w.kill()
+	w.env = append(w.env, "LOGIN=ann")
+	config := strings.Replace(confK, "[retry]", "[retry]\nmax_attempts = 2", 1)
+	w.writeConfig(config + "[[proxies]]\nid = \"{user}\"\nregion = \"us\"\nurl = \"http://" + templates +
+		":hunter2secret@" + w.fakes[0].Addr + "\"\n")
+	w.startProcess()
+	id := "ann-cc-{region}-sid-{session}-x-{rand8}"
+	require.NotEmpty(t, w.getJSON("/proxies/" + url.PathEscape(id))["url"])
+	status, _, _ := w.call("DELETE", "/proxies/F1", "")
+	require.Equal(t, 204, status)
+	w.fakes[0].SetScript(func(n int, _ *http.Request) lab.Behaviour {
+		if n == 0 {
+			return lab.Status(503)
+		}
+		return lab.OK()
+	})
+	user := regexp.MustCompile(`^ann-cc-(\w+)-sid-(\w{13})-x-(\w{8}):hunter2secret$`)
+	parts := func() (all [][]string) {
+		for _, a := range w.fakes[0].Arrivals() {
+			login, err := base64.StdEncoding.DecodeString(
+				strings.TrimPrefix(a.Header.Get("Proxy-Authorization"), "Basic "))
+			require.NoError(t, err)
+			found := user.FindStringSubmatch(string(login))
+			require.NotNil(t, found, "%s", login)
+			all = append(all, found[1:])
+		}
+		return all
+	}
+	require.Equal(t, "2", w.get().attempts())
+	for range 2 {
+		require.Equal(t, 200, w.get("X-Whirlpool-Session", "abc", "X-Whirlpool-Region", "de").status)
+	}
+	got := parts()
+	require.Len(t, got, 4)
+	require.Equal(t, "us us de de", got[0][0]+" "+got[1][0]+" "+got[2][0]+" "+got[3][0])
+	require.NotEqual(t, got[0][1], got[1][1], "a retry is a new session")
+	require.Equal(t, got[2][1], got[3][1], "the session keeps its exit")
+	require.NotEqual(t, got[2][2], got[3][2], "the random value is new each time")
+	require.Equal(t, 4, w.fakes[0].Connections(), "no connection is reused with another login")
 }

@@ -2,6 +2,8 @@ package integration
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
@@ -38,8 +40,8 @@ func (w *whirl) awaitIdle() {
 }
 
 // curl, requests and Chromium use the gateway as a SOCKS5 proxy. If a proxy fails, another one is used, as
-// for a CONNECT.
-func TestSOCKS5Clients(t *testing.T) {
+// for a CONNECT. BIND and UDP ASSOCIATE are refused.
+func TestS220SOCKS5Clients(t *testing.T) {
 	w := start(t, 3, "")
 	site(w, true)
 	w.fakes[0].SetBehaviour(lab.Status(503))
@@ -62,6 +64,15 @@ for i in range(6):
 		"--user-data-dir="+t.TempDir(), "--ignore-certificate-errors", "--proxy-server=socks5://"+w.gateway,
 		"--dump-dom", "https://site.test/")
 	require.Contains(t, page, "<title>the site</title>")
+	for _, command := range []string{"\x02", "\x03"} { // BIND, UDP ASSOCIATE
+		c, err := net.Dial("tcp", w.gateway)
+		require.NoError(t, err)
+		fmt.Fprint(c, "\x05\x01\x00\x05"+command+"\x00\x01\xc0\x00\x02\x01\x00\x50")
+		replies, err := io.ReadAll(c)
+		require.NoError(t, err)
+		require.Equal(t, "\x05\x00\x05\x07\x00\x01\x00\x00\x00\x00\x00\x00", string(replies), "command not supported")
+		c.Close()
+	}
 	w.awaitIdle()
 	require.Regexp(t, `whirlpool_requests_total\{listener="socks5",outcome="success"\} \d\d`, w.scrape())
 	w.reconcile(0)
