@@ -329,6 +329,32 @@ func TestASuspectTarget(t *testing.T) {
 	}
 }
 
+// Requests for a target that hangs soon get one attempt, which is cut short. The other targets lose nothing.
+func TestATargetThatHangsIsSuspect(t *testing.T) {
+	w := start(t, 4, quick)
+	for _, f := range w.fakes {
+		f.SetScript(byHost(map[string]lab.Behaviour{"hangs.test": {NoResponse: true}}))
+	}
+	for range 20 {
+		require.Equal(t, 200, w.get().status)
+	}
+	requestUntil(t, "the target is suspect", func(int) {
+		require.Equal(t, 504, w.request("GET", "http://hangs.test/", "").status)
+	}, func() bool {
+		targets := w.getJSON("/targets")["targets"].([]any)
+		return len(targets) > 0 && targets[0].(map[string]any)["suspect"] == true
+	})
+	requestUntil(t, "a request gets one attempt", func(int) {}, func() bool {
+		a := w.request("GET", "http://hangs.test/", "")
+		require.Equal(t, 504, a.status)
+		return a.attempts() == "1"
+	})
+	for range 20 {
+		require.Equal(t, 200, w.get().status)
+	}
+	assert.Equal(t, map[string]int{"closed": 4}, w.breakerStates())
+}
+
 // noWaits checks that there were retries, and that none of them waited.
 func (w *whirl) noWaits() {
 	w.t.Helper()

@@ -112,9 +112,14 @@ func TestSuspect(t *testing.T) {
 			if !c.want {
 				return
 			}
-			require.False(t, l.TryAsUsual(site(0), at+usualEvery-1))
-			require.True(t, l.TryAsUsual(site(0), at+usualEvery))
-			require.False(t, l.TryAsUsual(site(0), at+usualEvery))
+			require.False(t, l.TryAsUsual(site(0), false, at+usualEvery-1))
+			require.True(t, l.TryAsUsual(site(0), false, at+usualEvery))
+			require.False(t, l.TryAsUsual(site(0), false, at+usualEvery))
+			l.EndUsual(site(0), at+usualEvery, at+3*usualEvery)
+			require.False(t, l.TryAsUsual(site(0), false, at+4*usualEvery-1))
+			l.EndUsual(site(0), at+usualEvery, at+9*usualEvery) // of a request that is not the latest one
+			require.False(t, l.TryAsUsual(site(0), true, at+8*usualEvery-1), "once in 5 s")
+			require.True(t, l.TryAsUsual(site(0), true, at+8*usualEvery))
 			require.Equal(t, c.proxies, l.Targets()[0].Proxies)
 			a := try(&books[0], 1, 0, at)
 			l.RecordSuccess(&a)
@@ -130,7 +135,7 @@ func TestSuspectAfterRefusals(t *testing.T) {
 		require.False(t, l.Suspect(site(0)), i)
 		a := try(nil, uint64(i%2)+1, 0, time.Second)
 		a.ClosedPeers = 1
-		l.RecordRefusal(&a)
+		l.RecordUnserved(&a)
 	}
 	require.True(t, l.Suspect(site(0)))
 	var b Book

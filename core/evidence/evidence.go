@@ -69,7 +69,9 @@ const (
 	suspectFailures = 9
 	suspectProxies  = 3
 	suspectChance   = 1e-5
-	usualEvery      = time.Second // minimum time between two requests that get all attempts at a suspect target
+	// The minimum times between two requests that get all attempts at a suspect target. The second one applies if the
+	// target hangs.
+	usualEvery, usualEveryIfHangs = time.Second, 5 * time.Second
 
 	failingAttempts = 3               // number of failures in a row from which a target fails (Ledger.Failing)
 	justFailed      = 2 * time.Second // maximum age of a failure for Failing.FailedThrough

@@ -163,9 +163,9 @@ func (l *Ledger) RecordFailure(a *Attempt) Finding {
 	return f
 }
 
-// RecordRefusal records a failure of the target, and not of the proxy: the proxy refused a request that no other proxy
-// served.
-func (l *Ledger) RecordRefusal(a *Attempt) { l.addFailure(l.findOrAdd(a.Target), a) }
+// RecordUnserved records a failure of the target, and not of the proxy: the proxy refused a request that no other proxy
+// served, or did not respond to it in time.
+func (l *Ledger) RecordUnserved(a *Attempt) { l.addFailure(l.findOrAdd(a.Target), a) }
 
 // addFailure records a failure that the target t may have caused. The target becomes suspect if it fails for all.
 func (l *Ledger) addFailure(t *target, a *Attempt) {
@@ -237,15 +237,28 @@ func (l *Ledger) Suspect(t Target) bool {
 	return e != nil && e.suspect.Load()
 }
 
-// TryAsUsual reports whether a request for a suspect target gets all its attempts. It returns true at
-// most once a second per target, and false for a target without a recent failure.
-func (l *Ledger) TryAsUsual(t Target, now time.Duration) bool {
+// TryAsUsual reports whether a request for a suspect target gets all its attempts. It returns true at most once a
+// second per target, and false for a target without a recent failure. If the target hangs, all attempts take long, so
+// it returns true at most once in 5 s.
+func (l *Ledger) TryAsUsual(t Target, hangs bool, now time.Duration) bool {
 	e := l.find(t)
 	if e == nil {
 		return false
 	}
-	last := e.lastUsual.Load()
-	return int64(now)-last >= int64(usualEvery) && e.lastUsual.CompareAndSwap(last, int64(now))
+	last, interval := e.lastUsual.Load(), usualEvery
+	if hangs {
+		interval = usualEveryIfHangs
+	}
+	return int64(now)-last >= int64(interval) && e.lastUsual.CompareAndSwap(last, int64(now))
+}
+
+// EndUsual records that a request has failed for which TryAsUsual returned true at the time began. If no other request
+// has got all its attempts since, the interval until the next one begins at the time ended. Otherwise each request of
+// a client that sends one after the other would get all attempts, because these often take longer than the interval.
+func (l *Ledger) EndUsual(t Target, began, ended time.Duration) {
+	if e := l.find(t); e != nil {
+		e.lastUsual.CompareAndSwap(int64(began), int64(ended))
+	}
 }
 
 // ServedElsewhere reports whether the target served another proxy of the pool within the last 2 s.

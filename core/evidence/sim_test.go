@@ -265,7 +265,7 @@ func (p *pool) request() bool {
 	p.requests++
 	target := p.target()
 	tries := p.tries
-	if p.ledger.Suspect(site(target)) && !p.ledger.TryAsUsual(site(target), p.now) {
+	if p.ledger.Suspect(site(target)) && !p.ledger.TryAsUsual(site(target), false, p.now) {
 		tries = 1
 	}
 	var tried [8]*proxy
@@ -302,7 +302,7 @@ func (p *pool) batch(n int) {
 		p.advance()
 		r := &running{left: p.tries}
 		r.target = p.target()
-		if p.ledger.Suspect(site(r.target)) && !p.ledger.TryAsUsual(site(r.target), p.now) {
+		if p.ledger.Suspect(site(r.target)) && !p.ledger.TryAsUsual(site(r.target), false, p.now) {
 			r.left = 1
 		}
 		round = append(round, r)
@@ -366,7 +366,7 @@ func (p *pool) flow(n int, period time.Duration, took func(target int, f fault) 
 		if r.tried == nil {
 			p.requests++
 			r.target, r.left = p.target(), p.tries
-			if p.ledger.Suspect(site(r.target)) && !p.ledger.TryAsUsual(site(r.target), p.now) {
+			if p.ledger.Suspect(site(r.target)) && !p.ledger.TryAsUsual(site(r.target), false, p.now) {
 				r.left = 1
 			}
 		}

@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -343,4 +344,98 @@ func TestASlowTargetIsChargedToNoProxy(t *testing.T) {
 			})
 		}
 	}
+}
+
+// startWithLedger starts an executor whose pool keeps evidence, with adaptive timeouts. All proxies have served in
+// 20 ms.
+func startWithLedger(t *testing.T, proxies int) *bench {
+	b := start(t, proxies, func(tuning *Tuning) { tuning.Adaptive = true })
+	b.pool.SetLiteral(false)
+	tuning := b.Tuning()
+	tuning.Targets, tuning.Epoch = b.pool.Ledger(), b.pool.Epoch()
+	b.SetTuning(tuning)
+	for range 20 * proxies {
+		b.run(t.Context(), exchange(t, nil), &tries{f: func(context.Context, *Attempt) verdict.Facts {
+			time.Sleep(20 * time.Millisecond)
+			return verdict.Facts{Status: 200}
+		}})
+	}
+	return b
+}
+
+// A target that does not respond through any proxy becomes suspect after a few requests. From then on, its requests get
+// one attempt, which is cut short, except one request in 5 s. No proxy is charged, and the first response clears it.
+func TestATargetThatHangsIsSuspect(t *testing.T) {
+	for proxies, requests := range map[int]int{2: 5, 3: 3, 8: 3} {
+		t.Run(fmt.Sprint(proxies, " proxies"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, target := startWithLedger(t, proxies), upstream.Target("hangs.test:80")
+				get := func(f func(context.Context, *Attempt) verdict.Facts) (*both, time.Duration) {
+					x, k := exchange(t, nil), &tries{f: f}
+					x.Target = target
+					b.run(t.Context(), x, k)
+					return x, time.Since(k.begun)
+				}
+				for range requests {
+					x, _ := get(hang)
+					require.Equal(t, 3, x.Result().Attempts)
+				}
+				require.True(t, b.pool.Ledger().Suspect(target))
+				once := 0
+				for range 20 {
+					if x, took := get(hang); x.Result().Attempts == 1 {
+						once++
+						require.LessOrEqual(t, took, 3*minAdaptiveTimeout)
+						require.Equal(t, core.FinalExhausted, x.Result().Final)
+					}
+				}
+				require.GreaterOrEqual(t, once, 16)
+				for _, u := range b.pool.Snapshot().All {
+					require.Equal(t, core.Closed, u.Breaker().State(), u.ID())
+				}
+				get(func(context.Context, *Attempt) verdict.Facts { return verdict.Facts{Status: 200} })
+				require.False(t, b.pool.Ledger().Suspect(target))
+				b.idle(t)
+			})
+		})
+	}
+}
+
+// A target that is slower than the adaptive timeout, but responds within the attempt timeout, never becomes suspect,
+// although many of its requests are cut short at the same time.
+func TestASlowTargetIsNotSuspect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, target := startWithLedger(t, 8), upstream.Target("slow.test:80")
+		slow := func(ctx context.Context, a *Attempt) verdict.Facts {
+			if time.Until(a.Deadline) <= 5*time.Second {
+				return hang(ctx, a)
+			}
+			time.Sleep(5 * time.Second)
+			return verdict.Facts{Status: 200}
+		}
+		var requests sync.WaitGroup
+		for range 64 {
+			requests.Go(func() {
+				x := exchange(t, nil)
+				x.Target = target
+				b.run(t.Context(), x, &tries{f: slow})
+				assert.Equal(t, core.FinalSuccess, x.Result().Final)
+			})
+		}
+		requests.Wait()
+		b.idle(t)
+	})
+}
+
+// Clients with a short total timeout make no target suspect for the other clients.
+func TestATotalTimeoutMakesNoTargetSuspect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, target := startWithLedger(t, 4), upstream.Target("slow.test:80")
+		for range 20 {
+			x := exchange(t, func(p *retry.Policy) { p.Timeout = new(1.0) })
+			x.Target = target
+			b.run(t.Context(), x, &tries{f: hang})
+		}
+		require.False(t, b.pool.Ledger().Suspect(target))
+	})
 }

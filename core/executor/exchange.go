@@ -89,10 +89,11 @@ type retryState struct {
 	delay  time.Duration // wait before the last attempt
 	reason string        // reason of the retry, for the log
 
-	retriesSuspect bool // the target is suspect, but this request is retried
-	targetSuspect  bool // no retry, because the target is suspect
-	limitReached   bool // no retry, because max_attempts was reached
-	budgetSpent    bool // no retry, because the retry budget was spent
+	retriesSuspect bool          // the target is suspect, but this request is retried
+	retriedSince   time.Duration // when retriesSuspect was set
+	targetSuspect  bool          // no retry, because the target is suspect
+	limitReached   bool          // no retry, because max_attempts was reached
+	budgetSpent    bool          // no retry, because the retry budget was spent
 }
 
 // endingKind is the kind of an ending that the caller has not closed yet.
@@ -169,6 +170,14 @@ func (ex *Exchange) chargeDeferred(tunnelOpened bool, latency time.Duration) {
 	ex.deferredAttempts = ex.deferredAttempts[:kept]
 }
 
+// suggestsTarget reports whether the deferred attempt d suggests that the target fails, since no proxy has served the
+// request. An attempt that was cut short does so only if the last attempt, which was not cut short, has failed through
+// another proxy.
+func (ex *Exchange) suggestsTarget(d *deferredAttempt) bool {
+	return d.outcome.Cause != verdict.CutShort ||
+		ex.event.Outcome.Charge == core.ChargeProxyOrTarget && d.lease.Proxy != ex.proxy
+}
+
 // releaseDeferred releases the deferred attempts that have not been charged.
 func (ex *Exchange) releaseDeferred() {
 	if len(ex.deferredAttempts) == 0 {
@@ -176,7 +185,7 @@ func (ex *Exchange) releaseDeferred() {
 	}
 	for i := range ex.deferredAttempts {
 		d := &ex.deferredAttempts[i]
-		if ex.result.Final != core.FinalSuccess && ex.result.Final != core.FinalCancelled {
+		if ex.result.Final != core.FinalSuccess && ex.result.Final != core.FinalCancelled && ex.suggestsTarget(d) {
 			d.lease.SettleUnserved(&d.outcome)
 		}
 		d.lease.Release()

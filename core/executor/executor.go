@@ -49,9 +49,11 @@ type Recorder interface {
 type Targets interface {
 	// Suspect reports whether the target fails through several proxies and serves no proxy.
 	Suspect(target evidence.Target) bool
-	// TryAsUsual reports whether a request for a suspect target gets all its attempts. It
-	// returns true at most once a second per target.
-	TryAsUsual(target evidence.Target, now time.Duration) bool
+	// TryAsUsual reports whether a request for a suspect target gets all its attempts. It returns true at most once a
+	// second per target, or once in 5 s if the target hangs.
+	TryAsUsual(target evidence.Target, hangs bool, now time.Duration) bool
+	// EndUsual records that the request for which TryAsUsual returned true at the time began has failed.
+	EndUsual(target evidence.Target, began, ended time.Duration)
 	// ServedElsewhere reports whether the target has just served a proxy other than the given one.
 	ServedElsewhere(target evidence.Target, proxy uint64, now time.Duration) bool
 }

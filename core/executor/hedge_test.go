@@ -382,7 +382,8 @@ type suspects struct{}
 
 func (suspects) Suspect(evidence.Target) bool                                { return true }
 func (suspects) ServedElsewhere(evidence.Target, uint64, time.Duration) bool { return false }
-func (suspects) TryAsUsual(evidence.Target, time.Duration) bool              { return false }
+func (suspects) TryAsUsual(evidence.Target, bool, time.Duration) bool        { return false }
+func (suspects) EndUsual(evidence.Target, time.Duration, time.Duration)      {}
 
 // tracked is a Progress that does nothing.
 type tracked struct{}

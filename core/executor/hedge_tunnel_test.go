@@ -111,7 +111,8 @@ type served struct{}
 
 func (served) Suspect(evidence.Target) bool                                { return false }
 func (served) ServedElsewhere(evidence.Target, uint64, time.Duration) bool { return false }
-func (served) TryAsUsual(evidence.Target, time.Duration) bool              { return false }
+func (served) TryAsUsual(evidence.Target, bool, time.Duration) bool        { return false }
+func (served) EndUsual(evidence.Target, time.Duration, time.Duration)      {}
 
 // serve treats a tunnel as the gateway does if the client sends a ClientHello at once. It returns the tunnel
 // that got the target's first byte, or nil.

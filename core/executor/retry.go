@@ -58,6 +58,9 @@ func (ex *Exchange) decideStep(ctx context.Context, o *core.Outcome) (wait time.
 			ex.result.Final, ex.retry.budgetSpent = core.FinalExhausted, true
 		}
 	}
+	if r := &ex.retry; r.retriesSuspect {
+		ex.tuning.Targets.EndUsual(ex.request.Target, r.retriedSince, ex.event.Ended.Sub(ex.tuning.Epoch))
+	}
 	if final := finalOfCause(o.Cause); final != 0 && ex.result.Final != core.FinalCancelled &&
 		ex.result.Final != core.FinalTimeout {
 		ex.result.Final = final
@@ -77,15 +80,18 @@ func (ex *Exchange) decideStep(ctx context.Context, o *core.Outcome) (wait time.
 	return 0, stepRefuse
 }
 
-// isTargetSuspect reports whether a retry is refused because the target is suspect. One request a second per target is
-// retried nevertheless, to detect when the target has recovered.
+// isTargetSuspect reports whether a retry is refused because the target is suspect. A few requests are retried
+// nevertheless (Targets.TryAsUsual), to detect when the target has recovered.
 func (ex *Exchange) isTargetSuspect(o *core.Outcome) bool {
 	targets := ex.tuning.Targets
-	mayBeTarget := o.Charge == core.ChargeProxyOrTarget || verdict.IsRefusal(o.Cause)
+	// A tunnel that was cut short is open, so the target has not refused it.
+	mayBeTarget := o.Charge == core.ChargeProxyOrTarget || verdict.IsRefusal(o.Cause) ||
+		o.Cause == verdict.CutShort && ex.silence == 0
 	if targets == nil || ex.retry.retriesSuspect || !mayBeTarget || !targets.Suspect(ex.request.Target) {
 		return false
 	}
-	ex.retry.retriesSuspect = targets.TryAsUsual(ex.request.Target, ex.event.Ended.Sub(ex.tuning.Epoch))
+	ex.retry.retriedSince = ex.event.Ended.Sub(ex.tuning.Epoch)
+	ex.retry.retriesSuspect = targets.TryAsUsual(ex.request.Target, verdict.IsTimeout(o.Cause), ex.retry.retriedSince)
 	return !ex.retry.retriesSuspect
 }
 

@@ -62,7 +62,8 @@ func (c awaitedConn) SetReadDeadline(t time.Time) error {
 type noSuspects struct{}
 
 func (noSuspects) Suspect(evidence.Target) bool                                { return false }
-func (noSuspects) TryAsUsual(evidence.Target, time.Duration) bool              { return false }
+func (noSuspects) TryAsUsual(evidence.Target, bool, time.Duration) bool        { return false }
+func (noSuspects) EndUsual(evidence.Target, time.Duration, time.Duration)      {}
 func (noSuspects) ServedElsewhere(evidence.Target, uint64, time.Duration) bool { return false }
 
 // A client leaves a stalled body before timeouts.body_idle. If the body has a Content-Length and has been silent for at

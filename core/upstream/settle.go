@@ -53,19 +53,21 @@ func (l *Lease) Settle(o *core.Outcome) (finding evidence.Finding) {
 }
 
 // SettleUnserved settles an attempt that is charged to its proxy only if another proxy serves the request. The caller
-// must not call it until it is clear that no other proxy has served the request. The proxy is then not charged. If the
-// proxy refused the request (verdict.IsRefusal), the target counts as failing.
+// must not call it until it is clear that no other proxy has served the request. The proxy is then not charged. The
+// target counts as failing if the proxy refused the request (verdict.IsRefusal), or if the attempt was cut short. A
+// proxy that has served no request yet may hang itself, so its attempts that were cut short do not count.
 func (l *Lease) SettleUnserved(o *core.Outcome) {
-	if l.Proxy == nil || l.settled || l.Proxy.pool.literal.Load() || !verdict.IsRefusal(o.Cause) {
+	u := l.Proxy
+	if u == nil || l.settled || u.pool.literal.Load() ||
+		!verdict.IsRefusal(o.Cause) && !(o.Cause == verdict.CutShort && u.HasServed()) {
 		return
 	}
 	l.settled = true
-	u := l.Proxy
 	a := evidence.Attempt{
 		Proxy: u.Hash(), Target: l.Target, Ended: l.endTime(o), ClosedPeers: u.pool.countOthers(u),
 	}
 	a.TargetBans = u.pool.avoided.RestingAt(l.Target.Hash).AnyRests(a.Ended)
-	u.pool.ledger.RecordRefusal(&a)
+	u.pool.ledger.RecordUnserved(&a)
 }
 
 // removeWithdrawn removes from the window the failures that the ledger has withdrawn. Withdrawn failures that are not
