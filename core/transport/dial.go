@@ -266,7 +266,7 @@ type Tunnel struct {
 
 	Direct bool // the connection goes to the target without a proxy
 
-	isHTMLPage bool // Early is an HTML page (isPage)
+	hasPage bool // Early is a page in place of a tunnel (isPage)
 }
 
 // TCP returns the TCP connection of Conn, or nil if there is none.
@@ -348,7 +348,7 @@ func (t *Transport) openTunnelOnce(ctx context.Context, u *upstream.Upstream, a 
 		state := &t.pool(u).digest
 		credentials, nonce := state.authorize(u.Spec(), a, string(connectMethod), authority)
 		verr = t.sendConnect(conn, credentials, a.Scheme, authority, c, &tun)
-		if verr == nil && tun.isHTMLPage && !u.Literal() {
+		if verr == nil && tun.hasPage && !u.Literal() {
 			verr = newError(stepTunnel, errPage)
 			verr.Cause = verdict.ProxyProtocol
 		}
@@ -403,7 +403,7 @@ func (t *Transport) sendConnect(conn net.Conn, credentials []byte, scheme, autho
 	if head.Status < 300 {
 		tun.Early = append(tun.Early, r.Buffered()...)
 		r.Discard(len(tun.Early))
-		tun.isHTMLPage = isPage(head.Fields, tun.Early)
+		tun.hasPage = isPage(head.Fields, tun.Early)
 		return nil
 	}
 	tun.Refused = RefusedConnect{Status: head.Status, Reason: string(head.Reason), RetryAfter: string(head.RetryAfter)}
@@ -419,17 +419,27 @@ func (t *Transport) sendConnect(conn net.Conn, credentials []byte, scheme, autho
 	return nil
 }
 
-var errPage = errors.New("the response to CONNECT has status 200 and an HTML page in place of a tunnel")
+var errPage = errors.New("the response to CONNECT has status 200 and a page in place of a tunnel")
 
-// isPage reports whether an HTML page follows the head of a response to CONNECT. The proxy is then a web server that
-// sends this page in response to all requests. No target of a tunnel sends such bytes first.
+// isPage reports whether the bytes behind the head of a response to CONNECT are a page: HTML, or as many bytes as
+// Content-Length states. The proxy is then a web server that responds in this way to all requests. No target of a
+// tunnel sends HTML first, and a proxy that opens a tunnel states no length.
 func isPage(fields []http1.Field, early []byte) bool {
-	if early = bytes.TrimLeft(early, " \t\r\n"); len(early) == 0 || early[0] != '<' {
+	if len(early) == 0 {
 		return false
 	}
+	html := bytes.HasPrefix(bytes.TrimLeft(early, " \t\r\n"), []byte("<"))
 	for i := range fields {
-		if http1.EqualFold(fields[i].Name, "content-type") {
-			return bytes.HasPrefix(bytes.ToLower(fields[i].Value), []byte("text/html"))
+		switch value := fields[i].Value; {
+		case fields[i].Kind == http1.ContentLength:
+			if http1.ParseLength(value) == int64(len(early)) {
+				return true
+			}
+		case html && http1.EqualFold(fields[i].Name, "content-type"):
+			if bytes.HasPrefix(bytes.ToLower(value), []byte("text/html")) {
+				return true
+			}
+			html = false
 		}
 	}
 	return false

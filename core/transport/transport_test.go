@@ -221,6 +221,8 @@ func TestAPageInPlaceOfATunnel(t *testing.T) {
 		"content-type: TEXT/HTML\r\n\r\n\n <html>":                                           true,
 		"Content-Type: text/html\r\n\r\nSSH-2.0-OpenSSH":                                     false,
 		"Content-Type: text/plain\r\n\r\n<stream>":                                           false,
+		"Content-Type: text/plain\r\nContent-Length: 2\r\n\r\nok":                            true,
+		"Content-Length: 0\r\n\r\n220 smtp.test ESMTP\r\n":                                   false,
 		"\r\n<stream>": false,
 	} {
 		u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
