@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -437,5 +438,24 @@ func TestATotalTimeoutMakesNoTargetSuspect(t *testing.T) {
 			b.run(t.Context(), x, &tries{f: hang})
 		}
 		require.False(t, b.pool.Ledger().Suspect(target))
+	})
+}
+
+// The request whose attempt finds a loop, and so opens the last breaker, gets the reason. The next one is not sent.
+func TestALoopThatOpensTheLastBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startWithLedger(t, 1)
+		for range 5 {
+			x := exchange(t, nil)
+			b.run(t.Context(), x, &tries{f: func(context.Context, *Attempt) verdict.Facts {
+				return verdict.Facts{Err: &verdict.Error{Cause: verdict.ProxyLoop, Err: errors.New("a loop")}}
+			}})
+			require.Equal(t, core.FinalLoopDetected, x.Result().Final)
+		}
+		require.Equal(t, core.Open, b.pool.Snapshot().All[0].Breaker().State())
+		x := exchange(t, nil)
+		b.run(t.Context(), x, &tries{f: hang})
+		require.Equal(t, core.FinalAllBreakersOpen, x.Result().Final)
+		b.idle(t)
 	})
 }

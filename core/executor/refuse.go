@@ -51,6 +51,8 @@ func (ex *Exchange) refuseNoProxy(err error) {
 		if final, kind = finalOfCause(ex.event.Outcome.Cause), AttemptFailed; final == 0 {
 			final, kind = core.FinalExhausted, CredentialsRefused
 		}
+	case ex.proxy != nil && ex.tuning.Targets != nil && finalOfCause(ex.event.Outcome.Cause) == core.FinalLoopDetected:
+		final, kind = core.FinalLoopDetected, AttemptFailed // this attempt has opened the last breaker
 	default:
 		retryAfter = time.Second
 		if at, ok := ex.executor.selector.NextTestTime(); ok {
