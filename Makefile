@@ -10,7 +10,7 @@ DEBS    := chromium curl python3-requests python3-httpx python3-h2 python3-socks
   python3-aiohttp-socks python3-scrapy python3-socks python3-websockets python3-venv clang lld cargo libstd-rust-dev-wasm32 wabt \
   tmux prometheus buildah man-db redis-server zip openssh-client openssh-server netcat-openbsd
 
-.PHONY: help build install install-files man deb sbom image dist run cluster test unit check scan deps builtins examples pictures soak bench bench-rivals bench-peers criteria \
+.PHONY: help build install install-files man deb sbom image dist run cluster test unit check scan deps builtins examples pictures soak cluster-soak bench bench-rivals bench-peers criteria \
   pgo vet-others fuzz clean test-valkey
 
 help: ## this list
@@ -101,6 +101,13 @@ test-valkey: ## the tests of clusters on Valkey, from Debian's backports; two mi
 
 soak: ## 20 minutes of all faults at once, kills among them; the books must be exact, memory and descriptors back
 	WHIRLPOOL_SOAK=20m go test -timeout 40m -run S122 -v ./integration
+
+RUNS    ?= 10
+HISTORY ?= 60s
+
+cluster-soak: ## the scenarios of clusters RUNS times (10), S219 and S220 for HISTORY (60s) each; prints a table
+	@.ci/deps redis-server
+	@HISTORY=$(HISTORY) .ci/cluster-soak $(RUNS)
 
 bench: ## Go benchmarks of the hot path
 	go test -run '^$$' -bench . -benchmem ./core/... ./plugins/...

@@ -155,8 +155,8 @@ func (g *gateways) drive(d time.Duration) (fails, slowest *atomic.Int64, stop fu
 	quit := make(chan struct{})
 	var wg sync.WaitGroup
 	for i, w := range g.nodes {
+		client := &http.Client{Transport: w.client.Transport, Timeout: eventTimeout}
 		wg.Go(func() {
-			client := &http.Client{Transport: w.client.Transport, Timeout: eventTimeout}
 			time.Sleep(time.Duration(i) * d / time.Duration(len(g.nodes)))
 			for {
 				select {
@@ -238,6 +238,7 @@ type link struct {
 	mu    sync.Mutex
 	cut   bool // connections are closed
 	hang  chan struct{}
+	mute  chan struct{} // hang, but only for the bytes of the store
 	delay time.Duration
 	conns map[net.Conn]struct{}
 }
@@ -249,6 +250,7 @@ func startLink(t *testing.T, to string) *link {
 	t.Cleanup(func() {
 		listener.Close()
 		l.set(true, false, 0)
+		l.setMute(false)
 	})
 	go func() {
 		for {
@@ -281,6 +283,19 @@ func (l *link) set(cut, hang bool, delay time.Duration) {
 	}
 }
 
+// setMute sets whether the link passes no bytes of the store: operations arrive, their results do not.
+func (l *link) setMute(mute bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case mute && l.mute == nil:
+		l.mute = make(chan struct{})
+	case !mute && l.mute != nil:
+		close(l.mute)
+		l.mute = nil
+	}
+}
+
 func (l *link) relay(client net.Conn) {
 	defer client.Close()
 	server, err := net.Dial("tcp", l.to)
@@ -306,10 +321,13 @@ func (l *link) relay(client net.Conn) {
 					return
 				}
 				l.mu.Lock()
-				hang, delay := l.hang, l.delay
+				hang, mute, delay := l.hang, l.mute, l.delay
 				l.mu.Unlock()
 				if hang != nil {
 					<-hang
+				}
+				if mute != nil && way[0] == server {
+					<-mute
 				}
 				time.Sleep(delay)
 				if _, err := way[1].Write(buf[:n]); err != nil {

@@ -1,0 +1,324 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+)
+
+// register is a field of the policy that one goroutine writes through one node. Each value is greater than the one
+// before.
+type register struct {
+	field  string
+	values func(n int) float64
+	mu     sync.Mutex // held during a write, and while the node is killed and starts
+	sent   int        // number of the last value that was sent
+	acked  int        // number of the last value that was answered 200
+}
+
+func newRegisters() []*register {
+	hundredths := func(from float64) func(int) float64 {
+		return func(n int) float64 { return from + float64(n)/128 } // exact in JSON
+	}
+	return []*register{
+		{field: "base_delay", values: func(n int) float64 { return 0.125 + float64(n)/65536 }},
+		{field: "multiplier", values: func(n int) float64 { return 1.5 + float64(n)/4096 }},
+		{field: "max_backoff_delay", values: hundredths(30)},
+		{field: "failover_delay", values: func(n int) float64 { return float64(n) / 65536 }},
+		{field: "timeout", values: hundredths(60)},
+	}
+}
+
+// write writes the next value through the API of a gateway.
+func (r *register) write(api string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sent++
+	body := fmt.Sprintf(`{%q:%s}`, r.field, strconv.FormatFloat(r.values(r.sent), 'f', -1, 64))
+	ctx, cancel := context.WithTimeout(context.Background(), eventTimeout)
+	defer cancel()
+	q, _ := http.NewRequestWithContext(ctx, "PUT", "http://"+api+"/api/v1/retry/policy", strings.NewReader(body))
+	q.Header.Set("Content-Type", "application/json")
+	if response, err := http.DefaultClient.Do(q); err == nil {
+		response.Body.Close()
+		if response.StatusCode == 200 {
+			r.acked = r.sent
+		}
+	}
+}
+
+// isIn reports whether a gateway has a value that is at least the last one that was answered.
+func (r *register) isIn(policy map[string]any) bool {
+	v, _ := policy[r.field].(float64)
+	const rounding = 1e-6 // far below the difference of two values
+	return v >= r.values(r.acked)-rounding && v <= r.values(r.sent)+rounding
+}
+
+// chaos makes faults in a cluster.
+type chaos struct {
+	*gateways
+	random    *rand.Rand
+	registers []*register
+	dead      *lab.Proxy
+	excused   [][]span // by node: times in which attempts through the dead proxy are no valid probes
+	counts    map[string]int
+}
+
+// span is a time.
+type span struct{ begin, end time.Time }
+
+// late is the time after which an attempt that had begun before a moment has arrived at its proxy.
+const late = 2 * time.Second
+
+func (c *chaos) excuse(node int, begin, end time.Time) {
+	c.excused[node] = append(c.excused[node], span{begin, end})
+}
+
+// fault makes a random fault for a random time. At most two links are faulty at once.
+func (c *chaos) fault() {
+	i, d := c.random.IntN(len(c.nodes)), time.Duration(300+c.random.IntN(4000))*time.Millisecond
+	w, l := c.nodes[i], c.links[i]
+	other := c.links[c.random.IntN(len(c.links))]
+	kinds := []string{"cut", "hang", "mute", "slow", "two links", "stop node", "kill node", "stop store", "kill store"}
+	kind := kinds[c.random.IntN(len(kinds))]
+	c.counts[kind]++
+	const longerThanLeases = 4500 * time.Millisecond
+	switch kind {
+	case "cut":
+		l.set(true, false, 0)
+		time.Sleep(d)
+		l.set(false, false, 0)
+	case "hang":
+		l.set(false, true, 0)
+		time.Sleep(d)
+		l.set(false, false, 0)
+	case "mute":
+		l.setMute(true)
+		time.Sleep(d)
+		l.setMute(false)
+	case "slow":
+		l.set(false, false, time.Duration(100+c.random.IntN(400))*time.Millisecond)
+		time.Sleep(d)
+		l.set(false, false, 0)
+	case "two links":
+		l.set(true, false, 0)
+		other.setMute(true)
+		time.Sleep(d)
+		other.setMute(false)
+		l.set(false, false, 0)
+	case "stop node": // its lease ends, so what it sends afterwards counts for nothing
+		w.signal(syscall.SIGSTOP)
+		time.Sleep(longerThanLeases)
+		continued := time.Now()
+		w.signal(syscall.SIGCONT)
+		c.excuse(i, continued, continued.Add(late))
+	case "kill node":
+		c.killNode(i)
+	case "stop store":
+		c.store.cmd.Process.Signal(syscall.SIGSTOP)
+		time.Sleep(longerThanLeases)
+		c.store.cmd.Process.Signal(syscall.SIGCONT)
+	case "kill store":
+		c.store.kill()
+		time.Sleep(d / 2)
+		c.store.start()
+	}
+	time.Sleep(time.Duration(c.random.IntN(1500)) * time.Millisecond)
+}
+
+// killNode kills a node, if the others have what it was asked for: docs/cluster.md promises no more. Until the new
+// process knows that the breaker of the dead proxy is open, its attempts are no probes.
+func (c *chaos) killNode(i int) {
+	r, w := c.registers[i], c.nodes[i]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c.healed("before the end of a process")
+	c.everywhere("the policy of the node", func(w *whirl) bool { return r.isIn(w.getJSON("/retry/policy")) })
+	begin := time.Now()
+	w.kill()
+	time.Sleep(time.Duration(c.random.IntN(1000)) * time.Millisecond)
+	w.startProcess()
+	c.healed("after the end of a process")
+	c.await("it knows the breaker", func() bool { return w.breakerState(c.dead.Name) != "closed" })
+	c.excuse(i, begin, time.Now().Add(late))
+}
+
+// healed waits until no node is alone.
+func (c *chaos) healed(what string) {
+	c.everywhere("together "+what, func(w *whirl) bool { return !w.isAlone() })
+}
+
+// isExcused reports whether an attempt of a node through the dead proxy was no probe with a lease.
+func (c *chaos) isExcused(node int, at time.Time) bool {
+	for _, s := range c.excused[node] {
+		if at.After(s.begin) && at.Before(s.end) {
+			return true
+		}
+	}
+	return c.nodes[node].wasAlone(at)
+}
+
+// historyTime returns the length of the history: WHIRLPOOL_CLUSTER_HISTORY, or 15 s.
+func historyTime(t *testing.T) time.Duration {
+	if set := os.Getenv("WHIRLPOOL_CLUSTER_HISTORY"); set != "" {
+		d, err := time.ParseDuration(set)
+		require.NoError(t, err)
+		return d
+	}
+	return 15 * time.Second
+}
+
+// TestS219HistoryOfGateways: five gateways under load, their store and the links between them have random faults. At no
+// moment are there two valid probes of a dead proxy; no request fails; afterwards each change of the policy that was
+// answered 200 is in force on all gateways.
+func TestS219HistoryOfGateways(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	if set := os.Getenv("WHIRLPOOL_CLUSTER_SEED"); set != "" {
+		var err error
+		seed, err = strconv.ParseUint(set, 10, 64)
+		require.NoError(t, err)
+	}
+	t.Logf("WHIRLPOOL_CLUSTER_SEED=%d", seed)
+	g := startGateways(t, 5, 4, confCluster)
+	c := &chaos{
+		gateways: g, random: rand.New(rand.NewPCG(seed, 0)), registers: newRegisters(), dead: g.fakes[0],
+		excused: make([][]span, len(g.nodes)), counts: map[string]int{},
+	}
+	fails, slowest, stop := c.drive(40 * time.Millisecond)
+	defer stop()
+	slow := lab.Challenge()
+	slow.Delay = 300 * time.Millisecond
+	c.dead.SetBehaviour(slow)
+	c.everywhere("open on all", func(w *whirl) bool { return w.breakerState(c.dead.Name) != "closed" })
+	begin := time.Now()
+	time.Sleep(late) // attempts that were in flight
+	c.dead.Clear()
+
+	var writing sync.WaitGroup
+	var quit atomic.Bool
+	for i, r := range c.registers {
+		api := c.nodes[i].api
+		writing.Go(func() {
+			for !quit.Load() {
+				r.write(api)
+				time.Sleep(100 * time.Millisecond)
+			}
+		})
+	}
+	for end := begin.Add(historyTime(t)); time.Now().Before(end); {
+		c.fault()
+	}
+	quit.Store(true)
+	writing.Wait()
+	healed := time.Now()
+	c.healed("in the end")
+	c.everywhere("all changes", func(w *whirl) bool {
+		policy := w.getJSON("/retry/policy")
+		for _, r := range c.registers {
+			if !r.isIn(policy) {
+				return false
+			}
+		}
+		return true
+	})
+	t.Logf("all changes in force everywhere %v after the last fault", time.Since(healed))
+	first := c.nodes[0].getJSON("/retry/policy")
+	for _, w := range c.nodes {
+		policy := w.getJSON("/retry/policy")
+		for _, r := range c.registers {
+			require.Equal(t, first[r.field], policy[r.field], r.field)
+		}
+	}
+	goal := c.dead.Count() + 2
+	c.await("probes go on", func() bool { return c.dead.Count() >= goal })
+	stop()
+	require.Zero(t, fails.Load(), "the other proxies serve")
+	c.checkProbes(slow.Delay)
+	writes := 0
+	for _, r := range c.registers {
+		writes += r.acked
+	}
+	t.Logf("faults: %v; at least %d changes; slowest request %v", c.counts, writes, time.Duration(slowest.Load()))
+}
+
+// checkProbes requires that no two probes with a lease overlap. Each lasts at least the time d.
+func (c *chaos) checkProbes(d time.Duration) {
+	var previous lab.Arrival
+	leased, excused := 0, 0
+	for _, a := range c.dead.Arrivals() {
+		node, err := strconv.Atoi(a.Header.Get("X-Node"))
+		require.NoError(c.t, err)
+		if c.isExcused(node, a.At) {
+			excused++
+			continue
+		}
+		require.GreaterOrEqual(c.t, a.At.Sub(previous.At), d,
+			"the probe of node%d at %v begins during the one of node%s", node, a.At, previous.Header.Get("X-Node"))
+		previous = a
+		leased++
+	}
+	require.Positive(c.t, leased)
+	c.t.Logf("%d probes with a lease; %d attempts without one", leased, excused)
+}
+
+// TestS220ResetsOutlastFaults: the breaker of a proxy is open on five gateways for ten minutes. It is reset through one
+// of them while links and the store are faulty. Each reset that was answered 200 closes the breaker on all gateways.
+func TestS220ResetsOutlastFaults(t *testing.T) {
+	t.Parallel()
+	conf := strings.NewReplacer(`timeout_duration = "1s"`, `timeout_duration = "10m"`, `max_timeout = "1s"`,
+		`max_timeout = "10m"`).Replace(confCluster)
+	g := startGateways(t, 5, 4, conf)
+	dead, random := g.fakes[0], rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	begin := time.Now()
+	for round := 0; round < 5 || time.Since(begin) < historyTime(t); round++ {
+		dead.SetBehaviour(lab.Challenge())
+		_, _, stop := g.drive(20 * time.Millisecond)
+		g.everywhere("open on all", func(w *whirl) bool { return w.breakerState(dead.Name) == "open" })
+		stop() // so that no probe closes it
+		dead.SetBehaviour(lab.OK())
+		via, other := random.IntN(len(g.nodes)), g.nodes[random.IntN(len(g.nodes))]
+		var heal func()
+		what := [...]string{"cut", "mute", "store stopped", "store killed", "other node stopped"}[round%5]
+		switch what {
+		case "cut":
+			g.links[via].set(true, false, 0)
+			heal = func() { g.links[via].set(false, false, 0) }
+		case "mute":
+			g.links[via].setMute(true)
+			heal = func() { g.links[via].setMute(false) }
+		case "store stopped":
+			g.store.cmd.Process.Signal(syscall.SIGSTOP)
+			heal = func() { g.store.cmd.Process.Signal(syscall.SIGCONT) }
+		case "store killed":
+			g.store.kill()
+			heal = g.store.start
+		default:
+			if other == g.nodes[via] {
+				other = g.nodes[(via+1)%len(g.nodes)]
+			}
+			other.signal(syscall.SIGSTOP)
+			heal = func() { other.signal(syscall.SIGCONT) }
+		}
+		time.Sleep(time.Duration(random.IntN(800)) * time.Millisecond) // before or after the node is alone
+		status, body, _ := g.nodes[via].call("POST", "/circuit-breakers/"+dead.Name+"/reset", "")
+		require.Equal(t, 200, status, "%s", body)
+		time.Sleep(time.Duration(random.IntN(800)) * time.Millisecond)
+		heal()
+		took := g.everywhere("reset: "+what, func(w *whirl) bool { return w.breakerState(dead.Name) == "closed" })
+		t.Logf("%s: closed everywhere %v after the end of the fault", what, took)
+	}
+}
