@@ -108,7 +108,7 @@ func TestTheDashboardOfACluster(t *testing.T) {
 	mux.HandleFunc("/stopstore", func(http.ResponseWriter, *http.Request) { c.store.kill() })
 	r := visit(t, mux, clusterVisitor)
 	require.Empty(t, r.Error, "after %q", r.Done)
-	require.Len(t, r.Done, 8)
+	require.Len(t, r.Done, 9)
 }
 
 // TestS160Failover: the store is the primary of a Sentinel. It is killed under load. The gateways go on with its

@@ -13,6 +13,8 @@ watch({ views: ["cluster"], every: 2000 }, async () => {
   const [breakers, targets] = await Promise.all([api("cluster/breakers?limit=10"), api("cluster/targets?limit=10")]);
   const nodes = c.nodes || [];
   $("clustertext").textContent = text(c, nodes);
+  $("clusterscope").textContent =
+    "The summary above and all figures and lists below are of this gateway, " + c.node + "; of all nodes are the changes through the API.";
   rows(
     $("cluster"),
     nodes,

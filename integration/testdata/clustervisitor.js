@@ -19,6 +19,7 @@ try {
   await until("shows this gateway", () => cells("node0 this gateway")[1] === "live");
   await until("shows the requests of the other one", () => cells("node1")[4] === "9" && cells("node1")[5] === "100 %");
   await until("shows its proxies", () => cells("node1")[6] === "3 of 3");
+  await until("says which figures are of this gateway", () => document.querySelector("#clusterscope").textContent.includes("of this gateway, node0;"));
   await until("sums the requests", () => text().includes("9 requests, 100 % successful") && text().includes("2 of 2 nodes live"));
   await fetch("fail");
   await until("shows which node a target fails on", () => {
