@@ -30,6 +30,7 @@ type gatewayStatus struct {
 	Requests  requestCounts   `json:"requests"`
 	Failing   []failingProxy  `json:"failing"` // maxFailingProxies at most
 	Suspect   []suspectTarget `json:"suspect_targets"`
+	Cluster   *clusterState   `json:"cluster,omitempty"`
 	LoadedAt  time.Time       `json:"configuration_at"`
 	LoadFault []string        `json:"configuration_faults"`
 	Restart   []string        `json:"needs_restart"`
@@ -71,6 +72,27 @@ type failingProxy struct {
 type suspectTarget struct {
 	Target   string `json:"target"`
 	Failures int    `json:"failures"`
+}
+
+// clusterState is the cluster of the gateway.
+type clusterState struct {
+	Name      string `json:"name"`
+	Node      string `json:"node"`  // this gateway
+	State     string `json:"state"` // of this gateway: live, isolated or alone
+	LiveNodes int    `json:"live_nodes"`
+	Requests  uint64 `json:"requests"`  // of all live nodes in the last Minutes minutes, as is Delivered
+	Delivered uint64 `json:"delivered"` // delivered, and not refused by the target
+	Minutes   int    `json:"minutes"`
+}
+
+// clusterOf returns the cluster in the response to GET /status; nil for none.
+func clusterOf(c *client.ClusterStatus) *clusterState {
+	if c == nil {
+		return nil
+	}
+	q := &c.Requests
+	return &clusterState{Name: c.Name, Node: c.Node, State: c.State, LiveNodes: c.LiveNodes, Requests: q.Total,
+		Delivered: q.Delivered - min(q.Refused, q.Delivered), Minutes: int(q.Window / 60)}
 }
 
 // maxFailingProxies is the maximum number of failing proxies in the status. Each of them costs a request to the API.
@@ -141,7 +163,7 @@ func (r *remote) readProxies(s *gatewayStatus) error {
 		return err
 	}
 	p := &status.Proxies
-	s.Summary = status.Summary
+	s.Summary, s.Cluster = status.Summary, clusterOf(status.Cluster)
 	s.Proxies = proxyCounts{Total: p.Total, InService: p.InService, HalfOpen: p.HalfOpen, Open: p.Open,
 		Draining: p.Draining, Unreached: p.Unreached, Banned: p.Banned}
 	if p.Open+p.HalfOpen == 0 {
@@ -236,6 +258,14 @@ func (s *gatewayStatus) print(w io.Writer) {
 			float64(10_000*q.servedCount()/q.Requests)/100, refused, q.Attempts, q.Retries)
 	}
 	fmt.Fprintf(table, "requests\t%s\n", delivered)
+	if c := s.Cluster; c != nil {
+		fmt.Fprintf(table, "cluster\t%s: this gateway is %s (%s), %d live\n", c.Name, c.Node, c.State, c.LiveNodes)
+		share := ""
+		if c.Requests > 0 {
+			share = fmt.Sprintf(", %.2f %% delivered", float64(10_000*c.Delivered/c.Requests)/100)
+		}
+		fmt.Fprintf(table, "\tall together: %d requests in the last %d minutes%s\n", c.Requests, c.Minutes, share)
+	}
 	for _, f := range s.Failing {
 		fmt.Fprintf(table, "failing\t%s: %s since %s: %s\n", f.ID, f.State, f.Since.Local().Format(time.DateTime),
 			f.Why)

@@ -55,6 +55,21 @@ func TestStatus(t *testing.T) {
 	require.Len(t, s.Failing, 2, "d is named although it was removed meanwhile")
 }
 
+// In a cluster, the status says which node the gateway is, and what all nodes have served.
+func TestStatusOfACluster(t *testing.T) {
+	responses := statusResponses()
+	responses["GET /status"] = []string{`200 {"summary":"all 2 proxies work","proxies":{"total":2,"in_service":2},` +
+		`"cluster":{"name":"whirlpool","node":"gw-1","state":"isolated","live_nodes":3,` +
+		`"requests":{"window":300,"total":1000,"delivered":999,"target_refused":4}}}`}
+	newFakeAPI(t, responses)
+	out, errs, code := run("status")
+	require.Zero(t, code, errs)
+	require.Regexp(t, `cluster +whirlpool: this gateway is gw-1 \(isolated\), 3 live\n`+
+		` +all together: 1000 requests in the last 5 minutes, 99\.50 % delivered\n`, out)
+	out, _, _ = run("status", "--json")
+	require.Contains(t, out, `"live_nodes": 3`)
+}
+
 // Requests that the target refuses are not among the delivered ones.
 func TestStatusOfRefusedRequests(t *testing.T) {
 	responses := statusResponses()
