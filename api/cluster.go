@@ -181,7 +181,8 @@ func viewOfNode(n *cluster.NodeStatus) nodeView {
 		Host: n.Host, SameName: n.Twin,
 		Started: n.Started.UTC(), ReportAge: n.Seen.Seconds(), TriedProxies: n.Tried, TimesAlone: n.Alone,
 		FailedUploads: n.Uploads,
-		Requests:      windowView{cluster.LoadWindow.Seconds(), n.Requests, n.Delivered, n.Refused}}
+		Requests: windowView{cluster.LoadWindow.Seconds(), n.Requests, n.Delivered, n.Refused, n.Attempts,
+			n.Retries}}
 	v.Proxies.Total, v.Proxies.InService = n.Proxies, n.InService
 	return v
 }
@@ -194,6 +195,8 @@ func sumRequests(s *cluster.Status) windowView {
 			sum.Total += n.Requests
 			sum.Delivered += n.Delivered
 			sum.Refused += n.Refused
+			sum.Attempts += n.Attempts
+			sum.Retries += n.Retries
 		}
 	}
 	return sum

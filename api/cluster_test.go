@@ -42,9 +42,10 @@ func TestClusterEndpoint(t *testing.T) {
 		Nodes: []cluster.NodeStatus{
 			{Node: "a", Version: "v1", Address: "127.0.0.1:8889", Self: true, Live: true, Started: noon,
 				Host: "m1",
-				Load: cluster.Load{Tried: 2, Requests: 10, Delivered: 8, Refused: 1, Proxies: 3, InService: 2}},
+				Load: cluster.Load{Tried: 2, Requests: 10, Delivered: 8, Refused: 1, Attempts: 12, Retries: 2,
+					Proxies: 3, InService: 2}},
 			{Node: "b", Version: "v1", Address: "127.0.0.2:8889", Live: true, Isolated: true, Started: noon, Twin: true,
-				Load: cluster.Load{Requests: 5, Delivered: 5}},
+				Load: cluster.Load{Requests: 5, Delivered: 5, Attempts: 6, Retries: 1}},
 			{Node: "c", Version: "v1", Started: noon, Seen: 6 * time.Second, Alone: 3,
 				Load: cluster.Load{Requests: 100, Uploads: 1}},
 		},
@@ -65,21 +66,23 @@ func TestClusterEndpoint(t *testing.T) {
 		`"nodes":[{"node":"a","self":true,"state":"live","version":"v1","address":"127.0.0.1:8889",`+
 		`"host":"m1","same_name":false,`+
 		`"started":"2026-11-28T12:00:00Z","seen":0,"tried_proxies":2,"times_alone":0,"failed_uploads":0,`+
-		`"requests":{"window":300,"total":10,"delivered":8,"target_refused":1},"proxies":{"total":3,"in_service":2}},`+
+		`"requests":{"window":300,"total":10,"delivered":8,"target_refused":1,"attempts":12,"retries":2},`+
+		`"proxies":{"total":3,"in_service":2}},`+
 		`{"node":"b","self":false,"state":"isolated","version":"v1","address":"127.0.0.2:8889",`+
 		`"host":"","same_name":true,`+
 		`"started":"2026-11-28T12:00:00Z","seen":0,"tried_proxies":0,"times_alone":0,"failed_uploads":0,`+
-		`"requests":{"window":300,"total":5,"delivered":5,"target_refused":0},"proxies":{"total":0,"in_service":0}},`+
+		`"requests":{"window":300,"total":5,"delivered":5,"target_refused":0,"attempts":6,"retries":1},`+
+		`"proxies":{"total":0,"in_service":0}},`+
 		`{"node":"c","self":false,"state":"gone","version":"v1","address":"",`+
 		`"host":"","same_name":false,`+
 		`"started":"2026-11-28T12:00:00Z",`+
 		`"seen":6,"tried_proxies":0,"times_alone":3,"failed_uploads":1,`+
-		`"requests":{"window":300,"total":100,"delivered":0,"target_refused":0},`+
+		`"requests":{"window":300,"total":100,"delivered":0,"target_refused":0,"attempts":0,"retries":0},`+
 		`"proxies":{"total":0,"in_service":0}}],"open_breakers":1,`+
 		`"breakers":[{"proxy_id":"F@1","next_test_time":"2026-11-28T12:00:00Z","why":"fails","nodes":["a","c"],`+
 		`"probing":false}],"changes":[{"key":"policy","revision":7,"at":"2026-11-28T12:00:00Z","node":"b",`+
 		`"shared":true}],`+
-		`"requests":{"window":300,"total":15,"delivered":13,"target_refused":1},`+
+		`"requests":{"window":300,"total":15,"delivered":13,"target_refused":1,"attempts":18,"retries":3},`+
 		`"suspect_targets":[{"target":"shop.test:443","nodes":["a","b"]}],`+
 		`"uploads":[{"name":"mine","sha256":"ab","size":9,"deleted":false,"state":"ready"},`+
 		`{"name":"other","size":0,"deleted":true,"state":"failed","error":"in use"}],"limits_state":"shared",`+
@@ -105,7 +108,8 @@ func TestClusterEndpoint(t *testing.T) {
 		_, body := r.send(t, "GET", "/api/v1/status", "")
 		require.NoError(t, json.Unmarshal(body, &v))
 		require.JSONEq(t, `{"name":"whirlpool","node":"a","state":"`+state+`","live_nodes":2,`+
-			`"requests":{"window":300,"total":15,"delivered":13,"target_refused":1}}`, string(v.Cluster))
+			`"requests":{"window":300,"total":15,"delivered":13,"target_refused":1,`+
+			`"attempts":18,"retries":3}}`, string(v.Cluster))
 		require.True(t, strings.HasSuffix(v.Summary, "minutes"+more), v.Summary)
 	}
 	status("live", "")

@@ -64,6 +64,8 @@ type windowView struct {
 	Total     uint64  `json:"total"`
 	Delivered uint64  `json:"delivered"`
 	Refused   uint64  `json:"target_refused"` // delivered, with status 403 or 429
+	Attempts  uint64  `json:"attempts"`
+	Retries   uint64  `json:"retries"`
 }
 
 const statusWindow = 5 * time.Minute
@@ -109,7 +111,7 @@ func (h *statusHandler) view() statusView {
 	})
 	v.Failures = v.Failures[:min(len(v.Failures), maxFailureGroups)]
 	w := h.metrics.Window(statusWindow)
-	v.Requests = windowView{statusWindow.Seconds(), w.Requests, w.Delivered, w.Refused}
+	v.Requests = windowView{statusWindow.Seconds(), w.Requests, w.Delivered, w.Refused, w.Attempts, w.Retries}
 	v.Summary = v.text()
 	if h.cluster != nil {
 		s := h.cluster.Status()

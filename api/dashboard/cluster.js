@@ -71,7 +71,8 @@ function text(c, nodes) {
     c.store.state === "alone"
       ? "The store cannot be reached (" + c.store.error + "): this gateway is alone, and the table is old."
       : "All nodes in the last " + Math.round(r.window / 60) + " minutes: " + number.format(r.total) + " requests" +
-        (r.total ? ", " + percent((r.delivered - r.target_refused) / r.total) + " successful" : "") + ".";
+        (r.total ? ", " + percent((r.delivered - r.target_refused) / r.total) + " successful" : "") +
+        ", " + number.format(r.attempts) + " attempts, " + number.format(r.retries) + " retries.";
   const twins = [...new Set(nodes.filter(n => n.same_name).map(n => n.node))];
   const suspects = (c.suspect_targets || []).map(t => t.target);
   return [

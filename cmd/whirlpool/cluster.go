@@ -286,7 +286,8 @@ func (cn *clusterNode) Load() cluster.Load {
 	all := pool.Snapshot().All
 	cn.load, cn.loadAt = cluster.Load{
 		Tried: pool.UsedSince(pool.Elapsed(now) - time.Minute), Requests: w.Requests, Delivered: w.Delivered,
-		Refused: w.Refused, Proxies: len(all), Uploads: cn.uploads.failedCount(),
+		Refused: w.Refused, Attempts: w.Attempts, Retries: w.Retries, Proxies: len(all),
+		Uploads: cn.uploads.failedCount(),
 	}, now
 	for _, u := range all {
 		if _, banned := e.BannedUntil(u); u.InService(banned) {

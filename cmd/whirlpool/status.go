@@ -82,6 +82,8 @@ type clusterState struct {
 	LiveNodes int    `json:"live_nodes"`
 	Requests  uint64 `json:"requests"`  // of all live nodes in the last Minutes minutes, as is Delivered
 	Delivered uint64 `json:"delivered"` // delivered, and not refused by the target
+	Attempts  uint64 `json:"attempts"`
+	Retries   uint64 `json:"retries"`
 	Minutes   int    `json:"minutes"`
 }
 
@@ -92,7 +94,8 @@ func clusterOf(c *client.ClusterStatus) *clusterState {
 	}
 	q := &c.Requests
 	return &clusterState{Name: c.Name, Node: c.Node, State: c.State, LiveNodes: c.LiveNodes, Requests: q.Total,
-		Delivered: q.Delivered - min(q.Refused, q.Delivered), Minutes: int(q.Window / 60)}
+		Delivered: q.Delivered - min(q.Refused, q.Delivered), Attempts: q.Attempts, Retries: q.Retries,
+		Minutes: int(q.Window / 60)}
 }
 
 // maxFailingProxies is the maximum number of failing proxies in the status. Each of them costs a request to the API.
@@ -262,7 +265,8 @@ func (s *gatewayStatus) print(w io.Writer) {
 		fmt.Fprintf(table, "cluster\t%s: this gateway is %s (%s), %d live\n", c.Name, c.Node, c.State, c.LiveNodes)
 		share := ""
 		if c.Requests > 0 {
-			share = fmt.Sprintf(", %.2f %% delivered", float64(10_000*c.Delivered/c.Requests)/100)
+			share = fmt.Sprintf(", %.2f %% delivered; %d attempts, %d retries",
+				float64(10_000*c.Delivered/c.Requests)/100, c.Attempts, c.Retries)
 		}
 		fmt.Fprintf(table, "\tall together: %d requests in the last %d minutes%s\n", c.Requests, c.Minutes, share)
 	}

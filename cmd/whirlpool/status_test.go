@@ -60,12 +60,13 @@ func TestStatusOfACluster(t *testing.T) {
 	responses := statusResponses()
 	responses["GET /status"] = []string{`200 {"summary":"all 2 proxies work","proxies":{"total":2,"in_service":2},` +
 		`"cluster":{"name":"whirlpool","node":"gw-1","state":"isolated","live_nodes":3,` +
-		`"requests":{"window":300,"total":1000,"delivered":999,"target_refused":4}}}`}
+		`"requests":{"window":300,"total":1000,"delivered":999,"target_refused":4,"attempts":1100,` +
+		`"retries":100}}}`}
 	newFakeAPI(t, responses)
 	out, errs, code := run("status")
 	require.Zero(t, code, errs)
 	require.Regexp(t, `cluster +whirlpool: this gateway is gw-1 \(isolated\), 3 live\n`+
-		` +all together: 1000 requests in the last 5 minutes, 99\.50 % delivered\n`, out)
+		` +all together: 1000 requests in the last 5 minutes, 99\.50 % delivered; 1100 attempts, 100 retries\n`, out)
 	out, _, _ = run("status", "--json")
 	require.Contains(t, out, `"live_nodes": 3`)
 }

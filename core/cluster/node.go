@@ -127,6 +127,8 @@ type Load struct {
 	Requests  uint64 `json:"q,omitempty"` // requests within LoadWindow, as are Delivered and Refused
 	Delivered uint64 `json:"d,omitempty"` // requests that succeeded
 	Refused   uint64 `json:"f,omitempty"` // of Delivered, with status 403 or 429
+	Attempts  uint64 `json:"at,omitempty"`
+	Retries   uint64 `json:"y,omitempty"`
 	Proxies   int    `json:"p,omitempty"`
 	InService int    `json:"s,omitempty"` // with a closed breaker; neither draining nor banned nor unreached
 	Uploads   int    `json:"u,omitempty"` // shared uploads that the gateway cannot have

@@ -164,6 +164,8 @@ type Window struct {
 	Requests  uint64
 	Delivered uint64
 	Refused   uint64 // delivered with status 403 or 429
+	Attempts  uint64
+	Retries   uint64
 }
 
 // Window returns the requests within the time d before now. It rounds d up to whole minutes.
@@ -172,6 +174,8 @@ func (r *Recorder) Window(d time.Duration) (w Window) {
 		w.Requests += m.requests.Load()
 		w.Delivered += m.delivered.Load()
 		w.Refused += m.targetRefused.Load()
+		w.Attempts += m.attempts.Load()
+		w.Retries += m.retries.Load()
 	})
 	return w
 }

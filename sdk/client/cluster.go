@@ -109,6 +109,8 @@ type LatestRequests struct {
 	Total     uint64  `json:"total"`
 	Delivered uint64  `json:"delivered"`
 	Refused   uint64  `json:"target_refused"` // delivered, with status 403 or 429
+	Attempts  uint64  `json:"attempts"`
+	Retries   uint64  `json:"retries"`
 }
 
 // Cluster returns the state of the gateway's cluster.
