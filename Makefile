@@ -105,7 +105,7 @@ soak: ## 20 minutes of all faults at once, kills among them; the books must be e
 RUNS    ?= 10
 HISTORY ?= 60s
 
-cluster-soak: ## the scenarios of clusters RUNS times (10), S219 and S220 for HISTORY (60s) each; prints a table
+cluster-soak: ## the scenarios of clusters RUNS times (10), S238 and S239 for HISTORY (60s) each; prints a table
 	@.ci/deps redis-server
 	@HISTORY=$(HISTORY) .ci/cluster-soak $(RUNS)
 

@@ -181,10 +181,10 @@ func historyTime(t *testing.T) time.Duration {
 	return 15 * time.Second
 }
 
-// TestS219HistoryOfGateways: five gateways under load, their store and the links between them have random faults. At no
+// TestS238HistoryOfGateways: five gateways under load, their store and the links between them have random faults. At no
 // moment are there two valid probes of a dead proxy; no request fails; afterwards each change of the policy that was
 // answered 200 is in force on all gateways.
-func TestS219HistoryOfGateways(t *testing.T) {
+func TestS238HistoryOfGateways(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	if set := os.Getenv("WHIRLPOOL_CLUSTER_SEED"); set != "" {
@@ -275,9 +275,9 @@ func (c *chaos) checkProbes(d time.Duration) {
 	c.t.Logf("%d probes with a lease; %d attempts without one", leased, excused)
 }
 
-// TestS220ResetsOutlastFaults: the breaker of a proxy is open on five gateways for ten minutes. It is reset through one
+// TestS239ResetsOutlastFaults: the breaker of a proxy is open on five gateways for ten minutes. It is reset through one
 // of them while links and the store are faulty. Each reset that was answered 200 closes the breaker on all gateways.
-func TestS220ResetsOutlastFaults(t *testing.T) {
+func TestS239ResetsOutlastFaults(t *testing.T) {
 	t.Parallel()
 	conf := strings.NewReplacer(`timeout_duration = "1s"`, `timeout_duration = "10m"`, `max_timeout = "1s"`,
 		`max_timeout = "10m"`).Replace(confCluster)

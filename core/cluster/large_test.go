@@ -80,7 +80,10 @@ func (g *flatGateway) Close(string)        {}
 func (g *flatGateway) Reset(string)        {}
 func (g *flatGateway) Probing(string) bool { return false }
 func (g *flatGateway) Move(Move)           {}
-func (g *flatGateway) Load() Load          { return Load{100_000, 30_000, 29_000, 500, 100_000, 99_000, 0} }
+
+func (g *flatGateway) Load() Load {
+	return Load{100_000, 30_000, 29_000, 500, 40_000, 10_000, 100_000, 99_000, 0}
+}
 
 func (g *flatGateway) EachStats(int, func(string, Stats)) {}
 
