@@ -11,8 +11,8 @@ func newConn(s stream) (*Conn, error) {
 
 // Write implements net.Conn.
 func (c *Conn) Write(p []byte) (int, error) {
-	if c.OnFull != nil {
-		c.OnFull()
+	if c.OnWriteBlocked != nil {
+		c.OnWriteBlocked()
 	}
 	n, err := c.stream.Write(p)
 	c.Meters.CountBytes(n, 0)
