@@ -7,26 +7,25 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/rules"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
 // banEngine is the part of the engine that bans proxies.
 type banEngine interface {
-	restEngine
+	hostBanEngine
 	// Bans returns the bans. Each of them has a proxy, and "" as its host.
-	Bans() []rest.Pair
+	Bans() []ban.Pair
 	// Avoided returns the pairs of a proxy and a target (host:port) where the target probably refuses the proxy.
 	// Requests for the target use other proxies first.
-	Avoided() []rest.Pair
+	Avoided() []ban.Pair
 	// BannedUntil returns the end of a proxy's ban. It returns false if the proxy is not banned.
 	BannedUntil(u *upstream.Upstream) (until time.Duration, ok bool)
-	// Ban bans a proxy for a duration. If host is not "", the proxy is not banned, but rests: it is not chosen for this
-	// host.
-	Ban(u *upstream.Upstream, host string, d time.Duration) rest.Pair
-	// EndBan ends a proxy's ban. If host is not "", it ends the time in which the proxy rests for this host. It returns
-	// false if the proxy is not banned, or does not rest for the host.
+	// Ban bans a proxy for a duration. If host is not "", the proxy is banned only for this host.
+	Ban(u *upstream.Upstream, host string, d time.Duration) ban.Pair
+	// EndBan ends a proxy's ban. If host is not "", it ends the ban of the proxy for this host. It returns
+	// false if there is no such ban.
 	EndBan(u *upstream.Upstream, host string) bool
 }
 
@@ -43,7 +42,7 @@ func (h *banHandler) routes(r fiber.Router) {
 	r.Get("/targets/:host", h.target)
 }
 
-// banView is the JSON of a ban, or of the time in which a proxy rests for a host.
+// banView is the JSON of a ban.
 type banView struct {
 	ProxyID string    `json:"proxy_id"`
 	Host    string    `json:"host"` // "" for all hosts
@@ -51,13 +50,13 @@ type banView struct {
 	Until   time.Time `json:"until"`
 }
 
-func viewOfBan(pool Pool, p rest.Pair) banView {
+func viewOfBan(pool Pool, p ban.Pair) banView {
 	return banView{p.ProxyID, p.Host, pool.TimeAt(p.Since).UTC(), pool.TimeAt(p.Until).UTC()}
 }
 
 // viewsOfAvoided returns the views of pairs of a proxy and a target: of those results of the method Avoided for which
 // match returns true.
-func viewsOfAvoided(pool Pool, all []rest.Pair, match func(*rest.Pair) bool) []banView {
+func viewsOfAvoided(pool Pool, all []ban.Pair, match func(*ban.Pair) bool) []banView {
 	out := []banView{}
 	for i := range all {
 		if match(&all[i]) {
@@ -67,7 +66,7 @@ func viewsOfAvoided(pool Pool, all []rest.Pair, match func(*rest.Pair) bool) []b
 	return out
 }
 
-// ban serves POST /proxies/:id/ban. It never shortens a ban, or the time in which a proxy rests for a host.
+// ban serves POST /proxies/:id/ban. It never shortens a ban.
 func (h *banHandler) ban(c *fiber.Ctx) error {
 	u, err := proxyByID(c, h.pool)
 	if err != nil {
@@ -101,7 +100,7 @@ func (h *banHandler) ban(c *fiber.Ctx) error {
 }
 
 // endBan serves DELETE /proxies/:id/ban. If the query has the parameter host, the ban does not end; instead, the proxy
-// no longer rests for this host.
+// is no longer banned for this host.
 func (h *banHandler) endBan(c *fiber.Ctx) error {
 	u, err := proxyByID(c, h.pool)
 	if err != nil {
@@ -133,7 +132,7 @@ func (h *banHandler) target(c *fiber.Ctx) error {
 		return err
 	}
 	out := []banView{}
-	for _, p := range h.engine.Rests() {
+	for _, p := range h.engine.HostBans() {
 		if p.Host == host {
 			out = append(out, viewOfBan(h.pool, p))
 		}
@@ -146,7 +145,7 @@ func (h *banHandler) target(c *fiber.Ctx) error {
 		return err
 	}
 	sum := h.metrics.Reasons().SumTarget(host, window)
-	avoided := viewsOfAvoided(h.pool, h.engine.Avoided(), func(p *rest.Pair) bool {
+	avoided := viewsOfAvoided(h.pool, h.engine.Avoided(), func(p *ban.Pair) bool {
 		name, _, err := net.SplitHostPort(p.Host)
 		return err == nil && name == host
 	})

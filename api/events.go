@@ -35,7 +35,7 @@ const (
 	eventQuarantine = "plugin_quarantine"
 	eventActivation = "activation"
 	eventPolicy     = "policy"     // the global policy has changed
-	eventBan        = "ban"        // a rest or a ban begins, gets a later end, or is ended by the API
+	eventBan        = "ban"        // a ban begins, gets a later end, or is ended by the API
 	eventReload     = "reload"     // the configuration was reloaded, or the reload failed
 	eventChange     = "change"     // a change through the API of a node, with the name of its API key
 	eventExhaustion = "exhaustion" // a request has ended as exhausted; at most one event a second
@@ -133,8 +133,8 @@ func (e *Events) PolicyChanged(v retry.View) {
 	e.addMark(eventPolicy, text)
 }
 
-// ProxyBanned adds the ban of a proxy. If host is not "", the proxy is not banned, but rests: it is not chosen for this
-// host. If until is not in the future, the API has ended the ban or rest.
+// ProxyBanned adds the ban of a proxy. If host is not "", the proxy is banned only for this host. If until is not in
+// the future, the API has ended the ban.
 func (e *Events) ProxyBanned(proxyID, host string, until time.Time) {
 	e.publish(eventBan, struct {
 		At      time.Time `json:"at"`

@@ -21,13 +21,13 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/changes"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/minutes"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/rules"
 	"github.com/whirlpool-proxy/whirlpool/core/traffic"
@@ -209,9 +209,9 @@ type fakeEngine struct {
 	draining     bool
 	first, retry string
 	judge        string
-	resting      []rest.Pair
-	avoided      []rest.Pair
-	banned       []rest.Pair
+	resting      []ban.Pair
+	avoided      []ban.Pair
+	banned       []ban.Pair
 	tests        map[string]fakeTest // by id of the proxy
 	rules        *rules.Set
 	policies     *retry.Store
@@ -285,14 +285,14 @@ func (e *fakeEngine) Costs() engine.Costs {
 	}, Users: []upstream.Cost{{Name: "ann", Total: t}}}
 }
 
-func (e *fakeEngine) Rests() []rest.Pair { return e.resting }
+func (e *fakeEngine) HostBans() []ban.Pair { return e.resting }
 
-func (e *fakeEngine) Bans() []rest.Pair { return e.banned }
+func (e *fakeEngine) Bans() []ban.Pair { return e.banned }
 
-func (e *fakeEngine) Avoided() []rest.Pair { return e.avoided }
+func (e *fakeEngine) Avoided() []ban.Pair { return e.avoided }
 
 func (e *fakeEngine) BannedUntil(u *upstream.Upstream) (time.Duration, bool) {
-	i := slices.IndexFunc(e.banned, func(p rest.Pair) bool { return p.ProxyID == u.ID() })
+	i := slices.IndexFunc(e.banned, func(p ban.Pair) bool { return p.ProxyID == u.ID() })
 	if i < 0 {
 		return 0, false
 	}
@@ -311,8 +311,8 @@ func (e *fakeEngine) Test(_ context.Context, u *upstream.Upstream) (upstream.Che
 	return f.CheckReport, f.kind, f.err
 }
 
-func (e *fakeEngine) Ban(u *upstream.Upstream, host string, d time.Duration) rest.Pair {
-	p := rest.Pair{ProxyID: u.ID(), Host: host, Until: d}
+func (e *fakeEngine) Ban(u *upstream.Upstream, host string, d time.Duration) ban.Pair {
+	p := ban.Pair{ProxyID: u.ID(), Host: host, Until: d}
 	if host == "" {
 		e.banned = append(e.banned, p)
 	} else {
@@ -327,7 +327,7 @@ func (e *fakeEngine) EndBan(u *upstream.Upstream, host string) bool {
 		list = &e.banned
 	}
 	before := len(*list)
-	*list = slices.DeleteFunc(*list, func(p rest.Pair) bool { return p.ProxyID == u.ID() && p.Host == host })
+	*list = slices.DeleteFunc(*list, func(p ban.Pair) bool { return p.ProxyID == u.ID() && p.Host == host })
 	return len(*list) < before
 }
 
@@ -524,7 +524,7 @@ func (f *fakePlugins) TestJudge(
 	r, e := sample(&core.ExcerptSpec{Body: 5, Fields: []string{"server"}})
 	f.judged, f.excerpts = append(f.judged, *r), append(f.excerpts, *e)
 	if len(e.Body) > 0 {
-		return core.Ruling{Kind: core.RulingBanned, Rest: 90 * time.Second}, f.err
+		return core.Ruling{Kind: core.RulingBanned, BanTime: 90 * time.Second}, f.err
 	}
 	return core.Ruling{}, f.err
 }

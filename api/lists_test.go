@@ -15,10 +15,10 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/minutes"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
@@ -99,7 +99,7 @@ func TestListsOfProxies(t *testing.T) {
 	}}}
 	r.trip("p1")
 	r.trip("p4")
-	r.engine.banned = []rest.Pair{{ProxyID: "p2"}}
+	r.engine.banned = []ban.Pair{{ProxyID: "p2"}}
 	for query, want := range map[string]string{
 		"?limit=2":                    "p0 p1",
 		"?state=open":                 "p1 p4",
@@ -161,7 +161,7 @@ func TestGroups(t *testing.T) {
 	r.metrics.recent = map[string]metrics.Recent{"p3": {Attempts: 2, Bad: 2, Last: metrics.Bad{
 		Key: minutes.KeyOf(verdict.ProxyUnreachable, 0), Host: "a.test", At: noon,
 	}}}
-	r.engine.banned = []rest.Pair{{ProxyID: "p2"}}
+	r.engine.banned = []ban.Pair{{ProxyID: "p2"}}
 	for query, want := range map[string]string{
 		"?by=region": "US 2/2 proxy unreachable, EU 0/3 1 banned",
 		"?by=vendor": " 1/3 unknown 1 banned, north 1/2 proxy unreachable",

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/rules"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
@@ -305,7 +305,7 @@ func TestTestJudge(t *testing.T) {
 func TestRests(t *testing.T) {
 	r := newRig(t, nil)
 	r.check(t, get("/rests", 200, `{"rests":[]}`))
-	r.engine.resting = []rest.Pair{{ProxyID: "F1", Host: "a.test", Since: time.Second, Until: time.Minute}}
+	r.engine.resting = []ban.Pair{{ProxyID: "F1", Host: "a.test", Since: time.Second, Until: time.Minute}}
 	r.check(t, get("/rests", 200, `{"rests":[{"proxy_id":"F1","host":"a.test","since":"2026-11-28T12:00:01Z",`+
 		`"until":"2026-11-28T12:01:00Z"}]}`))
 }

@@ -11,8 +11,8 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -24,7 +24,7 @@ type proxyHandler struct {
 	lists        *poolLists
 	changes      Changes
 	bannedUntil  func(*upstream.Upstream) (until time.Duration, ok bool) // bans.BannedUntil
-	avoidedPairs func() []rest.Pair                                      // bans.Avoided
+	avoidedPairs func() []ban.Pair                                       // bans.Avoided
 }
 
 func (h *proxyHandler) routes(r fiber.Router) {
@@ -175,7 +175,7 @@ func (h *proxyHandler) get(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	avoided := viewsOfAvoided(h.pool, h.avoidedPairs(), func(p *rest.Pair) bool { return p.ProxyID == u.ID() })
+	avoided := viewsOfAvoided(h.pool, h.avoidedPairs(), func(p *ban.Pair) bool { return p.ProxyID == u.ID() })
 	return send(c, struct {
 		proxyView
 		Avoided []banView `json:"avoided,omitempty"`

@@ -9,10 +9,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/minutes"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
@@ -178,7 +178,7 @@ func TestTheSummaryOfTheStatus(t *testing.T) {
 // Proxies that are avoided for a target are shown at the target's host and at the proxy.
 func TestAvoided(t *testing.T) {
 	r := newRig(t, nil)
-	r.engine.avoided = []rest.Pair{
+	r.engine.avoided = []ban.Pair{
 		{ProxyID: "F1", Host: "shop.example:443", Since: time.Minute, Until: 2 * time.Minute},
 		{ProxyID: "F1", Host: "other.example:80"},
 		{ProxyID: "F2", Host: "[::1]:80"},

@@ -215,7 +215,7 @@ func (s *Server) routes(parameters map[string][]string) {
 	cluster.routes(v1)
 	s.audit.routes(v1)
 	(&targetHandler{ledger: cfg.Targets, pool: cfg.Pool, metrics: cfg.Metrics}).routes(v1)
-	(&restHandler{engine: cfg.Engine, pool: cfg.Pool}).routes(v1)
+	(&hostBanHandler{engine: cfg.Engine, pool: cfg.Pool}).routes(v1)
 	(&routeHandler{engine: cfg.Engine, policies: cfg.Policies}).routes(v1)
 	(&userHandler{engine: cfg.Engine, now: cfg.Now}).routes(v1)
 	status := &statusHandler{lists: lists, metrics: cfg.Metrics, cluster: cfg.Cluster}

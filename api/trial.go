@@ -130,7 +130,7 @@ func (h *pluginHandler) testJudge(c *fiber.Ctx, name string, in *testInput) erro
 		}
 		view := rulingView{Response: samples[i].Name, Ruling: ruling.Kind.String()}
 		if ruling.Kind == core.RulingBanned {
-			seconds := ruling.Rest.Seconds()
+			seconds := ruling.BanTime.Seconds()
 			view.Rest = &seconds
 		}
 		rulings = append(rulings, view)

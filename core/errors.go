@@ -30,13 +30,13 @@ type TagError struct {
 
 func (*TagError) Error() string { return "no proxy with the tag that a rule requires is admissible" }
 
-// RestingError reports that every proxy that could be chosen rests for the target's host, or is banned.
-type RestingError struct {
-	TimeLeft  time.Duration // time until the first of the rests and bans of these proxies ends; above 0
+// BannedError reports that every proxy that could be chosen is banned, for the target's host or for all hosts.
+type BannedError struct {
+	TimeLeft  time.Duration // time until the first ban of these proxies ends; above 0
 	AllBanned bool          // each of the proxies is banned, so it is chosen for no host
 }
 
-func (e *RestingError) Error() string {
+func (e *BannedError) Error() string {
 	if e.AllBanned {
 		return "every proxy is banned"
 	}

@@ -14,8 +14,8 @@ type Judge interface {
 
 // Ruling is the result of a judge.
 type Ruling struct {
-	Kind RulingKind
-	Rest time.Duration // duration of the rest, above 0; only with RulingBanned
+	Kind    RulingKind
+	BanTime time.Duration // duration of the ban, above 0; only with RulingBanned
 }
 
 // RulingKind is the effect of a ruling. The numbers are those of sdk/abi.
@@ -26,7 +26,7 @@ const (
 	RulingFine        RulingKind = iota // nothing changes: the policy decides as without a judge
 	RulingRetry                         // retry, as after a status in retry_status_codes
 	RulingOtherProxy                    // retry without a backoff, through another proxy
-	RulingBanned                        // like RulingOtherProxy; in addition, the proxy rests for the target's host
+	RulingBanned                        // like RulingOtherProxy; in addition, the proxy is banned for the target's host
 	RulingTargetFault                   // the response is final, and the target is charged
 
 	numRulings

@@ -68,7 +68,7 @@ func TestBanLike(t *testing.T) {
 		require.NoError(t, err, c.name)
 		want := core.Ruling{}
 		if c.rest > 0 {
-			want = core.Ruling{Kind: core.RulingBanned, Rest: c.rest}
+			want = core.Ruling{Kind: core.RulingBanned, BanTime: c.rest}
 		}
 		require.Equal(t, want, got, c.name)
 	}

@@ -102,5 +102,5 @@ func TestNamesOfJudges(t *testing.T) {
 		return &core.JudgeRequest{Status: 403, Length: math.NaN()}, &core.Excerpt{}
 	})
 	require.NoError(t, err)
-	require.Equal(t, 10*time.Minute, ruling.Rest)
+	require.Equal(t, 10*time.Minute, ruling.BanTime)
 }

@@ -346,7 +346,7 @@ func rule(t *testing.T, code []byte) {
 		}
 		got, err := m.Rule(&q, e)
 		require.NoError(t, err)
-		require.Equal(t, core.Ruling{Kind: core.RulingBanned, Rest: time.Duration(min(want, 86400) * 1e9)}, got)
+		require.Equal(t, core.Ruling{Kind: core.RulingBanned, BanTime: time.Duration(min(want, 86400) * 1e9)}, got)
 	}
 	got, err := m.Rule(&core.JudgeRequest{Status: 404}, &core.Excerpt{})
 	require.NoError(t, err)

@@ -20,13 +20,13 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/api"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/changes"
 	"github.com/whirlpool-proxy/whirlpool/core/cluster"
 	"github.com/whirlpool-proxy/whirlpool/core/cluster/redisstore"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/session"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -112,7 +112,7 @@ func (cn *clusterNode) setOptions(o *engine.Options) {
 			cn.node.Transition(proxyKey(u), t)
 		}
 	}
-	o.OnBan = func(p rest.Pair) {
+	o.OnBan = func(p ban.Pair) {
 		banned(p)
 		if e, u := cn.engine.Load(), cn.proxyByID(p.ProxyID); u != nil {
 			cn.node.Banned(proxyKey(u), p.Host, e.Pool().TimeAt(p.Until))

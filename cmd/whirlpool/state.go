@@ -16,11 +16,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/changes"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/limit"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/state"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -167,7 +167,7 @@ type history struct {
 	savedUsage map[access.SavedUsage]struct{} // usage of users as it is in the journal
 	savedBytes map[limit.SavedUsage]struct{}  // used bytes of limits as they are in the journal
 	savedCosts costSets                       // costs as they are in the journal
-	savedBans  []rest.Pair                    // bans as they are in the journal
+	savedBans  []ban.Pair                     // bans as they are in the journal
 	saveFailed bool                           // the last save failed
 	stop       chan struct{}
 	done       chan struct{}
@@ -178,7 +178,7 @@ type historyEntry struct {
 	metrics.Saved
 	Users  []access.SavedUsage `json:"users,omitempty"`
 	Costs  *engine.Costs       `json:"costs,omitempty"`
-	Bans   *[]engine.SavedBan  `json:"bans,omitempty"`   // all bans and rests (Engine.LastingBans); nil if unchanged
+	Bans   *[]engine.SavedBan  `json:"bans,omitempty"`   // all bans (Engine.LastingBans); nil if unchanged
 	Limits []limit.SavedUsage  `json:"limits,omitempty"` // usage of proxies and pairs with a limit on bytes
 }
 

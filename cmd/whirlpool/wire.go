@@ -18,13 +18,13 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/memory"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/otlp"
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/changes"
 	"github.com/whirlpool-proxy/whirlpool/core/cluster/redisstore"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/logfold"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics/push"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/spool"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
@@ -180,7 +180,7 @@ func wire(
 				g.growth.SetProxies(len(s.All))
 			},
 			OnTransition: g.events.Transition, OnPolicyChange: g.events.PolicyChanged,
-			OnBan:   func(p rest.Pair) { g.events.ProxyBanned(p.ProxyID, p.Host, g.engine.Pool().TimeAt(p.Until)) },
+			OnBan:   func(p ban.Pair) { g.events.ProxyBanned(p.ProxyID, p.Host, g.engine.Pool().TimeAt(p.Until)) },
 			Restore: func(e *engine.Engine) { g.state.restore(e, g.log) },
 		}
 		g.cluster.setOptions(&opts)

@@ -5,18 +5,18 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
 // Bans returns a pair with the host "" for each banned proxy.
-func (e *Engine) Bans() []rest.Pair { return e.selector.Bans().All(e.pool.Elapsed(e.opts.Now())) }
+func (e *Engine) Bans() []ban.Pair { return e.selector.ProxyBans().All(e.pool.Elapsed(e.opts.Now())) }
 
 // BannedUntil returns the end of a proxy's ban, as a time since the pool's epoch (Pool.Elapsed). It returns false if
 // the proxy is not banned.
 func (e *Engine) BannedUntil(u *upstream.Upstream) (until time.Duration, ok bool) {
-	bans := e.selector.Bans().RestingAt(selector.AllHosts)
+	bans := e.selector.ProxyBans().BansOf(selector.AllHosts)
 	if len(bans) == 0 {
 		return 0, false // the clock is not read, because the API calls this for each proxy of a list
 	}
@@ -24,27 +24,27 @@ func (e *Engine) BannedUntil(u *upstream.Upstream) (until time.Duration, ok bool
 }
 
 // Ban bans a proxy for the time d: the proxy is chosen for no host. If host is not "", the pair of the proxy and the
-// host rests instead: the proxy is not chosen for this host. The host must be in lower case and without a port. A ban
-// or rest that already ends later stays as it is. Ban returns the ban or rest that is then in force.
-func (e *Engine) Ban(u *upstream.Upstream, host string, d time.Duration) rest.Pair {
+// host is banned instead: the proxy is not chosen for this host. The host must be in lower case and without a port. A
+// ban that already ends later stays as it is. Ban returns the ban that is then in force.
+func (e *Engine) Ban(u *upstream.Upstream, host string, d time.Duration) ban.Pair {
 	now := e.pool.Elapsed(e.opts.Now())
 	list, hash := e.banList(host)
-	p := rest.Pair{ProxyID: u.ID(), Host: host, Since: now, Until: now + d}
-	list.BeginRest(u.Hash(), hash, p)
-	if in, ok := list.RestingAt(hash).Get(u.Hash(), now); ok {
+	p := ban.Pair{ProxyID: u.ID(), Host: host, Since: now, Until: now + d}
+	list.Begin(u.Hash(), hash, p)
+	if in, ok := list.BansOf(hash).Get(u.Hash(), now); ok {
 		return in
 	}
 	return p // the list is full, and a later pair has already displaced p
 }
 
-// keptRest is the shortest duration of the rest of a proxy and a host that is kept over a restart. Bans of all
+// minLastingBan is the shortest duration of the rest of a proxy and a host that is kept over a restart. Bans of all
 // durations are kept.
-const keptRest = time.Hour
+const minLastingBan = time.Hour
 
-// LastingBans returns the bans of proxies, and the rests of pairs of a proxy and a host, that are kept over a restart.
-func (e *Engine) LastingBans() []rest.Pair {
-	short := func(p rest.Pair) bool { return p.Until-p.Since < keptRest }
-	return append(e.Bans(), slices.DeleteFunc(e.Rests(), short)...)
+// LastingBans returns the bans of proxies, and the bans of pairs of a proxy and a host, that are kept over a restart.
+func (e *Engine) LastingBans() []ban.Pair {
+	short := func(p ban.Pair) bool { return p.Until-p.Since < minLastingBan }
+	return append(e.Bans(), slices.DeleteFunc(e.HostBans(), short)...)
 }
 
 // SavedBan is the ban of a proxy, or the rest of a pair of a proxy and a host, as a file stores it.
@@ -56,34 +56,34 @@ type SavedBan struct {
 }
 
 // SaveBan converts a ban, or the rest of a pair of a proxy and a host, to the form for a file.
-func (e *Engine) SaveBan(p rest.Pair) SavedBan {
+func (e *Engine) SaveBan(p ban.Pair) SavedBan {
 	return SavedBan{p.ProxyID, p.Host, e.pool.TimeAt(p.Since).UTC(), e.pool.TimeAt(p.Until).UTC()}
 }
 
-// RestoreBans restores those bans of proxies, and rests of pairs of a proxy and a host, that an earlier process has
+// RestoreBans restores those bans of proxies, and of pairs of a proxy and a host, that an earlier process has
 // saved and that have not ended. The proxies need not be in the pool yet. Only Options.Restore may call it.
 func (e *Engine) RestoreBans(saved []SavedBan) {
 	now := e.opts.Now()
 	for _, b := range saved {
 		list, hash := e.banList(b.Host)
-		list.Restore(uint64(core.Hash53(b.Proxy)), hash, rest.Pair{
+		list.Restore(uint64(core.Hash53(b.Proxy)), hash, ban.Pair{
 			ProxyID: b.Proxy, Host: b.Host, Since: e.pool.Elapsed(b.Since), Until: e.pool.Elapsed(b.Until),
 		}, e.pool.Elapsed(now))
 	}
 }
 
 // EndBan ends the ban of a proxy. If host is not "", EndBan ends the rest of the pair of the proxy and the host
-// instead. It returns false if there is no such ban or rest.
+// instead. It returns false if there is no such ban.
 func (e *Engine) EndBan(u *upstream.Upstream, host string) bool {
 	list, hash := e.banList(host)
-	return list.EndRest(u.Hash(), hash, e.pool.Elapsed(e.opts.Now()))
+	return list.End(u.Hash(), hash, e.pool.Elapsed(e.opts.Now()))
 }
 
 // banList returns the list of the banned proxies if host is "", and otherwise the list of the pairs of a proxy and a
-// host that rest. It also returns the hash that stands for the host in the list.
-func (e *Engine) banList(host string) (*rest.Rests, uint64) {
+// host that are banned. It also returns the hash that stands for the host in the list.
+func (e *Engine) banList(host string) (*ban.Table, uint64) {
 	if host == "" {
-		return e.selector.Bans(), selector.AllHosts
+		return e.selector.ProxyBans(), selector.AllHosts
 	}
-	return e.selector.Rests(), uint64(core.Hash53(host))
+	return e.selector.HostBans(), uint64(core.Hash53(host))
 }

@@ -8,12 +8,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Bans and long rests of an earlier process are in force until their end. They are no new events.
+// Bans of an earlier process are in force until their end. They are no new events.
 func TestBansSurviveARestart(t *testing.T) {
 	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	var passed atomic.Int64
@@ -24,7 +24,7 @@ func TestBansSurviveARestart(t *testing.T) {
 		cfg.Reachability = false
 		cfg.Proxies = []upstream.Spec{{ID: "p", Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}}}
 		e, err := engine.New(cfg, engine.Options{Plugins: rotation{}, Now: clock,
-			OnBan: func(rest.Pair) { events++ }})
+			OnBan: func(ban.Pair) { events++ }})
 		require.NoError(t, err)
 		t.Cleanup(func() { e.Shutdown(context.Background()) })
 		return e, &events

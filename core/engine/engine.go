@@ -42,6 +42,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/budget"
 	"github.com/whirlpool-proxy/whirlpool/core/egress"
@@ -53,7 +54,6 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
 	"github.com/whirlpool-proxy/whirlpool/core/reach"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/rules"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
@@ -149,7 +149,7 @@ type Options struct {
 	OnTransition   func(core.Transition)
 	OnPolicyChange func(retry.View)
 	OnSessionMove  func(session.Move)       // called for each move of a session (session.Table.OnMove); may be nil
-	OnBan          func(rest.Pair)          // called for each change of a rest or ban (rest.Rests.OnChange); may be nil
+	OnBan          func(ban.Pair)           // called for each change of a ban (ban.Table.OnChange); may be nil
 	ProbeGate      breaker.ProbeGate        // decides when breakers may admit a probe; nil without a cluster
 	OnFailure      func(*upstream.Upstream) // called after each failure that was reported to a breaker; may be nil
 	Log            *slog.Logger             // default: none
@@ -232,8 +232,8 @@ func New(cfg Config, opts Options) (*Engine, error) {
 		ProbeGate: opts.ProbeGate, OnFailure: opts.OnFailure,
 	})
 	e.selector = selector.New(e.pool, opts.Rand, cfg.MaxCandidates)
-	e.selector.Rests().OnChange(opts.OnBan)
-	e.selector.Bans().OnChange(opts.OnBan)
+	e.selector.HostBans().OnChange(opts.OnBan)
+	e.selector.ProxyBans().OnChange(opts.OnBan)
 	tuning, err := e.tuning(&cfg, opts.Plugins)
 	if err != nil {
 		return nil, err
@@ -251,9 +251,9 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.executor = executor.New(e.selector, e.metrics, tuning, opts.Log, opts.Now, opts.Rand)
 	e.metrics.ObserveQueues(e.queueStates)
 	e.metrics.ObserveCosts(e.costStates)
-	e.metrics.ObserveResting(func() (pairs, banned int) {
+	e.metrics.ObserveBans(func() (pairs, banned int) {
 		now := e.pool.Elapsed(e.opts.Now())
-		return e.selector.Rests().Count(now), e.selector.Bans().Count(now)
+		return e.selector.HostBans().Count(now), e.selector.ProxyBans().Count(now)
 	})
 	e.metrics.ObserveRules(e.countRules)
 	e.guard = access.NewGuard(opts.Now, opts.Log)
@@ -415,7 +415,8 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 		t.Targets = e.pool.Ledger()
 	}
 	if e.selector != nil {
-		t.Rests, t.Bans, t.HasHostLimits = e.selector.Rests(), e.selector.Bans(), e.selector.Limits().HasLimit
+		t.HostBans, t.ProxyBans = e.selector.HostBans(), e.selector.ProxyBans()
+		t.HasHostLimits = e.selector.Limits().HasLimit
 	}
 	return t, nil
 }
@@ -799,12 +800,14 @@ func (e *Engine) Judge() string {
 	return NoJudge
 }
 
-// Rests returns the pairs of a proxy and a host that rest now.
-func (e *Engine) Rests() []rest.Pair { return e.selector.Rests().All(e.pool.Elapsed(e.opts.Now())) }
+// HostBans returns the pairs of a proxy and a host that are banned now.
+func (e *Engine) HostBans() []ban.Pair {
+	return e.selector.HostBans().All(e.pool.Elapsed(e.opts.Now()))
+}
 
 // Avoided returns pairs of a proxy and a target: requests for the target now avoid the proxy (upstream.Pool.Avoided).
 // The Host of a pair is host:port.
-func (e *Engine) Avoided() []rest.Pair { return e.pool.Avoided().All(e.pool.Elapsed(e.opts.Now())) }
+func (e *Engine) Avoided() []ban.Pair { return e.pool.Avoided().All(e.pool.Elapsed(e.opts.Now())) }
 
 // Describe fills row with the values that a scorer would get for the proxy u.
 func (e *Engine) Describe(u *upstream.Upstream, row *core.Candidate) {

@@ -31,7 +31,7 @@ func (strict) ExcerptSpec() *core.ExcerptSpec { return &core.ExcerptSpec{} }
 
 func (strict) Rule(r *core.JudgeRequest, _ *core.Excerpt) (core.Ruling, error) {
 	if r.Status == http.StatusForbidden {
-		return core.Ruling{Kind: core.RulingBanned, Rest: time.Hour}, nil
+		return core.Ruling{Kind: core.RulingBanned, BanTime: time.Hour}, nil
 	}
 	return core.Ruling{}, nil
 }

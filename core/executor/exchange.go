@@ -31,7 +31,7 @@ type Exchange struct {
 	attemptState                       // the last attempt
 	finding          evidence.Finding  // of the last attempt, if it failed
 	deferredAttempts []deferredAttempt // failed attempts that are charged only if another proxy serves the request
-	unconfirmedBans  []unconfirmedBan  // rests and bans that this exchange has begun
+	unconfirmedBans  []unconfirmedBan  // bans that this exchange has begun
 	retry            retryState
 	race             anyRace // race of the first attempt and its hedge; nil without one
 	lostHedge        bool    // the hedge has lost or failed, and no attempt has followed it

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/rules"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
@@ -71,12 +71,12 @@ type Tuning struct {
 	Hedging        *retry.Hedging                     // nil if no request may be hedged, whatever its policy
 	AttemptTimeout time.Duration                      // the attempt timeout
 	Adaptive       bool                               // adaptive timeouts are on
-	Epoch          time.Time                          // epoch of the pool; times of Targets and Rests count from it
+	Epoch          time.Time                          // epoch of the pool; times of Targets and HostBans count from it
 	Rules          *rules.Set                         // are applied to each attempt, before Judge; nil for none
 	Judge          core.Judge                         // rules on responses; nil for none
 	HasHostLimits  func(host string) bool             // reports whether proxies have limits for the host; may be nil
-	Rests          *rest.Rests                        // the resting pairs; not nil if Judge or Rules is set
-	Bans           *rest.Rests                        // the banned proxies (selector.Bans); not nil if Rules is set
+	HostBans       *ban.Table                         // the banned pairs; not nil if Judge or Rules is set
+	ProxyBans      *ban.Table                         // the banned proxies; not nil if Rules is set
 	Targets        Targets                            // nil if breaker.blame is "literal"
 	// CheckTarget returns an error if no request may go to the target name:port; nil permits all.
 	CheckTarget func(name string, port uint16) error

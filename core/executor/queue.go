@@ -19,7 +19,7 @@ type placeKind struct {
 	region   float64       // the region if the request is limited to it; otherwise 0
 	regions  *core.Regions // the regions that the request is limited to; nil for all
 	tag      float64       // the tag if the request is limited to it; otherwise 0
-	host     float64       // the target's host if proxies rest for it, or have limits for it; otherwise 0
+	host     float64       // the target's host if proxies are banned for it, or have limits for it; otherwise 0
 	need     ability.Need
 	exchange *Exchange // the exchange itself if it has a session, or has tried barred proxies; otherwise nil
 }
@@ -130,7 +130,7 @@ func (ex *Exchange) exceedsMaxWait(err error) bool {
 // dependsOnHost reports whether the proxies that the request may use depend on the host of its target.
 func (ex *Exchange) dependsOnHost() bool {
 	t, q := ex.tuning, &ex.query
-	return t.Rests != nil && len(t.Rests.RestingAt(uint64(q.HostHash))) > 0 ||
+	return t.HostBans != nil && len(t.HostBans.BansOf(uint64(q.HostHash))) > 0 ||
 		t.HasHostLimits != nil &&
 			t.HasHostLimits(q.Host)
 }

@@ -14,8 +14,8 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/ability"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -255,17 +255,16 @@ func TestOtherRequestsDoNotWaitForARegion(t *testing.T) {
 	})
 }
 
-// A request waits for a proxy that does not rest for its host. Requests for other hosts use the proxy that
-// rests.
+// A request waits for a proxy that is not banned for its host. Requests for other hosts use the banned proxy.
 func TestOtherHostsDoNotWaitForARest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := startBusy(t, 2, nil)
-		rests, tuning := b.selector.(*selector.Selector).Rests(), b.Tuning()
-		tuning.Rests = rests
+		rests, tuning := b.selector.(*selector.Selector).HostBans(), b.Tuning()
+		tuning.HostBans = rests
 		b.SetTuning(tuning)
 		u := b.pool.Snapshot().All[1]
-		rests.BeginRest(u.Hash(), uint64(core.Hash53("a.test")),
-			rest.Pair{ProxyID: u.ID(), Host: "a.test", Until: time.Hour})
+		rests.Begin(u.Hash(), uint64(core.Hash53("a.test")),
+			ban.Pair{ProxyID: u.ID(), Host: "a.test", Until: time.Hour})
 		b.free(1, 200*time.Millisecond)
 		b.free(0, 500*time.Millisecond)
 		other := make(chan time.Duration)

@@ -17,7 +17,7 @@ func (ex *Exchange) refuseNoProxy(err error) {
 	now := ex.executor.now
 	region, isRegionErr := err.(*core.RegionError)
 	tag, isTagErr := err.(*core.TagError)
-	resting, isRestingErr := err.(*core.RestingError)
+	banned, isBannedErr := err.(*core.BannedError)
 	session, isSessionErr := err.(*core.SessionError)
 	limited, isLimitErr := asLimitedError(err)
 	switch {
@@ -26,8 +26,8 @@ func (ex *Exchange) refuseNoProxy(err error) {
 		if !session.Due.IsZero() {
 			retryAfter = max(session.Due.Sub(now()), time.Millisecond)
 		}
-	case isRestingErr:
-		final, retryAfter = restingFinal(resting), resting.TimeLeft
+	case isBannedErr:
+		final, retryAfter = bannedFinal(banned), banned.TimeLeft
 	case isRegionErr:
 		final = core.FinalNoProxyInRegion
 		if !region.Due.IsZero() {
@@ -78,9 +78,9 @@ func asLimitedError(err error) (limited *core.LimitedError, ok bool) {
 	return limited, ok
 }
 
-// restingFinal returns the final outcome of a request that failed because all proxies that are left are banned or rest
+// bannedFinal returns the final outcome of a request that failed because all proxies that are left are banned
 // for the target's host.
-func restingFinal(e *core.RestingError) core.Final {
+func bannedFinal(e *core.BannedError) core.Final {
 	if e.AllBanned {
 		return core.FinalAllBanned
 	}

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/rules"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -66,22 +66,22 @@ func (ex *Exchange) matchRule(s Excerpter, o *core.Outcome) *rules.Action {
 func (ex *Exchange) applyRule(a *rules.Action, o core.Outcome) core.Outcome {
 	ex.event.Rule = a.Label
 	if a.Rest > 0 {
-		ex.restForHost(&o, a.Rest, slog.String("rule", a.Label))
+		ex.banForHost(&o, a.Rest, slog.String("rule", a.Label))
 	}
 	if a.Ban > 0 && !ex.proxy.Direct() {
 		ex.unconfirmedBans = append(ex.unconfirmedBans, unconfirmedBan{ex.proxy, a.Ban, true})
-		ex.beginBan(ex.proxy, min(a.Ban, maxUnconfirmed))
+		ex.banProxy(ex.proxy, min(a.Ban, maxUnconfirmed))
 		ex.log(slog.LevelWarn, "proxy banned", nil, slog.Int("status", o.Status), slog.String("rule", a.Label),
 			slog.Duration("for", a.Ban))
 	}
 	return verdict.ApplyRule(o, a.Instruction, ex.proxy.Direct())
 }
 
-// restForHost begins a rest of the attempt's proxy for the target's host: the proxy is not chosen for this host. The
-// rest lasts for the time d, but for at most maxUnconfirmed until confirmBans extends it.
-func (ex *Exchange) restForHost(o *core.Outcome, d time.Duration, more ...slog.Attr) {
+// banForHost bans the attempt's proxy for the target's host: the proxy is not chosen for this host. The ban lasts for
+// the time d, but for at most maxUnconfirmed until confirmBans extends it.
+func (ex *Exchange) banForHost(o *core.Outcome, d time.Duration, more ...slog.Attr) {
 	ex.unconfirmedBans = append(ex.unconfirmedBans, unconfirmedBan{ex.proxy, d, false})
-	ex.beginRest(ex.proxy, min(d, maxUnconfirmed))
+	ex.banPair(ex.proxy, min(d, maxUnconfirmed))
 	ex.log(slog.LevelInfo, "proxy rests for the target's host", nil,
 		append([]slog.Attr{slog.Int("status", o.Status), slog.Duration("for", d)}, more...)...)
 }
@@ -117,7 +117,7 @@ func (ex *Exchange) askJudge(s Excerpter, o core.Outcome) core.Outcome {
 		return o
 	}
 	if ruling.Kind == core.RulingBanned {
-		ex.restForHost(&o, ruling.Rest)
+		ex.banForHost(&o, ruling.BanTime)
 	}
 	return verdict.ApplyRuling(o, ruling.Kind, ex.proxy.Direct())
 }
@@ -129,35 +129,35 @@ type unconfirmedBan struct {
 	allHosts bool // the proxy is banned for all hosts
 }
 
-// maxUnconfirmed is the maximum length of a ban of a proxy, or of the rest of a proxy for a host, as long as no other
-// proxy has served the same request. Until then, the target may have sent the same response to every proxy.
+// maxUnconfirmed is the maximum length of a ban as long as no other proxy has served the same request. Until then, the
+// target may have sent the same response to every proxy.
 const maxUnconfirmed = 30 * time.Second
 
-// beginRest begins a rest of the proxy u for the target's host: for the time d, the proxy is not chosen for this host.
-func (ex *Exchange) beginRest(u *upstream.Upstream, d time.Duration) {
+// banPair bans the proxy u for the target's host, for the time d.
+func (ex *Exchange) banPair(u *upstream.Upstream, d time.Duration) {
 	now := ex.executor.now().Sub(ex.tuning.Epoch)
-	ex.tuning.Rests.BeginRest(u.Hash(), uint64(ex.query.HostHash), rest.Pair{
+	ex.tuning.HostBans.Begin(u.Hash(), uint64(ex.query.HostHash), ban.Pair{
 		ProxyID: u.ID(), Host: ex.request.Host, Since: now, Until: now + d,
 	})
 }
 
-// beginBan bans u for the time d.
-func (ex *Exchange) beginBan(u *upstream.Upstream, d time.Duration) {
+// banProxy bans the proxy u for all hosts, for the time d.
+func (ex *Exchange) banProxy(u *upstream.Upstream, d time.Duration) {
 	now := ex.executor.now().Sub(ex.tuning.Epoch)
-	ex.tuning.Bans.BeginRest(u.Hash(), selector.AllHosts, rest.Pair{ProxyID: u.ID(), Since: now, Until: now + d})
+	ex.tuning.ProxyBans.Begin(u.Hash(), selector.AllHosts, ban.Pair{ProxyID: u.ID(), Since: now, Until: now + d})
 }
 
 // confirmBans is called when the current proxy has served the request. This shows that the target refuses only the
-// other proxies. The exchange has banned these proxies, or made them rest for the target's host, for at most
-// maxUnconfirmed. confirmBans extends these bans and rests to their full length.
+// other proxies. The exchange has banned these proxies for at most maxUnconfirmed. confirmBans extends these bans to
+// their full length.
 func (ex *Exchange) confirmBans() {
 	for _, b := range ex.unconfirmedBans {
 		switch {
 		case b.proxy == ex.proxy || b.duration <= maxUnconfirmed:
 		case b.allHosts:
-			ex.beginBan(b.proxy, b.duration)
+			ex.banProxy(b.proxy, b.duration)
 		default:
-			ex.beginRest(b.proxy, b.duration)
+			ex.banPair(b.proxy, b.duration)
 		}
 	}
 }
@@ -175,9 +175,9 @@ func (ex *Exchange) attemptsLeft(o *core.Outcome) int {
 func (ex *Exchange) relayLastResponse(o *core.Outcome) bool {
 	s, now := ex.executor.selector, ex.executor.now()
 	err := s.CheckSelect(&ex.query, now)
-	switch resting, isRestingErr := err.(*core.RestingError); {
-	case isRestingErr:
-		ex.result.Final = restingFinal(resting)
+	switch banned, isBannedErr := err.(*core.BannedError); {
+	case isBannedErr:
+		ex.result.Final = bannedFinal(banned)
 	case err != nil, o.Retry == core.RetryElsewhere && !s.HasUntried(&ex.query, now):
 		ex.result.Final = core.FinalExhausted
 	default:

@@ -51,7 +51,7 @@ func (j *judged) Excerpt(w *core.ExcerptSpec, e *core.Excerpt) {
 func courtroom(t *testing.T, n int, j *judge) *bench {
 	b := start(t, n, func(tuning *Tuning) { tuning.Judge = j })
 	tuning := b.Tuning()
-	tuning.Epoch, tuning.Rests = b.pool.Epoch(), b.selector.(*selector.Selector).Rests()
+	tuning.Epoch, tuning.HostBans = b.pool.Epoch(), b.selector.(*selector.Selector).HostBans()
 	b.SetTuning(tuning)
 	return b
 }
@@ -114,7 +114,7 @@ func TestRulings(t *testing.T) {
 					if len(j.seen) > 1 {
 						return core.Ruling{}, nil
 					}
-					return core.Ruling{Kind: c.ruling, Rest: time.Minute}, nil
+					return core.Ruling{Kind: c.ruling, BanTime: time.Minute}, nil
 				}
 				b := courtroom(t, 3, j)
 				x := exchange(t, c.change)
@@ -138,7 +138,7 @@ func TestRulings(t *testing.T) {
 // If the judge fails, is off or does not rule on the status, the outcome does not change. The same is true
 // for a failed attempt, a tunnel and a proxy's own error page.
 func TestResponsesThatAreNotJudged(t *testing.T) {
-	ban := core.Ruling{Kind: core.RulingBanned, Rest: time.Minute}
+	ban := core.Ruling{Kind: core.RulingBanned, BanTime: time.Minute}
 	for name, c := range map[string]struct {
 		judge *judge
 		facts verdict.Facts
@@ -165,7 +165,7 @@ func TestResponsesThatAreNotJudged(t *testing.T) {
 				end := with.judged(t, x, s)
 				require.Equal(t, without.judged(t, y, &judged{tries: tries{f: facts}}), end)
 				require.Equal(t, *y.Result(), *x.Result())
-				require.Zero(t, with.selector.(*selector.Selector).Rests().Count(0))
+				require.Zero(t, with.selector.(*selector.Selector).HostBans().Count(0))
 				if name != "a judge that fails" {
 					require.Zero(t, s.asked, "nothing of the response is read")
 				}
@@ -174,12 +174,12 @@ func TestResponsesThatAreNotJudged(t *testing.T) {
 	}
 }
 
-// A pair rests for 30 s. When another proxy has served the same request, it rests for as long as the ruling
-// states. If all pairs of a host rest, requests for this host are refused, and requests for other hosts are
+// A pair is banned for 30 s. When another proxy has served the same request, the ban lasts as long as the ruling
+// states. If all pairs of a host are banned, requests for this host are refused, and requests for other hosts are
 // served as before.
 func TestRests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := &judge{rule: byStatus(map[float64]core.Ruling{403: {Kind: core.RulingBanned, Rest: 10 * time.Minute}})}
+		j := &judge{rule: byStatus(map[float64]core.Ruling{403: {Kind: core.RulingBanned, BanTime: 10 * time.Minute}})}
 		b := courtroom(t, 3, j)
 		serve := func(host string, bans ...string) (status int, x *both, ids []string) {
 			x = exchange(t, nil)
@@ -210,7 +210,7 @@ func TestRests(t *testing.T) {
 		}
 		require.Len(t, served, 3, "another host is served by all")
 
-		time.Sleep(time.Minute) // longer than an unconfirmed rest
+		time.Sleep(time.Minute) // longer than an unconfirmed ban
 		status, x, _ := serve("a.test", "p0", "p1", "p2")
 		require.Equal(t, 403, status, "the last response is relayed, as no proxy is left")
 		require.Equal(t, core.FinalAllBannedHere, x.Result().Final)
@@ -226,7 +226,7 @@ func TestRests(t *testing.T) {
 		_, _, ids = serve("a.test")
 		require.NotContains(t, ids, "p0", "its rest was confirmed")
 		time.Sleep(9 * time.Minute)
-		require.Zero(t, b.selector.(*selector.Selector).Rests().Count(time.Since(b.pool.Epoch())))
+		require.Zero(t, b.selector.(*selector.Selector).HostBans().Count(time.Since(b.pool.Epoch())))
 	})
 }
 
@@ -238,7 +238,7 @@ func TestAnyRulings(outer *testing.T) {
 		synctest.Test(outer, func(outer *testing.T) {
 			j := &judge{rule: func(*core.JudgeRequest, *core.Excerpt) (core.Ruling, error) {
 				return core.Ruling{Kind: rapid.SampledFrom([]core.RulingKind{0, 1, 2, 3, 4}).Draw(t, "ruling"),
-					Rest: time.Duration(rapid.IntRange(1, 100).Draw(t, "rest")) * time.Second}, nil
+					BanTime: time.Duration(rapid.IntRange(1, 100).Draw(t, "rest")) * time.Second}, nil
 			}}
 			b := courtroom(outer, n, j)
 			for range rapid.IntRange(1, 8).Draw(t, "requests") {

@@ -20,7 +20,7 @@ func ruled(t *testing.T, n int, j *judge, list ...rules.Rule) *bench {
 	tuning, s := b.Tuning(), b.selector.(*selector.Selector)
 	set, err := rules.Compile(list, nil)
 	require.NoError(t, err)
-	if tuning.Rules, tuning.Bans = set, s.Bans(); j == nil {
+	if tuning.Rules, tuning.ProxyBans = set, s.ProxyBans(); j == nil {
 		tuning.Judge = nil
 	}
 	b.SetTuning(tuning)
@@ -149,7 +149,7 @@ func TestRulesForFailures(t *testing.T) {
 				require.Equal(t, c.final, x.Result().Final)
 				require.Equal(t, verdict.TunnelRefused, b.rec.Attempts()[0].Outcome.Cause)
 				if name == "rest" {
-					require.Equal(t, 1, b.selector.(*selector.Selector).Rests().Count(time.Since(b.pool.Epoch())))
+					require.Equal(t, 1, b.selector.(*selector.Selector).HostBans().Count(time.Since(b.pool.Epoch())))
 				}
 			})
 		})

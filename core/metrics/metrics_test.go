@@ -516,7 +516,7 @@ func TestEachMetricHasAHelpText(t *testing.T) {
 				Own: map[string]float64{"level": -2.5}}}
 		},
 		func() int { return 1 })
-	r.ObserveResting(func() (int, int) { return 7, 3 })
+	r.ObserveBans(func() (int, int) { return 7, 3 })
 	r.ObserveQueues(func() []QueueState {
 		return []QueueState{{Queue: "place", Priority: "low", Waiting: 3, Queued: 9, Expired: 4, Full: 5,
 			Waited: 1500 * time.Millisecond}}

@@ -44,7 +44,7 @@ type sources struct {
 	inFlight   func() int
 	checks     func() (passed, failed uint64)
 	queues     func() []QueueState
-	resting    func() (pairs, banned int)
+	banCounts  func() (pairs, banned int)
 	cluster    func() ClusterState // nil without a cluster
 	costs      func() CostStates
 	rules      func(count func(rule string, applied uint64))
@@ -284,7 +284,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	r.sources.mu.Lock()
 	proxies, plugins, queues := r.sources.proxies, r.sources.plugins, r.sources.queues
-	resting, logins := r.sources.resting, r.sources.logins
+	banCounts, logins := r.sources.banCounts, r.sources.logins
 	checks, costs, rules := r.sources.checks, r.sources.costs, r.sources.rules
 	cluster := r.sources.cluster
 	r.sources.mu.Unlock()
@@ -315,9 +315,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		state := cluster()
 		state.collect(out)
 	}
-	if resting != nil {
-		pairs, banned := resting()
-		emit(out, restingDesc, prometheus.GaugeValue, float64(pairs))
+	if banCounts != nil {
+		pairs, banned := banCounts()
+		emit(out, bannedPairsDesc, prometheus.GaugeValue, float64(pairs))
 		emit(out, bannedDesc, prometheus.GaugeValue, float64(banned))
 	}
 	if queues != nil {

@@ -25,7 +25,7 @@ type Rule struct {
 }
 
 // PresetBanLike is the name of a preset, which sets defaults for a rule. If the rule has no condition on responses, it
-// holds for the statuses 403 and 429. If the rule has no action, the pair of proxy and host rests for 10 minutes.
+// holds for the statuses 403 and 429. If the rule has no action, the proxy is banned for the host for 10 minutes.
 const PresetBanLike = "ban_like"
 
 // Conditions are the conditions of a rule: all that are set must hold. A response rule without Error holds only for
@@ -48,7 +48,7 @@ type Actions struct {
 
 	Retry      bool          // retry after the backoff; without effect if OtherProxy, Rest or Ban is set
 	OtherProxy bool          // retry without backoff, through another proxy
-	Rest       time.Duration // like OtherProxy, and the pair of proxy and host rests: 1 s to MaxRest; 0 for no rest
+	Rest       time.Duration // like OtherProxy, and the proxy is banned for the host: 1 s to MaxRest; 0 for no ban
 	Ban        time.Duration // like OtherProxy, and the proxy is banned: 1 s to MaxBan; 0 for no ban
 	Final      bool          // no retry
 	Blame      string        // proxy, target or nobody; "" for the default of the action

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -12,7 +12,7 @@ import (
 // fails at the moment, it may have banned the proxies through which it has failed. In this case dropAvoided first
 // removes these proxies, and in a retry it removes no others.
 func (s *Selector) dropAvoided(c *choice) {
-	if c.avoided.AnyRests(c.elapsed) {
+	if c.avoided.HasBan(c.elapsed) {
 		if failing := s.pool.Ledger().Failing(c.TargetHash, c.elapsed); failing.TargetFails() {
 			c.keepIf(func(u *upstream.Upstream) bool { return !failing.FailedThrough(u.Hash()) })
 			if c.Attempt > 0 {
@@ -179,31 +179,32 @@ func (c *choice) isAvoided(u *upstream.Upstream) bool {
 	return avoided || uncompared
 }
 
-// isResting reports whether u rests for the target's host, or is banned.
-func (c *choice) isResting(u *upstream.Upstream) bool {
-	_, rests := c.exclusions().excludedUntil(u, c.elapsed)
-	return rests
+// isBanned reports whether u is banned, for the target's host or for all hosts.
+func (c *choice) isBanned(u *upstream.Upstream) bool {
+	_, banned := c.exclusions().excludedUntil(u, c.elapsed)
+	return banned
 }
 
-// exclusions holds the proxies that rest for a host, and the banned proxies. None of them may be chosen now.
-type exclusions struct{ resting, banned rest.Resting }
+// exclusions holds the proxies that are banned for a host, and those that are banned for all hosts. None of them may be
+// chosen now.
+type exclusions struct{ hostBans, proxyBans ban.HostBans }
 
-func (c *choice) exclusions() exclusions { return exclusions{c.resting, c.banned} }
+func (c *choice) exclusions() exclusions { return exclusions{c.hostBans, c.proxyBans} }
 
 // exclusionsFor returns the proxies that must not be chosen for the target's host.
 func (s *Selector) exclusionsFor(q *Query) exclusions {
-	return exclusions{s.rests.RestingAt(uint64(q.HostHash)), s.bans.RestingAt(AllHosts)}
+	return exclusions{s.hostBans.BansOf(uint64(q.HostHash)), s.proxyBans.BansOf(AllHosts)}
 }
 
-// excludedUntil returns the time until which u must not be chosen: the end of its rest or, if later, of its
+// excludedUntil returns the time until which u must not be chosen: the end of its ban for the host or, if later, of its
 // ban. The second result is false if u may be chosen now.
 func (e exclusions) excludedUntil(u *upstream.Upstream, at time.Duration) (until time.Duration, excluded bool) {
-	if len(e.resting) == 0 && len(e.banned) == 0 {
+	if len(e.hostBans) == 0 && len(e.proxyBans) == 0 {
 		return 0, false
 	}
-	rest, rests := e.resting.EndOf(u.Hash(), at)
-	ban, banned := e.banned.EndOf(u.Hash(), at)
-	return max(rest, ban), rests || banned
+	hostEnd, hostBanned := e.hostBans.EndOf(u.Hash(), at)
+	proxyEnd, proxyBanned := e.proxyBans.EndOf(u.Hash(), at)
+	return max(hostEnd, proxyEnd), hostBanned || proxyBanned
 }
 
 // sampleGroup sets the candidates from a large group. The first candidate is the admissible proxy whose turn it is, so
@@ -243,7 +244,7 @@ func (s *Selector) sampleGroup(c *choice, group *upstream.Group) {
 // breaker, because a probe is likely to fail.
 func (c *choice) isAdmissible(u *upstream.Upstream) bool {
 	return u.Admissible(c.elapsed, c.Idempotent) && !(len(c.Tried) > 0 && c.hasTried(u)) && c.hasAbility(u) &&
-		!c.isResting(u) && !c.isExcluded(u) && !c.outsideTier(u) && !c.isLimited(u) && !c.isNotPreferred(u)
+		!c.isBanned(u) && !c.isExcluded(u) && !c.outsideTier(u) && !c.isLimited(u) && !c.isNotPreferred(u)
 }
 
 // isNotPreferred reports whether u lacks a region or tag that onlyPreferred requires.
@@ -253,7 +254,7 @@ func (c *choice) isNotPreferred(u *upstream.Upstream) bool {
 
 // skipsChecks reports whether every proxy that is ClosedAndNotFull is also admissible (isAdmissible).
 func (c *choice) skipsChecks() bool {
-	return len(c.Tried) == 0 && len(c.resting) == 0 && len(c.banned) == 0 && !c.byAbility &&
+	return len(c.Tried) == 0 && len(c.hostBans) == 0 && len(c.proxyBans) == 0 && !c.byAbility &&
 		!c.checkLimits && !c.hasTier && !c.onlyPreferred &&
 		c.Regions == nil && (c.Region != RegionStrict || c.PlainRegion && c.Tag == 0) &&
 		(c.Region == RegionScored || !c.tagStrict())

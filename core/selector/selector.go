@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/limit"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -25,10 +25,10 @@ type choice struct {
 	turn          uint64
 	seed          uint64
 	poolSize      int
-	resting       rest.Resting    // the proxies that rest for the target's host
-	banned        rest.Resting    // the banned proxies
-	avoided       rest.Resting    // the proxies that are avoided for the target (upstream.Pool.Avoided)
-	uncompared    rest.Resting    // the proxies that are uncompared at the target (upstream.Pool.Uncompared)
+	hostBans      ban.HostBans    // the proxies that are banned for the target's host
+	proxyBans     ban.HostBans    // the proxies that are banned for all hosts
+	avoided       ban.HostBans    // the proxies that are avoided for the target (upstream.Pool.Avoided)
+	uncompared    ban.HostBans    // the proxies that are uncompared at the target (upstream.Pool.Uncompared)
 	firstHasTurn  bool            // the first candidate is the proxy whose turn it is
 	checkLimits   bool            // a proxy of the pool, or a pair with the target's host, has limits
 	pairLimits    limit.Pairs     // the limits of pairs with the target's host
@@ -48,8 +48,8 @@ type Selector struct {
 	pool            *upstream.Pool
 	rand            func() uint64
 	maxCandidates   int
-	rests           *rest.Rests
-	bans            *rest.Rests // banned proxies, as pairs with the host ""
+	hostBans        *ban.Table
+	proxyBans       *ban.Table // proxies that are banned for all hosts, as pairs with the host ""
 	limits          *limit.Table
 	tierAttempts    atomic.Int32 // see SetTierAttempts
 	turn            atomic.Uint64
@@ -64,21 +64,21 @@ type Selector struct {
 func New(pool *upstream.Pool, rand func() uint64, maxCandidates int) *Selector {
 	s := &Selector{
 		pool: pool, rand: rand, maxCandidates: max(maxCandidates, 1),
-		rests: rest.New(rest.DefaultMax), bans: rest.New(rest.DefaultMax),
+		hostBans: ban.New(ban.DefaultMax), proxyBans: ban.New(ban.DefaultMax),
 		limits: limit.NewTable(limit.DefaultMax),
 	}
 	s.SetTierAttempts(DefaultTierAttempts)
 	return s
 }
 
-// Rests returns the resting pairs. A proxy is not chosen for a host for which it rests.
-func (s *Selector) Rests() *rest.Rests { return s.rests }
+// HostBans returns the banned pairs. A proxy is not chosen for a host for which it is banned.
+func (s *Selector) HostBans() *ban.Table { return s.hostBans }
 
 // AllHosts is the hash of the host "", which stands for all hosts in Bans.
 const AllHosts = 0
 
-// Bans returns the banned proxies. Each is a pair with the host "" (AllHosts), and is not chosen for any host.
-func (s *Selector) Bans() *rest.Rests { return s.bans }
+// ProxyBans returns the banned proxies. Each is a pair with the host "" (AllHosts), and is not chosen for any host.
+func (s *Selector) ProxyBans() *ban.Table { return s.proxyBans }
 
 // Limits returns the limits of pairs of a proxy and a host. A proxy at a limit is no candidate.
 func (s *Selector) Limits() *limit.Table { return s.limits }
@@ -89,9 +89,9 @@ func (s *Selector) Limits() *limit.Table { return s.limits }
 //   - core.ErrPoolEmpty or core.ErrAllBreakersOpen, if q may use every proxy;
 //   - a *core.RegionError in place of these two, if q has RegionStrict or Regions;
 //   - a *core.TagError in place of the first two, if q has a Tag that is not preferred;
-//   - a *core.SessionError in place of all errors above and of a *core.RestingError, if q has a strict session with a
+//   - a *core.SessionError in place of all errors above and of a *core.BannedError, if q has a strict session with a
 //     proxy;
-//   - core.ErrAllBusy, a *core.LimitedError, a *core.RestingError or ErrBarred.
+//   - core.ErrAllBusy, a *core.LimitedError, a *core.BannedError or ErrBarred.
 func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream.Lease, error) {
 	if q.Direct {
 		return s.acquireDirect(now)
@@ -140,8 +140,8 @@ func (s *Selector) newChoice(q *Query, now time.Time) *choice {
 	}
 	c.Query, c.now, c.elapsed = q, now, s.pool.Elapsed(now)
 	c.byAbility = s.pool.LacksAbilities()
-	c.resting, c.banned = s.rests.RestingAt(uint64(q.HostHash)), s.bans.RestingAt(AllHosts)
-	c.avoided, c.uncompared = s.pool.Avoided().RestingAt(q.TargetHash), s.pool.Uncompared().RestingAt(q.TargetHash)
+	c.hostBans, c.proxyBans = s.hostBans.BansOf(uint64(q.HostHash)), s.proxyBans.BansOf(AllHosts)
+	c.avoided, c.uncompared = s.pool.Avoided().BansOf(q.TargetHash), s.pool.Uncompared().BansOf(q.TargetHash)
 	if !s.limits.Empty() {
 		c.pairLimits = s.limits.PairsOf(q.Host, uint64(q.HostHash))
 	}
@@ -150,7 +150,7 @@ func (s *Selector) newChoice(q *Query, now time.Time) *choice {
 }
 
 func (s *Selector) releaseChoice(c *choice) {
-	c.Query, c.resting, c.banned, c.avoided, c.uncompared = nil, nil, nil, nil, nil
+	c.Query, c.hostBans, c.proxyBans, c.avoided, c.uncompared = nil, nil, nil, nil, nil
 	c.pairLimits, c.tiers, c.allProxies = limit.Pairs{}, nil, nil
 	c.lease = upstream.Lease{}
 	s.choices.Put(c)
@@ -204,7 +204,7 @@ func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Sc
 // is no such proxy.
 func (s *Selector) chooseOverdueProbe(c *choice, snap *upstream.Snapshot) bool {
 	for _, u := range s.pool.OverdueProbes() {
-		if !u.Draining() && c.mayUse(u, snap) && c.hasAbility(u) && !c.isResting(u) && !c.isAvoided(u) &&
+		if !u.Draining() && c.mayUse(u, snap) && c.hasAbility(u) && !c.isBanned(u) && !c.isAvoided(u) &&
 			c.inFirstTier(u) && u.Breaker().ProbeOverdue() && c.acquire(u) {
 			return true
 		}
@@ -231,7 +231,7 @@ func (s *Selector) chooseExploration(c *choice, snap *upstream.Snapshot) bool {
 			break
 		}
 		_, due := u.ExplorationDue(c.elapsed)
-		if !due || c.turn < from && !u.OnTrial() || !c.mayUse(u, snap) || !c.hasAbility(u) || c.isResting(u) ||
+		if !due || c.turn < from && !u.OnTrial() || !c.mayUse(u, snap) || !c.hasAbility(u) || c.isBanned(u) ||
 			c.isLimited(u) || !c.inFirstTier(u) || c.isAvoided(u) {
 			continue
 		}
@@ -265,7 +265,7 @@ func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) error {
 	limited := soonestLimit{}
 	acquire := func(u *upstream.Upstream) bool {
 		switch {
-		case u.Draining() || c.isExcluded(u) || !u.BreakerAdmits(c.elapsed) || !c.hasAbility(u) || c.isResting(u):
+		case u.Draining() || c.isExcluded(u) || !u.BreakerAdmits(c.elapsed) || !c.hasAbility(u) || c.isBanned(u):
 			return false
 		case u.Full():
 			busy = true

@@ -57,7 +57,7 @@ func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) error {
 // sessionAdmits reports whether the request may use u, the session's proxy. It does not check whether u has a free
 // place in flight.
 func (c *choice) sessionAdmits(u *upstream.Upstream) bool {
-	return !u.Draining() && u.BreakerAdmits(c.elapsed) && !c.isResting(u) && !c.isExcluded(u)
+	return !u.Draining() && u.BreakerAdmits(c.elapsed) && !c.isBanned(u) && !c.isExcluded(u)
 }
 
 // keepsSession reports whether a session that is not strict keeps its proxy u for this attempt.
@@ -111,7 +111,7 @@ func (c *choice) highestScored(snap *upstream.Snapshot) (best *upstream.Upstream
 func (s *Selector) sessionBlocked(q *Query, snap *upstream.Snapshot, excluded exclusions, now time.Time) error {
 	at, u := s.pool.Elapsed(now), snap.Get(q.Session.StartProxy())
 	if u != nil && !u.Draining() && u.BreakerAdmits(at) && !q.isExcluded(u) {
-		if _, rests := excluded.excludedUntil(u, at); !rests {
+		if _, banned := excluded.excludedUntil(u, at); !banned {
 			return nil
 		}
 	}
@@ -125,7 +125,7 @@ func (s *Selector) sessionError(q *Query, snap *upstream.Snapshot, excluded excl
 		return e
 	}
 	at := s.pool.Elapsed(now)
-	if until, rests := excluded.excludedUntil(u, at); rests {
+	if until, banned := excluded.excludedUntil(u, at); banned {
 		e.Due = now.Add(until - at)
 	}
 	switch v := u.Breaker().Snapshot(); {

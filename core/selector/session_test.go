@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -89,7 +89,7 @@ func TestASessionWhoseProxyIsNotAdmissible(t *testing.T) {
 		"it rests for the host": {func(f *fixture, q *Query) {
 			q.HostHash = core.Hash53("a.test")
 			at := f.pool.Elapsed(f.now)
-			f.s.Rests().BeginRest(f.get(1).Hash(), uint64(q.HostHash), rest.Pair{Since: at, Until: at + time.Minute})
+			f.s.HostBans().Begin(f.get(1).Hash(), uint64(q.HostHash), ban.Pair{Since: at, Until: at + time.Minute})
 		}, time.Minute},
 		"it is of another region": {func(f *fixture, q *Query) {
 			f.place(t, map[int]string{0: "us", 2: "us"})

@@ -59,7 +59,7 @@ func (s *Selector) CheckSelect(q *Query, now time.Time) error {
 // selectError returns the error of CheckSelect if none of the given proxies may be chosen for q, and otherwise nil.
 // The parameter at is the current time (Pool.Elapsed).
 func (q *Query) selectError(all []*upstream.Upstream, excluded exclusions, at time.Duration) error {
-	err, soonest, rest := core.ErrPoolEmpty, time.Duration(math.MaxInt64), false
+	err, soonest, anyHostBan := core.ErrPoolEmpty, time.Duration(math.MaxInt64), false
 	for _, u := range all {
 		if u.Draining() || q.isExcluded(u) {
 			continue
@@ -72,13 +72,13 @@ func (q *Query) selectError(all []*upstream.Upstream, excluded exclusions, at ti
 			return nil
 		default:
 			soonest = min(soonest, until)
-			_, banned := excluded.banned.EndOf(u.Hash(), at)
-			rest = rest || !banned
+			_, banned := excluded.proxyBans.EndOf(u.Hash(), at)
+			anyHostBan = anyHostBan || !banned
 		}
 	}
 	// If the other proxies are banned, an open breaker usually admits a probe before a ban ends.
-	if soonest < math.MaxInt64 && (rest || err != core.ErrAllBreakersOpen) {
-		return &core.RestingError{TimeLeft: soonest - at, AllBanned: !rest}
+	if soonest < math.MaxInt64 && (anyHostBan || err != core.ErrAllBreakersOpen) {
+		return &core.BannedError{TimeLeft: soonest - at, AllBanned: !anyHostBan}
 	}
 	return err
 }

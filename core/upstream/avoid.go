@@ -3,8 +3,8 @@ package upstream
 import (
 	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
 )
 
 // avoidTime is the time for which a proxy is avoided for a target that probably refuses it. It is shorter than the
@@ -14,24 +14,24 @@ const avoidTime = time.Minute
 // Avoided returns the pairs of a proxy and a target that probably refuses the proxy (evidence.Finding.Banned). The
 // proxy is chosen for the target only if there is no other candidate, if the target fails through the other proxies
 // (evidence.Ledger.Failing), or for a session. Pair.Host is the target's host:port.
-func (p *Pool) Avoided() *rest.Rests { return p.avoided }
+func (p *Pool) Avoided() *ban.Table { return p.avoided }
 
 // avoidFor makes later requests for the target avoid u, because the target probably refuses u. It removes the failures
 // at the target from the statistics of u, because the statistics are about all targets. The parameter at is the current
 // time (Pool.Elapsed).
 func (u *Upstream) avoidFor(t evidence.Target, at time.Duration) {
-	u.pool.avoided.BeginRest(u.Hash(), t.Hash, rest.Pair{ProxyID: u.id, Host: t.Name, Since: at, Until: at + avoidTime})
+	u.pool.avoided.Begin(u.Hash(), t.Hash, ban.Pair{ProxyID: u.id, Host: t.Name, Since: at, Until: at + avoidTime})
 	u.window.removeFailures(&u.stats, windowSize, tagOf(t.Hash))
 }
 
 // Uncompared returns the pairs of a proxy and a target for which only this proxy has been used, and has failed
 // (evidence.Finding.Uncompared). The next attempt at the target goes through another proxy if there is a candidate.
 // Pair.Host is the target's host:port.
-func (p *Pool) Uncompared() *rest.Rests { return p.uncompared }
+func (p *Pool) Uncompared() *ban.Table { return p.uncompared }
 
 // recordCompared removes the pairs of a target from Uncompared, because the target has been tried again.
 func (p *Pool) recordCompared(target uint64, at time.Duration) {
-	if len(p.uncompared.RestingAt(target)) > 0 {
+	if len(p.uncompared.BansOf(target)) > 0 {
 		p.uncompared.EndHost(target, at)
 	}
 }
@@ -39,8 +39,8 @@ func (p *Pool) recordCompared(target uint64, at time.Duration) {
 // recordServedAgain is called when a target has served a request through u. From then on, u is not avoided for the
 // target any more.
 func (p *Pool) recordServedAgain(u *Upstream, target uint64, at time.Duration) {
-	if _, avoided := p.avoided.RestingAt(target).EndOf(u.Hash(), at); avoided {
-		p.avoided.EndRest(u.Hash(), target, at)
+	if _, avoided := p.avoided.BansOf(target).EndOf(u.Hash(), at); avoided {
+		p.avoided.End(u.Hash(), target, at)
 	}
 }
 

@@ -200,7 +200,7 @@ func TestUncompared(t *testing.T) {
 			r.SetLiteral(false)
 			u, other := r.get(0), r.get(x.proxies-1)
 			uncompared := func() bool {
-				_, is := r.Uncompared().RestingAt(Target(target).Hash).EndOf(u.Hash(), r.Elapsed(r.now))
+				_, is := r.Uncompared().BansOf(Target(target).Hash).EndOf(u.Hash(), r.Elapsed(r.now))
 				return is
 			}
 			if x.others {
@@ -235,7 +235,7 @@ func (r *rig) refuse(bad, good *Upstream, target string) time.Duration {
 }
 
 func (r *rig) avoidedUntil(u *Upstream, target string) time.Duration {
-	until, _ := r.Avoided().RestingAt(Target(target).Hash).EndOf(u.Hash(), r.Elapsed(r.now))
+	until, _ := r.Avoided().BansOf(Target(target).Hash).EndOf(u.Hash(), r.Elapsed(r.now))
 	return until
 }
 

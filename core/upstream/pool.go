@@ -12,10 +12,10 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/ability"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/limit"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 )
 
@@ -51,9 +51,9 @@ type Pool struct {
 	onFailure    func(*Upstream)
 	ledger       *evidence.Ledger
 	tunnelEnds   *evidence.Ledger // of the ends of followed tunnels
-	avoided      *rest.Rests      // see Avoided
+	avoided      *ban.Table       // see Avoided
 
-	uncompared     *rest.Rests // see Uncompared
+	uncompared     *ban.Table  // see Uncompared
 	literal        atomic.Bool // breakers open by the number of failures, without evidence
 	noSlowStart    bool        // PoolConfig.NoSlowStart
 	lacksAbilities atomic.Bool // some proxy is known to lack an ability
@@ -183,7 +183,7 @@ func NewPool(cfg PoolConfig) *Pool {
 	p.breakers = breaker.Shared{Now: p.now, Epoch: p.epoch, ProbeGate: cfg.ProbeGate}
 	p.ledger = evidence.NewLedger(evidence.Config{})
 	p.tunnelEnds = evidence.NewLedger(evidence.Config{MaxTargets: 1024, ComparedOnly: true})
-	p.avoided, p.uncompared = rest.New(rest.DefaultMax), rest.New(rest.DefaultMax)
+	p.avoided, p.uncompared = ban.New(ban.DefaultMax), ban.New(ban.DefaultMax)
 	p.literal.Store(cfg.Literal)
 	p.SetMemory(cfg.Memory)
 	p.snapshot.Store(&Snapshot{Group: &Group{}})
@@ -272,8 +272,8 @@ func (u *Upstream) Literal() bool { return u.pool.Literal() }
 func (p *Pool) SetLiteral(literal bool) {
 	p.literal.Store(literal)
 	if literal {
-		p.avoided.Clear(p.Elapsed(p.now()))
-		p.uncompared.Clear(p.Elapsed(p.now()))
+		p.avoided.EndAll(p.Elapsed(p.now()))
+		p.uncompared.EndAll(p.Elapsed(p.now()))
 		for _, u := range p.Snapshot().All {
 			u.slowStart.limit.Store(noLimit)
 			if x := u.attemptFields.Load(); x != nil {

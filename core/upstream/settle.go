@@ -5,9 +5,9 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
@@ -66,7 +66,7 @@ func (l *Lease) SettleUnserved(o *core.Outcome) {
 	a := evidence.Attempt{
 		Proxy: u.Hash(), Target: l.Target, Ended: l.endTime(o), ClosedPeers: u.pool.countOthers(u),
 	}
-	a.TargetBans = u.pool.avoided.RestingAt(l.Target.Hash).AnyRests(a.Ended)
+	a.TargetBans = u.pool.avoided.BansOf(l.Target.Hash).HasBan(a.Ended)
 	u.pool.ledger.RecordUnserved(&a)
 }
 
@@ -112,12 +112,12 @@ func (l *Lease) recordEvidence(o *core.Outcome) (finding evidence.Finding, break
 		cfg := u.breaker.Config()
 		a.Threshold, a.Window = cfg.FailureThreshold, cfg.WindowDuration
 		a.ClosedPeers, a.PoolSize = u.pool.countOthers(u), len(u.pool.Snapshot().All)
-		a.TargetBans = u.pool.avoided.RestingAt(l.Target.Hash).AnyRests(a.Ended)
+		a.TargetBans = u.pool.avoided.BansOf(l.Target.Hash).HasBan(a.Ended)
 		finding = ledger.RecordFailure(&a)
 		u.pool.recordCompared(l.Target.Hash, a.Ended)
 		if finding.Uncompared {
-			u.pool.uncompared.BeginRest(u.Hash(), l.Target.Hash,
-				rest.Pair{ProxyID: u.id, Host: l.Target.Name, Since: a.Ended, Until: a.Ended + avoidTime})
+			u.pool.uncompared.Begin(u.Hash(), l.Target.Hash,
+				ban.Pair{ProxyID: u.id, Host: l.Target.Name, Since: a.Ended, Until: a.Ended + avoidTime})
 		}
 		if finding.JustServed && verdict.IsTimeout(o.Cause) {
 			u.countTimeout(a.Ended)

@@ -142,7 +142,7 @@ var rows = [numCauses]row{
 	JudgeOtherProxy: {name: "judge_other_proxy", charge: ifServed, retry: core.RetryElsewhere, hasResponse: true,
 		meaning: "the judge or a rule: another proxy"},
 	BannedHere: {name: "banned_here", charge: nobody, retry: core.RetryElsewhere, hasResponse: true,
-		meaning: "the judge or a rule: the target refuses this proxy, which rests for the target's host"},
+		meaning: "the judge or a rule: the target refuses this proxy, which is banned for the target's host"},
 	TargetFault: {name: "target_fault", charge: target, retry: core.NoRetry, hasResponse: true,
 		meaning: "the judge or a rule: the target is at fault, and a retry is of no use"},
 	RuleFinal: {name: "rule_final", charge: nobody, retry: core.NoRetry, hasResponse: true,

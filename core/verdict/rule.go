@@ -16,7 +16,7 @@ const (
 	NextNothing    NextStep = iota // the response or the failure is final
 	NextRetry                      // a retry after the backoff
 	NextOtherProxy                 // a retry through another proxy, without a backoff
-	NextBan                        // like NextOtherProxy; the proxy also rests for the target's host, or is banned
+	NextBan                        // like NextOtherProxy; also a ban, for the target's host or for all hosts
 )
 
 // Blame is the party that a rule charges.

@@ -17,7 +17,7 @@ func (k *checker) checkRulings() (string, error) {
 }
 
 // callJudge calls a judge for each response. For each response it returns two numbers: the kind of the ruling, and how
-// long the proxy rests (is not chosen for the host), in seconds.
+// long the proxy is banned for the host, in seconds.
 func callJudge(p *wasmhost.Probe, list []trial.Response) ([]float64, error) {
 	rulings := make([]float64, 0, 2*len(list))
 	for i := range list {
@@ -25,7 +25,7 @@ func callJudge(p *wasmhost.Probe, list []trial.Response) ([]float64, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", list[i].Name, err)
 		}
-		rulings = append(rulings, float64(r.Kind), r.Rest.Seconds())
+		rulings = append(rulings, float64(r.Kind), r.BanTime.Seconds())
 	}
 	return rulings, nil
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// DefaultRest is how long a proxy rests (is not chosen for the host) if the ruling states no duration. A stated
+// DefaultRest is how long a proxy is banned for the host if the ruling states no duration. A stated
 // duration is limited to at least MinRest and at most MaxRest.
 const (
 	DefaultRest = 10 * time.Minute
@@ -147,9 +147,9 @@ func rulingOf(kind, rest float64) (core.Ruling, error) {
 	case rest < 0:
 		return core.Ruling{}, &Fault{Reason: ReasonNegativeDelay, Err: fmt.Errorf("the rest is %v", rest)}
 	case rest == 0:
-		r.Rest = DefaultRest
+		r.BanTime = DefaultRest
 	default:
-		r.Rest = max(MinRest, time.Duration(min(rest, MaxRest.Seconds())*float64(time.Second)))
+		r.BanTime = max(MinRest, time.Duration(min(rest, MaxRest.Seconds())*float64(time.Second)))
 	}
 	return r, nil
 }

@@ -41,10 +41,10 @@ func TestRulings(t *testing.T) {
 		{kind: 1, want: core.Ruling{Kind: core.RulingRetry}},
 		{kind: 2, rest: inf, want: core.Ruling{Kind: core.RulingOtherProxy}},
 		{kind: 4, want: core.Ruling{Kind: core.RulingTargetFault}},
-		{kind: 3, want: core.Ruling{Kind: core.RulingBanned, Rest: 10 * time.Minute}},
-		{kind: 3, rest: 1e-9, want: core.Ruling{Kind: core.RulingBanned, Rest: time.Second}},
-		{kind: 3, rest: 90.5, want: core.Ruling{Kind: core.RulingBanned, Rest: 90500 * time.Millisecond}},
-		{kind: 3, rest: 1e300, want: core.Ruling{Kind: core.RulingBanned, Rest: 24 * time.Hour}},
+		{kind: 3, want: core.Ruling{Kind: core.RulingBanned, BanTime: 10 * time.Minute}},
+		{kind: 3, rest: 1e-9, want: core.Ruling{Kind: core.RulingBanned, BanTime: time.Second}},
+		{kind: 3, rest: 90.5, want: core.Ruling{Kind: core.RulingBanned, BanTime: 90500 * time.Millisecond}},
+		{kind: 3, rest: 1e300, want: core.Ruling{Kind: core.RulingBanned, BanTime: 24 * time.Hour}},
 		{kind: 3, rest: -1, reason: wasmhost.ReasonNegativeDelay},
 		{kind: 3, rest: math.NaN(), reason: wasmhost.ReasonNotFinite},
 		{kind: 3, rest: inf, reason: wasmhost.ReasonNotFinite},
@@ -202,7 +202,7 @@ func TestAllocOfARuling(t *testing.T) {
 	m := load(t, wanting(w.Judge(w.Rules(3, 60)...), "body 8192\nfield server"))
 	r, e := &core.JudgeRequest{Status: 403}, excerpt(strings.Repeat("x", 8192), "server", "nginx", "retry-after", "120")
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
-		if ruling, err := m.Rule(r, e); err != nil || ruling.Rest != time.Minute {
+		if ruling, err := m.Rule(r, e); err != nil || ruling.BanTime != time.Minute {
 			t.Fatal(ruling, err)
 		}
 	}))

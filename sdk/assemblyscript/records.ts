@@ -164,7 +164,7 @@ export namespace Kind {
   export const RETRY: f64 = 1;
   /** Retry at once, through another proxy. */
   export const OTHER_PROXY: f64 = 2;
-  /** Like OTHER_PROXY, and the proxy rests for the target's host. */
+  /** Like OTHER_PROXY, and the proxy is banned for the target's host. */
   export const BANNED: f64 = 3;
   /** The response is final, and the target is charged with it. */
   export const TARGET_FAULT: f64 = 4;
@@ -175,7 +175,7 @@ export namespace Kind {
 export class Ruling {
   /** One of Kind. */
   kind: f64;
-  /** Seconds that the proxy rests for the target's host; 0 stands for 600. Only with BANNED. */
+  /** Seconds that the proxy is banned for the target's host; 0 stands for 600. Only with BANNED. */
   rest: f64;
 }
 

@@ -136,14 +136,14 @@ enum {
   WP_FINE,        /* the policy decides as without a judge */
   WP_RETRY,       /* a retry, as after a status in retry_status_codes */
   WP_OTHER_PROXY, /* a retry at once, through another proxy */
-  WP_BANNED,      /* like WP_OTHER_PROXY, and the proxy rests for the target's host */
+  WP_BANNED,      /* like WP_OTHER_PROXY, and the proxy is banned for the target's host */
   WP_TARGET_FAULT /* the response is final, and the target is charged with it */
 };
 
 /* A judge's ruling on a response. At the beginning of a call it is WP_FINE. */
 typedef struct {
   double kind; /* WP_FINE and so on */
-  double rest; /* s that the proxy rests for the target's host; 0 stands for 600; only with WP_BANNED */
+  double rest; /* s that the proxy is banned for the target's host; 0 stands for 600; only with WP_BANNED */
 } wp_ruling;
 
 /* One proxy of the pool. */

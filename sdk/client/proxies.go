@@ -166,7 +166,7 @@ func (c *Client) TestProxy(ctx context.Context, id string) (t *ProxyTest, err er
 	return t, c.Do(ctx, "POST", proxyPath(id, "test"), nil, nil, &t)
 }
 
-// Ban is a ban of a proxy. If Host is not "", the proxy is not banned, but rests: it is not chosen for this host.
+// Ban is a ban of a proxy. If Host is not "", the proxy is banned only for this host.
 type Ban struct {
 	ProxyID string    `json:"proxy_id"`
 	Host    string    `json:"host"`
@@ -174,7 +174,7 @@ type Ban struct {
 	Until   time.Time `json:"until"`
 }
 
-// BanProxy bans a proxy for the time d. If host is not "", the proxy only rests: it is not chosen for this host.
+// BanProxy bans a proxy for the time d. If host is not "", the proxy is banned only for this host.
 func (c *Client) BanProxy(ctx context.Context, id, host string, d time.Duration) (b *Ban, err error) {
 	input := map[string]string{"for": d.String()}
 	if host != "" {

@@ -97,7 +97,7 @@ const (
 	Fine        Kind = abi.RulingFine        // the policy decides as without a judge
 	Retry       Kind = abi.RulingRetry       // a retry, as after a status in retry_status_codes
 	OtherProxy  Kind = abi.RulingOtherProxy  // an immediate retry through another proxy
-	Banned      Kind = abi.RulingBanned      // like OtherProxy, and the proxy rests for the target's host
+	Banned      Kind = abi.RulingBanned      // like OtherProxy, and the proxy is banned for the target's host
 	TargetFault Kind = abi.RulingTargetFault // the response is final, and the target is charged
 )
 

@@ -173,7 +173,7 @@ pub const JudgeRequest = extern struct {
 /// A judge's ruling on a response.
 pub const Ruling = extern struct {
     kind: Kind = .fine,
-    rest: f64 = 0, // s that a banned proxy rests for the target's host; 0 stands for 600
+    rest: f64 = 0, // s that the proxy is banned for the target's host; 0 stands for 600
 
     /// The kind of a ruling. The ABI has it as an f64.
     pub const Kind = enum(u64) {

@@ -367,8 +367,8 @@ func Judge(code ...byte) *Module {
 	return plugin(Func{Export: "judge", Params: []byte{I32, I32}, Results: []byte{I32}, Code: Join(code, Const32(0))})
 }
 
-// Rules returns code for Judge that sets the ruling to the given kind. The parameter rest is how long the proxy rests
-// (is not chosen for the host), in seconds.
+// Rules returns code for Judge that sets the ruling to the given kind. The parameter rest is how long the proxy is
+// banned (is not chosen for the host), in seconds.
 func Rules(kind, rest float64) []byte {
 	return Join(
 		[]byte{LocalGet, 1}, ConstF64(kind), []byte{F64Store, 3, 0},

@@ -368,7 +368,7 @@ impl Ruling {
         Ruling { kind: 2.0, rest: 0.0 }
     }
 
-    /// A retry at once, through another proxy. The proxy rests for the target's host for `rest`
+    /// A retry at once, through another proxy. The proxy is banned for the target's host for `rest`
     /// seconds; 0 stands for 600.
     pub fn banned(rest: f64) -> Self {
         Ruling { kind: 3.0, rest }

@@ -1,4 +1,4 @@
-package rest
+package ban
 
 import (
 	"fmt"
@@ -12,25 +12,25 @@ import (
 
 func TestAPairRestsForItsHostOnly(t *testing.T) {
 	r := New(DefaultMax)
-	require.Nil(t, r.RestingAt(7))
-	r.BeginRest(1, 7, Pair{ProxyID: "a", Host: "h", Since: 10, Until: 20})
-	until, ok := r.RestingAt(7).EndOf(1, 10)
+	require.Nil(t, r.BansOf(7))
+	r.Begin(1, 7, Pair{ProxyID: "a", Host: "h", Since: 10, Until: 20})
+	until, ok := r.BansOf(7).EndOf(1, 10)
 	require.True(t, ok)
 	require.EqualValues(t, 20, until)
 	for name, c := range map[string]struct{ proxy, host, now uint64 }{
 		"another host": {1, 8, 10}, "another proxy": {2, 7, 10}, "its end": {1, 7, 20},
 	} {
-		_, ok := r.RestingAt(c.host).EndOf(c.proxy, time.Duration(c.now))
+		_, ok := r.BansOf(c.host).EndOf(c.proxy, time.Duration(c.now))
 		require.False(t, ok, name)
 	}
-	r.BeginRest(1, 7, Pair{ProxyID: "a", Host: "h", Since: 15, Until: 18})
-	r.BeginRest(1, 7, Pair{ProxyID: "a", Host: "h", Since: 16, Until: 30})
+	r.Begin(1, 7, Pair{ProxyID: "a", Host: "h", Since: 15, Until: 18})
+	r.Begin(1, 7, Pair{ProxyID: "a", Host: "h", Since: 16, Until: 30})
 	require.Equal(t, []Pair{{"a", "h", 10, 30}}, r.All(17), "the later end counts")
 	require.Zero(t, r.Count(30))
-	require.Nil(t, r.RestingAt(7))
+	require.Nil(t, r.BansOf(7))
 }
 
-// TestAgainstAModel compares Rests with a map. If the map is full, the pair whose rest ends first is removed.
+// TestAgainstAModel compares a Table with a map. If the map is full, the pair whose ban ends first is removed.
 func TestAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limit := rapid.IntRange(1, 6).Draw(t, "max")
@@ -54,7 +54,7 @@ func TestAgainstAModel(t *testing.T) {
 					p.Until++
 				}
 				ends[p.Until] = true
-				r.BeginRest(k.proxy, k.host, p)
+				r.Begin(k.proxy, k.host, p)
 				forget()
 				before, rests := model[k]
 				switch {
@@ -77,11 +77,11 @@ func TestAgainstAModel(t *testing.T) {
 				k := key{rapid.Uint64Range(0, 4).Draw(t, "proxy"), rapid.Uint64Range(0, 3).Draw(t, "host")}
 				forget()
 				_, rests := model[k]
-				require.Equal(t, rests, r.EndRest(k.proxy, k.host, now))
+				require.Equal(t, rests, r.End(k.proxy, k.host, now))
 				delete(model, k)
 			},
 			"clear": func(*rapid.T) {
-				r.Clear(now)
+				r.EndAll(now)
 				clear(model)
 			},
 			"wait": func(t *rapid.T) { now += time.Duration(rapid.IntRange(0, 30).Draw(t, "wait")) },
@@ -89,7 +89,7 @@ func TestAgainstAModel(t *testing.T) {
 				forget()
 				for proxy := range uint64(5) {
 					for host := range uint64(4) {
-						until, ok := r.RestingAt(host).EndOf(proxy, now)
+						until, ok := r.BansOf(host).EndOf(proxy, now)
 						p, rests := model[key{proxy, host}]
 						require.Equal(t, rests, ok, "proxy %d, host %d", proxy, host)
 						require.Equal(t, p.Until, until)
@@ -112,15 +112,15 @@ func TestAgainstAModel(t *testing.T) {
 	})
 }
 
-// Each change of a rest is reported, with its new end.
+// Each change of a ban is reported, with its new end.
 func TestChangesAreReported(t *testing.T) {
 	r, got := New(DefaultMax), []Pair{}
 	r.OnChange(func(p Pair) { got = append(got, p) })
-	r.BeginRest(1, 7, Pair{"a", "h", 10, 20})
-	r.BeginRest(1, 7, Pair{"a", "h", 12, 15})
-	r.BeginRest(1, 7, Pair{"a", "h", 12, 30})
-	r.EndRest(1, 7, 14)
-	r.EndRest(1, 7, 14)
+	r.Begin(1, 7, Pair{"a", "h", 10, 20})
+	r.Begin(1, 7, Pair{"a", "h", 12, 15})
+	r.Begin(1, 7, Pair{"a", "h", 12, 30})
+	r.End(1, 7, 14)
+	r.End(1, 7, 14)
 	require.Equal(t, []Pair{{"a", "h", 10, 20}, {"a", "h", 10, 30}, {"a", "h", 10, 14}}, got)
 }
 
@@ -131,8 +131,8 @@ func TestConcurrentUse(t *testing.T) {
 		wg.Go(func() {
 			for i := range uint64(2000) {
 				now := time.Duration(i)
-				r.BeginRest(i%20, i%10, Pair{ProxyID: "p", Host: "h", Since: now, Until: now + time.Duration(g*10+1)})
-				if until, ok := r.RestingAt(i%10).EndOf(i%20, now); ok {
+				r.Begin(i%20, i%10, Pair{ProxyID: "p", Host: "h", Since: now, Until: now + time.Duration(g*10+1)})
+				if until, ok := r.BansOf(i%10).EndOf(i%20, now); ok {
 					require.Greater(t, until, now)
 				}
 				if i%100 == 0 {

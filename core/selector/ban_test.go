@@ -10,20 +10,20 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
-	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-const restingHost = 77
+const bannedHost = 77
 
 func (f *fixture) rest(u *upstream.Upstream, d time.Duration) {
 	now := f.pool.Elapsed(f.now)
-	f.s.Rests().BeginRest(u.Hash(), restingHost, rest.Pair{ProxyID: u.ID(), Host: "h", Since: now, Until: now + d})
+	f.s.HostBans().Begin(u.Hash(), bannedHost, ban.Pair{ProxyID: u.ID(), Host: "h", Since: now, Until: now + d})
 }
 
-// In every state of the breakers and rests, a proxy is not chosen for the host for which it rests, and is
-// chosen for other hosts as without rests.
+// In every state of the breakers and bans, a proxy is not chosen for the host for which it is banned, and is chosen for
+// other hosts as without bans.
 func TestResting(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
 		n := rapid.IntRange(1, 8).Draw(t, "proxies")
@@ -37,7 +37,7 @@ func TestResting(outer *testing.T) {
 		ends := map[int]time.Time{}
 		newQuery := func() *Query {
 			q := wants("us", region)
-			q.HostHash = restingHost
+			q.HostHash = bannedHost
 			return q
 		}
 		q := newQuery()
@@ -74,25 +74,25 @@ func TestResting(outer *testing.T) {
 				require.Equal(t, possible, blocked == nil)
 				if err == nil {
 					u := f.pool.Snapshot().Get(id)
-					_, rests := f.s.Rests().RestingAt(restingHost).EndOf(u.Hash(), f.pool.Elapsed(f.now))
-					require.False(t, rests, "%s rests", id)
+					_, isBanned := f.s.HostBans().BansOf(bannedHost).EndOf(u.Hash(), f.pool.Elapsed(f.now))
+					require.False(t, isBanned, "%s isBanned", id)
 					q.Tried = append(q.Tried, Tried{Proxy: u})
 					q.Attempt++
 					return
 				}
 				for _, err := range []error{err, blocked} {
-					var resting *core.RestingError
+					var banned *core.BannedError
 					if soonest.IsZero() {
-						require.False(t, asResting(err, &resting))
+						require.False(t, asBanned(err, &banned))
 						continue
 					}
-					require.True(t, asResting(err, &resting), "%v", err)
-					require.Equal(t, soonest.Sub(f.now), resting.TimeLeft)
+					require.True(t, asBanned(err, &banned), "%v", err)
+					require.Equal(t, soonest.Sub(f.now), banned.TimeLeft)
 				}
 			},
 			"select for another host": func(t *rapid.T) {
 				other := wants("us", RegionScored)
-				other.HostHash = restingHost + 1
+				other.HostHash = bannedHost + 1
 				admissible := false
 				for i := range n {
 					admissible = admissible || f.get(i).Breaker().Admissible()
@@ -104,31 +104,31 @@ func TestResting(outer *testing.T) {
 	})
 }
 
-func asResting(err error, to **core.RestingError) (ok bool) {
-	*to, ok = err.(*core.RestingError)
+func asBanned(err error, to **core.BannedError) (ok bool) {
+	*to, ok = err.(*core.BannedError)
 	return ok
 }
 
-// A resting proxy is neither probed nor explored for its host.
+// A proxy that is banned for a host is neither probed nor explored for this host.
 func TestProbesAndExplorationsOfRestingProxies(t *testing.T) {
 	f := newFixture(t, 2, 256)
 	f.makeOverdue(t, 1)
 	f.rest(f.get(1), time.Hour)
 	query := func(host float64) *Query { return &Query{Idempotent: true, Retryable: true, HostHash: host} }
 	for range 30 {
-		id, err := f.choose(query(restingHost))
+		id, err := f.choose(query(bannedHost))
 		require.NoError(t, err)
 		require.Equal(t, "p0", id)
 	}
-	id, err := f.choose(query(restingHost + 1))
+	id, err := f.choose(query(bannedHost + 1))
 	require.NoError(t, err)
 	require.Equal(t, "p1", id, "the probe is of another host")
 }
 
-// avoid begins a minute in which u is avoided for the target whose hash is restingHost.
+// avoid begins a minute in which u is avoided for the target whose hash is bannedHost.
 func (f *fixture) avoid(u *upstream.Upstream) {
 	now := f.pool.Elapsed(f.now)
-	f.pool.Avoided().BeginRest(u.Hash(), restingHost, rest.Pair{ProxyID: u.ID(), Since: now, Until: now + time.Minute})
+	f.pool.Avoided().Begin(u.Hash(), bannedHost, ban.Pair{ProxyID: u.ID(), Since: now, Until: now + time.Minute})
 }
 
 // A proxy that is avoided for a target is neither probed nor explored for it. Other ports of the host do not matter.
@@ -137,14 +137,14 @@ func TestProbesAndExplorationsOfAvoidedProxies(t *testing.T) {
 	f.makeOverdue(t, 1)
 	f.avoid(f.get(1))
 	query := func(target uint64) *Query {
-		return &Query{Idempotent: true, Retryable: true, HostHash: restingHost, TargetHash: target}
+		return &Query{Idempotent: true, Retryable: true, HostHash: bannedHost, TargetHash: target}
 	}
 	for range 30 {
-		id, err := f.choose(query(restingHost))
+		id, err := f.choose(query(bannedHost))
 		require.NoError(t, err)
 		require.Equal(t, "p0", id)
 	}
-	id, err := f.choose(query(restingHost + 1))
+	id, err := f.choose(query(bannedHost + 1))
 	require.NoError(t, err)
 	require.Equal(t, "p1", id, "the probe is of another target")
 }
@@ -154,16 +154,16 @@ func TestUncompared(t *testing.T) {
 	f := newFixture(t, 2, 8)
 	for i, want := range []string{"p1", "p0"} {
 		u, now := f.get(i), f.pool.Elapsed(f.now)
-		f.pool.Uncompared().BeginRest(u.Hash(), restingHost,
-			rest.Pair{ProxyID: u.ID(), Since: now, Until: now + time.Minute})
+		f.pool.Uncompared().Begin(u.Hash(), bannedHost,
+			ban.Pair{ProxyID: u.ID(), Since: now, Until: now + time.Minute})
 		for range 10 {
 			q := wants("", RegionScored)
-			q.TargetHash = restingHost
+			q.TargetHash = bannedHost
 			id, err := f.choose(q)
 			require.NoError(t, err)
 			require.Equal(t, want, id)
 		}
-		f.pool.Uncompared().EndHost(restingHost, now)
+		f.pool.Uncompared().EndHost(bannedHost, now)
 	}
 }
 
@@ -176,7 +176,7 @@ func TestAvoidedWhileTheOthersFail(t *testing.T) {
 		ids := map[string]int{}
 		for range 30 {
 			q := wants("", RegionScored)
-			q.TargetHash, q.Attempt = restingHost, number
+			q.TargetHash, q.Attempt = bannedHost, number
 			id, err := f.choose(q)
 			require.NoError(t, err)
 			ids[id]++
@@ -185,7 +185,7 @@ func TestAvoidedWhileTheOthersFail(t *testing.T) {
 	}
 	var book evidence.Book
 	attempt := func(i int) *evidence.Attempt {
-		return &evidence.Attempt{Proxy: f.get(i).Hash(), Book: &book, Target: evidence.Target{Hash: restingHost},
+		return &evidence.Attempt{Proxy: f.get(i).Hash(), Book: &book, Target: evidence.Target{Hash: bannedHost},
 			Ended: f.pool.Elapsed(f.now), ClosedPeers: 2, PoolSize: 3, Threshold: 5, Window: time.Minute}
 	}
 	for range 2 {
@@ -220,14 +220,14 @@ func TestAvoided(t *testing.T) {
 		return ids
 	}
 	avoid(0)
-	require.NotContains(t, chosen(restingHost), f.get(0).ID())
-	require.Len(t, chosen(restingHost), 2)
-	require.Len(t, chosen(restingHost+1), 3)
+	require.NotContains(t, chosen(bannedHost), f.get(0).ID())
+	require.Len(t, chosen(bannedHost), 2)
+	require.Len(t, chosen(bannedHost+1), 3)
 	avoid(1)
-	require.Equal(t, map[string]int{f.get(2).ID(): 30}, chosen(restingHost))
+	require.Equal(t, map[string]int{f.get(2).ID(): 30}, chosen(bannedHost))
 	avoid(2)
-	require.Len(t, chosen(restingHost), 3, "a request is not refused because proxies are avoided")
+	require.Len(t, chosen(bannedHost), 3, "a request is not refused because proxies are avoided")
 	f.now = f.now.Add(time.Minute)
 	avoid(1)
-	require.Len(t, chosen(restingHost), 2, "the time of the first two has passed")
+	require.Len(t, chosen(bannedHost), 2, "the time of the first two has passed")
 }
