@@ -1,0 +1,109 @@
+package transport
+
+import (
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// SlowAfter is the minimum time without a response after which OnSlow is called; the maximum is 2*SlowAfter. A client
+// that leaves during a probe is therefore detected within 0.1 s.
+const SlowAfter = 50 * time.Millisecond
+
+// readHead reads the response's head. It waits for SlowAfter to 2*SlowAfter; if no head arrives in this time,
+// readSlowHead continues the wait. If writeFailed is set, there is only one wait, until the deadline. Setting a
+// deadline is expensive, so the first wait may use the deadline that an earlier response has left.
+func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed bool) *verdict.Error {
+	pc := resp.pc
+	began := c.Started
+	if !pc.reused {
+		began = t.cfg.Now()
+	}
+	waited := writeFailed || c.Deadline.Sub(began) <= 2*SlowAfter
+	if waited {
+		pc.setReadDeadline(c, c.Deadline)
+	} else if d := pc.readDeadline.Sub(began); d < SlowAfter || d > 2*SlowAfter {
+		pc.setReadDeadline(c, began.Add(2*SlowAfter))
+	}
+	err := resp.readHead(q)
+	if err == nil {
+		resp.startBody()
+		return nil
+	}
+	verr := newError(stepWait, readError(err))
+	if verr.Cause != verdict.NoAnswerInTime || writeFailed || c.hasEnded(t.cfg.Now()) {
+		return verr
+	}
+	if !waited {
+		c.callOnSlow()
+	}
+	return t.readSlowHead(c, q, resp)
+}
+
+// readSlowHead reads the response's head until the deadline. If more than Config.ParkAbove attempts are in
+// readSlowHead, it parks the connection after parkWait.
+func (t *Transport) readSlowHead(c *Control, q *Request, resp *Response) *verdict.Error {
+	defer t.slowAttempts.Add(-1)
+	now := t.cfg.Now()
+	slow := t.slowAttempts.Add(1)
+	park, parkAt := slow > int64(t.cfg.ParkAbove), now.Add(parkWait(slow-t.parkedAttempts.Load()))
+	for {
+		next := c.nextDeadline(now)
+		if park && parkAt.Before(next) {
+			next = parkAt
+		}
+		resp.pc.setReadDeadline(c, next)
+		err := resp.readHead(q)
+		if err == nil {
+			resp.startBody()
+			return nil
+		}
+		verr := newError(stepWait, readError(err))
+		if now = t.cfg.Now(); verr.Cause != verdict.NoAnswerInTime || c.hasEnded(now) {
+			return verr
+		}
+		if park && !now.Before(parkAt) {
+			park = false
+			if c.OnLongWait != nil {
+				c.OnLongWait()
+			}
+			if err := t.waitParked(c, resp.pc); err != nil {
+				return newError(stepWait, err)
+			}
+			now = t.cfg.Now()
+		}
+	}
+}
+
+const (
+	// parkAfter is the longest parkWait. Parking saves memory (see socket.Conn.Park) and costs about 30 µs
+	// of processor time, which is worth it only for long waits.
+	parkAfter = 500 * time.Millisecond
+	// With maxUnparked slow connections that are not parked, parkWait is 0.
+	maxUnparked = 2048
+)
+
+// parkWait returns the time after which an attempt parks its connection. The parameter unparked is the number of slow
+// connections that are not parked. The larger it is, the shorter this time is, to limit the memory of the runtime's
+// poller.
+func parkWait(unparked int64) time.Duration {
+	return parkAfter / maxUnparked * time.Duration(max(maxUnparked-unparked, 0))
+}
+
+// waitParked waits outside of the runtime's poller until a response begins, or the connection or the attempt ends. If
+// the connection is not plain TCP, it returns at once.
+func (t *Transport) waitParked(c *Control, pc *persistConn) error {
+	plain, ok := pc.Conn.(*socket.Conn)
+	stop := make(chan struct{}, 1)
+	if !ok || !c.Interrupt.beginParking(stop) {
+		return nil
+	}
+	defer c.Interrupt.endParking(plain)
+	t.parkedAttempts.Add(1)
+	defer t.parkedAttempts.Add(-1)
+	return plain.AwaitParked(&t.watcher, func() time.Duration {
+		now := t.cfg.Now()
+		return c.nextDeadline(now).Sub(now)
+	}, stop)
+}
