@@ -9,7 +9,6 @@ package breaker
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,66 +16,6 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
-
-// Config holds the settings of a breaker.
-type Config struct {
-	FailureThreshold int           // failures within the window that open the breaker, >= 1
-	WindowDuration   time.Duration // length of the sliding window, both ends included; > 0
-	TimeoutDuration  time.Duration // time that the breaker stays open, > 0
-	MaxTimeout       time.Duration // longest open time after repeated trips; no effect below TimeoutDuration
-	// ProbeWait is the time that a breaker may be half-open without a probe (see ProbeOverdue). The value 0 and values
-	// above TimeoutDuration stand for TimeoutDuration.
-	ProbeWait time.Duration
-
-	probeTimeout time.Duration // time that a probe may hold the half-open breaker; 0 stands for defaultProbeTimeout
-}
-
-// DefaultProbeWait is the usual Config.ProbeWait.
-const DefaultProbeWait = 5 * time.Second
-
-// Default returns the default settings: 5 failures within 60 s open the breaker for 30 s. After repeated trips it is
-// open for up to 45 s, so a proxy that has recovered is used again within a minute.
-func Default() Config {
-	return Config{
-		FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second,
-		MaxTimeout: 45 * time.Second, ProbeWait: DefaultProbeWait,
-	}
-}
-
-const (
-	defaultProbeTimeout = 10 * time.Second
-	// probeSlack is how much longer the probe timeout is than the attempt timeout. In this time, an attempt that has
-	// reached its timeout is reported as a failure.
-	probeSlack = time.Second
-)
-
-// WithAttemptTimeout returns c with a probe timeout for attempts that last at most d (> 0). The probe timeout
-// is d plus one second.
-func (c Config) WithAttemptTimeout(d time.Duration) Config {
-	c.probeTimeout = d + probeSlack
-	return c
-}
-
-// WithProbeTimeoutOf returns c with the probe timeout of the configuration other.
-func (c Config) WithProbeTimeoutOf(other Config) Config {
-	c.probeTimeout = other.probeTimeout
-	return c
-}
-
-// Validate returns an error for the first field out of range.
-func (c Config) Validate() error {
-	switch {
-	case c.FailureThreshold < 1:
-		return fmt.Errorf("failure_threshold is %d; it must be at least 1", c.FailureThreshold)
-	case c.WindowDuration <= 0:
-		return fmt.Errorf("window_duration is %v; it must be above 0", c.WindowDuration)
-	case c.TimeoutDuration <= 0:
-		return fmt.Errorf("timeout_duration is %v; it must be above 0", c.TimeoutDuration)
-	case c.MaxTimeout < 0:
-		return fmt.Errorf("max_timeout is %v; it must be at least 0", c.MaxTimeout)
-	}
-	return nil
-}
 
 // Reasons of transitions (core.Transition.Reason).
 const (
@@ -90,38 +29,6 @@ const (
 	ReasonFewClosed    = "few_closed"   // MakeHalfOpen: few breakers of the pool are closed
 	ReasonCluster      = "cluster"      // Open or Close: other gateways of the cluster
 )
-
-// StateWord is the part of a breaker that every selection reads. It can be a field of a struct of the
-// breaker's owner (see Breaker.Init), which saves a cache miss per candidate. The zero StateWord is closed.
-type StateWord struct {
-	packed  atomic.Uint64 // a packedState; changed under mu of the breaker
-	openEnd atomic.Int64  // when the breaker becomes, or became, half-open, ns after the epoch
-}
-
-// packedState is generation<<3 | hasProbe<<2 | state.
-type packedState uint64
-
-const probeBit, generationShift = 1 << 2, 3
-
-func (p packedState) state() core.State  { return core.State(p & (probeBit - 1)) }
-func (p packedState) hasProbe() bool     { return p&probeBit != 0 } // a probe holds the half-open breaker
-func (p packedState) generation() uint64 { return uint64(p >> generationShift) }
-
-// withState returns the given state in a new generation, without a probe.
-func (p packedState) withState(state core.State) packedState {
-	return (p>>generationShift+1)<<generationShift | packedState(state)
-}
-
-func (w *StateWord) load() packedState   { return packedState(w.packed.Load()) }
-func (w *StateWord) store(p packedState) { w.packed.Store(uint64(p)) }
-
-// IsClosed reports whether the breaker is closed. It costs one atomic load.
-func (w *StateWord) IsClosed() bool { return w.load().state() == core.Closed }
-
-// IsOpen reports whether the breaker is open at the given time after the breaker's epoch.
-func (w *StateWord) IsOpen(at time.Duration) bool {
-	return w.load().state() == core.Open && int64(at) < w.openEnd.Load()
-}
 
 // Breaker is the circuit breaker of one proxy. It is safe for concurrent use.
 //
@@ -148,12 +55,6 @@ type history struct {
 	resultDeadline   time.Duration // while probing: when the probe's result has no effect any more; 0 for never
 	trips            Trips
 	headReceived     bool // while probing: the probe has received a response head or opened a tunnel
-}
-
-// window holds the failures that are not older than the breaker's window: failures[head:], the oldest first.
-type window struct {
-	failures []time.Duration
-	head     int
 }
 
 // delivery passes transitions to the owner of a breaker. It exists only while there are transitions to pass.
@@ -395,60 +296,6 @@ func (b *Breaker) TripIfNeeded(gen uint64, e Evidence) {
 	now := b.now()
 	b.dropOldFailures(now)
 	b.tripIfNeeded(now, e)
-}
-
-// maxFailures is the maximum number of failures in a window (8 KB), unless the threshold is higher. Otherwise the
-// window of a closed breaker would grow without limit while there is not enough evidence.
-const maxFailures = 1000
-
-// addFailure adds a failure to the window. The caller holds mu.
-func (b *Breaker) addFailure(now time.Duration) {
-	h, threshold := b.ensureHistory(), b.cfg.Load().FailureThreshold
-	b.dropOldFailures(now)
-	if h.window == nil {
-		h.window = &window{failures: make([]time.Duration, 0, min(threshold, maxFirstCapacity))}
-	}
-	w := h.window
-	if b.failureCount() >= max(threshold, maxFailures) {
-		w.head++ // without its oldest failure, the window still reaches the threshold
-	}
-	if w.head > cap(w.failures)/2 && len(w.failures) == cap(w.failures) {
-		w.failures = append(w.failures[:0], w.failures[w.head:]...)
-		w.head = 0
-	}
-	w.failures = append(w.failures, now)
-}
-
-// maxFirstCapacity is the maximum capacity of a new window. Most breakers open at failure_threshold failures.
-const maxFirstCapacity = 8
-
-// dropOldFailures removes the failures that are older than the window. The caller holds mu.
-func (b *Breaker) dropOldFailures(now time.Duration) {
-	if b.history == nil || b.window == nil {
-		return
-	}
-	w, limit := b.window, b.cfg.Load().WindowDuration
-	for w.head < len(w.failures) && now-w.failures[w.head] > limit {
-		w.head++
-	}
-	if w.head == len(w.failures) {
-		b.window = nil
-	}
-}
-
-// failureCount returns the number of failures in the window, as of the last prune. The caller holds mu.
-func (b *Breaker) failureCount() int {
-	if b.history == nil || b.window == nil {
-		return 0
-	}
-	return len(b.window.failures) - b.window.head
-}
-
-// forgetFailures empties the window. The caller holds mu.
-func (b *Breaker) forgetFailures() {
-	if b.history != nil {
-		b.window = nil
-	}
 }
 
 // trip opens the breaker for a time that grows with repeated trips. The caller holds mu.
