@@ -30,11 +30,9 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,7 +47,6 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/gateway"
 	"github.com/whirlpool-proxy/whirlpool/core/health"
-	"github.com/whirlpool-proxy/whirlpool/core/limit"
 	"github.com/whirlpool-proxy/whirlpool/core/loop"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
@@ -61,74 +58,6 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
-
-// Config is the part of the configuration that the engine uses. Reload replaces the whole Config, except for
-// fields marked (start), which only New uses.
-type Config struct {
-	Proxies        []upstream.Spec // the engine keeps the slice: do not change it after New and Reload
-	Retry          retry.Policy
-	Budget         retry.BudgetConfig
-	Queue          queue.Config // limits of the queues
-	Breaker        breaker.Config
-	Literal        bool // breakers count every failure and ignore the evidence (breaker.blame = "literal")
-	ConnectTimeout time.Duration
-	AttemptTimeout time.Duration
-	Adaptive       bool // adaptive timeouts
-	BodyIdle       time.Duration
-	HeadTimeout    time.Duration // maximum time for the head of a client's request
-	FirstScorer    string        // scorer of first attempts
-	RetryScorer    string        // scorer of retries
-	Judge          string        // judge of responses; NoJudge or "" for none
-	Limits         []limit.Entry // the entries of [[limits]]
-	Rules          []rules.Rule  // routing rules, and response rules, which are applied before the judge
-	Reachability   bool          // make reachability checks; without effect if Literal is set
-	Health         health.Settings
-	NoSlowStart    bool          // for measurements: new proxies have no limit on attempts in flight (start)
-	Memory         time.Duration // time that an attempt stays in a proxy's statistics; 0 for no limit
-	MaxCandidates  int           // (start)
-	TierAttempts   int           // see selector.SetTierAttempts
-	RetentionHours int           // (start)
-	MetricProxies  int           // maximum number of named proxies in the metrics (Recorder.SetMaxProxies)
-	Gateway        gateway.Settings
-	Egress         egress.Config // the targets to which requests may go
-
-	Locate    func(netip.Addr) string // returns the region of an exit address; nil if regions are only configured
-	Intercept Intercept
-}
-
-// DefaultConfig returns the defaults, without proxies.
-func DefaultConfig() Config {
-	return Config{
-		Retry: retry.DefaultPolicy(), Budget: retry.BudgetConfig{MinPerSecond: 10}, Breaker: breaker.Default(),
-		Queue:          queue.DefaultConfig(),
-		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, BodyIdle: time.Minute,
-		HeadTimeout: 10 * time.Second,
-		Health:      health.DefaultSettings(),
-		Adaptive:    true, Reachability: true, FirstScorer: defaultFirst, RetryScorer: fallbackRetry, Judge: NoJudge,
-		Memory: upstream.DefaultMemory, MaxCandidates: selector.DefaultMaxCandidates,
-		TierAttempts:   selector.DefaultTierAttempts,
-		RetentionHours: metrics.DefaultRetentionHours, MetricProxies: metrics.DefaultMaxProxies,
-		Gateway: gateway.Settings{
-			ReplayLimit: 1 << 20, ReplayMemory: 256 << 20, MaxConnections: 20_000, MaxPerClient: 17_500,
-			MinBodyRate: 100,
-		},
-	}
-}
-
-// Plugins returns scorers and backoffs by name. A returned scorer or backoff stays valid if its module is replaced
-// later. If a scorer fails, the scorer that the parameter fallback names is called instead.
-type Plugins interface {
-	Scorer(name, fallback string) (core.Scorer, error)
-	Backoff(name string) (core.Backoff, error)
-}
-
-// Judges is an optional interface of Plugins: it returns judges by name.
-type Judges interface {
-	Judge(name string) (core.Judge, error)
-}
-
-// NoJudge is the name for no judge: responses are not judged.
-const NoJudge = "none"
 
 // The names of scorers. For first attempts, defaultFirst is the default, and fallbackFirst takes the place of a scorer
 // that fails. For retries, fallbackRetry is both.
@@ -290,82 +219,6 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	return e, nil
 }
 
-// breaker returns the breaker settings of the pool.
-func (c *Config) breaker() breaker.Config { return c.Breaker.WithAttemptTimeout(c.AttemptTimeout) }
-
-func (c *Config) checksReachability() bool { return c.Reachability && !c.Literal }
-
-// parallelChecks returns the maximum number of simultaneous checks of one kind (reachability checks or health checks).
-// It is at most an eighth of the maximum number of open file descriptors (files; 0 if unknown).
-func parallelChecks(files int) int {
-	if files == 0 {
-		return reach.DefaultParallel
-	}
-	return max(min(files/8, reach.DefaultParallel), 1)
-}
-
-// validate validates a Config that a Go program has made. A Config from a file has already been
-// validated.
-func (c *Config) validate() error {
-	var field *retry.FieldError
-	if err := c.Retry.Validate(func(string) bool { return true }); errors.As(err, &field) {
-		return &core.KeyError{Key: "retry." + field.Field, Err: errors.New(field.Msg)}
-	}
-	if err := c.breaker().Validate(); err != nil {
-		return &core.KeyError{Key: "breaker", Err: err}
-	}
-	for key, d := range map[string]time.Duration{
-		"attempt": c.AttemptTimeout, "body_idle": c.BodyIdle, "head": c.HeadTimeout,
-	} {
-		if d <= 0 {
-			return &core.KeyError{Key: "timeouts." + key, Value: d, Err: errors.New("must be above 0")}
-		}
-	}
-	if c.Queue.MaxWaiting < 0 {
-		return &core.KeyError{
-			Key: "queue.max_waiting", Value: c.Queue.MaxWaiting, Err: errors.New("must not be negative"),
-		}
-	}
-	if c.Queue.MaxWait < 0 {
-		return &core.KeyError{Key: "queue.max_wait", Value: c.Queue.MaxWait, Err: errors.New("must not be negative")}
-	}
-	for i, u := range c.Gateway.Users {
-		if err := access.CheckPassword(u.Password); err != nil {
-			return &core.KeyError{Key: fmt.Sprintf("gateway.users[%d].password", i), Err: err}
-		}
-		for key, rules := range map[string][]string{"allow": u.Allow, "deny": u.Deny} {
-			if err := access.CheckRules(rules); err != nil {
-				return &core.KeyError{Key: fmt.Sprintf("gateway.users[%d].%s", i, key), Err: err}
-			}
-		}
-		if u.Priority > core.PriorityLow {
-			return &core.KeyError{
-				Key: fmt.Sprintf("gateway.users[%d].priority", i), Value: u.Priority,
-				Err: errors.New("must be PriorityHigh, PriorityNormal or PriorityLow"),
-			}
-		}
-	}
-	var setting *health.SettingError
-	if err := c.Health.Check(); c.Health.URL != "" && errors.As(err, &setting) {
-		return &core.KeyError{Key: "health." + setting.Key, Err: errors.New(setting.Msg)}
-	}
-	if c.TierAttempts < 1 {
-		return &core.KeyError{
-			Key: "selection.tier_attempts", Value: c.TierAttempts, Err: errors.New("must be at least 1"),
-		}
-	}
-	if err := checkLimits(c.Limits); err != nil {
-		return err
-	}
-	if err := c.Intercept.check(c.Rules); err != nil {
-		return err
-	}
-	if c.Memory < 0 {
-		return &core.KeyError{Key: "selection.memory", Value: c.Memory, Err: errors.New("must not be negative")}
-	}
-	return nil
-}
-
 // settings returns the settings of cfg for package gateway.
 func (e *Engine) settings(cfg *Config) gateway.Settings {
 	set := cfg.Gateway
@@ -446,13 +299,6 @@ func (e *Engine) LearnMove(m session.Move) { e.sessions.RecordMove(m, e.opts.Now
 
 // HasBackoff reports whether a backoff with the given name exists.
 func (e *Engine) HasBackoff(name string) bool { return e.backoff(name) != nil }
-
-// Check returns the error that New and Reload would return for cfg.
-func Check(cfg Config, plugins Plugins) error {
-	e := &Engine{opts: Options{Plugins: plugins, Now: time.Now}}
-	_, err := e.tuning(&cfg, plugins)
-	return errors.Join(err, upstream.Check(cfg.Proxies))
-}
 
 // Reload validates cfg and then puts it into effect. Requests in flight keep their policy, proxies that stay in the
 // pool keep their breakers and statistics, and an unchanged retry budget keeps its balance. The plugins that cfg names
@@ -547,139 +393,6 @@ func (e *Engine) activate(change func(*Config)) error {
 	e.executor.SetTuning(tuning)
 	e.config.Store(&cfg)
 	return nil
-}
-
-// ForbidAddress makes each connection through the pool to the given address fail. The caller passes the address of the
-// API. Serve does the same for the gateway's address.
-func (e *Engine) ForbidAddress(a net.Addr) {
-	if tcp, ok := a.(*net.TCPAddr); ok {
-		e.transport.AddOwnAddress(tcp)
-	}
-}
-
-// maxFirstChecksWait is the longest wait of Serve for the first reachability checks.
-const maxFirstChecksWait = 100 * time.Millisecond
-
-// Serve accepts clients from l until Shutdown. It first waits until the first reachability checks have ended, but
-// at most 0.1 s, so that the first requests do not go to dead proxies.
-func (e *Engine) Serve(l net.Listener) error {
-	e.reloadMu.Lock()
-	e.listeners = append(e.listeners, l)
-	e.reloadMu.Unlock()
-	e.ForbidAddress(l.Addr())
-	e.reach.AwaitFirst(e.background, maxFirstChecksWait)
-	return e.gateway.Serve(l)
-}
-
-// AnnounceDrain announces a Shutdown: from then on Draining returns true, and each client connection ends with its
-// next response. New clients and requests are still served.
-func (e *Engine) AnnounceDrain() {
-	e.announced.Store(true)
-	e.gateway.CloseAfterResponse()
-}
-
-// StopAccepting closes the listeners. Then it waits until each client connection has a request in flight or is
-// closed, at most until ctx ends.
-func (e *Engine) StopAccepting(ctx context.Context) {
-	e.closeListeners()
-	e.gateway.WaitUntilBusy(ctx)
-}
-
-func (e *Engine) closeListeners() {
-	e.reloadMu.Lock()
-	defer e.reloadMu.Unlock()
-	for _, l := range e.listeners {
-		l.Close()
-	}
-}
-
-// Shutdown refuses new clients and new calls of Do. It waits for the requests in flight until ctx ends. When ctx
-// ends, each remaining request gets a 503, or its connection is closed.
-func (e *Engine) Shutdown(ctx context.Context) {
-	e.stopOnce.Do(e.forbidCalls)
-	e.closeListeners()
-	e.gateway.Shutdown(ctx)
-	ended := make(chan struct{})
-	go func() {
-		e.calls.Wait() // never returns if the caller does not close the body of a response
-		close(ended)
-	}()
-	select {
-	case <-ended:
-	case <-ctx.Done():
-	}
-	e.endCalls()
-	e.wg.Wait()
-	e.transport.Close()
-}
-
-func (e *Engine) forbidCalls() {
-	e.callsMu.Lock()
-	defer e.callsMu.Unlock()
-	close(e.stop)
-}
-
-// beginCall counts the start of a call of Do, for which Shutdown waits. It returns false if Shutdown has begun.
-func (e *Engine) beginCall() bool {
-	e.callsMu.Lock()
-	defer e.callsMu.Unlock()
-	if e.isStopped() {
-		return false
-	}
-	e.calls.Add(1)
-	return true
-}
-
-// Draining reports whether AnnounceDrain or Shutdown has been called.
-func (e *Engine) Draining() bool { return e.announced.Load() || e.isStopped() }
-
-// isStopped reports whether Shutdown has begun.
-func (e *Engine) isStopped() bool {
-	select {
-	case <-e.stop:
-		return true
-	default:
-		return false
-	}
-}
-
-// sweepInterval is the interval at which breakers that are due and get no attempt become half-open, so that the
-// transition is reported. (Code that reads a breaker's state gets the correct state at any time.)
-const sweepInterval = 100 * time.Millisecond
-
-// countBytesInterval is the interval at which the bytes of proxies are counted for the metrics.
-const countBytesInterval = 5 * time.Second
-
-// tidyInterval is the interval at which expired connections are closed, targets without a recent failure are forgotten,
-// and the time series of removed proxies are removed from the metrics.
-const tidyInterval = 30 * time.Second
-
-func (e *Engine) runSweeps() {
-	tick, tidy, surplus := time.NewTicker(sweepInterval), time.NewTicker(tidyInterval), time.NewTicker(time.Second)
-	bytes := time.NewTicker(countBytesInterval)
-	defer bytes.Stop()
-	defer surplus.Stop()
-	defer tick.Stop()
-	defer tidy.Stop()
-	for {
-		select {
-		case <-tick.C:
-			e.pool.Sweep()
-			e.executor.ServeQueues()
-		case <-surplus.C:
-			e.transport.CloseSurplus()
-		case <-bytes.C:
-			e.pool.EachBytes(e.metrics.CountBytes)
-			e.metrics.CountCost(e.pool.Cost())
-		case <-tidy.C:
-			e.transport.CloseExpired()
-			e.pool.ForgetTargets()
-			snap := e.pool.Snapshot()
-			e.metrics.Prune(func(id string) bool { return id == upstream.DirectID || snap.Get(id) != nil })
-		case <-e.stop:
-			return
-		}
-	}
 }
 
 // The method transition counts, reports and logs a transition of a breaker. It gets the transitions in order.
