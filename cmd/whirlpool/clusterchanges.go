@@ -1,0 +1,297 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/changes"
+	"github.com/whirlpool-proxy/whirlpool/core/cluster"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// The keys of shared changes. A key that ends with "/" is only the beginning of the whole key.
+const (
+	sharedPolicy = "policy"
+	sharedPlugin = "plugin/" // followed by the use of the plugin, such as first (changes.UseFirst)
+	sharedProxy  = "proxy/"  // followed by the id of the proxy
+	sharedModule = "upload/" // followed by the name of the uploaded plugin
+)
+
+// removalTTL is the time for which the store keeps the record of a removed proxy or upload. A node that reads the
+// record within this time makes the removal, even if it was alone or not running before.
+const removalTTL = 7 * 24 * time.Hour
+
+// shareTimeout is the maximum time for which a change by the API waits for the store.
+const shareTimeout = time.Second
+
+// sharedChange is the record of a change by the API. The other nodes read the record and make the same change.
+type sharedChange struct {
+	Node    string          `json:"by"` // the name of the node that made the change
+	Keep    bool            `json:"keep,omitempty"`
+	Policy  json.RawMessage `json:"policy,omitempty"`
+	Reset   bool            `json:"reset,omitempty"` // back to the policy of the configuration
+	Plugin  string          `json:"plugin,omitempty"`
+	Proxy   json.RawMessage `json:"proxy,omitempty"` // see changes.ProxyValue
+	Removed bool            `json:"removed,omitempty"`
+	Drain   bool            `json:"drain,omitempty"`
+	Upload  *sharedUpload   `json:"upload,omitempty"`
+}
+
+// Apply implements cluster.Local. It adds and replaces many proxies in one call of changes.PutProxies, because each
+// change of a large pool takes long. As a result, only changes of the same proxy keep their order.
+func (cn *clusterNode) Apply(made []cluster.Change) []error {
+	errs := make([]error, len(made))
+	puts, from := map[bool][]changes.ProxyPut{}, map[bool][]int{} // by sharedChange.Keep; from has indices in made
+	putKeys := map[string]bool{}                                  // the keys of puts
+	flush := func() {
+		for _, keep := range []bool{false, true} {
+			for i, err := range cn.changes.PutProxies(puts[keep], keep) {
+				errs[from[keep][i]] = err
+			}
+		}
+		clear(puts)
+		clear(from)
+		clear(putKeys)
+	}
+	for i, ch := range made {
+		var c sharedChange
+		if errs[i] = json.Unmarshal([]byte(ch.Value), &c); errs[i] != nil {
+			continue
+		}
+		if putKeys[ch.Key] {
+			flush()
+		}
+		if id, isProxy := strings.CutPrefix(ch.Key, sharedProxy); isProxy && !c.Removed {
+			puts[c.Keep] = append(puts[c.Keep], changes.ProxyPut{ID: id, Value: c.Proxy})
+			from[c.Keep] = append(from[c.Keep], i)
+			putKeys[ch.Key] = true
+			continue
+		}
+		errs[i] = cn.apply(ch.Key, &c)
+	}
+	flush()
+	return errs
+}
+
+// apply makes a change that another node has made. Apply calls it for each change except the addition or replacement of
+// a proxy.
+func (cn *clusterNode) apply(key string, c *sharedChange) error {
+	id, isProxy := strings.CutPrefix(key, sharedProxy)
+	use, isPlugin := strings.CutPrefix(key, sharedPlugin)
+	name, isUpload := strings.CutPrefix(key, sharedModule)
+	cn.uploads.dropActivation(key)
+	switch {
+	case isProxy:
+		if err := cn.changes.RemoveProxy(id, c.Drain, c.Keep); !errors.Is(err, core.ErrNotFound) {
+			return err
+		}
+		return nil
+	case isUpload:
+		return cn.uploads.applyRecord(name, c)
+	case isPlugin && cn.uploads.delayActivation(key, use, c.Plugin, c.Keep):
+		return nil
+	case isPlugin:
+		return cn.changes.Activate(use, c.Plugin, c.Keep)
+	case key == sharedPolicy && c.Reset:
+		_, err := cn.changes.ResetPolicy(c.Keep)
+		return err
+	case key == sharedPolicy:
+		return cn.changes.PutPolicy(cn.uploads.withoutBackoff(c.Policy, c.Keep), c.Keep)
+	}
+	return errors.New("this version makes no such changes")
+}
+
+// sharedChanges makes the changes of the API on this node and on the other nodes. It implements api.Changes. A change
+// may be made a second time in the background, after the API has responded (cluster.Change.Redo). For this reason, the
+// functions that make changes store their results in atomic variables.
+type sharedChanges struct {
+	*changes.Changes
+	m *clusterNode
+}
+
+// share calls a function that makes changes on this node and returns their records. Then it sends these records to the
+// other nodes.
+func (s sharedChanges) share(do func() ([]cluster.Change, error)) error {
+	ctx, cancel := context.WithTimeout(context.Background(), shareTimeout)
+	defer cancel()
+	return s.m.node.Change(ctx, do)
+}
+
+// shareOne calls a function that makes one change on this node and returns the record of the change. Then it sends the
+// record to the other nodes, under the given key.
+func (s sharedChanges) shareOne(key string, do func() (sharedChange, error)) error {
+	return s.share(func() ([]cluster.Change, error) {
+		c, err := do()
+		if err != nil {
+			return nil, err
+		}
+		ttl := time.Duration(0)
+		if c.Removed {
+			ttl = removalTTL
+		}
+		value, err := s.encode(c)
+		return []cluster.Change{{Key: key, Value: value, TTL: ttl, Redo: func() (string, error) {
+			c, err := do()
+			if err != nil {
+				return "", err
+			}
+			return s.encode(c)
+		}}}, err
+	})
+}
+
+func (s sharedChanges) encode(c sharedChange) (string, error) { return s.m.encode(c) }
+
+func (cn *clusterNode) encode(c sharedChange) (string, error) {
+	c.Node = cn.node.Name()
+	data, err := json.Marshal(c)
+	return string(data), err
+}
+
+// AddProxies adds proxies on all nodes. If keep is set, the change is recorded, so that it survives a restart.
+func (s sharedChanges) AddProxies(specs []upstream.Spec, keep bool) (added []*upstream.Upstream, err error) {
+	err = s.share(func() (made []cluster.Change, err error) {
+		if added, err = s.Changes.AddProxies(specs, keep); err != nil {
+			return nil, err
+		}
+		for _, u := range added {
+			ch, err := s.recordAddition(u, keep)
+			if err != nil {
+				return nil, err
+			}
+			made = append(made, ch)
+		}
+		return made, nil
+	})
+	return added, err
+}
+
+// recordAddition returns the record of a new proxy as a change for the other nodes. If another node has changed the
+// same proxy, the new proxy replaces the changed one.
+func (s sharedChanges) recordAddition(u *upstream.Upstream, keep bool) (ch cluster.Change, err error) {
+	id := u.ID()
+	proxy, err := changes.ProxyValue(u.Spec())
+	if err != nil {
+		return ch, err
+	}
+	value, err := s.encode(sharedChange{Proxy: proxy, Keep: keep})
+	return cluster.Change{Key: sharedProxy + id, Value: value, Redo: func() (string, error) {
+		return value, s.PutProxies([]changes.ProxyPut{{ID: id, Value: proxy}}, keep)[0]
+	}}, err
+}
+
+// ChangeProxy changes a proxy on all nodes. The given function changes the proxy's settings. The parameter keep is as
+// in AddProxies.
+func (s sharedChanges) ChangeProxy(
+	id string, change func(*upstream.Spec) error, keep bool,
+) (*upstream.Upstream, error) {
+	var u atomic.Pointer[upstream.Upstream]
+	err := s.shareOne(sharedProxy+id, func() (sharedChange, error) {
+		changed, err := s.Changes.ChangeProxy(id, change, keep)
+		if err != nil {
+			return sharedChange{}, err
+		}
+		u.Store(changed)
+		value, err := changes.ProxyValue(changed.Spec())
+		return sharedChange{Proxy: value, Keep: keep}, err
+	})
+	return u.Load(), err
+}
+
+// RemoveProxy removes a proxy on all nodes. If drain is set, the proxy stays in the pool until its attempts in flight
+// have ended. The parameter keep is as in AddProxies.
+func (s sharedChanges) RemoveProxy(id string, drain, keep bool) error {
+	first := true
+	return s.shareOne(sharedProxy+id, func() (sharedChange, error) {
+		err := s.Changes.RemoveProxy(id, drain, keep)
+		if !first && errors.Is(err, core.ErrNotFound) {
+			err = nil // another node has removed the proxy, too
+		}
+		first = false
+		return sharedChange{Removed: true, Drain: drain, Keep: keep}, err
+	})
+}
+
+// RestoreProxy undoes the removal of a proxy.
+func (s sharedChanges) RestoreProxy(id string, keep bool) (u *upstream.Upstream, err error) {
+	err = s.share(func() (made []cluster.Change, err error) {
+		if u, err = s.Changes.RestoreProxy(id, keep); err != nil {
+			return nil, err
+		}
+		ch, err := s.recordAddition(u, keep)
+		return []cluster.Change{ch}, err
+	})
+	return u, err
+}
+
+// ChangePolicy merges o over the global policy of this node, and makes the result the global policy of all nodes.
+func (s sharedChanges) ChangePolicy(o retry.Override, keep bool) (retry.View, error) {
+	return s.sharePolicy(func() (retry.View, sharedChange, error) {
+		v, err := s.Changes.ChangePolicy(o, keep)
+		if err != nil {
+			return v, sharedChange{}, err
+		}
+		if o.BackoffStrategy != nil {
+			s.m.uploads.dropActivation(sharedPolicy)
+		}
+		c, err := s.policy(keep)
+		return v, c, err
+	})
+}
+
+// ResetPolicy makes each node use the policy of its own configuration again.
+func (s sharedChanges) ResetPolicy(keep bool) (retry.View, error) {
+	return s.sharePolicy(func() (retry.View, sharedChange, error) {
+		v, err := s.Changes.ResetPolicy(keep)
+		s.m.uploads.dropActivation(sharedPolicy)
+		return v, sharedChange{Reset: true, Keep: keep}, err
+	})
+}
+
+// sharePolicy changes the global policy on all nodes. The given function changes it on this node, and returns the new
+// policy and the record of the change.
+func (s sharedChanges) sharePolicy(change func() (retry.View, sharedChange, error)) (retry.View, error) {
+	var view atomic.Pointer[retry.View]
+	err := s.shareOne(sharedPolicy, func() (sharedChange, error) {
+		v, c, err := change()
+		view.Store(&v)
+		return c, err
+	})
+	return *view.Load(), err
+}
+
+// policy returns the record of the global policy. If a backoff waits for its plugin to be loaded, the record has this
+// backoff, not the one that the gateway uses until then.
+func (s sharedChanges) policy(keep bool) (sharedChange, error) {
+	p := *s.m.engine.Load().Policies().Current()
+	p.BackoffStrategy = cmp.Or(s.m.uploads.waitingBackoff(), p.BackoffStrategy)
+	value, err := json.Marshal(&p)
+	return sharedChange{Policy: value, Keep: keep}, err
+}
+
+// Activate makes all nodes use a plugin. The parameter use is the place where they use it, such as "judge".
+func (s sharedChanges) Activate(use, plugin string, keep bool) error {
+	if use == changes.UseBackoff {
+		return s.shareOne(sharedPolicy, func() (sharedChange, error) {
+			if err := s.Changes.Activate(use, plugin, keep); err != nil {
+				return sharedChange{}, err
+			}
+			s.m.uploads.dropActivation(sharedPolicy)
+			return s.policy(keep)
+		})
+	}
+	return s.shareOne(sharedPlugin+use, func() (sharedChange, error) {
+		err := s.Changes.Activate(use, plugin, keep)
+		if err == nil {
+			s.m.uploads.dropActivation(sharedPlugin + use)
+		}
+		return sharedChange{Plugin: plugin, Keep: keep}, err
+	})
+}
