@@ -285,9 +285,9 @@ func (b *Breaker) tripIfNeeded(now time.Duration, e Evidence) {
 	}
 }
 
-// TripIfNeeded opens a closed breaker of the generation gen if failure_threshold failures are in its window and the
+// TripOnEvidence opens a closed breaker of the generation gen if failure_threshold failures are in its window and the
 // evidence is enough. It is called when the evidence has changed without a new failure.
-func (b *Breaker) TripIfNeeded(gen uint64, e Evidence) {
+func (b *Breaker) TripOnEvidence(gen uint64, e Evidence) {
 	b.mu.Lock()
 	defer b.unlockAndDeliver()
 	if p := b.word.load(); p.generation() != gen || p.state() != core.Closed {

@@ -158,7 +158,7 @@ func runModel(t *rapid.T) {
 		"reconsider": func(t *rapid.T) {
 			a := out[one(t)]
 			enough := rapid.Bool().Draw(t, "enough evidence")
-			b.TripIfNeeded(a.permit.Generation(), breaker.Evidence{IsEnough: enough})
+			b.TripOnEvidence(a.permit.Generation(), breaker.Evidence{IsEnough: enough})
 			if a.generation == m.generation && m.state == core.Closed &&
 				m.failureCount(m.now) >= m.cfg.FailureThreshold && enough {
 				m.change(core.Open, m.now, breaker.ReasonThreshold)

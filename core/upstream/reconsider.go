@@ -52,7 +52,7 @@ func (p *Pool) reconsiderPending() {
 		}
 		switch r := p.ledger.Reconsider(&u.ensureAttemptFields().book, at, p.countOthers(u)); {
 		case r.Worse:
-			u.breaker.TripIfNeeded(r.Gen, u.storeOpenEvidence())
+			u.breaker.TripOnEvidence(r.Gen, u.storeOpenEvidence())
 			if u.breakerWord.IsClosed() {
 				p.pendingFailures.add(u) // not enough failures in the window yet
 			}
