@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core/cluster"
-	"github.com/whirlpool-proxy/whirlpool/core/parts"
+	"github.com/whirlpool-proxy/whirlpool/core/share"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/sdk/client"
 )
@@ -55,8 +55,9 @@ func TestClusterEndpoint(t *testing.T) {
 		Uploads: []cluster.UploadStatus{{Name: "mine", SHA256: "ab", Size: 9, State: "ready"},
 			{Name: "other", Deleted: true, State: "failed", Problem: "in use"}},
 		SharesLimits: true, Limits: []cluster.LimitStatus{
-			{Key: "proxy/rate/F/1@0000abcd", Kind: parts.Rate, Limit: 10_500_000_000, Part: 500_000_000, Short: true},
-			{Key: "user/requests_per_day/a/b", Kind: parts.Daily, Limit: 100, Used: 40, Here: 10, Part: 16},
+			{Key: "proxy/rate/F/1@0000abcd", Kind: share.Rate, Limit: 10_500_000_000, Share: 500_000_000,
+				NeedsMore: true},
+			{Key: "user/requests_per_day/a/b", Kind: share.Daily, Limit: 100, Used: 40, UsedHere: 10, Share: 16},
 		},
 	}}
 	r := newRig(t, func(_ *rig, c *Config) { c.Cluster, c.Store = f, "redis://h:6379" })

@@ -4,7 +4,7 @@ import (
 	"strings"
 
 	"github.com/whirlpool-proxy/whirlpool/core/cluster"
-	"github.com/whirlpool-proxy/whirlpool/core/parts"
+	"github.com/whirlpool-proxy/whirlpool/core/share"
 )
 
 // sharedLimitView is the JSON of a limit that the nodes of a cluster share. The amounts of the limits "rate" and
@@ -27,13 +27,13 @@ func viewOfLimit(l *cluster.LimitStatus) sharedLimitView {
 	if owner == "proxy" {
 		id = proxyIDOfKey(id)
 	}
-	v := sharedLimitView{Of: owner, ID: id, Limit: name, PartUsedUp: l.Short}
-	if l.Kind == parts.Rate {
-		v.Amount, v.Part = float64(l.Limit)/parts.RateUnit, float64(l.Part)/parts.RateUnit
+	v := sharedLimitView{Of: owner, ID: id, Limit: name, PartUsedUp: l.NeedsMore}
+	if l.Kind == share.Rate {
+		v.Amount, v.Part = float64(l.Limit)/share.RateUnit, float64(l.Share)/share.RateUnit
 		return v
 	}
-	used, usedHere := float64(l.Used), float64(l.Here)
-	v.Amount, v.Part, v.Used, v.UsedHere = float64(l.Limit), float64(l.Part), &used, &usedHere
+	used, usedHere := float64(l.Used), float64(l.UsedHere)
+	v.Amount, v.Part, v.Used, v.UsedHere = float64(l.Limit), float64(l.Share), &used, &usedHere
 	return v
 }
 

@@ -79,8 +79,8 @@ var allowed = map[string]string{
 	"core/intercept":    "",
 	"core/session":      "strict",
 	"core/retry":        "strict",
-	"core/parts":        "",
-	"core/access":       "egress parts retry traffic",
+	"core/share":        "",
+	"core/access":       "egress share retry traffic",
 	"core/verdict":      "",
 	"core/metrics":      "minutes verdict",
 	"core/metrics/push": "",
@@ -88,8 +88,8 @@ var allowed = map[string]string{
 	"core/trace":        "",
 	"core/accesslog":    "trace verdict",
 	"core/rules":        "egress retry strict verdict",
-	"core/limit":        "egress parts rules traffic",
-	"core/upstream":     "ability breaker evidence limit parts ban strict traffic verdict",
+	"core/limit":        "egress share rules traffic",
+	"core/upstream":     "ability breaker evidence limit share ban strict traffic verdict",
 	"core/proxylist":    "upstream",
 	"core/changes":      "retry state strict traffic upstream",
 	"core/selector":     "ability limit ban upstream",
@@ -101,9 +101,9 @@ var allowed = map[string]string{
 	"core/gateway": "access accesslog budget executor http1 intercept loop proxyhttp retry session socket socks5 " +
 		"traffic transport verdict trace",
 	"core/engine": "access accesslog breaker budget egress executor gateway health http1 intercept limit loop " +
-		"metrics parts proxyhttp queue reach ban retry rules selector session trace transport upstream",
+		"metrics share proxyhttp queue reach ban retry rules selector session trace transport upstream",
 
-	"core/cluster":            "parts",
+	"core/cluster":            "share",
 	"core/cluster/redisstore": "cluster",
 
 	"core/eventstream":       "",

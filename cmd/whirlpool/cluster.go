@@ -407,7 +407,7 @@ func (cn *clusterNode) metricsState() metrics.ClusterState {
 		Alone: s.Alone, OpenBreakers: s.Open, Waiting: s.Waiting, Lag: s.Lag, Took: s.Took,
 		Exchanges: s.Counts.Exchanges, Failures: s.Counts.Failures, TimesAlone: s.Counts.Alone, Sent: s.Counts.Sent,
 		Received: s.Counts.Received, Dropped: s.Counts.Dropped, Leases: s.Counts.Leases, Fenced: s.Counts.Fenced,
-		Followed: s.Counts.Followed, Limits: s.LimitsUsed, ShortLimits: s.LimitsShort, Draws: s.Parts.Draws,
+		Followed: s.Counts.Followed, Limits: s.LimitsUsed, ShortLimits: s.LimitsShort, Draws: s.Parts.Requests,
 		Uploads: map[string]int{cluster.UploadReady: 0, cluster.UploadWaiting: 0, cluster.UploadFailed: 0},
 	}
 	for _, u := range s.Uploads {

@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/cluster"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/limit"
-	"github.com/whirlpool-proxy/whirlpool/core/parts"
+	"github.com/whirlpool-proxy/whirlpool/core/share"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -25,7 +25,7 @@ type clusterLimits struct {
 	divisor    int64       // of the last SetShare of the pool
 	nextProxy  int         // index of the next proxy that EachUsed reads
 	toReport   int         // number of proxies of which EachUsed has to read the used bytes
-	toSearch   int         // number of proxies of which it has to read whether a part is short
+	toSearch   int         // number of proxies of which it has to read whether a share is short
 	lastSearch time.Time   // when toSearch was last set
 }
 
@@ -35,20 +35,20 @@ func newClusterLimits(e *engine.Engine) *clusterLimits {
 	return &clusterLimits{engine: e}
 }
 
-// SetShare implements cluster.SharedLimits.
-func (c *clusterLimits) SetShare(s parts.Share) {
-	c.engine.Accounts().SetShare(s, time.Now())
+// SetBasis implements cluster.SharedLimits.
+func (c *clusterLimits) SetBasis(s share.Basis) {
+	c.engine.Accounts().SetBasis(s, time.Now())
 	if d := s.Divisor(); d != c.divisor { // a pool may have many proxies
 		c.divisor = d
-		c.engine.Pool().SetShare(d)
+		c.engine.Pool().SetDivisor(d)
 	}
 }
 
-// Raised implements cluster.SharedLimits.
-func (c *clusterLimits) Raised() {
+// SharesGrown implements cluster.SharedLimits.
+func (c *clusterLimits) SharesGrown() {
 	if c.serving.CompareAndSwap(false, true) {
 		go func() {
-			c.serving.Store(false) // before the parts are read
+			c.serving.Store(false) // before the shares are read
 			c.engine.ServeQueues()
 		}()
 	}
@@ -61,7 +61,7 @@ const maxLimitsScanned = 5000
 const recentUse = 5 * time.Second
 
 // EachUsed implements cluster.SharedLimits.
-func (c *clusterLimits) EachUsed(all bool, f func(parts.Limit)) {
+func (c *clusterLimits) EachUsed(all bool, f func(share.Limit)) {
 	now := time.Now()
 	c.eachUser(all, now, f)
 	pool := c.engine.Pool()
@@ -84,10 +84,10 @@ func (c *clusterLimits) EachUsed(all bool, f func(parts.Limit)) {
 		if !usedRecently && !mustReport && !mustSearch || u.Usage() == nil && u.Spec().Extra().MaxInFlight == 0 {
 			continue
 		}
-		bytes := u.PartUse(limit.Bytes)
+		bytes := u.ShareUse(limit.Bytes)
 		for k := range limit.NumKinds {
 			if mustReport && k == limit.Bytes && bytes.Used > 0 ||
-				(usedRecently || k == limit.Bytes && bytes.Short()) && !u.HasPart(k) {
+				(usedRecently || k == limit.Bytes && bytes.NeedsMore()) && !u.HasShare(k) {
 				if l := (proxyLimit{c.engine, u, k}); l.Use().Limit > 0 {
 					f(l)
 				}
@@ -97,16 +97,16 @@ func (c *clusterLimits) EachUsed(all bool, f func(parts.Limit)) {
 }
 
 // searchInterval is the time between two searches among all proxies, including those without recent attempts. They find
-// proxies for which the gateway's part of a shared limit is short (parts.Use.Short), as after a limit was raised.
+// proxies for which the gateway's share of a shared limit is short (share.Use.NeedsMore), as after a limit was raised.
 const searchInterval = 10 * time.Second
 
 // eachUser calls f for the limits of users that EachUsed has to report.
-func (c *clusterLimits) eachUser(all bool, now time.Time, f func(parts.Limit)) {
+func (c *clusterLimits) eachUser(all bool, now time.Time, f func(share.Limit)) {
 	accounts := c.engine.Accounts()
 	if all {
 		for a := range accounts.All() {
 			for k := range access.NumKinds {
-				if use := a.PartUse(k, now); use.Limit > 0 && use.Kind == parts.Daily && use.Used > 0 {
+				if use := a.ShareUse(k, now); use.Limit > 0 && use.Kind == share.Daily && use.Used > 0 {
 					f(userLimit{c.engine, a.Name, k})
 				}
 			}
@@ -114,7 +114,7 @@ func (c *clusterLimits) eachUser(all bool, now time.Time, f func(parts.Limit)) {
 	}
 	accounts.EachActive(func(a *access.Account) {
 		for k := range access.NumKinds {
-			if use := a.PartUse(k, now); use.Limit > 0 && !a.HasPart(k) {
+			if use := a.ShareUse(k, now); use.Limit > 0 && !a.HasShare(k) {
 				f(userLimit{c.engine, a.Name, k})
 			}
 		}
@@ -134,24 +134,26 @@ var (
 	userKinds  = [access.NumKinds]string{"max_in_flight", "requests_per_day", "bytes_per_day"}
 )
 
-// Key implements parts.Limit.
+// Key implements share.Limit.
 func (l proxyLimit) Key() string { return "proxy/" + proxyKinds[l.kind] + "/" + proxyKey(l.proxy) }
 
-// Use implements parts.Limit.
-func (l proxyLimit) Use() parts.Use {
+// Use implements share.Limit.
+func (l proxyLimit) Use() share.Use {
 	if l.engine.Pool().Snapshot().Get(l.proxy.ID()) != l.proxy {
-		return parts.Use{}
+		return share.Use{}
 	}
-	return l.proxy.PartUse(l.kind)
+	return l.proxy.ShareUse(l.kind)
 }
 
-// SetPart implements parts.Limit.
-func (l proxyLimit) SetPart(part, total, base int64) int64 {
-	return l.proxy.SetPart(l.kind, part, total, base)
+// SetShare implements share.Limit.
+func (l proxyLimit) SetShare(size, total, base int64) int64 {
+	return l.proxy.SetShare(l.kind, size, total, base)
 }
 
-// Release implements parts.Limit.
-func (l proxyLimit) Release(part, total, base int64) { l.proxy.ReleasePart(l.kind, part, total, base) }
+// ReleaseShare implements share.Limit.
+func (l proxyLimit) ReleaseShare(size, total, base int64) {
+	l.proxy.ReleaseShare(l.kind, size, total, base)
+}
 
 // userLimit is a shared limit of a user.
 type userLimit struct {
@@ -160,31 +162,31 @@ type userLimit struct {
 	kind   access.Kind
 }
 
-// Key implements parts.Limit.
+// Key implements share.Limit.
 func (l userLimit) Key() string { return "user/" + userKinds[l.kind] + "/" + l.name }
 
 func (l userLimit) account() *access.Account { return l.engine.Accounts().ByName(l.name) }
 
-// Use implements parts.Limit.
-func (l userLimit) Use() parts.Use {
+// Use implements share.Limit.
+func (l userLimit) Use() share.Use {
 	if a := l.account(); a != nil {
-		return a.PartUse(l.kind, time.Now())
+		return a.ShareUse(l.kind, time.Now())
 	}
-	return parts.Use{}
+	return share.Use{}
 }
 
-// SetPart implements parts.Limit.
-func (l userLimit) SetPart(part, total, base int64) int64 {
+// SetShare implements share.Limit.
+func (l userLimit) SetShare(size, total, base int64) int64 {
 	if a := l.account(); a != nil {
-		return a.SetPart(l.kind, part, total, base)
+		return a.SetShare(l.kind, size, total, base)
 	}
-	return part
+	return size
 }
 
-// Release implements parts.Limit.
-func (l userLimit) Release(part, total, base int64) {
+// ReleaseShare implements share.Limit.
+func (l userLimit) ReleaseShare(size, total, base int64) {
 	if a := l.account(); a != nil {
-		a.Release(l.kind, part, total, base)
+		a.ReleaseShare(l.kind, size, total, base)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
-	"github.com/whirlpool-proxy/whirlpool/core/parts"
+	"github.com/whirlpool-proxy/whirlpool/core/share"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
@@ -51,11 +51,11 @@ func engineWith(t testing.TB, n int, spec upstream.Spec) *engine.Engine {
 func TestLimitsOfProxiesInUse(t *testing.T) {
 	e := engineWith(t, 3, upstream.Spec{Extras: &upstream.Extras{MaxInFlight: 16, Rate: 80}})
 	l := newClusterLimits(e)
-	l.SetShare(parts.Share{Nodes: 1, Fraction: 8})
+	l.SetBasis(share.Basis{Nodes: 1, Fraction: 8})
 	var keys []string
 	each := func() []string {
 		keys = nil
-		l.EachUsed(false, func(p parts.Limit) { keys = append(keys, p.Key()) })
+		l.EachUsed(false, func(p share.Limit) { keys = append(keys, p.Key()) })
 		return keys
 	}
 	require.Empty(t, each(), "no limit is in use")
@@ -70,13 +70,13 @@ func TestLimitsOfProxiesInUse(t *testing.T) {
 	}
 	require.Len(t, leases, 2, "the first part of 16")
 	require.Equal(t, []string{"proxy/max_in_flight/" + proxyKey(u), "proxy/rate/" + proxyKey(u)}, each())
-	l.EachUsed(false, func(p parts.Limit) {
-		if use := p.Use(); use.Kind == parts.InFlight {
+	l.EachUsed(false, func(p share.Limit) {
+		if use := p.Use(); use.Kind == share.InFlight {
 			require.Equal(t, int64(2), use.Used)
-			require.Equal(t, int64(2), p.SetPart(1, 2, 0))
+			require.Equal(t, int64(2), p.SetShare(1, 2, 0))
 		} else {
-			require.Equal(t, int64(10*parts.RateUnit), use.Part)
-			require.Equal(t, int64(40*parts.RateUnit), p.SetPart(40*parts.RateUnit, 0, 0))
+			require.Equal(t, int64(10*share.RateUnit), use.Share)
+			require.Equal(t, int64(40*share.RateUnit), p.SetShare(40*share.RateUnit, 0, 0))
 		}
 	})
 	require.Empty(t, each(), "both have a part")
@@ -94,10 +94,10 @@ func BenchmarkLimitsInUse(b *testing.B) {
 	for _, spec := range []upstream.Spec{{}, {Extras: &upstream.Extras{Rate: 10}}} {
 		b.Run(fmt.Sprint(spec.Extra().Rate), func(b *testing.B) {
 			l := newClusterLimits(engineWith(b, 100_000, spec))
-			l.SetShare(parts.Share{Nodes: 1, Fraction: 8})
+			l.SetBasis(share.Basis{Nodes: 1, Fraction: 8})
 			b.ReportAllocs()
 			for b.Loop() {
-				l.EachUsed(false, func(parts.Limit) {})
+				l.EachUsed(false, func(share.Limit) {})
 			}
 		})
 	}

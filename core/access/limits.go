@@ -34,9 +34,9 @@ const (
 	TooManyInFlight         // MaxInFlight is reached
 	RequestsSpent           // RequestsPerDay is used up
 	BytesSpent              // BytesPerDay is used up
-	RequestsPartUsed        // this node's part of RequestsPerDay is used up, but other nodes may have some left
+	RequestsPartUsed        // this node's share of RequestsPerDay is used up, but other nodes may have some left
 	BytesPartUsed           // the same for BytesPerDay
-	InFlightPartUsed        // this node's part of MaxInFlight is reached
+	InFlightPartUsed        // this node's share of MaxInFlight is reached
 )
 
 // Usage counts the requests and bytes of a user. It is safe for concurrent use.
@@ -47,7 +47,7 @@ type Usage struct {
 	day                       atomic.Int64 // day of the fields requests and bytes, since the Unix epoch
 	mu                        sync.Mutex   // held while a day begins, and while shared changes
 
-	parts atomic.Pointer[sharedParts] // nil if the limits are not shared with other nodes
+	shared atomic.Pointer[sharedLimits] // nil if the limits are not shared with other nodes
 
 	name       string
 	active     *activeUsers
@@ -127,7 +127,7 @@ func (a *Account) countRequest(now time.Time) Denial {
 	return Granted
 }
 
-// limitDenial returns spentByAll if all nodes together have used up the limit. Otherwise only this node's part of the
+// limitDenial returns spentByAll if all nodes together have used up the limit. Otherwise only this node's share of the
 // limit is used up, and limitDenial returns partUsed.
 func (a *Account) limitDenial(k Kind, spentByAll, partUsed Denial) Denial {
 	if a.isSpent(k) {
@@ -142,7 +142,7 @@ func (a *Account) EndRequest() { a.Usage.inFlight.Add(-1) }
 // BytesSpent reports whether the user has used up BytesPerDay. While the store of the cluster cannot be reached, it
 // also returns true if this gateway's share of BytesPerDay is used up.
 func (a *Account) BytesSpent() bool {
-	return a.BytesPerDay > 0 && (a.isSpent(Bytes) || a.spentAlone())
+	return a.BytesPerDay > 0 && (a.isSpent(Bytes) || a.hasSpentShareAlone())
 }
 
 // Regions returns the regions of the proxies that the user may use; nil for all.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/egress"
-	"github.com/whirlpool-proxy/whirlpool/core/parts"
+	"github.com/whirlpool-proxy/whirlpool/core/share"
 )
 
 // User is the configuration of an account with which clients log in.
@@ -25,7 +25,7 @@ type Users struct {
 	accountsByDigest map[digest]*Account
 	hashes           []hash                       // hashes of the users' passwords
 	unknownPassword  *password                    // the password of unknown names; no text matches it
-	share            *atomic.Pointer[parts.Share] // of SetShare, for all later sets; nil if the limits are not shared
+	basis            *atomic.Pointer[share.Basis] // of SetShare, for all later sets; nil if the limits are not shared
 	active           *activeUsers                 // of all sets
 }
 
@@ -45,9 +45,9 @@ func NewUsers(users []User, previous *Users) *Users {
 	u := &Users{accountsByDigest: make(map[digest]*Account, len(users)), unknownPassword: &password{}}
 	u.unknownPassword.verifiedDigest.Store(&digest{})
 	if previous != nil {
-		u.digester, u.share, u.active = previous.digester, previous.share, previous.active
+		u.digester, u.basis, u.active = previous.digester, previous.basis, previous.active
 	} else {
-		u.digester, u.share, u.active = newDigester(), &atomic.Pointer[parts.Share]{}, &activeUsers{}
+		u.digester, u.basis, u.active = newDigester(), &atomic.Pointer[share.Basis]{}, &activeUsers{}
 	}
 	for _, user := range users {
 		name := u.digester.digest(user.Name)
@@ -58,8 +58,8 @@ func NewUsers(users []User, previous *Users) *Users {
 		old := previous.byDigest(name)
 		if old != nil {
 			a.Usage = old.Usage
-		} else if s := u.share.Load(); s != nil {
-			a.Usage.parts.Store(&sharedParts{share: *s})
+		} else if s := u.basis.Load(); s != nil {
+			a.Usage.shared.Store(&sharedLimits{basis: *s})
 		}
 		switch {
 		case user.Password == "":

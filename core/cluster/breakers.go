@@ -36,13 +36,13 @@ const closedFor = 24 * time.Hour
 
 // proxy holds a node's data about one proxy that has failures or whose breaker has a record.
 type proxy struct {
-	views   map[string]view // of the other nodes, by the node's ID
-	mine    view
-	sent    view
-	sentAt  time.Time // when the view sent was sent; zero if the store may not have it
-	since   time.Time // when this node first had a view with failures, its own or another node's; zero without one
-	opening bool      // a Swap is in flight
-	failed  time.Time // when the gateway last reported a failure
+	views        map[string]view // of the other nodes, by the node's ID
+	mine         view
+	sent         view
+	sentAt       time.Time // when the view sent was sent; zero if the store may not have it
+	since        time.Time // when this node first had a view with failures, its own or another node's; zero without one
+	swapInFlight bool      // a Swap is in flight
+	failed       time.Time // when the gateway last reported a failure
 
 	record Record // the breaker's record in the store
 	rev    int64  // revision of record; 0 if there is no record, or the store has lost it
@@ -61,7 +61,7 @@ type view struct {
 	ends time.Time // of the store's clock
 }
 
-func (v *view) supports() bool { return v.Since > 0 }
+func (v *view) hasFailures() bool { return v.Since > 0 }
 
 // breakerRecord is the record of a breaker.
 type breakerRecord struct {
@@ -78,9 +78,9 @@ const (
 	stateReset  = "reset"
 )
 
-// track returns the entry of a proxy, and makes the proxy active (Node.active). The callers of track and of all methods
-// of Node below hold mu.
-func (n *Node) track(key string) *proxy {
+// trackProxy returns the entry of a proxy, and makes the proxy active (Node.active). The callers of track and of all
+// methods of Node below hold mu.
+func (n *Node) trackProxy(key string) *proxy {
 	p := n.proxies[key]
 	n.active[key] = struct{}{}
 	if p == nil {
@@ -96,7 +96,7 @@ func (n *Node) receiveView(key, node string, r *Record) {
 		return
 	}
 	v.ends = r.Ends
-	if p := n.track(key); v.supports() || v.Served > 0 {
+	if p := n.trackProxy(key); v.hasFailures() || v.Served > 0 {
 		p.views[node] = v
 	} else {
 		delete(p.views, node)
@@ -106,7 +106,7 @@ func (n *Node) receiveView(key, node string, r *Record) {
 // receiveBreaker takes over the record of a breaker. If the record is older than the previous exchange, it neither
 // closes nor resets the local breaker.
 func (n *Node) receiveBreaker(key string, r *Record, previous time.Time) {
-	p := n.track(key)
+	p := n.trackProxy(key)
 	var rec breakerRecord
 	if r.Rev <= p.rev || json.Unmarshal([]byte(r.Value), &rec) != nil {
 		return
@@ -139,10 +139,10 @@ func (n *Node) followOpen(key string, p *proxy) {
 	n.local.Open(key, max(remaining, time.Millisecond), p.Why)
 }
 
-// changed evaluates a transition of the local breaker. If the transition is the result of a probe, it shares this
-// result with the other nodes.
-func (n *Node) changed(t *transition) {
-	p := n.track(t.proxy)
+// shareTransition evaluates a transition of the local breaker. If the transition is the result of a probe, it shares
+// this result with the other nodes.
+func (n *Node) shareTransition(t *transition) {
+	p := n.trackProxy(t.proxy)
 	if !p.open || t.From != core.HalfOpen || t.To == core.HalfOpen {
 		return
 	}
@@ -150,18 +150,19 @@ func (n *Node) changed(t *transition) {
 	switch {
 	case !held:
 	case t.To == core.Closed:
-		n.settle(t, breakerRecord{State: stateClosed, By: n.cfg.Node}, closedFor)
+		n.shareProbeResult(t, breakerRecord{State: stateClosed, By: n.cfg.Node}, closedFor)
 	case t.fence > 0:
 		due := n.storeTime(t.at).Add(v.OpenFor)
-		n.settle(t, breakerRecord{State: stateOpen, Due: due.UnixMilli(), Why: p.Why, By: n.cfg.Node, Nodes: p.Nodes},
+		n.shareProbeResult(t, breakerRecord{State: stateOpen, Due: due.UnixMilli(), Why: p.Why, By: n.cfg.Node,
+			Nodes: p.Nodes},
 			v.OpenFor+closedFor)
 	}
 }
 
-// settle shares the result of a probe with the other nodes. If the probe's lease has ended, the store refuses the
-// result (Settle). The probe of a node that was alone had no lease: its result is shared like any other event, with the
-// end of the probe as its time.
-func (n *Node) settle(t *transition, rec breakerRecord, ttl time.Duration) {
+// shareProbeResult shares the result of a probe with the other nodes. If the probe's lease has ended, the store refuses
+// the result (Settle). The probe of a node that was alone had no lease: its result is shared like any other event, with
+// the end of the probe as its time.
+func (n *Node) shareProbeResult(t *transition, rec breakerRecord, ttl time.Duration) {
 	put := event{op: Op{Kind: Put, Key: keyOf(breakerKey, t.proxy), Value: encode(rec), TTL: ttl}, at: t.at}
 	if t.fence == 0 {
 		n.report(put)
@@ -174,14 +175,14 @@ func (n *Node) settle(t *transition, rec breakerRecord, ttl time.Duration) {
 			return
 		}
 		n.counts.Fenced++
-		if p := n.track(t.proxy); p.open {
+		if p := n.trackProxy(t.proxy); p.open {
 			n.followOpen(t.proxy, p)
 		}
 	}, failed: func() { n.report(put) }})
 }
 
-// reset shares a reset of a breaker. The record of the reset replaces all earlier records of the breaker.
-func (n *Node) reset(key string) {
+// shareReset shares a reset of a breaker. The record of the reset replaces all earlier records of the breaker.
+func (n *Node) shareReset(key string) {
 	rec := breakerRecord{State: stateReset, By: n.cfg.Node}
 	n.report(event{op: Op{Kind: Void, Key: keyOf(breakerKey, key)}})
 	n.report(event{op: Op{Kind: Put, Key: keyOf(breakerKey, key), Value: encode(rec), TTL: closedFor}})
@@ -195,19 +196,19 @@ func (n *Node) shareBreakers(ops []pending, now time.Time) []pending {
 	n.results = nil
 	ops = n.shareLeases(ops, now)
 	at := n.storeTime(now)
-	live := n.live()
+	live := n.liveNodes()
 	keys := slices.Sorted(maps.Keys(n.active))
 	for _, key := range keys {
 		n.readView(key, at, now)
 	}
-	trusted := n.trusted(live, at)
+	trusted := n.trustedNodes(live, at)
 	for _, key := range keys {
 		p := n.proxies[key]
 		if len(ops) < maxOps && !p.open {
 			ops = n.shareView(ops, key, at, now)
-			ops = n.decide(ops, key, trusted, at, now)
+			ops = n.addOpening(ops, key, trusted, at, now)
 		}
-		if p.open || len(p.views) == 0 && !p.mine.supports() && !p.sent.supports() && !p.opening &&
+		if p.open || len(p.views) == 0 && !p.mine.hasFailures() && !p.sent.hasFailures() && !p.swapInFlight &&
 			now.Sub(p.failed) > failedFor {
 			delete(n.active, key)
 			if p.rev == 0 && !p.open { // the record of an open breaker may be lost
@@ -226,7 +227,7 @@ func (n *Node) expireBreakers(at time.Time) {
 		}
 		p.open, p.rev, p.record = false, 0, Record{}
 		n.inbox.setGate(key, false)
-		n.track(key)
+		n.trackProxy(key)
 	}
 }
 
@@ -244,29 +245,29 @@ func (n *Node) readView(key string, at, now time.Time) {
 	}
 	if held && v.Failing > 0 {
 		p.mine.Since = at.Add(-v.Failing).UnixMilli()
-		p.mine.Evidence = share(v.Evidence, v.Needed)
-		p.mine.Failures = share(float64(v.Failures), float64(v.Threshold))
+		p.mine.Evidence = roundedShare(v.Evidence, v.Needed)
+		p.mine.Failures = roundedShare(float64(v.Failures), float64(v.Threshold))
 		p.mine.Open = v.Open
 	}
-	if p.since.IsZero() && n.failing(p) {
+	if p.since.IsZero() && n.isFailing(p) {
 		p.since = now
-	} else if !n.failing(p) {
+	} else if !n.isFailing(p) {
 		p.since = time.Time{}
 	}
 }
 
-// share returns x / whole, rounded down to thousandths; at most 1.
-func share(x, whole float64) float64 {
+// roundedShare returns x / whole, rounded down to thousandths; at most 1.
+func roundedShare(x, whole float64) float64 {
 	return min(float64(int(1000*x/max(whole, 1e-9)))/1000, 1)
 }
 
-// failing reports whether the proxy fails for at least one node.
-func (n *Node) failing(p *proxy) bool {
-	if p.mine.supports() {
+// isFailing reports whether the proxy fails for at least one node.
+func (n *Node) isFailing(p *proxy) bool {
+	if p.mine.hasFailures() {
 		return true
 	}
 	for _, v := range p.views {
-		if v.supports() {
+		if v.hasFailures() {
 			return true
 		}
 	}
@@ -277,7 +278,7 @@ func (n *Node) failing(p *proxy) bool {
 // the proxy does not fail for the view's node, but has served that node after the failures began, and at most
 // contradictFor ago.
 func (v *view) contradicts(since int64, at time.Time) bool {
-	return !v.supports() && v.Served >= since && at.UnixMilli()-v.Served <= contradictFor.Milliseconds()
+	return !v.hasFailures() && v.Served >= since && at.UnixMilli()-v.Served <= contradictFor.Milliseconds()
 }
 
 // firstFailure returns the time of the earliest failure in the views that support an opening; 0 if there is no such
@@ -285,7 +286,7 @@ func (v *view) contradicts(since int64, at time.Time) bool {
 func (p *proxy) firstFailure() int64 {
 	first := p.mine.Since
 	for _, v := range p.views {
-		if v.supports() && (first == 0 || v.Since < first) {
+		if v.hasFailures() && (first == 0 || v.Since < first) {
 			first = v.Since
 		}
 	}
@@ -299,7 +300,7 @@ func (n *Node) shareView(ops []pending, key string, at, now time.Time) []pending
 	supporters, opponents := 0, 0
 	first := p.firstFailure()
 	for _, v := range p.views {
-		if v.supports() {
+		if v.hasFailures() {
 			supporters++
 		} else if v.contradicts(first, at) {
 			opponents++
@@ -308,11 +309,11 @@ func (n *Node) shareView(ops []pending, key string, at, now time.Time) []pending
 	stale := func(d time.Duration) bool { return p.sentAt.IsZero() || now.Sub(p.sentAt) >= d }
 	var wanted bool
 	switch {
-	case p.mine.supports():
-		changed := !p.sent.supports() || p.sent.Open != p.mine.Open || p.mine.Evidence > p.sent.Evidence ||
+	case p.mine.hasFailures():
+		changed := !p.sent.hasFailures() || p.sent.Open != p.mine.Open || p.mine.Evidence > p.sent.Evidence ||
 			p.mine.Failures > p.sent.Failures
 		wanted = changed && (supporters < enoughViews || p.mine.Open) || stale(refreshView)
-	case p.sent.supports():
+	case p.sent.hasFailures():
 		wanted = true // the view that was sent last is not true any more
 	case supporters > 0 && p.mine.contradicts(first, at):
 		wanted = opponents < enoughViews && p.mine.Served > p.sent.Served && stale(refreshServed)
@@ -325,8 +326,8 @@ func (n *Node) shareView(ops []pending, key string, at, now time.Time) []pending
 	return append(ops, pending{op: op})
 }
 
-// trusted returns the live nodes that are not isolated, by ID. It sets peer.isolated.
-func (n *Node) trusted(live []*peer, at time.Time) map[string]*peer {
+// trustedNodes returns the live nodes that are not isolated, by ID. It sets peer.isolated.
+func (n *Node) trustedNodes(live []*peer, at time.Time) map[string]*peer {
 	wrong := map[string]int{} // number of proxies at which a node's open breaker is contradicted
 	for key := range n.active {
 		p := n.proxies[key]
@@ -363,12 +364,12 @@ func (n *Node) trusted(live []*peer, at time.Time) map[string]*peer {
 // the proxy has served it.
 func (n *Node) settleTime() time.Duration { return 2*n.pollTime() + minExchange }
 
-// decide adds to ops the opening of a proxy's breaker for the cluster, if the views of the trusted nodes add up to the
-// evidence and the failures that open a breaker, and no trusted node contradicts the failures (view.contradicts).
-func (n *Node) decide(ops []pending, key string, trusted map[string]*peer, at, now time.Time) []pending {
+// addOpening adds to ops the opening of a proxy's breaker for the cluster, if the views of the trusted nodes add up to
+// the evidence and the failures that open a breaker, and no trusted node contradicts the failures (view.contradicts).
+func (n *Node) addOpening(ops []pending, key string, trusted map[string]*peer, at, now time.Time) []pending {
 	p := n.proxies[key]
 	first := p.firstFailure()
-	if first == 0 || p.opening || n.catching {
+	if first == 0 || p.swapInFlight || n.catching {
 		return ops
 	}
 	var evidence, failures float64
@@ -377,7 +378,7 @@ func (n *Node) decide(ops []pending, key string, trusted map[string]*peer, at, n
 		peer := trusted[id]
 		switch {
 		case peer == nil:
-		case v.supports():
+		case v.hasFailures():
 			evidence, failures = evidence+v.Evidence, failures+v.Failures
 			if v.Open {
 				evidence, failures = evidence+1, failures+1
@@ -412,16 +413,16 @@ func (n *Node) decide(ops []pending, key string, trusted map[string]*peer, at, n
 		why += "; for " + n.cfg.Node + ": " + here
 	}
 	rec := breakerRecord{State: stateOpen, Due: at.Add(v.OpenFor).UnixMilli(), Why: why, By: n.cfg.Node, Nodes: names}
-	p.opening = true
+	p.swapInFlight = true
 	return append(ops, pending{
 		op: Op{Kind: Swap, Key: keyOf(breakerKey, key), Value: encode(rec), Rev: p.rev, TTL: v.OpenFor + closedFor},
 		done: func(result int64) {
-			p.opening = false
+			p.swapInFlight = false
 			if result > 0 {
 				n.counts.Opened++
 			}
 		},
-		failed: func() { p.opening = false },
+		failed: func() { p.swapInFlight = false },
 	})
 }
 
@@ -439,7 +440,7 @@ func (n *Node) shareLeases(ops []pending, now time.Time) []pending {
 			}
 		case !now.Before(g.until):
 			g.drop()
-		case g.taken:
+		case g.probeBegun:
 			running = append(running, key)
 		case !now.Before(g.start):
 			unused = append(unused, key)
@@ -466,7 +467,7 @@ func (n *Node) shareLeases(ops []pending, now time.Time) []pending {
 		if len(ops) >= maxOps {
 			break
 		}
-		op := Op{Kind: Acquire, Key: keyOf(breakerKey, key), Value: n.cfg.ID, Rev: n.track(key).rev, TTL: ttl}
+		op := Op{Kind: Acquire, Key: keyOf(breakerKey, key), Value: n.cfg.ID, Rev: n.trackProxy(key).rev, TTL: ttl}
 		ops = append(ops, pending{op: op, done: func(fence int64) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
@@ -496,11 +497,11 @@ func (n *Node) probeEnded(key string, now time.Time) bool {
 	case g == nil:
 		return false
 	case probing:
-		g.ended = time.Time{}
-	case g.ended.IsZero():
-		g.ended = now
+		g.endSeenAt = time.Time{}
+	case g.endSeenAt.IsZero():
+		g.endSeenAt = now
 	default:
-		return now.Sub(g.ended) >= probeSlack
+		return now.Sub(g.endSeenAt) >= probeSlack
 	}
 	return false
 }

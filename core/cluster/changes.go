@@ -34,33 +34,33 @@ type Change struct {
 // changes holds the changes by the API that the node shares with the other nodes. If another node has changed the same
 // thing, this node first makes the other node's change, and then its own change again (Change.Redo).
 type changes struct {
-	making sync.Mutex // held while changes are made, here or for another node; locked before mu, never with Node.mu
+	makingMu sync.Mutex // held while changes are made, here or for another node; locked before mu, never with Node.mu
 
 	mu       sync.Mutex // guards the fields below, for short times; locked after Node.mu
 	known    map[string]Record
 	received []Record // changes of other nodes that are not made here yet; Rev is 0 if the store has lost the record
-	waiting  map[string]*changing
+	waiting  map[string]*waitingChanges
 }
 
-// changing holds those changes of one key that the store does not have yet.
-type changing struct {
+// waitingChanges holds those changes of one key that the store does not have yet.
+type waitingChanges struct {
 	made      []Change
 	value     string        // record of the last change in made
 	ttl       time.Duration // TTL of the last change in made
-	base      int64         // revision of the record on which the changes were made
+	baseRev   int64         // revision of the record on which the changes were made
 	conflicts int
 	done      chan struct{}
 }
 
 func (c *changes) init() {
-	c.known, c.waiting = map[string]Record{}, map[string]*changing{}
+	c.known, c.waiting = map[string]Record{}, map[string]*waitingChanges{}
 }
 
 // Change calls the function do, which makes changes by the API on this gateway. Then it shares the changes. If the node
 // is not alone, Change waits until the store has all of them, at most until ctx ends. If do returns an error, Change
 // returns this error and shares nothing.
 func (n *Node) Change(ctx context.Context, do func() ([]Change, error)) error {
-	waits, err := n.changes.change(do)
+	waits, err := n.changes.makeAndAdd(do)
 	if err != nil {
 		return err
 	}
@@ -83,32 +83,32 @@ func (n *Node) Change(ctx context.Context, do func() ([]Change, error)) error {
 
 // BetweenChanges calls f while no changes are made, neither by the API nor for other nodes.
 func (n *Node) BetweenChanges(f func()) {
-	n.changes.making.Lock()
-	defer n.changes.making.Unlock()
+	n.changes.makingMu.Lock()
+	defer n.changes.makingMu.Unlock()
 	f()
 }
 
-// change calls the function do, and adds the returned changes to the waiting changes (changes.waiting). It
+// makeAndAdd calls the function do, and adds the returned changes to the waiting changes (changes.waiting). It
 // returns channels that are closed when the store has these changes.
-func (c *changes) change(do func() ([]Change, error)) (waits []<-chan struct{}, err error) {
-	c.making.Lock()
-	defer c.making.Unlock()
+func (c *changes) makeAndAdd(do func() ([]Change, error)) (waits []<-chan struct{}, err error) {
+	c.makingMu.Lock()
+	defer c.makingMu.Unlock()
 	made, err := do()
 	if err != nil {
 		return nil, err
 	}
-	return c.add(made), nil
+	return c.addWaiting(made), nil
 }
 
-// add appends changes that were made here to the waiting changes. It returns channels that are closed when the store
-// has these changes. The caller holds the mutex making.
-func (c *changes) add(made []Change) (waits []<-chan struct{}) {
+// addWaiting appends changes that were made here to the waiting changes. It returns channels that are closed when the
+// store has these changes. The caller holds the mutex making.
+func (c *changes) addWaiting(made []Change) (waits []<-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, ch := range made {
 		w := c.waiting[ch.Key]
 		if w == nil {
-			w = &changing{base: c.known[ch.Key].Rev, done: make(chan struct{})}
+			w = &waitingChanges{baseRev: c.known[ch.Key].Rev, done: make(chan struct{})}
 			c.waiting[ch.Key] = w
 		}
 		w.made, w.value, w.ttl = append(w.made, ch), ch.Value, ch.TTL
@@ -119,7 +119,7 @@ func (c *changes) add(made []Change) (waits []<-chan struct{}) {
 
 // prepareChanges adds the operations for at most maxChanges waiting changes to ops. The caller holds Node.mu.
 func (n *Node) prepareChanges(ops []pending, now time.Time) []pending {
-	if n.alone && n.reached || n.fresh || n.mayOffer(now) { // first the changes of the other nodes are received
+	if n.alone && n.hasReached || n.fresh || n.mayOffer(now) { // first the changes of the other nodes are received
 		return ops
 	}
 	c := &n.changes
@@ -140,28 +140,28 @@ func (n *Node) prepareChanges(ops []pending, now time.Time) []pending {
 	}
 	for _, key := range keys[:min(len(keys), maxChanges)] {
 		w := c.waiting[key]
-		op := Op{Kind: Swap, Key: keyOf(changeKey, key), Value: w.value, Rev: w.base, TTL: w.ttl}
+		op := Op{Kind: Swap, Key: keyOf(changeKey, key), Value: w.value, Rev: w.baseRev, TTL: w.ttl}
 		if w.conflicts > maxConflicts {
 			op.Kind, op.Rev = Put, 0
 		}
 		count := len(w.made)
 		ops = append(ops, pending{op: op, done: func(rev int64) {
 			if rev > 0 {
-				n.written(key, &op, rev, w, count)
+				n.recordWritten(key, &op, rev, w, count)
 			}
 		}})
 	}
 	return ops
 }
 
-// written records that the store has the first changes of w; count is their number. The caller holds Node.mu.
-func (n *Node) written(key string, op *Op, rev int64, w *changing, count int) {
+// recordWritten records that the store has the first changes of w; count is their number. The caller holds Node.mu.
+func (n *Node) recordWritten(key string, op *Op, rev int64, w *waitingChanges, count int) {
 	c := &n.changes
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.known[key] = Record{Key: op.Key, Value: op.Value, Rev: rev, At: n.syncedAt} // until the store's record arrives
 	if w.made = w.made[min(count, len(w.made)):]; len(w.made) > 0 {
-		w.base = rev
+		w.baseRev = rev
 		return
 	}
 	delete(c.waiting, key)
@@ -181,10 +181,10 @@ func (n *Node) receiveChange(r *Record) {
 // is making changes, makeChanges does nothing, because exchanges do not wait for the API.
 func (n *Node) makeChanges() (left bool) {
 	c := &n.changes
-	if !c.making.TryLock() {
+	if !c.makingMu.TryLock() {
 		return false
 	}
-	defer c.making.Unlock()
+	defer c.makingMu.Unlock()
 	begin := n.cfg.Now()
 	for left = n.applySome(); left && n.cfg.Now().Sub(begin) < applyTime; {
 		left = n.applySome()
@@ -194,9 +194,9 @@ func (n *Node) makeChanges() (left bool) {
 }
 
 // applySome makes the first received changes here, at most maxApplied. It returns true if received changes remain. The
-// caller holds the mutex changes.making.
+// caller holds the mutex changes.makingMu.
 func (n *Node) applySome() (left bool) {
-	todo, left := n.changes.take()
+	todo, left := n.changes.takeReceived()
 	if len(todo) == 0 {
 		return left
 	}
@@ -219,9 +219,9 @@ func (n *Node) applySome() (left bool) {
 // changeOf returns the key of the change whose record is r.
 func changeOf(r *Record) string { return strings.TrimPrefix(r.Key, changeKey+separator) }
 
-// take removes the first received records, at most maxApplied. It returns those changes of the removed records that
-// change something here, and true if received records remain. The caller holds the mutex making.
-func (c *changes) take() (todo []Change, left bool) {
+// takeReceived removes the first received records, at most maxApplied. It returns those changes of the removed records
+// that change something here, and true if received records remain. The caller holds the mutex making.
+func (c *changes) takeReceived() (todo []Change, left bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	count := min(len(c.received), maxApplied)
@@ -234,7 +234,7 @@ func (c *changes) take() (todo []Change, left bool) {
 		c.known[key] = r
 		lost := r.Rev == 0
 		if w := c.waiting[key]; w != nil && lost {
-			w.base = -1 // the revision of no record, so that redoAll makes the change again
+			w.baseRev = -1 // the revision of no record, so that redoAll makes the change again
 		}
 		if (r.Rev > known.Rev || lost) && r.Value != known.Value {
 			todo = append(todo, Change{Key: key, Value: r.Value})
@@ -247,25 +247,25 @@ func (c *changes) take() (todo []Change, left bool) {
 }
 
 // redoAll makes those waiting changes again whose keys other nodes have changed. The caller holds the mutex
-// changes.making.
+// changes.makingMu.
 func (n *Node) redoAll() {
 	c := &n.changes
 	c.mu.Lock()
 	var keys []string
 	for key, w := range c.waiting {
-		if c.known[key].Rev != w.base {
+		if c.known[key].Rev != w.baseRev {
 			keys = append(keys, key)
 		}
 	}
 	c.mu.Unlock()
 	slices.Sort(keys)
 	for _, key := range keys {
-		n.redo(key)
+		n.redoChanges(key)
 	}
 }
 
-// redo makes the waiting changes of a key again. The caller holds the mutex changes.making.
-func (n *Node) redo(key string) {
+// redoChanges makes the waiting changes of a key again. The caller holds the mutex changes.makingMu.
+func (n *Node) redoChanges(key string) {
 	c := &n.changes
 	c.mu.Lock()
 	w := c.waiting[key]
@@ -290,13 +290,14 @@ func (n *Node) redo(key string) {
 		return
 	}
 	w.made, w.value, w.ttl = again, value, again[len(again)-1].TTL
-	w.base = c.known[key].Rev
+	w.baseRev = c.known[key].Rev
 	w.conflicts++
 }
 
-// forget is called when the store has lost its data. It returns the records of the known and the received changes, so
-// that they are written again. It sets the revisions of these changes to 0, because the store has no record of them.
-func (c *changes) forget() (out []Record) {
+// resetRevisions is called when the store has lost its data. It returns the records of the known and the received
+// changes, so that they are written again. It sets the revisions of these changes to 0, because the store has no record
+// of them.
+func (c *changes) resetRevisions() (out []Record) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	latest := maps.Clone(c.known)
@@ -322,13 +323,13 @@ func (c *changes) forget() (out []Record) {
 		c.known[key] = r
 	}
 	for _, w := range c.waiting {
-		w.base = 0
+		w.baseRev = 0
 	}
 	return out
 }
 
-// expire removes the known changes whose records have ended at the given time of the store's clock.
-func (c *changes) expire(at time.Time) {
+// removeEnded removes the known changes whose records have ended at the given time of the store's clock.
+func (c *changes) removeEnded(at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	maps.DeleteFunc(c.known, func(_ string, r Record) bool { return r.Ended(at) })

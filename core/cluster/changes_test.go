@@ -283,14 +283,14 @@ func TestReceivedChangeOutlivesALoss(t *testing.T) {
 			shareAll(t, ctx, a, []Change{{Key: "thing", Value: "second"}, {Key: "other", Value: "x"}})
 			a.node().Step(t.Context())
 			c := &b.node().changes
-			c.making.Lock() // the API makes a change for a long time
+			c.makingMu.Lock() // the API makes a change for a long time
 			b.node().Step(t.Context())
 			require.Len(t, c.received, 2)
 			change := func() {
 				b.mu.Lock()
 				b.values["thing"] = "first+own"
 				b.mu.Unlock()
-				c.add([]Change{{Key: "thing", Value: "first+own", Redo: func() (string, error) {
+				c.addWaiting([]Change{{Key: "thing", Value: "first+own", Redo: func() (string, error) {
 					b.mu.Lock()
 					defer b.mu.Unlock()
 					b.values["thing"] += "+own"
@@ -314,7 +314,7 @@ func TestReceivedChangeOutlivesALoss(t *testing.T) {
 				want = "second+own"
 				require.Equal(t, 1, c.count())
 			}
-			c.making.Unlock()
+			c.makingMu.Unlock()
 			for range 5 {
 				b.node().Step(t.Context())
 			}
@@ -463,7 +463,7 @@ func TestLatestRecordIsWrittenAgain(t *testing.T) {
 		c.known.Key, c.known.Value = keyOf(changeKey, "thing"), "known"
 		c.received.Key, c.received.Value = c.known.Key, "received"
 		all.known["thing"], all.received = c.known, []Record{c.received}
-		out := all.forget()
+		out := all.resetRevisions()
 		require.Len(t, out, 1)
 		require.Equal(t, c.want, out[0].Value, "%+v", c)
 		require.Equal(t, c.want == "received", len(all.received) == 1, "%+v", c)

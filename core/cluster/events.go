@@ -12,9 +12,9 @@ const maxEvents = 20_000
 
 // event is an operation that is repeated until the store has made it.
 type event struct {
-	op   Op
-	at   time.Time // when the event happened, by this node's clock; zero for the time at which the store writes it
-	gone bool      // the operation was made, replaced or dropped
+	op     Op
+	at     time.Time // when the event happened, by this node's clock; zero for the time at which the store writes it
+	isDone bool      // the operation was made, replaced or dropped
 }
 
 // eventID identifies an event among those that wait. A new event replaces the one with the same eventID.
@@ -43,7 +43,7 @@ func (s *events) add(e *event) (dropped bool) {
 		s.remove(old)
 	}
 	if len(s.byID) >= maxEvents {
-		oldest := slices.IndexFunc(s.list, func(e *event) bool { return !e.gone })
+		oldest := slices.IndexFunc(s.list, func(e *event) bool { return !e.isDone })
 		s.remove(s.list[oldest])
 		s.list, dropped = s.list[oldest+1:], true
 	}
@@ -54,15 +54,15 @@ func (s *events) add(e *event) (dropped bool) {
 
 // remove takes an event out of those that wait, unless this has been done before.
 func (s *events) remove(e *event) {
-	if !e.gone {
-		e.gone = true
+	if !e.isDone {
+		e.isDone = true
 		delete(s.byID, eventID{e.op.Kind, e.op.Key})
 	}
 }
 
 // send adds the operations of the oldest events to ops, until ops has maxOps operations.
 func (s *events) send(ops []pending, now time.Time) []pending {
-	s.list = slices.DeleteFunc(s.list, func(e *event) bool { return e.gone })
+	s.list = slices.DeleteFunc(s.list, func(e *event) bool { return e.isDone })
 	for _, e := range s.list[:min(len(s.list), max(maxOps-len(ops), 0))] {
 		op := e.op
 		if !e.at.IsZero() {

@@ -48,12 +48,12 @@ type banned struct {
 
 // gate decides whether the probe of a breaker that is open for the cluster may begin. The probe needs a lease.
 type gate struct {
-	asked bool      // a probe is wanted
-	fence int64     // of this node's lease; 0 if it has none
-	start time.Time // until then the probe may begin
-	until time.Time // end of the lease
-	taken bool      // the probe has begun
-	ended time.Time // when the probe was found to have ended without a transition; zero before
+	asked      bool      // a probe is wanted
+	fence      int64     // of this node's lease; 0 if it has none
+	start      time.Time // until then the probe may begin
+	until      time.Time // end of the lease
+	probeBegun bool      // the probe has begun
+	endSeenAt  time.Time // when the probe was found to have ended without a transition; zero before
 }
 
 func (g *gate) drop() { *g = gate{} }
@@ -103,7 +103,7 @@ func (n *Node) MayProbe(proxy string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	g, now := b.gates[proxy], n.cfg.Now()
-	if g == nil || b.mayProbeAlone(now) || g.fence > 0 && !g.taken && now.Before(g.start) {
+	if g == nil || b.mayProbeAlone(now) || g.fence > 0 && !g.probeBegun && now.Before(g.start) {
 		return true
 	}
 	if !g.asked {
@@ -124,8 +124,8 @@ func (n *Node) BeginProbe(proxy string) (until time.Time, ok bool) {
 	switch {
 	case g == nil:
 		return time.Time{}, true
-	case g.fence > 0 && !g.taken && now.Before(g.start):
-		g.taken = true
+	case g.fence > 0 && !g.probeBegun && now.Before(g.start):
+		g.probeBegun = true
 		return g.until, true
 	case b.mayProbeAlone(now):
 		return time.Time{}, true
@@ -159,7 +159,7 @@ func (n *Node) Transition(proxy string, t core.Transition) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	tr := transition{proxy: proxy, Transition: t, at: n.cfg.Now()}
-	if g := b.gates[proxy]; g != nil && g.taken && t.From == core.HalfOpen {
+	if g := b.gates[proxy]; g != nil && g.probeBegun && t.From == core.HalfOpen {
 		tr.fence = g.fence
 		g.drop()
 	}
@@ -210,13 +210,13 @@ func (n *Node) takeInbox(now time.Time) {
 	clear(b.moving)
 	b.mu.Unlock()
 	for key := range failed {
-		n.track(key).failed = now
+		n.trackProxy(key).failed = now
 	}
 	for i := range transitions {
-		n.changed(&transitions[i])
+		n.shareTransition(&transitions[i])
 	}
 	for _, key := range resets {
-		n.reset(key)
+		n.shareReset(key)
 	}
 	for _, ban := range bans {
 		n.ban(ban)

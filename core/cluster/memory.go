@@ -15,17 +15,17 @@ import (
 type Memory struct {
 	now func() time.Time
 
-	mu        sync.Mutex
-	epoch     string
-	seq       int64
-	born      time.Time // when the current data began: at the first exchange, and after each loss
-	records   map[string]Record
-	order     []change // by revision; an element whose record has another revision is out of date
-	leases    map[string]lease
-	blobs     map[string]blob
-	draws     map[string]drawn // shared limits
-	err       error
-	exchanges int
+	mu           sync.Mutex
+	epoch        string
+	seq          int64
+	born         time.Time // when the current data began: at the first exchange, and after each loss
+	records      map[string]Record
+	order        []change // by revision; an element whose record has another revision is out of date
+	leases       map[string]lease
+	blobs        map[string]blob
+	shareRecords map[string]storedShares // shared limits
+	err          error
+	exchanges    int
 }
 
 type change struct {
@@ -39,15 +39,15 @@ type lease struct {
 	ends   time.Time
 }
 
-type drawn struct {
-	record drawRecord
+type storedShares struct {
+	record shareRecord
 	ends   time.Time
 }
 
 // NewMemory returns an empty store with the clock now.
 func NewMemory(now func() time.Time) *Memory {
 	return &Memory{now: now, records: map[string]Record{}, leases: map[string]lease{}, blobs: map[string]blob{},
-		draws: map[string]drawn{}}
+		shareRecords: map[string]storedShares{}}
 }
 
 // Fail makes all later exchanges return err. If err is nil, exchanges succeed again.
@@ -65,7 +65,7 @@ func (m *Memory) Clear() {
 	clear(m.records)
 	clear(m.leases)
 	clear(m.blobs)
-	clear(m.draws)
+	clear(m.shareRecords)
 }
 
 // Len returns the number of records, including records that have ended but have not been removed yet.
@@ -94,7 +94,7 @@ func (m *Memory) Exchange(ctx context.Context, b Batch) (Reply, error) {
 	r := Reply{Epoch: m.epoch, Now: now, Results: make([]int64, len(b.Ops))}
 	for i, op := range b.Ops {
 		if op.Kind == Share {
-			r.Results[i], r.Drawn = 1, append(r.Drawn, m.draw(op, now))
+			r.Results[i], r.ShareReplies = 1, append(r.ShareReplies, m.applyShare(op, now))
 			continue
 		}
 		r.Results[i] = m.do(op, now)
@@ -180,16 +180,16 @@ func (m *Memory) do(op Op, now time.Time) int64 {
 	return 0
 }
 
-// draw performs an operation of the kind Share. The caller holds mu.
-func (m *Memory) draw(op Op, now time.Time) (d Drawn) {
-	known := m.draws[op.Key]
+// applyShare performs an operation of the kind Share. The caller holds mu.
+func (m *Memory) applyShare(op Op, now time.Time) (d ShareReply) {
+	known := m.shareRecords[op.Key]
 	if !now.Before(known.ends) {
-		known = drawn{}
+		known = storedShares{}
 	}
-	known.record, d = known.record.draw(op.Key, op.Draw, now, op.TTL, now.Sub(m.born) >= settling)
-	known.ends = now.Add(op.Draw.Keep)
-	if m.draws[op.Key] = known; len(known.record) == 0 {
-		delete(m.draws, op.Key)
+	known.record, d = known.record.apply(op.Key, op.Request, now, op.TTL, now.Sub(m.born) >= settling)
+	known.ends = now.Add(op.Request.RecordTime)
+	if m.shareRecords[op.Key] = known; len(known.record) == 0 {
+		delete(m.shareRecords, op.Key)
 	}
 	return d
 }
@@ -218,5 +218,5 @@ func (m *Memory) expire(now time.Time) {
 	}
 	maps.DeleteFunc(m.records, func(_ string, r Record) bool { return r.Ended(now) })
 	maps.DeleteFunc(m.leases, func(_ string, l lease) bool { return !now.Before(l.ends) })
-	maps.DeleteFunc(m.draws, func(_ string, d drawn) bool { return !now.Before(d.ends) })
+	maps.DeleteFunc(m.shareRecords, func(_ string, d storedShares) bool { return !now.Before(d.ends) })
 }

@@ -71,7 +71,7 @@ func (n *Node) shareMoves(ops []pending, now time.Time) []pending {
 	if len(s.list) == 0 {
 		return ops
 	}
-	s.list = slices.DeleteFunc(s.list, func(e *event) bool { return e.gone })
+	s.list = slices.DeleteFunc(s.list, func(e *event) bool { return e.isDone })
 	last := min(len(ops)+maxMoves, maxOps)
 	for _, e := range s.list {
 		if len(ops) >= last {

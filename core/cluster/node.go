@@ -158,36 +158,36 @@ type Node struct {
 	inbox inbox
 	wake  chan struct{} // has an element if there is something to send to the store
 
-	mu        sync.Mutex // held while an exchange is prepared and evaluated, not during it
-	epoch     string
-	cursor    int64
-	started   time.Time
-	reached   bool      // the store has responded at least once
-	alone     bool      // the last exchange failed
-	aloneAt   time.Time // when alone became true
-	failed    int       // failed exchanges in a row
-	problem   string    // error of the last failed exchange
-	syncedAt  time.Time // the time of the store's clock at the last exchange
-	localAt   time.Time // the time of this node's clock when that exchange ended
-	took      time.Duration
-	lastBeat  time.Time
-	lastSlow  time.Time // time of the last shareSlowly
-	lastStats time.Time
-	catching  bool // more records have changed than the last reply could hold
-	fresh     bool // all records received so far are from before this node's first exchange
-	nodes     map[string]*peer
-	proxies   map[string]*proxy
-	active    map[string]struct{} // the proxies that fail for a node, and whose breaker is not open for the cluster
-	results   []pending           // results of probes
-	bans      map[string]Record   // records of bans, as the store has them
-	suspects  map[string]map[string]time.Time
-	stats     map[string]knownStats
-	events    events
-	moves     events            // of sessions
-	trail     map[string]Record // the audit trail, by key
-	audited   int               // entries that this process has added to it
-	draining  bool
-	warned    map[string]struct{} // nodes with the name of this one that the log has named, by ID
+	mu           sync.Mutex // held while an exchange is prepared and evaluated, not during it
+	epoch        string
+	cursor       int64
+	started      time.Time
+	hasReached   bool      // the store has responded at least once
+	alone        bool      // the last exchange failed
+	aloneAt      time.Time // when alone became true
+	failed       int       // failed exchanges in a row
+	problem      string    // error of the last failed exchange
+	syncedAt     time.Time // the time of the store's clock at the last exchange
+	localAt      time.Time // the time of this node's clock when that exchange ended
+	exchangeTime time.Duration
+	lastBeat     time.Time
+	lastSlow     time.Time // time of the last shareSlowly
+	lastStats    time.Time
+	catching     bool // more records have changed than the last reply could hold
+	fresh        bool // all records received so far are from before this node's first exchange
+	nodes        map[string]*peer
+	proxies      map[string]*proxy
+	active       map[string]struct{} // the proxies that fail for a node, and whose breaker is not open for the cluster
+	results      []pending           // results of probes
+	bans         map[string]Record   // records of bans, as the store has them
+	suspects     map[string]map[string]time.Time
+	stats        map[string]knownStats
+	events       events
+	moves        events            // of sessions
+	trail        map[string]Record // the audit trail, by key
+	audited      int               // entries that this process has added to it
+	draining     bool
+	warned       map[string]struct{} // nodes with the name of this one that the log has named, by ID
 
 	trailVersion uint64 // see AuditVersion
 	dropping     bool   // an event was dropped since the store could be reached
@@ -218,15 +218,15 @@ type Counts struct {
 
 // peer is a node as its record shows it.
 type peer struct {
-	beat
+	heartbeat
 	id       string
 	seen     time.Time // time of the record, by the store's clock
 	since    time.Time // time of the first record of those without a gap, by the store's clock
-	isolated bool      // see Node.trusted
+	isolated bool      // see Node.trustedNodes
 }
 
-// beat is the record by which a node shows that it is alive.
-type beat struct {
+// heartbeat is the record by which a node shows that it is alive.
+type heartbeat struct {
 	Node    string    `json:"node"`
 	Version string    `json:"version"`
 	Address string    `json:"address"`
@@ -243,10 +243,10 @@ type beat struct {
 // pending is an operation of an exchange. The function done is called with the operation's result. If the exchange
 // fails, the function failed is called instead. Both may be nil. They are called with Node.mu held.
 type pending struct {
-	op     Op
-	done   func(result int64)
-	failed func()        // the exchange failed
-	drawn  func(r Drawn) // in place of done, of an operation Share
+	op           Op
+	done         func(result int64)
+	failed       func()             // the exchange failed
+	onShareReply func(r ShareReply) // in place of done, of an operation Share
 }
 
 // New returns a node that has not exchanged anything yet.
@@ -273,7 +273,7 @@ func (n *Node) Attach(l Local) { n.local = l }
 // Run exchanges data with the store until ctx ends. Then it tells the other nodes that this node leaves the cluster.
 func (n *Node) Run(ctx context.Context) {
 	defer n.cfg.Store.Close()
-	defer n.leave()
+	defer n.announceLeave()
 	for ctx.Err() == nil {
 		wait, interruptible := n.Step(ctx)
 		first := min(wait, minExchange)
@@ -311,7 +311,7 @@ func (n *Node) notify() {
 // Step makes one exchange, and returns the time until the next one. If interruptible is set, the next exchange may
 // begin earlier, when the node has something to send.
 func (n *Node) Step(ctx context.Context) (wait time.Duration, interruptible bool) {
-	batch, ops := n.prepare()
+	batch, ops := n.prepareExchange()
 	sent := n.cfg.Now()
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timeout)
 	defer cancel()
@@ -320,33 +320,33 @@ func (n *Node) Step(ctx context.Context) (wait time.Duration, interruptible bool
 		err = fmt.Errorf("the store gave %d results for %d operations", len(reply.Results), len(ops))
 	}
 	if err != nil {
-		wait = n.fail(err, ops)
+		wait = n.recordFailure(err, ops)
 		n.makeChanges()
 		return wait, false
 	}
-	wait = n.absorb(&reply, ops, sent)
+	wait = n.applyReply(&reply, ops, sent)
 	if n.makeChanges() {
 		wait = 0
 	}
 	return wait, true
 }
 
-// prepare returns the operations of the next exchange.
-func (n *Node) prepare() (Batch, []pending) {
+// prepareExchange returns the operations of the next exchange.
+func (n *Node) prepareExchange() (Batch, []pending) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := n.cfg.Now()
 	var ops []pending
 	n.takeInbox(now)
 	if now.Sub(n.lastBeat) >= n.beatTime() {
-		ops = append(ops, n.beat(now, false))
+		ops = append(ops, n.heartbeatOp(now, false))
 	}
 	if !n.alone {
 		ops = n.shareBreakers(ops, now)
 		ops = n.shareSlowly(ops, now)
 	}
 	ops = n.prepareChanges(ops, now)
-	ops = n.shareParts(ops, now)
+	ops = n.addShareRequests(ops, now)
 	ops = n.events.send(ops, now)
 	ops = n.shareMoves(ops, now)
 	ops = n.offers.send(ops, n.storeTime(now))
@@ -357,9 +357,9 @@ func (n *Node) prepare() (Batch, []pending) {
 	return b, ops
 }
 
-func (n *Node) beat(now time.Time, left bool) pending {
+func (n *Node) heartbeatOp(now time.Time, left bool) pending {
 	n.lastBeat = now
-	b := beat{Node: n.cfg.Node, Version: n.cfg.Version, Address: n.cfg.Address, Host: n.cfg.Host,
+	b := heartbeat{Node: n.cfg.Node, Version: n.cfg.Version, Address: n.cfg.Address, Host: n.cfg.Host,
 		Started: n.started.UTC(), Load: n.local.Load(), Alone: n.counts.Alone, Left: left, Draining: n.draining,
 		Epoch: n.offered}
 	return pending{op: Op{Kind: Put, Key: keyOf(nodeKey, n.cfg.ID), Value: encode(b), TTL: listedFor}}
@@ -374,8 +374,9 @@ func encode(v any) string {
 	return string(data)
 }
 
-// fail records that an exchange failed. From then on the node is alone. fail returns the time until the next exchange.
-func (n *Node) fail(err error, ops []pending) time.Duration {
+// recordFailure records that an exchange failed. From then on the node is alone. fail returns the time until the next
+// exchange.
+func (n *Node) recordFailure(err error, ops []pending) time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.counts.Failures++
@@ -413,8 +414,9 @@ func (n *Node) endWaits() {
 	n.waiters = nil
 }
 
-// absorb evaluates the reply of an exchange that began at the time sent. It returns the time until the next exchange.
-func (n *Node) absorb(r *Reply, ops []pending, sent time.Time) time.Duration {
+// applyReply evaluates the reply of an exchange that began at the time sent. It returns the time until the next
+// exchange.
+func (n *Node) applyReply(r *Reply, ops []pending, sent time.Time) time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := n.cfg.Now()
@@ -426,29 +428,29 @@ func (n *Node) absorb(r *Reply, ops []pending, sent time.Time) time.Duration {
 	if lost {
 		n.expectOffers(now)
 	}
-	n.took, n.localAt, n.syncedAt = now.Sub(sent), now, r.Now
+	n.exchangeTime, n.localAt, n.syncedAt = now.Sub(sent), now, r.Now
 	n.epoch, n.cursor, n.catching = r.Epoch, r.Cursor, r.More
-	draws := 0
+	replies := 0
 	for i := range ops {
 		switch {
-		case ops[i].drawn != nil:
-			ops[i].drawn(r.Drawn[draws])
-			draws++
+		case ops[i].onShareReply != nil:
+			ops[i].onShareReply(r.ShareReplies[replies])
+			replies++
 		case ops[i].done != nil:
 			ops[i].done(r.Results[i])
 		}
 	}
-	n.sharing.tellRaised()
+	n.sharing.reportGrowth()
 	if n.events.count() == 0 {
 		n.endWaits()
 	}
 	if lost {
 		n.cfg.Log.Warn("the cluster's store has lost data: this gateway writes again what it has")
-		n.offer()
-		n.sharing.lose()
+		n.offerLostRecords()
+		n.sharing.reportAllAgain()
 	}
 	for i := range r.Changed {
-		n.receive(&r.Changed[i], previous)
+		n.applyRecord(&r.Changed[i], previous)
 	}
 	if !r.More {
 		n.fresh = false
@@ -461,36 +463,36 @@ func (n *Node) absorb(r *Reply, ops []pending, sent time.Time) time.Duration {
 	}
 	n.failed = 0
 	if n.alone && !r.More {
-		n.join(now)
+		n.endAlone(now)
 	}
 	switch {
 	case r.More:
 		return 0
-	case n.offers.count() > 0 || n.sharing.hungry:
+	case n.offers.count() > 0 || n.sharing.wantsMore:
 		return minExchange
 	}
 	return n.pollTime()
 }
 
-// join ends the time in which the node was alone. The caller holds mu.
-func (n *Node) join(now time.Time) {
-	if n.reached {
+// endAlone ends the time in which the node was alone. The caller holds mu.
+func (n *Node) endAlone(now time.Time) {
+	if n.hasReached {
 		n.cfg.Log.Info("the cluster's store can be reached again",
 			slog.Duration("after", now.Sub(n.aloneAt).Round(time.Millisecond)))
 	} else {
 		n.cfg.Log.Info("this gateway is a node of a cluster", slog.String("cluster", n.cfg.Name),
-			slog.String("node", n.cfg.Node), slog.Int("nodes", len(n.live())))
+			slog.String("node", n.cfg.Node), slog.Int("nodes", len(n.liveNodes())))
 	}
-	n.alone, n.aloneAt, n.problem, n.reached, n.dropping = false, now, "", true, false
+	n.alone, n.aloneAt, n.problem, n.hasReached, n.dropping = false, now, "", true, false
 	n.inbox.setAlone(false, now)
-	n.sharing.join()
+	n.sharing.endEqualShares()
 }
 
 // storeTime converts a time of this node's clock to a time of the store's clock. The caller holds mu.
 func (n *Node) storeTime(now time.Time) time.Time { return n.syncedAt.Add(now.Sub(n.localAt)) }
 
-// live returns the nodes that are alive, including this node. The caller holds mu.
-func (n *Node) live() []*peer {
+// liveNodes returns the nodes that are alive, including this node. The caller holds mu.
+func (n *Node) liveNodes() []*peer {
 	now := n.storeTime(n.cfg.Now())
 	var out []*peer
 	for _, id := range slices.Sorted(maps.Keys(n.nodes)) {
@@ -516,9 +518,9 @@ func (n *Node) pollTime() time.Duration {
 	return min(max(time.Duration(len(n.nodes))*1500*time.Microsecond, idleExchange), longestIdle)
 }
 
-// receive takes over a record of the store. The parameter previous is the store's time at the previous exchange. The
-// caller holds mu.
-func (n *Node) receive(r *Record, previous time.Time) {
+// applyRecord takes over a record of the store. The parameter previous is the store's time at the previous exchange.
+// The caller holds mu.
+func (n *Node) applyRecord(r *Record, previous time.Time) {
 	n.offers.received(r)
 	parts := strings.Split(r.Key, separator)
 	switch {
@@ -544,7 +546,7 @@ func (n *Node) receive(r *Record, previous time.Time) {
 }
 
 func (n *Node) receiveNode(id string, r *Record) {
-	var b beat
+	var b heartbeat
 	if json.Unmarshal([]byte(r.Value), &b) != nil {
 		return
 	}
@@ -554,7 +556,7 @@ func (n *Node) receiveNode(id string, r *Record) {
 	if b.Left && n.nodes[id] != nil && !n.nodes[id].Left && id != n.cfg.ID {
 		n.cfg.Log.Info("a node of the cluster has left", slog.String("node", b.Node))
 	}
-	p := &peer{beat: b, id: id, seen: r.At, since: r.At}
+	p := &peer{heartbeat: b, id: id, seen: r.At, since: r.At}
 	if old := n.nodes[id]; old != nil {
 		p.isolated = old.isolated
 		if r.At.Sub(old.seen) <= n.liveTime() {
@@ -564,10 +566,10 @@ func (n *Node) receiveNode(id string, r *Record) {
 	n.nodes[id] = p
 }
 
-// offer makes this node write the records that the store has lost. Other nodes write the same records with the same
-// times, so the store keeps the first copy of each record. Records that are left from an earlier loss are still
-// offered. The caller holds mu.
-func (n *Node) offer() {
+// offerLostRecords makes this node write the records that the store has lost. Other nodes write the same records with
+// the same times, so the store keeps the first copy of each record. Records that are left from an earlier loss are
+// still offered. The caller holds mu.
+func (n *Node) offerLostRecords() {
 	for _, r := range n.bans {
 		n.offers.add(r)
 	}
@@ -582,17 +584,17 @@ func (n *Node) offer() {
 		}
 		p.rev, p.sentAt = 0, time.Time{}
 	}
-	for _, r := range n.changes.forget() {
+	for _, r := range n.changes.resetRevisions() {
 		n.offers.add(r)
 	}
 	n.offers.sort(n.cfg.ID)
 	n.lastBeat = time.Time{}
 }
 
-// leave reports to the other nodes that this node ends, and frees its leases.
-func (n *Node) leave() {
+// announceLeave reports to the other nodes that this node ends, and frees its leases.
+func (n *Node) announceLeave() {
 	n.mu.Lock()
-	ops := append([]Op{n.beat(n.cfg.Now(), true).op}, n.leaveParts(n.cfg.Now())...)
+	ops := append([]Op{n.heartbeatOp(n.cfg.Now(), true).op}, n.releaseShares(n.cfg.Now())...)
 	for key, fence := range n.inbox.leases() {
 		ops = append(ops, Op{Kind: Free, Key: keyOf(breakerKey, key), Rev: fence})
 	}

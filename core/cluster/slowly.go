@@ -53,7 +53,7 @@ func (n *Node) shareSlowly(ops []pending, now time.Time) []pending {
 	}
 	if now.Sub(n.lastStats) >= statsEvery {
 		n.lastStats = now
-		n.changes.expire(at)
+		n.changes.removeEnded(at)
 		n.expireAudits(at)
 		maps.DeleteFunc(n.stats, func(_ string, k knownStats) bool { return now.Sub(k.at) >= refreshStats })
 		n.local.EachStats(maxStats, func(proxy string, s Stats) {
@@ -101,7 +101,7 @@ func (n *Node) receiveTarget(target, node string, r *Record) {
 		n.suspects[target] = nodes
 	}
 	nodes[node] = r.Ends
-	count, live := 0, n.live()
+	count, live := 0, n.liveNodes()
 	for _, p := range live {
 		if _, reports := nodes[p.id]; reports && !p.isolated {
 			count++

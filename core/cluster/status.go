@@ -27,8 +27,8 @@ type Status struct {
 	SharesLimits            bool          // limits hold for all nodes together
 	EqualShares             bool          // without the store, this node uses an equal share of them
 	Limits                  []LimitStatus // shared limits in use, at most maxListed
-	LimitsUsed, LimitsShort int           // number of shared limits in use, and of those whose part is used up here
-	Parts                   PartCounts
+	LimitsUsed, LimitsShort int           // number of shared limits in use, and of those whose share is used up here
+	Parts                   ShareCounts
 }
 
 // NodeStatus is a node in a Status.
@@ -94,7 +94,8 @@ func (n *Node) Status() Status {
 	now := n.cfg.Now()
 	at := n.storeTime(now)
 	s := Status{
-		Name: n.cfg.Name, Node: n.cfg.Node, Alone: n.alone, Since: n.aloneAt, Problem: n.problem, Took: n.took, Lag: -1,
+		Name: n.cfg.Name, Node: n.cfg.Node, Alone: n.alone, Since: n.aloneAt, Problem: n.problem,
+		Took: n.exchangeTime, Lag: -1,
 		Waiting: n.events.count() + n.moves.count() + n.offers.count() + n.changes.count(), Counts: n.counts,
 	}
 	if !n.localAt.IsZero() {
@@ -122,7 +123,7 @@ func (n *Node) Status() Status {
 	}
 	s.Suspects = n.suspectStatus()
 	s.Limits, s.LimitsUsed, s.LimitsShort = n.limitStatus(now)
-	s.SharesLimits, s.EqualShares, s.Parts = n.sharing.local != nil, n.sharing.equal, n.sharing.counts
+	s.SharesLimits, s.EqualShares, s.Parts = n.sharing.local != nil, n.sharing.isEqual, n.sharing.counts
 	c := &n.changes
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -152,7 +153,7 @@ func (n *Node) suspectStatus() (out []SuspectStatus) {
 	for _, target := range n.local.Suspects(maxListed) {
 		byTarget[target] = append(byTarget[target], n.cfg.Node)
 	}
-	live := n.live()
+	live := n.liveNodes()
 	for target, nodes := range n.suspects {
 		for _, p := range live {
 			if _, reports := nodes[p.id]; reports {
@@ -188,5 +189,5 @@ func (n *Node) Epoch() string {
 func (n *Node) Live() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return len(n.live())
+	return len(n.liveNodes())
 }

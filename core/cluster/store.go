@@ -37,20 +37,21 @@ const (
 	Settle
 	// Void ends the lease of a key, whoever holds it.
 	Void
-	// Share performs Op.Draw on the shared limit with the key. The node's part of the limit ends after the time TTL.
+	// Share performs Op.Request on the shared limit with the key. The node's share of the limit ends after the time
+	// TTL.
 	Share
 )
 
 // Op is an operation. A record and a lease may have the same key.
 type Op struct {
-	Kind  Kind
-	Key   string
-	Value string
-	Rev   int64         // of Swap, Acquire, Free and Settle
-	Age   time.Duration // of Put: time since the event
-	At    time.Time     // of Put: time of the event, in place of Age; a time in the future stands for now
-	TTL   time.Duration // time until the record or the lease ends, at least 1 ms; 0 for a record that does not end
-	Draw  *Draw         // of Share
+	Kind    Kind
+	Key     string
+	Value   string
+	Rev     int64         // of Swap, Acquire, Free and Settle
+	Age     time.Duration // of Put: time since the event
+	At      time.Time     // of Put: time of the event, in place of Age; a time in the future stands for now
+	TTL     time.Duration // time until the record or the lease ends, at least 1 ms; 0 for a record that does not end
+	Request *ShareRequest // of Share
 }
 
 // Batch is the request of an exchange.
@@ -70,9 +71,9 @@ type Reply struct {
 	Now    time.Time // the time of the store's clock
 	// Results has a number for each operation: the new revision of the record or the fencing number of the lease,
 	// and 0 if the operation was not made. Revisions and fencing numbers increase with each operation of the store.
-	Results []int64
-	Drawn   []Drawn  // of the operations Share, in order; their Results are 1
-	Changed []Record // in the order of their revisions
+	Results      []int64
+	ShareReplies []ShareReply // of the operations Share, in order; their Results are 1
+	Changed      []Record     // in the order of their revisions
 }
 
 // Record is a record of the store.

@@ -22,7 +22,7 @@ func (n *Node) Drain() {
 func (n *Node) twins() map[string]*peer {
 	out := map[string]*peer{}
 	byName := map[string][]*peer{}
-	for _, p := range n.live() {
+	for _, p := range n.liveNodes() {
 		if p.Draining {
 			continue
 		}

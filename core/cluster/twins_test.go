@@ -48,7 +48,7 @@ func TestNodesWithTheSameName(t *testing.T) {
 	delete(live, "a1") // killed
 	start("a2", "gw-1")
 	run(20 * time.Second)
-	live["a2"].leave()
+	live["a2"].announceLeave()
 	delete(live, "a2")
 	start("a3", "gw-1")
 	run(20 * time.Second)

@@ -76,8 +76,8 @@ type Usage struct {
 	interval     *rate.Limiter // nil without a limit
 	inFlight     int
 	attemptCount int64
-	parts        *sharedParts // nil if the limits are not shared
-	maxInFlight  int          // limit.MaxInFlight or, if it is shared, this node's part of it
+	shared       *sharedLimits // nil if the limits are not shared
+	maxInFlight  int           // limit.MaxInFlight or, if it is shared, this node's share of it
 
 	day           int64 // in days since the Unix epoch (UTC)
 	dayStartBytes int64 // the meter's number of bytes when the day began
@@ -157,7 +157,7 @@ func (u *Usage) check(now time.Time) (s State, ok bool) {
 		s = s.combine(State{Until: u.admitTime(u.interval, tokens, Interval, now)})
 	}
 	if l := u.limit.BytesPerDay; l > 0 {
-		if used := u.bytesToday(now); used >= l || u.parts != nil && used >= u.allowance(Bytes, now) {
+		if used := u.bytesToday(now); used >= l || u.shared != nil && used >= u.allowance(Bytes, now) {
 			ok = false
 			s = s.combine(u.bytesState(used, now))
 		}
@@ -258,7 +258,7 @@ func (u *Usage) restore(savedDay, bytes int64, now time.Time) {
 	if savedDay == dayOf(now) {
 		u.bytesToday(now)
 		u.dayStartBytes -= bytes
-		u.beginPart(now)
+		u.restartInitialShare(now)
 	}
 }
 

@@ -16,7 +16,7 @@ type ClusterState struct {
 	Took            time.Duration  // of the last exchange
 	Uploads         map[string]int // number of shared uploads by state
 
-	Limits, ShortLimits int // shared limits in use, and those whose part is used up here
+	Limits, ShortLimits int // shared limits in use, and those whose share is used up here
 
 	Draws, Exchanges, Failures, TimesAlone, Sent, Received, Dropped, Leases, Fenced, Followed uint64
 }

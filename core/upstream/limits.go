@@ -39,7 +39,7 @@ func (u *Upstream) setLimit() {
 	default:
 		usage = limit.NewUsage(l, u.Meter(), now)
 		if u.pool.divisor > 0 {
-			defer usage.SetShare(u.pool.divisor, now) // after the restore
+			defer usage.SetDivisor(u.pool.divisor, now) // after the restore
 		}
 		if s, found := u.pool.earlierBytes[u.id]; found {
 			usage.Restore(s, now)

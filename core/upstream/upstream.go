@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/limit"
-	"github.com/whirlpool-proxy/whirlpool/core/parts"
+	"github.com/whirlpool-proxy/whirlpool/core/share"
 	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 )
 
@@ -25,7 +25,7 @@ type Upstream struct {
 	*details
 	breakerWord   breaker.StateWord
 	inFlight      atomic.Int64
-	inFlightLimit atomic.Int32 // max_in_flight, or the part of it; 0 while draining
+	inFlightLimit atomic.Int32 // max_in_flight, or the share of it; 0 while draining
 	slowStart     slowStart
 	weight        atomic.Uint64
 	lastAcquire   atomic.Int64 // time of the last Acquire, ns after the epoch; 0 if there was none
@@ -54,7 +54,7 @@ type details struct {
 	removalPending bool      // draining with attempts in flight; guarded by the pool's mu
 	keptInPool     bool      // the proxy is in the pool after the present change; guarded by the pool's mu
 	flags          flags
-	part           *parts.Part // of max_in_flight of the spec; nil for the first part; guarded by the pool's limitMu
+	share          *share.Share // of the spec's max_in_flight; nil for the initial share; guarded by the pool's limitMu
 	window         window
 	attemptFields  atomic.Pointer[attemptFields] // nil for a proxy without attempts
 	openEvidence   atomic.Pointer[evidence.Why]  // the evidence when the breaker last opened

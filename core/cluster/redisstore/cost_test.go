@@ -48,9 +48,9 @@ func BenchmarkDraws(b *testing.B) {
 				for i := range 100 {
 					batch.Ops = append(batch.Ops, cluster.Op{
 						Kind: cluster.Share, Key: fmt.Sprintf("proxy/rate/proxy%d@00000000", i), TTL: time.Minute,
-						Draw: &cluster.Draw{
+						Request: &cluster.ShareRequest{
 							Holder: fmt.Sprintf("abcdefghijklmnopqrstuvwxy%c", 'a'+n%nodes), Daily: true, Limit: 1e6,
-							Used: int64(n), Part: int64(n + 1), Want: int64(n + 1000), Keep: time.Hour,
+							Used: int64(n), Share: int64(n + 1), Want: int64(n + 1000), RecordTime: time.Hour,
 						},
 					})
 				}

@@ -274,8 +274,8 @@ func (s *Store) Exchange(ctx context.Context, b cluster.Batch) (cluster.Reply, e
 			ttl = max(ttl, 1) // 0 is no end
 		}
 		value := op.Value
-		if op.Draw != nil {
-			value, age = op.Draw.Value(), op.Draw.Keep.Milliseconds()
+		if op.Request != nil {
+			value, age = op.Request.Value(), op.Request.RecordTime.Milliseconds()
 		}
 		args = append(args, kinds[op.Kind], op.Key, value, strconv.FormatInt(op.Rev, 10),
 			strconv.FormatInt(age, 10), strconv.FormatInt(ttl, 10))
@@ -321,11 +321,11 @@ func parse(parts []rueidis.RedisMessage, ops []cluster.Op) (r cluster.Reply, err
 			if err != nil {
 				return r, err
 			}
-			d, err := cluster.ParseDrawn(text)
+			d, err := cluster.ParseShareReply(text)
 			if err != nil {
 				return r, err
 			}
-			r.Results[i], r.Drawn = 1, append(r.Drawn, d)
+			r.Results[i], r.ShareReplies = 1, append(r.ShareReplies, d)
 			continue
 		}
 		if r.Results[i], err = number(&results[i]); err != nil {

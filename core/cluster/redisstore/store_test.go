@@ -72,11 +72,11 @@ func TestRedisIsLikeTheMemory(t *testing.T) {
 				if op.Kind == cluster.Share {
 					amount := rapid.OneOf(rapid.Int64Range(0, 12), rapid.Int64Range(0, 1<<50))
 					op.TTL = rapid.SampledFrom([]time.Duration{time.Hour, time.Millisecond}).Draw(t, "ttl")
-					op.Draw = &cluster.Draw{
+					op.Request = &cluster.ShareRequest{
 						Holder: rapid.SampledFrom([]string{"m", "n", "o"}).Draw(t, "holder"),
-						Daily:  rapid.Bool().Draw(t, "daily"), Keep: time.Hour, Limit: amount.Draw(t, "limit"),
-						Used: amount.Draw(t, "used"), Part: amount.Draw(t, "part"), Want: amount.Draw(t, "want"),
-						Young: amount.Draw(t, "young"),
+						Daily:  rapid.Bool().Draw(t, "daily"), RecordTime: time.Hour, Limit: amount.Draw(t, "limit"),
+						Used: amount.Draw(t, "used"), Share: amount.Draw(t, "part"), Want: amount.Draw(t, "want"),
+						MaxWhileSettling: amount.Draw(t, "young"),
 					}
 				}
 				if op.Kind == cluster.Put {
@@ -103,7 +103,7 @@ func TestRedisIsLikeTheMemory(t *testing.T) {
 					revs[0], revs[1] = append(revs[0], got.Results[i]), append(revs[1], want.Results[i])
 				}
 			}
-			require.Equal(t, want.Drawn, got.Drawn)
+			require.Equal(t, want.ShareReplies, got.ShareReplies)
 			require.Equal(t, want.More, got.More)
 			require.Len(t, got.Changed, len(want.Changed))
 			for i, w := range want.Changed {
@@ -245,8 +245,8 @@ func TestUserOfTheStore(t *testing.T) {
 	for kind := cluster.Put; kind <= cluster.Share; kind++ {
 		ops := []cluster.Op{{Kind: kind, Key: "k", TTL: time.Second}, {Kind: kind, Key: "l"}}
 		if kind == cluster.Share {
-			ops[0].Draw = &cluster.Draw{Holder: "a", Limit: 1, Part: 1, Keep: time.Second}
-			ops[1].Draw = &cluster.Draw{Holder: "a", Limit: 1, Keep: time.Second}
+			ops[0].Request = &cluster.ShareRequest{Holder: "a", Limit: 1, Share: 1, RecordTime: time.Second}
+			ops[1].Request = &cluster.ShareRequest{Holder: "a", Limit: 1, RecordTime: time.Second}
 		}
 		_, err = s.Exchange(context.Background(), cluster.Batch{Limit: 1, Ops: ops}) // there are more records
 		require.NoError(t, err)
@@ -332,15 +332,17 @@ func TestBrokenEntries(t *testing.T) {
 		require.NoError(t, err, "%s", out)
 	}
 	share := func(key, holder string) cluster.Op {
-		d := &cluster.Draw{Holder: holder, Daily: true, Limit: 9, Used: 5, Part: 5, Want: 5, Keep: time.Minute}
-		return cluster.Op{Kind: cluster.Share, Key: key, TTL: time.Minute, Draw: d}
+		d := &cluster.ShareRequest{Holder: holder, Daily: true, Limit: 9, Used: 5, Share: 5, Want: 5,
+			RecordTime: time.Minute}
+		return cluster.Op{Kind: cluster.Share, Key: key, TTL: time.Minute, Request: d}
 	}
 	require.Empty(t, exchange().Changed)
 	r := exchange(cluster.Op{Kind: cluster.Void, Key: "bad"}, cluster.Op{Kind: cluster.Put, Key: "bad", Value: "v"},
 		share("bad", "a"), share("worse", "a"), share("bad", "a b"))
 	require.Zero(t, r.Results[0])
 	require.Positive(t, r.Results[1])
-	require.Equal(t, []cluster.Drawn{{Part: 5, Target: 5, Used: 5, Own: 5}, {Part: 5, Target: 5, Used: 5, Own: 5}, {}},
-		r.Drawn)
+	require.Equal(t, []cluster.ShareReply{{Share: 5, FairShare: 5, TotalUsed: 5, HolderUsed: 5},
+		{Share: 5, FairShare: 5, TotalUsed: 5, HolderUsed: 5}, {}},
+		r.ShareReplies)
 	require.Len(t, r.Changed, 1)
 }

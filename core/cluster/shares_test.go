@@ -10,38 +10,38 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/whirlpool-proxy/whirlpool/core/parts"
+	"github.com/whirlpool-proxy/whirlpool/core/share"
 )
 
 // testLimit is a limit of a testNode. Its uses are those of the hot path.
 type testLimit struct {
 	node    *testNode
 	key     string
-	kind    parts.Kind
-	whole   bool // parts.Use.Whole
+	kind    share.Kind
+	whole   bool // share.Use.InitialIsEqualShare
 	limit   int64
 	used    int64 // today, or in flight
 	count   int64
 	seen    int64 // count at the last EachUsed
 	day     int64
-	part    parts.Part
+	part    share.Share
 	divisor int64
-	share   parts.Share
+	share   share.Basis
 	tokens  float64 // of a rate
 	filled  time.Time
 }
 
 func (l *testLimit) most() int64 {
-	if l.kind == parts.Daily {
-		return l.part.MostToday(l.limit, l.divisor, l.day)
+	if l.kind == share.Daily {
+		return l.part.AllowanceToday(l.limit, l.divisor, l.day)
 	}
-	return l.part.Most(l.limit, l.divisor)
+	return l.part.Allowance(l.limit, l.divisor)
 }
 
 // begin begins a use, if the part permits it.
 func (l *testLimit) begin() bool {
 	switch {
-	case l.kind == parts.Rate:
+	case l.kind == share.Rate:
 		if l.fill(); l.tokens < 1-1e-6 {
 			return false
 		}
@@ -57,7 +57,8 @@ func (l *testLimit) begin() bool {
 
 // tunnel uses one more of an amount, as an open tunnel does: it does not end while other nodes may have a part left.
 func (l *testLimit) tunnel() bool {
-	if l.part.Spent(l.limit, l.day, l.used) || l.share.Alone && l.used >= l.part.MostAlone(l.limit, l.share, l.day) {
+	spentAlone := l.share.Alone && l.used >= l.part.AllowanceAlone(l.limit, l.share, l.day)
+	if spentAlone || l.part.IsSpent(l.limit, l.day, l.used) {
 		return false
 	}
 	l.used++
@@ -66,7 +67,7 @@ func (l *testLimit) tunnel() bool {
 
 // fill adds the tokens of the time since the last call.
 func (l *testLimit) fill() {
-	rate := float64(l.most()) / parts.RateUnit
+	rate := float64(l.most()) / share.RateUnit
 	now := l.node.world.now
 	l.tokens = min(l.tokens+now.Sub(l.filled).Seconds()*rate, max(rate, 1))
 	l.filled = now
@@ -74,33 +75,34 @@ func (l *testLimit) fill() {
 
 func (l *testLimit) Key() string { return l.key }
 
-func (l *testLimit) Use() parts.Use {
-	u := parts.Use{Kind: l.kind, Whole: l.whole, Limit: l.limit, Used: l.used, Part: l.most(), Count: l.count,
-		Day: l.day}
+func (l *testLimit) Use() share.Use {
+	u := share.Use{Kind: l.kind, InitialIsEqualShare: l.whole, Limit: l.limit, Used: l.used, Share: l.most(),
+		Count: l.count,
+		Day:   l.day}
 	switch l.kind {
-	case parts.Daily:
-		u.Total, u.Base = l.part.Total(l.day)
+	case share.Daily:
+		u.Total, u.UsedAtTotal = l.part.Total(l.day)
 		u.Count = l.used
-	case parts.Rate:
+	case share.Rate:
 		l.fill()
-		u.Empty = l.tokens < 1-1e-6
+		u.HasNoToken = l.tokens < 1-1e-6
 	}
 	return u
 }
 
-func (l *testLimit) SetPart(part, total, base int64) int64 {
-	if l.kind == parts.Rate {
+func (l *testLimit) SetShare(part, total, base int64) int64 {
+	if l.kind == share.Rate {
 		l.fill()
-		part = max(part, parts.First(l.limit, l.divisor))
+		part = max(part, share.Initial(l.limit, l.divisor))
 	}
-	l.part = parts.Held(part, total, l.day, base)
+	l.part = share.NewShare(part, total, l.day, base)
 	return max(part, l.used)
 }
 
-func (l *testLimit) Release(part, total, base int64) {
-	l.part = parts.Part{}
-	if l.kind == parts.Daily {
-		l.part = parts.Released(part, total, l.day, base)
+func (l *testLimit) ReleaseShare(part, total, base int64) {
+	l.part = share.Share{}
+	if l.kind == share.Daily {
+		l.part = share.NewReleased(part, total, l.day, base)
 	}
 }
 
@@ -121,27 +123,27 @@ func (n *testNode) Load() Load                         { return Load{} }
 func (n *testNode) Suspects(int) []string              { return nil }
 func (n *testNode) EachStats(int, func(string, Stats)) {}
 func (n *testNode) ProbeTime() time.Duration           { return time.Second }
-func (n *testNode) Raised()                            { n.raised++ }
+func (n *testNode) SharesGrown()                       { n.raised++ }
 
-func (n *testNode) SetShare(s parts.Share) {
+func (n *testNode) SetBasis(s share.Basis) {
 	for _, l := range n.limits {
 		l.share = s
 		if l.divisor = s.Divisor(); l.whole {
 			l.divisor = s.Nodes
 		}
-		if l.kind == parts.Daily && !l.part.IsBegun(l.day) {
-			l.part = parts.Begun(l.day, l.used)
+		if l.kind == share.Daily && !l.part.IsFor(l.day) {
+			l.part = share.NewInitial(l.day, l.used)
 		}
 	}
 }
 
-func (n *testNode) EachUsed(all bool, f func(parts.Limit)) {
+func (n *testNode) EachUsed(all bool, f func(share.Limit)) {
 	for _, l := range n.limits {
-		lately := l.count != l.seen || l.kind == parts.InFlight && l.used > 0
+		lately := l.count != l.seen || l.kind == share.InFlight && l.used > 0
 		l.seen = l.count
 		u := l.Use()
-		if all && l.kind == parts.Daily && l.used > 0 ||
-			(lately || u.Short()) && !l.part.IsHeld(l.kind == parts.Daily, l.day) {
+		if all && l.kind == share.Daily && l.used > 0 ||
+			(lately || u.NeedsMore()) && !l.part.IsHeld(l.kind == share.Daily, l.day) {
 			f(l)
 		}
 	}
@@ -177,7 +179,7 @@ func newTestWorld(t require.TestingT, nodes int, limits ...testLimit) *testWorld
 	for i := range nodes {
 		n := &testNode{world: w, holder: fmt.Sprint("holder", i), link: &testLink{Store: w.store}}
 		for _, l := range limits {
-			l.node, l.filled, l.tokens = n, w.now, max(float64(l.limit)/parts.RateUnit, 1)
+			l.node, l.filled, l.tokens = n, w.now, max(float64(l.limit)/share.RateUnit, 1)
 			n.limits = append(n.limits, &l)
 		}
 		w.nodes = append(w.nodes, n)
@@ -193,7 +195,7 @@ func (n *testNode) start() {
 	w.runs++
 	n.dead, n.next = false, w.now
 	for _, l := range n.limits {
-		l.part, l.seen, l.count = parts.Part{}, 0, 0
+		l.part, l.seen, l.count = share.Share{}, 0, 0
 	}
 	n.node = New(Config{
 		Name: "test", Node: n.holder, ID: fmt.Sprint("run", w.runs), Store: n.link, Timeout: DefaultTimeout,
@@ -225,7 +227,7 @@ func (w *testWorld) used(limit int) (sum int64) {
 // firsts returns the sum of the first parts of a limit.
 func (w *testWorld) firsts(limit int64) int64 {
 	n := int64(len(w.nodes))
-	return n * parts.First(limit, firstPart*n)
+	return n * share.Initial(limit, initialDivisor*n)
 }
 
 // With any uses at any nodes, and no fault, the nodes use of a limit at most the limit and their first parts. A node
@@ -235,11 +237,11 @@ func TestPartsOfLimits(t *testing.T) {
 		daily, inFlight := rapid.Int64Range(1, 300).Draw(t, "daily"), rapid.Int64Range(1, 30).Draw(t, "in flight")
 		whole := rapid.Bool().Draw(t, "whole")
 		w := newTestWorld(t, rapid.IntRange(1, 4).Draw(t, "nodes"),
-			testLimit{key: "d", kind: parts.Daily, limit: daily},
-			testLimit{key: "f", kind: parts.InFlight, whole: whole, limit: inFlight})
+			testLimit{key: "d", kind: share.Daily, limit: daily},
+			testLimit{key: "f", kind: share.InFlight, whole: whole, limit: inFlight})
 		firsts := w.firsts(inFlight)
 		if n := int64(len(w.nodes)); whole {
-			firsts = (n - 1) * parts.First(inFlight, n)
+			firsts = (n - 1) * share.Initial(inFlight, n)
 		}
 		for range rapid.IntRange(0, 30).Draw(t, "steps") {
 			n := w.nodes[rapid.IntRange(0, len(w.nodes)-1).Draw(t, "node")]
@@ -256,7 +258,7 @@ func TestPartsOfLimits(t *testing.T) {
 		for _, n := range w.nodes {
 			n.limits[1].used = 0
 		}
-		w.pass(idlePart + 3*time.Second)
+		w.pass(idleTime + 3*time.Second)
 		n := w.nodes[0]
 		for range 30 {
 			for n.limits[0].begin() || n.limits[1].begin() {
@@ -273,7 +275,7 @@ func TestPartsOfLimits(t *testing.T) {
 // joined, after few uses and after a time without use. Of several nodes each has an equal share at once.
 func TestWholeShares(t *testing.T) {
 	for nodes := 1; nodes <= 3; nodes++ {
-		w := newTestWorld(t, nodes, testLimit{key: "f", kind: parts.InFlight, whole: true, limit: 30})
+		w := newTestWorld(t, nodes, testLimit{key: "f", kind: share.InFlight, whole: true, limit: 30})
 		burst := func(n *testNode) (begun int64) {
 			l := n.limits[0]
 			for l.used = 0; l.begin(); {
@@ -286,7 +288,7 @@ func TestWholeShares(t *testing.T) {
 		for _, n := range w.nodes {
 			require.Equal(t, share, burst(n))
 		}
-		w.pass(2 * idlePart)
+		w.pass(2 * idleTime)
 		for _, n := range w.nodes {
 			require.Equal(t, share, burst(n))
 		}
@@ -312,19 +314,19 @@ func TestWholeShares(t *testing.T) {
 // lease returns how much more of a limit the node may have used than the store has, at most.
 func (n *testNode) lease(limit int) int64 {
 	l := n.limits[limit]
-	e := n.node.sharing.used[l.key]
+	e := n.node.sharing.byKey[l.key]
 	switch {
 	case e == nil:
-		return max(l.most(), parts.First(l.limit, 1))
-	case l.kind == parts.Daily:
-		return max(e.held, e.part) - min(e.base, e.held, e.part)
+		return max(l.most(), share.Initial(l.limit, 1))
+	case l.kind == share.Daily:
+		return max(e.storedSize, e.size) - min(e.usedAtTotal, e.storedSize, e.size)
 	}
-	return max(e.held, e.part)
+	return max(e.storedSize, e.size)
 }
 
 // equal returns the part that the node gets at most after a long time without the store.
 func (n *testNode) equal(limit int) int64 {
-	return parts.First(n.limits[limit].limit, int64(n.node.sharing.nodes))
+	return share.Initial(n.limits[limit].limit, int64(n.node.sharing.nodes))
 }
 
 // With nodes that are killed, cut off or started again, and with a store that loses its data, the nodes use at most the
@@ -333,8 +335,8 @@ func TestPartsAfterFaults(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limits := [2]int64{rapid.Int64Range(1, 300).Draw(t, "daily"), rapid.Int64Range(1, 30).Draw(t, "in flight")}
 		w := newTestWorld(t, rapid.IntRange(1, 4).Draw(t, "nodes"),
-			testLimit{key: "d", kind: parts.Daily, limit: limits[0]},
-			testLimit{key: "f", kind: parts.InFlight, limit: limits[1]})
+			testLimit{key: "d", kind: share.Daily, limit: limits[0]},
+			testLimit{key: "f", kind: share.InFlight, limit: limits[1]})
 		lost := int64(0)   // used by processes whose state is lost
 		more := [2]int64{} // by which the limits may be exceeded
 		check := func() {
@@ -376,7 +378,7 @@ func TestPartsAfterFaults(t *testing.T) {
 					lost, d.used = lost+d.used-saved, saved
 				}
 				for i := range more {
-					more[i] += parts.First(limits[i], firstPart) // it does not know yet how many nodes there are
+					more[i] += share.Initial(limits[i], initialDivisor) // it does not know yet how many nodes there are
 				}
 				n.start()
 			}
@@ -396,7 +398,7 @@ func TestPartsAfterFaults(t *testing.T) {
 				n.start()
 			}
 		}
-		w.pass(idlePart + 10*time.Second)
+		w.pass(idleTime + 10*time.Second)
 		for range 30 {
 			for l := w.nodes[0].limits; l[0].begin() || l[1].begin(); {
 			}
@@ -410,7 +412,7 @@ func TestPartsAfterFaults(t *testing.T) {
 
 // After a limit was raised on all nodes, the nodes get parts of the new one, although all of the old one was used.
 func TestARaisedLimitHasParts(t *testing.T) {
-	w := newTestWorld(t, 2, testLimit{key: "d", kind: parts.Daily, limit: 50})
+	w := newTestWorld(t, 2, testLimit{key: "d", kind: share.Daily, limit: 50})
 	spend := func() {
 		for range 30 {
 			for _, n := range w.nodes {
@@ -419,7 +421,7 @@ func TestARaisedLimitHasParts(t *testing.T) {
 			}
 			w.pass(100 * time.Millisecond)
 		}
-		w.pass(2 * idlePart)
+		w.pass(2 * idleTime)
 	}
 	spend()
 	used := w.used(0)
@@ -440,7 +442,7 @@ func TestTunnelsWithoutTheStore(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limit := rapid.Int64Range(1, 3000).Draw(t, "limit")
 		w := newTestWorld(t, rapid.IntRange(1, 4).Draw(t, "nodes"),
-			testLimit{key: "d", kind: parts.Daily, limit: limit})
+			testLimit{key: "d", kind: share.Daily, limit: limit})
 		for range rapid.IntRange(0, 20).Draw(t, "steps") {
 			n := w.nodes[rapid.IntRange(0, len(w.nodes)-1).Draw(t, "node")]
 			for range rapid.IntRange(0, 50).Draw(t, "uses") {
@@ -476,8 +478,8 @@ func TestTunnelsWithoutTheStore(t *testing.T) {
 // Two processes of one holder, one of which has taken over the sockets of the other, have parts of their own of the
 // limits on attempts in flight. When the old one ends, the new one has all. An amount counts once.
 func TestAProcessTakesOver(t *testing.T) {
-	w := newTestWorld(t, 1, testLimit{key: "f", kind: parts.InFlight, limit: 20},
-		testLimit{key: "d", kind: parts.Daily, limit: 1000})
+	w := newTestWorld(t, 1, testLimit{key: "f", kind: share.InFlight, limit: 20},
+		testLimit{key: "d", kind: share.Daily, limit: 1000})
 	old := w.nodes[0]
 	fill := func(n *testNode, d time.Duration) {
 		for end := w.now.Add(d); w.now.Before(end); w.pass(50 * time.Millisecond) {
@@ -496,7 +498,7 @@ func TestAProcessTakesOver(t *testing.T) {
 	for _, l := range old.limits {
 		l := *l
 		l.node = next
-		if l.kind == parts.InFlight {
+		if l.kind == share.InFlight {
 			l.used = 0
 		}
 		next.limits = append(next.limits, &l)
@@ -510,9 +512,9 @@ func TestAProcessTakesOver(t *testing.T) {
 	require.GreaterOrEqual(t, next.limits[0].used, int64(5))
 	require.True(t, next.limits[1].begin())
 	w.pass(2 * time.Second)
-	require.Equal(t, int64(51), next.node.sharing.used["d"].total)
+	require.Equal(t, int64(51), next.node.sharing.byKey["d"].totalUsed)
 	old.limits[0].used = 0
-	old.node.leave()
+	old.node.announceLeave()
 	old.dead = true
 	fill(next, time.Second)
 	require.Equal(t, int64(20), next.limits[0].used)
@@ -520,25 +522,25 @@ func TestAProcessTakesOver(t *testing.T) {
 
 // A request that is counted for a moment and then denied does not stay in the amount that the store has.
 func TestDeniedRequestsDoNotAddUp(t *testing.T) {
-	w := newTestWorld(t, 1, testLimit{key: "d", kind: parts.Daily, limit: 1000})
+	w := newTestWorld(t, 1, testLimit{key: "d", kind: share.Daily, limit: 1000})
 	n := w.nodes[0]
 	l := n.limits[0]
 	require.True(t, l.begin())
 	w.pass(time.Second)
 	for range 50 {
 		l.used += 3
-		w.pass(refreshPart + idleExchange)
+		w.pass(renewInterval + idleExchange)
 		l.used -= 3
 		w.pass(2 * time.Second)
 	}
-	require.Less(t, n.node.sharing.used["d"].total, int64(10))
+	require.Less(t, n.node.sharing.byKey["d"].totalUsed, int64(10))
 }
 
 // However many parts become larger in an exchange, that is reported once.
 func TestRaisedIsReportedOnce(t *testing.T) {
 	var limits []testLimit
 	for i := range 20 {
-		limits = append(limits, testLimit{key: fmt.Sprint("f", i), kind: parts.InFlight, limit: 100})
+		limits = append(limits, testLimit{key: fmt.Sprint("f", i), kind: share.InFlight, limit: 100})
 	}
 	w := newTestWorld(t, 1, limits...)
 	n := w.nodes[0]
@@ -549,7 +551,7 @@ func TestRaisedIsReportedOnce(t *testing.T) {
 	n.raised = 0
 	n.node.Step(t.Context())
 	require.Equal(t, 1, n.raised)
-	require.Equal(t, uint64(20), n.node.sharing.counts.Raised)
+	require.Equal(t, uint64(20), n.node.sharing.counts.Grown)
 }
 
 // A rate holds for all nodes together, whoever has the traffic, and a node alone gets all of it.
@@ -557,7 +559,7 @@ func TestPartsOfARate(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		perSecond := rapid.SampledFrom([]float64{0.2, 1, 5, 50}).Draw(t, "rate")
 		nodes := rapid.IntRange(1, 4).Draw(t, "nodes")
-		w := newTestWorld(t, nodes, testLimit{key: "r", kind: parts.Rate, limit: int64(perSecond * parts.RateUnit)})
+		w := newTestWorld(t, nodes, testLimit{key: "r", kind: share.Rate, limit: int64(perSecond * share.RateUnit)})
 		begun := 0
 		busy := func(nodes []*testNode, d time.Duration) {
 			for end := w.now.Add(d); w.now.Before(end); w.pass(20 * time.Millisecond) {
@@ -589,8 +591,8 @@ func TestPartsOfARate(t *testing.T) {
 
 // If a limit has fewer places than there are nodes, the nodes take turns.
 func TestNodesTakeTurns(t *testing.T) {
-	w := newTestWorld(t, 3, testLimit{key: "a", kind: parts.InFlight, limit: 1},
-		testLimit{key: "b", kind: parts.InFlight, limit: 1})
+	w := newTestWorld(t, 3, testLimit{key: "a", kind: share.InFlight, limit: 1},
+		testLimit{key: "b", kind: share.InFlight, limit: 1})
 	begun := map[string]int{}
 	for range 12_000 { // ten minutes
 		for _, n := range w.nodes {

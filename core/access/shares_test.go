@@ -9,14 +9,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core/access"
-	"github.com/whirlpool-proxy/whirlpool/core/parts"
+	"github.com/whirlpool-proxy/whirlpool/core/share"
 )
 
 func TestPartsOfAUser(t *testing.T) {
 	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	u := access.NewUsers([]access.User{{Name: "a", Password: "p", Limits: access.Limits{
 		MaxInFlight: 20, RequestsPerDay: 80, BytesPerDay: 1000}}}, nil)
-	u.SetShare(parts.Share{Nodes: 4, Fraction: 2}, noon)
+	u.SetBasis(share.Basis{Nodes: 4, Fraction: 2}, noon)
 	a := u.ByName("a")
 	begin := func(now time.Time) access.Denial {
 		d, _ := a.BeginRequest("h.test", 80, now)
@@ -26,30 +26,30 @@ func TestPartsOfAUser(t *testing.T) {
 		require.Equal(t, access.Granted, begin(noon))
 	}
 	require.Equal(t, access.InFlightPartUsed, begin(noon), "the first part of 20 is 5")
-	require.Equal(t, int64(20), a.SetPart(access.InFlight, 20, 2, 0))
+	require.Equal(t, int64(20), a.SetShare(access.InFlight, 20, 2, 0))
 	for range 5 {
 		require.Equal(t, access.Granted, begin(noon))
 	}
 	require.Equal(t, access.RequestsPartUsed, begin(noon))
-	require.Equal(t, int64(11), a.SetPart(access.Requests, 11, 40, 10))
+	require.Equal(t, int64(11), a.SetShare(access.Requests, 11, 40, 10))
 	require.Equal(t, access.Granted, begin(noon))
 	require.Equal(t, access.RequestsPartUsed, begin(noon))
-	require.Equal(t, int64(11), a.SetPart(access.Requests, 5, 80, 11), "the part is what is used")
+	require.Equal(t, int64(11), a.SetShare(access.Requests, 5, 80, 11), "the part is what is used")
 	require.Equal(t, access.RequestsSpent, begin(noon))
-	require.True(t, a.HasPart(access.Requests))
+	require.True(t, a.HasShare(access.Requests))
 	a.Usage.AddBytes(125)
 	require.Equal(t, access.BytesPartUsed, begin(noon))
 	require.False(t, a.BytesSpent(), "a tunnel stays open while other nodes may have a part left")
-	a.Release(access.Bytes, 125, 900, 125)
+	a.ReleaseShare(access.Bytes, 125, 900, 125)
 	a.Usage.AddBytes(100)
 	require.Equal(t, access.BytesSpent, begin(noon))
 	require.True(t, a.BytesSpent())
 	tomorrow := noon.Add(24 * time.Hour)
 	require.Equal(t, access.Granted, begin(tomorrow))
-	require.Equal(t, int64(10), a.PartUse(access.Requests, tomorrow).Part)
+	require.Equal(t, int64(10), a.ShareUse(access.Requests, tomorrow).Share)
 
 	next := access.NewUsers([]access.User{a.User, {Name: "b", Password: "p", Limits: a.Limits}}, u)
-	require.Equal(t, int64(10), next.ByName("b").PartUse(access.Requests, tomorrow).Part, "a new user has a first part")
+	require.Equal(t, int64(10), next.ByName("b").ShareUse(access.Requests, tomorrow).Share, "a new user: first share")
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		if begin(tomorrow) == access.Granted {
 			a.EndRequest()
@@ -61,7 +61,7 @@ func TestPartsOfAUser(t *testing.T) {
 func TestAGatewayAloneUsesMaxInFlight(t *testing.T) {
 	u := access.NewUsers([]access.User{{Name: "a", Password: "p", Limits: access.Limits{MaxInFlight: 20}}}, nil)
 	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
-	u.SetShare(parts.Share{Nodes: 1, Fraction: 8}, noon)
+	u.SetBasis(share.Basis{Nodes: 1, Fraction: 8}, noon)
 	a := u.ByName("a")
 	for range 20 {
 		d, _ := a.BeginRequest("h.test", 80, noon)
@@ -75,28 +75,28 @@ func TestAGatewayAloneUsesMaxInFlight(t *testing.T) {
 func TestTunnelsOfAGatewayWithoutTheStore(t *testing.T) {
 	u := access.NewUsers([]access.User{{Name: "a", Password: "p", Limits: access.Limits{BytesPerDay: 1000}}}, nil)
 	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
-	together := parts.Share{Nodes: 2, Fraction: 8}
-	alone := parts.Share{Nodes: 2, Fraction: 8, Alone: true}
-	u.SetShare(together, noon)
+	together := share.Basis{Nodes: 2, Fraction: 8}
+	alone := share.Basis{Nodes: 2, Fraction: 8, Alone: true}
+	u.SetBasis(together, noon)
 	a := u.ByName("a")
 	a.Usage.AddBytes(499)
 	require.False(t, a.BytesSpent())
-	u.SetShare(alone, noon)
+	u.SetBasis(alone, noon)
 	require.False(t, a.BytesSpent())
 	a.Usage.AddBytes(1)
 	require.True(t, a.BytesSpent(), "half of the limit is used")
-	u.SetShare(together, noon)
+	u.SetBasis(together, noon)
 	require.False(t, a.BytesSpent())
-	a.SetPart(access.Bytes, 510, 800, 480)
-	u.SetShare(alone, noon)
+	a.SetShare(access.Bytes, 510, 800, 480)
+	u.SetBasis(alone, noon)
 	require.False(t, a.BytesSpent())
 	a.Usage.AddBytes(79)
 	require.False(t, a.BytesSpent(), "the share is 480 + (1000 - 800) / 2")
 	a.Usage.AddBytes(1)
 	require.True(t, a.BytesSpent())
-	a.SetPart(access.Bytes, 700, 800, 480)
+	a.SetShare(access.Bytes, 700, 800, 480)
 	require.False(t, a.BytesSpent(), "the part is more")
-	a.SetPart(access.Bytes, 700, 900, 480)
+	a.SetShare(access.Bytes, 700, 900, 480)
 	a.Usage.AddBytes(20)
 	require.True(t, a.BytesSpent(), "all nodes together have used 1000")
 }
@@ -113,7 +113,7 @@ func TestActiveUsers(t *testing.T) {
 	}
 	u.ByName("a").BeginRequest("h.test", 80, noon)
 	require.Empty(t, active(), "the limits are not shared")
-	u.SetShare(parts.Share{Nodes: 1, Fraction: 8}, noon)
+	u.SetBasis(share.Basis{Nodes: 1, Fraction: 8}, noon)
 	require.Empty(t, active())
 	for range 2 {
 		d, _ := u.ByName("a").BeginRequest("h.test", 80, noon)
@@ -130,10 +130,10 @@ func TestActiveUsers(t *testing.T) {
 		users = append(users, access.User{Name: fmt.Sprint("u", i)})
 	}
 	u = access.NewUsers(users, nil)
-	u.SetShare(parts.Share{Nodes: 1, Fraction: 8}, noon)
+	u.SetBasis(share.Basis{Nodes: 1, Fraction: 8}, noon)
 	seen := map[string]int64{}
 	read := func() {
-		u.EachActive(func(a *access.Account) { seen[a.Name] = a.PartUse(access.Requests, noon).Used })
+		u.EachActive(func(a *access.Account) { seen[a.Name] = a.ShareUse(access.Requests, noon).Used })
 	}
 	var wg sync.WaitGroup
 	for range 4 {

@@ -1,0 +1,195 @@
+package access
+
+import (
+	"iter"
+	"sync/atomic"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/share"
+)
+
+// Kind is one of the limits of a user that nodes of a cluster can share.
+type Kind uint8
+
+// The kinds of limits.
+const (
+	InFlight Kind = iota
+	Requests
+	Bytes
+	NumKinds
+)
+
+// sharedLimits holds this gateway's shares of a user's limits. It is immutable.
+type sharedLimits struct {
+	basis  share.Basis
+	byKind [NumKinds]share.Share
+}
+
+// The method limit returns the configured value of a limit; 0 for no limit.
+func (l *Limits) limit(k Kind) int64 {
+	switch k {
+	case InFlight:
+		return int64(l.MaxInFlight)
+	case Requests:
+		return l.RequestsPerDay
+	}
+	return l.BytesPerDay
+}
+
+func (u *Usage) currentUse(k Kind) int64 {
+	switch k {
+	case InFlight:
+		return u.inFlight.Load()
+	case Requests:
+		return u.requests.Load()
+	}
+	return u.bytes.Load()
+}
+
+// allowance returns how much of a limit the user may use through this node.
+func (a *Account) allowance(k Kind) int64 {
+	limit, s := a.limit(k), a.Usage.shared.Load()
+	switch {
+	case s == nil || limit == 0:
+		return limit
+	case k == InFlight:
+		return s.byKind[k].Allowance(limit, s.basis.Nodes)
+	}
+	return s.byKind[k].AllowanceToday(limit, s.basis.Divisor(), a.Usage.day.Load())
+}
+
+// isSpent reports whether all nodes together have used up a daily limit.
+func (a *Account) isSpent(k Kind) bool {
+	limit, used, s := a.limit(k), a.Usage.currentUse(k), a.Usage.shared.Load()
+	if s == nil {
+		return used >= limit
+	}
+	return s.byKind[k].IsSpent(limit, a.Usage.day.Load(), used)
+}
+
+// hasSpentShareAlone reports whether the gateway cannot reach the store of the cluster, and the user has used up this
+// gateway's share of BytesPerDay.
+func (a *Account) hasSpentShareAlone() bool {
+	s := a.Usage.shared.Load()
+	return s != nil && s.basis.Alone &&
+		a.Usage.bytes.Load() >= s.byKind[Bytes].AllowanceAlone(a.BytesPerDay, s.basis, a.Usage.day.Load())
+}
+
+// setBasis makes the limits of the user shared limits. The gateway keeps the shares of these limits that it already
+// has.
+func (u *Usage) setBasis(basis share.Basis, now time.Time) {
+	u.startDay(now)
+	u.updateShared(func(s *sharedLimits) {
+		s.basis = basis
+		day := u.day.Load()
+		for _, k := range []Kind{Requests, Bytes} {
+			if !s.byKind[k].IsFor(day) {
+				s.byKind[k] = share.NewInitial(day, u.currentUse(k))
+			}
+		}
+	})
+}
+
+// updateShared copies this gateway's shares of the user's limits, calls f, which changes the copy, and stores the copy.
+func (u *Usage) updateShared(f func(*sharedLimits)) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	next := sharedLimits{}
+	if s := u.shared.Load(); s != nil {
+		next = *s
+	}
+	f(&next)
+	u.shared.Store(&next)
+}
+
+// SetBasis makes the limits of all users shared limits. The parameter basis determines how much of a limit the gateway
+// may use while it has no share of the limit. Of MaxInFlight this is a whole equal share (without share.Fraction),
+// because the gateway refuses the requests beyond it. The users of a later set (NewUsers) have shared limits as well.
+func (u *Users) SetBasis(basis share.Basis, now time.Time) {
+	u.basis.Store(&basis)
+	for _, a := range u.all {
+		a.Usage.setBasis(basis, now)
+	}
+}
+
+// All returns the accounts.
+func (u *Users) All() iter.Seq[*Account] {
+	return func(yield func(*Account) bool) {
+		for _, a := range u.all {
+			if !yield(a) {
+				return
+			}
+		}
+	}
+}
+
+// activeUsers is a list of the users who have been active since the last call of EachActive. Users are added without a
+// lock.
+type activeUsers struct{ first atomic.Pointer[Usage] }
+
+// markActive adds the user to the list of active users, if the limits are shared. The caller must have counted the
+// user's request or bytes before.
+func (u *Usage) markActive() {
+	if u.isActive.Load() || u.shared.Load() == nil || !u.isActive.CompareAndSwap(false, true) {
+		return
+	}
+	for {
+		first := u.active.first.Load()
+		u.nextActive = first
+		if u.active.first.CompareAndSwap(first, u) {
+			return
+		}
+	}
+}
+
+// EachActive calls f for each user who has sent a request or moved bytes since the last call of EachActive. If the
+// limits are not shared, it calls f for no user.
+func (u *Users) EachActive(f func(*Account)) {
+	for next := u.active.first.Swap(nil); next != nil; {
+		used := next
+		next = used.nextActive
+		used.isActive.Store(false) // before the use is read
+		if a := u.ByName(used.name); a != nil {
+			f(a)
+		}
+	}
+}
+
+// ShareUse returns the state of a shared limit in this gateway: its share of the limit, and what the user has used.
+func (a *Account) ShareUse(k Kind, now time.Time) share.Use {
+	a.Usage.startDay(now)
+	used := a.Usage.currentUse(k)
+	out := share.Use{Kind: share.InFlight, InitialIsEqualShare: true, Limit: a.limit(k), Used: used,
+		Share: a.allowance(k), Count: a.Usage.requests.Load()}
+	if k != InFlight {
+		out.Kind, out.InitialIsEqualShare, out.Count, out.Day = share.Daily, false, used, a.Usage.day.Load()
+		if s := a.Usage.shared.Load(); s != nil {
+			out.Total, out.UsedAtTotal = s.byKind[k].Total(out.Day)
+		}
+	}
+	return out
+}
+
+// SetShare sets this gateway's share of a shared limit, as share.Limit.SetShare does.
+func (a *Account) SetShare(k Kind, size, total, base int64) int64 {
+	u := a.Usage
+	u.updateShared(func(s *sharedLimits) { s.byKind[k] = share.NewShare(size, total, u.day.Load(), base) })
+	return max(size, u.currentUse(k)) // BeginRequest counts a use before it reads the share, so all are counted here
+}
+
+// ReleaseShare gives up this gateway's share of a shared limit, as share.Limit.ReleaseShare does.
+func (a *Account) ReleaseShare(k Kind, size, total, base int64) {
+	u := a.Usage
+	u.updateShared(func(s *sharedLimits) {
+		s.byKind[k] = share.Share{}
+		if k != InFlight {
+			s.byKind[k] = share.NewReleased(size, total, u.day.Load(), base)
+		}
+	})
+}
+
+// HasShare reports whether this gateway has a share of a shared limit.
+func (a *Account) HasShare(k Kind) bool {
+	s := a.Usage.shared.Load()
+	return s != nil && s.byKind[k].IsHeld(k != InFlight, a.Usage.day.Load())
+}
