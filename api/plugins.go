@@ -41,7 +41,7 @@ type Plugins interface {
 	Delete(name string, inUse func(name string) string) error
 	RollBack(name string) (plugins.Info, error)
 	Release(name string) (plugins.Info, error)
-	// Log returns the plugin's last log lines. Lines up to the given number are left out.
+	// Log returns those of the plugin's last log lines whose number is above the parameter after.
 	Log(name string, after uint64) ([]output.Line, error)
 	pluginTester
 }

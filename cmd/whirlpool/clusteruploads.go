@@ -91,7 +91,7 @@ type wantedUpload struct {
 	state         string // cluster.UploadReady and so on
 	problem       string
 	retries       int
-	nextTry       time.Time // of the next try; zero for no further one
+	nextTry       time.Time // of the next attempt; zero for none
 }
 
 func newSharedUploads(cn *clusterNode, reg registry, inUse func(string) string) *sharedUploads {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Listener is the listener at which a login was tried.
+// Listener is the listener at which a client sent a login.
 type Listener uint8
 
 // The listeners.
@@ -41,7 +41,7 @@ const (
 	Blocked         // refused without a check, because of failed logins or of logins that wait for a hash
 )
 
-// Login describes a login that a client tries.
+// Login describes a login that a client sends.
 type Login struct {
 	Listener Listener
 	From     net.Addr // the client's address

@@ -18,7 +18,7 @@ const (
 	minExchange  = 50 * time.Millisecond  // shortest time between two exchanges
 	idleExchange = 100 * time.Millisecond // time between exchanges of a node with nothing to send; see pollTime
 	longestIdle  = 400 * time.Millisecond
-	firstRetry   = 100 * time.Millisecond // time until an exchange that failed is tried again; it doubles
+	firstRetry   = 100 * time.Millisecond // time until a failed exchange is repeated; it doubles
 	longestRetry = 2 * time.Second
 )
 

@@ -170,8 +170,8 @@ func (t *tunnel) limitFirstByte(kind helloKind) {
 	}
 }
 
-// maxHelloRefusalDelay is the time that a tunnel gets to reply to the ClientHello if no other proxy can be tried and
-// an earlier tunnel has received a helloRefusal. After this time, the client gets that refusal.
+// maxHelloRefusalDelay is the time that a tunnel gets to reply to the ClientHello if the request cannot change its
+// proxy and an earlier tunnel has received a helloRefusal. After this time, the client gets that refusal.
 const maxHelloRefusalDelay = 2 * time.Second
 
 // setFirstByteDeadline sets the deadline of the next read from the target. It returns false if the time limit for

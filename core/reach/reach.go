@@ -225,9 +225,9 @@ func (c *Checker) nextCheckTime(now time.Duration) (at time.Duration, planned bo
 	return 0, false
 }
 
-// failingSince returns the time at which the breaker of u first opened after the last request that u served. A passed
-// check does not reset this time. So a proxy that passes the checks but refuses requests is checked (checkWait) and
-// probed less and less often. The caller holds mu.
+// failingSince returns the time at which the breaker of u opened for the first time since the last success of a request
+// through u. A passed check is no such success. So a proxy that passes its checks, but refuses requests, is checked
+// (checkWait) and probed less and less often. The caller holds mu.
 func (c *Checker) failingSince(u *upstream.Upstream, now time.Duration) time.Duration {
 	since, ok := c.failingSinceByProxy[u]
 	if !ok || u.ServedSince(since) {

@@ -31,7 +31,8 @@ func (s viaState) lacksVia() bool { return s&viaMissing != 0 }
 // isKnown reports whether there were enough responses for a conclusion: viaSamples, or one without Via.
 func (s viaState) isKnown() bool { return s.lacksVia() || s&viaCount >= viaSamples }
 
-// isConsistent reports whether there were viaSamples successful responses from several targets, all with the same name.
+// isConsistent reports whether there were viaSamples successful responses, from several targets, and whether their Via
+// fields all name the same proxy.
 func (s viaState) isConsistent() bool {
 	return s&viaCount >= viaSamples && s&(viaTargets|viaMissing|viaDiffers) == viaTargets
 }

@@ -2,8 +2,8 @@ package upstream
 
 import "sync"
 
-// A failure counts as evidence only after the target has served another proxy. By then the failed proxy may get no
-// attempts any more, because its score is low. Therefore each sweep reconsiders proxies with such failures.
+// A failure counts as evidence only after another proxy has succeeded at the target. By then the failed proxy may get
+// no attempts any more, because its score is low. Therefore each sweep reconsiders proxies with such failures.
 
 // sweepPending is the number of proxies that one sweep reconsiders.
 const sweepPending = 256

@@ -47,8 +47,8 @@ func (u *Upstream) countSuccess() {
 	u.slowStart.limit.CompareAndSwap(limit, next)
 }
 
-// countTimeout counts an attempt that timed out although the target serves other proxies. It does nothing if the proxy
-// has already served a request. The parameter at is the end of the attempt (Pool.Elapsed).
+// countTimeout counts an attempt that timed out at a target at which other proxies succeed. It does nothing if the
+// proxy has already served a request. The parameter at is the end of the attempt (Pool.Elapsed).
 func (u *Upstream) countTimeout(at time.Duration) {
 	if u.HasServed() {
 		return

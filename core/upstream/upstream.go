@@ -90,7 +90,7 @@ type attemptFields struct {
 	tunnelEnds    atomic.Pointer[tunnelEnds]        // nil before the first followed tunnel
 	shortTunnels  atomic.Uint64
 	lastTimeout   atomic.Int64 // end of the last attempt counted in timeouts, ns after the epoch
-	timeouts      atomic.Int32 // attempts that timed out before the first success, at targets that serve others
+	timeouts      atomic.Int32 // attempts before the first success that timed out where others succeed
 }
 
 // ensureAttemptFields returns the fields that only a proxy with attempts needs. If there are none, it creates them. To

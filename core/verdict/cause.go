@@ -96,7 +96,7 @@ func IsRefusal(c core.Cause) bool {
 }
 
 // AtTarget returns what an attempt shows about its target: Failure if the target may have caused its failure or refused
-// its proxy, Success if the target served it, otherwise Excluded.
+// its proxy, Success if the attempt got the target's response or a tunnel, otherwise Excluded.
 func AtTarget(c core.Cause) core.Verdict {
 	switch charge := rows[c].charge; {
 	case c == Answered, c == TunnelOpen:
