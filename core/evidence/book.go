@@ -225,10 +225,10 @@ func (b *Book) banned(l *Ledger, r *record, served bool) bool {
 		return false
 	}
 	if served {
-		return r.streak.Load() > 0 // 0 if this target has served the proxy
+		return r.streak.Load() > 0 // 0 if the last attempt at this target succeeded
 	}
 	return b.streak.weightBesidesWorst() == 0 && b.streak.failures <= aliveFailures &&
-		int(r.streak.Load()) > b.streak.failures // another target has served the proxy in between
+		int(r.streak.Load()) > b.streak.failures // an attempt at another target has succeeded in between
 }
 
 // seldomFailsElsewhere reports whether the share of failures at other targets is too low to explain the proxy's

@@ -21,8 +21,8 @@ type challenge struct {
 }
 
 // RecordChallenge records that a 407 with the challenge id came through the given proxy. A proxy that has served
-// requests is proven. RecordChallenge returns ChallengeUnclear if no proven proxy has relayed the challenge, or if the
-// target has served a proxy.
+// requests is proven. RecordChallenge returns ChallengeUnclear if no proven proxy has relayed the challenge, or if an
+// attempt has succeeded at the target.
 func (l *Ledger) RecordChallenge(key Target, proxy, id uint64, proven bool, when time.Duration) ChallengeOf {
 	t := l.findOrAdd(key)
 	t.lastFailure.Store(int64(when)) // keeps the entry

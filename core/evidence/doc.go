@@ -46,11 +46,11 @@
 // A failure that only the proxy can cause (connection refused, TLS, SOCKS greeting, credentials) is an own failure.
 // It counts without a comparison.
 //
-// Any other failure may be caused by the target. It is pending until other proxies have tried the
-// same target:
+// Any other failure may be caused by the target. It is pending until other proxies have had attempts at the same
+// target:
 //
-//   - It is confirmed, and counts, as soon as the target has served another proxy in an attempt that began after
-//     the failure. A success of an attempt that began before the failure proves nothing: the target may have died
+//   - It is confirmed, and counts, as soon as another proxy succeeds at the target, in an attempt that began after the
+//     failure. A success of an attempt that began before the failure proves nothing: the target may have died
 //     since.
 //   - It is discarded if eight attempts of other proxies fail there instead. So the failures at a dead target never
 //     count.
@@ -61,7 +61,7 @@
 // # Noise
 //
 // The noise q of a target is the share of failures among the attempts of the other proxies there. It includes only
-// transient failures: failures after which the target served the same proxy again. Otherwise the failures of dead
+// transient failures: failures after which the same proxy succeeded at the target again. Otherwise the failures of dead
 // proxies would count as noise, and in a pool that is half dead no breaker would open.
 //
 // For a target with few attempts, the noise of the pool is used: the share of transient confirmed failures among the
@@ -70,16 +70,16 @@
 //
 // # Special cases
 //
-// Ban. A target that serves other proxies but never a given proxy has probably banned this proxy. The proxy is still
-// good for other targets. If several targets serve the pool, the evidence from a target without a success in the
-// episode is therefore limited (docs/decisions/ban-limit.md). The pool avoids the proxy for the target (Finding.Banned)
-// if the proxy seldom fails at other targets, and the other proxies seldom fail at this one.
+// Ban. A target at which other proxies succeed, but never a given proxy, has probably banned this proxy. The proxy is
+// still good for other targets. If attempts succeed at several targets, the evidence from a target without a success in
+// the episode is therefore limited (docs/decisions/ban-limit.md). The pool avoids the proxy for the target
+// (Finding.Banned) if the proxy seldom fails at other targets, and the other proxies seldom fail at this one.
 //
 // No comparison. In a pool that never had a second proxy every failure counts, and the breaker's failure_threshold
-// alone decides. If the other proxies do not try the target, or their breakers are not closed, pending failures are
-// compared with the noise that was measured before these failures. If no other proxy tries the target, this
-// comparison requires several sequential failures. Failures are sequential if each attempt began after the previous
-// one had failed: attempts that fail at the same time count as only one observation.
+// alone decides. If the other proxies have no attempts at the target, or their breakers are not closed, pending
+// failures are compared with the noise that was measured before these failures. If no other proxy has an attempt at the
+// target, this comparison requires several sequential failures. Failures are sequential if each attempt began after the
+// previous one had failed: attempts that fail at the same time count as only one observation.
 //
 // Outage. If all proxies fail everywhere (at several targets, or by own failures) there is no
 // success to confirm anything. The failures since the pool's last success are then compared with

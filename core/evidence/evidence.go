@@ -37,8 +37,8 @@ const (
 	// three successes at other targets then show a ban.
 	elsewhereFailures, elsewhereAttempts = 0.2, 2.0
 
-	// Pending failures at targets that no other proxy tries count if there are enough of them: 2 x failure_threshold,
-	// but at most maxUncompared.
+	// Pending failures at targets without attempts of other proxies count if there are enough of them: 2 x
+	// failure_threshold, but at most maxUncompared.
 	maxUncompared = 12
 
 	// unknownFailure is the evidence, in nats, of a failure at an unknown target. It is log(1 / 0.82): 82 % of such
@@ -65,7 +65,7 @@ const (
 	// A target is suspect after suspectFailures failures without a success between them, through suspectProxies
 	// proxies. Three requests with three attempts each make nine failures. If the pool's noise makes nine failures
 	// in a row likelier than suspectChance, more failures are needed, but at most ringSize. A target that bans proxies
-	// is suspect after ringSize failures, because it may serve the proxies that have not been tried.
+	// is suspect after ringSize failures, because proxies that have had no attempt there may succeed.
 	suspectFailures = 9
 	suspectProxies  = 3
 	suspectChance   = 1e-5
@@ -127,11 +127,11 @@ type Finding struct {
 	TargetFails bool
 	// OthersFail means that the other proxies' latest attempts at the target (1 to 8 in the last minute) all failed.
 	OthersFail bool
-	// JustServed means that the target served another proxy in an attempt of the last 2 s. The proxy is then the likely
+	// JustServed means that another proxy has succeeded at the target within the last 2 s. The proxy is then the likely
 	// cause.
 	JustServed bool
-	// Banned means that the target probably refuses this proxy, which may still be good for other targets: the target
-	// serves other proxies, several targets serve the pool, and the proxy seldom fails elsewhere.
+	// Banned means that the target probably refuses this proxy, which may still be good for other targets: other
+	// proxies succeed at the target, several targets have successes, and the proxy seldom fails elsewhere.
 	Banned bool
 	// Uncompared means that only this proxy has been used for the target, and has failed there at least twice.
 	Uncompared bool

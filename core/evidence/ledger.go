@@ -261,7 +261,7 @@ func (l *Ledger) EndUsual(t Target, began, ended time.Duration) {
 	}
 }
 
-// ServedElsewhere reports whether the target served another proxy of the pool within the last 2 s.
+// ServedElsewhere reports whether another proxy of the pool has succeeded at the target within the last 2 s.
 func (l *Ledger) ServedElsewhere(t Target, proxy uint64, now time.Duration) bool {
 	return l.finding(&Attempt{Proxy: proxy, Ended: now, Target: t}, l.find(t)).JustServed
 }
@@ -288,12 +288,12 @@ func (l *Ledger) Sweep(now time.Duration) {
 	l.serving.sweep(now, l.cfg.Forget)
 }
 
-// servingTargets states whether more than one target serves the pool, in this period or in the one before. A period
-// lasts for Config.Forget.
+// servingTargets states whether attempts have succeeded at more than one target, in this period or in the one before. A
+// period lasts for Config.Forget.
 type servingTargets struct {
-	severalNow    atomic.Bool   // more than one target has served the pool in this period
+	severalNow    atomic.Bool   // successes at more than one target in this period
 	firstNow      atomic.Uint64 // hash of the first target in this period; 0 before the first success
-	severalBefore atomic.Bool   // more than one target served the pool in the previous period
+	severalBefore atomic.Bool   // successes at more than one target in the previous period
 	began         time.Duration // beginning of this period; used only by sweep
 }
 
@@ -315,6 +315,6 @@ func (s *servingTargets) sweep(now, period time.Duration) {
 	}
 }
 
-// severalTargets reports whether more than one target serves the pool. If only one does, a proxy that it bans is as
-// useless as a dead proxy.
+// severalTargets reports whether attempts have succeeded at more than one target. If the pool uses only one target, a
+// proxy that it bans is as useless as a dead proxy.
 func (s *servingTargets) severalTargets() bool { return s.severalNow.Load() || s.severalBefore.Load() }

@@ -41,8 +41,8 @@ func (s *recentSuccesses) add(target, proxy uint64, at time.Duration) {
 	}
 }
 
-// servedOther reports whether the target has served another proxy within maxAge, exact to one tick. It does not find a
-// success that was overwritten.
+// servedOther reports whether another proxy has succeeded at the target within maxAge, exact to one tick. It does not
+// find a success that was overwritten.
 func (s *recentSuccesses) servedOther(target, proxy uint64, now, maxAge time.Duration) bool {
 	word, want := s[target%recentSize].Load(), recentWord(target, proxy, now)
 	age := time.Duration((want-word)&recentTime) * recentTick

@@ -32,8 +32,9 @@ type record struct {
 // tallies count the attempts of the proxy and of the other proxies at a target.
 type tallies struct{ successes, failures, otherSuccesses, otherFailures uint32 }
 
-// refusals is the number of confirmed failures since the target last served the proxy, at most maxRefusals. The bit
-// refusalsReported is set if a ban was reported (Finding.Banned, Reconsidered.Banned) since the last confirmed failure.
+// refusals is the number of confirmed failures since the last success of the proxy at the target, at most maxRefusals.
+// The bit refusalsReported is set if a ban was reported (Finding.Banned, Reconsidered.Banned) since the last confirmed
+// failure.
 type refusals uint8
 
 const (
@@ -73,7 +74,7 @@ func (r *record) addFailure(a *Attempt) {
 		r.closeBatch(a)
 	}
 	if r.streak.Add(1) == 1 {
-		r.bannedEpisodes, r.refused = 0, 0 // the target has served the proxy since its last failure
+		r.bannedEpisodes, r.refused = 0, 0 // the proxy has succeeded at the target since its last failure there
 	}
 	r.causes.add(a.Cause)
 }
@@ -147,8 +148,8 @@ func (r *record) evidence(poolNoise float64) targetEvidence {
 	return targetEvidence{float64(r.confirmed)*failure + float64(successes)*success, failure, q}
 }
 
-// refuses reports whether the target probably refuses the proxy: other targets serve the pool, and the target's noise
-// hardly explains the confirmed failures since the target last served the proxy.
+// refuses reports whether the target probably refuses the proxy: attempts succeed at other targets, and the target's
+// noise hardly explains the confirmed failures since the proxy's last success there.
 func (r *record) refuses(l *Ledger) bool {
 	if r.refused.count() == 0 || !l.serving.severalTargets() {
 		return false

@@ -17,11 +17,11 @@ type target struct {
 	hash uint64
 	name string
 
-	servedBefore bool // the target had served a proxy before this entry was added
+	servedBefore bool // an attempt had succeeded at the target before this entry was added
 
 	attempts    atomic.Uint32
 	failures    atomic.Uint32
-	transients  atomic.Uint32 // failures after which the target served the same proxy again
+	transients  atomic.Uint32 // failures after which the same proxy succeeded again
 	suspect     atomic.Bool
 	lastSuccess atomic.Int64            // ns after the epoch
 	ring        [ringSize]atomic.Uint64 // the latest attempts, as marks
@@ -99,8 +99,8 @@ func (t *target) nth(n int) mark {
 	return mark(t.ring[(t.attempts.Load()-1-uint32(n))%ringSize].Load())
 }
 
-// unknown reports whether the target has never served a proxy and has had less than unknownAttempts attempts. Its name
-// may not exist.
+// unknown reports whether no attempt has succeeded at the target, and there were less than unknownAttempts attempts.
+// Its name may not exist.
 func (t *target) unknown() bool {
 	return !t.servedBefore && t.lastSuccess.Load() == never && t.attempts.Load() < unknownAttempts
 }

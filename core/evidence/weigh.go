@@ -53,7 +53,7 @@ type overview struct {
 	successesElsewhere uint64 // successes at targets without a record
 	confirmed          int    // confirmed failures and own failures
 	confirmedTargets   int    // targets with confirmed failures
-	uncompared         int    // pending failures at targets that no other proxy tries
+	uncompared         int    // pending failures at targets without attempts of other proxies
 }
 
 // overview resolves the pending failures, and sums up the records.
@@ -76,14 +76,15 @@ func (b *Book) overview() overview {
 	return o
 }
 
-// enoughUncompared reports whether pending failures at targets that no other proxy tries count without a comparison.
+// enoughUncompared reports whether pending failures at targets without attempts of other proxies count without a
+// comparison.
 func (b *Book) enoughUncompared(o *overview, a *Attempt) bool {
 	needed := min(2*a.Threshold, maxUncompared)
 	return o.uncompared >= needed && b.sequential >= needed
 }
 
-// limitBan limits the evidence from a target that has not served the proxy in the episode, and so may have banned it.
-// The limit ends if the proxy fails at several targets (docs/decisions/ban-limit.md).
+// limitBan limits the evidence from a target at which the proxy has had no success in the episode. Such a target may
+// have banned the proxy. The limit ends if the proxy fails at several targets (docs/decisions/ban-limit.md).
 func (b *Book) limitBan(r *record, evidence float64, o *overview) float64 {
 	limit := banLimit * math.Pow(0.25, float64(r.bannedEpisodes))
 	severalTargetsFail := b.streak.weightBesidesWorst() >= 2 // a single failure at another target may be noise
