@@ -57,8 +57,8 @@ func (t IDTemplate) Check() error {
 		return errors.New("has no placeholder, so all proxies of the list would have the same id; " + idPlaceholders)
 	case len(t) > maxIDBase:
 		return fmt.Errorf("has %d bytes; at most %d are allowed", len(t), maxIDBase)
-	case strings.ContainsFunc(string(t), isControl):
-		return errors.New("has a control character")
+	case strings.ContainsFunc(string(t), func(r rune) bool { return r < ' ' || r > '~' }):
+		return errors.New("has a character that is not printable ASCII")
 	}
 	return nil
 }

@@ -48,7 +48,8 @@ func TestWrongIDTemplates(t *testing.T) {
 		"{}":                                 `has a "{" that belongs to no placeholder`,
 		"{{user}}":                           `has a "{" that belongs to no placeholder`,
 		"vendor":                             "has no placeholder, so all proxies of the list would have the same id",
-		"{user}\n":                           "control character",
+		"{user}\n":                           "has a character that is not printable ASCII",
+		"ü{user}":                            "has a character that is not printable ASCII",
 		"{" + strings.Repeat("x", 300) + "}": "unknown placeholder",
 		strings.Repeat("{user}", 50):         "has 300 bytes; at most 240 are allowed",
 	} {
