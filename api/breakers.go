@@ -82,9 +82,10 @@ func (h *breakerHandler) get(c *fiber.Ctx) error {
 	}
 	return send(c, struct {
 		breakerView
-		Why whyView `json:"why"`
+		Why     whyView      `json:"why"`
+		Failure *failureView `json:"failure,omitempty"`
 		reasonsView
-	}{h.view(u), h.viewOfWhy(u.Why()), reasons})
+	}{h.view(u), h.viewOfWhy(u.Why()), h.lists.failureOf(u), reasons})
 }
 
 func (h *breakerHandler) reset(c *fiber.Ctx) error {

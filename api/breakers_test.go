@@ -25,13 +25,14 @@ func TestBreakers(t *testing.T) {
 			`"last_state_change":"2026-11-28T12:00:00Z"`
 		why = `,"why":{"summary":"","since":null,"failures":0,"successes":0,"evidence":0,"needed":13.5,` +
 			`"own_failures":0,` +
-			`"own_causes":{},"targets":[]},` + noAttempts + `}`
+			`"own_causes":{},"targets":[]},`
+		fails = `"failure":{"cause":"","status":0,"host":"","reason":"unknown"},`
 	)
 	r.check(t,
 		get("/circuit-breakers", 200, `{"circuit_breakers":[`+open+"},"+closed+"}]}"),
-		get("/circuit-breakers/F1", 200, open+why),
-		get("/circuit-breakers/F%31", 200, open+why),
-		get("/circuit-breakers/F2", 200, closed+why),
+		get("/circuit-breakers/F1", 200, open+why+fails+noAttempts+"}"),
+		get("/circuit-breakers/F%31", 200, open+why+fails+noAttempts+"}"),
+		get("/circuit-breakers/F2", 200, closed+why+noAttempts+"}"),
 		get("/circuit-breakers/nope", 404, `{"error":"not_found","message":"there is no proxy \"nope\""}`),
 		get("/circuit-breakers/%00", 404),
 		call("POST", "/circuit-breakers/nope/reset", "", 404),

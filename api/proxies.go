@@ -178,9 +178,10 @@ func (h *proxyHandler) get(c *fiber.Ctx) error {
 	avoided := viewsOfAvoided(h.pool, h.avoidedPairs(), func(p *ban.Pair) bool { return p.ProxyID == u.ID() })
 	return send(c, struct {
 		proxyView
-		Avoided []banView `json:"avoided,omitempty"`
+		Avoided []banView    `json:"avoided,omitempty"`
+		Failure *failureView `json:"failure,omitempty"`
 		reasonsView
-	}{h.view(u), avoided, reasons})
+	}{h.view(u), avoided, h.lists.failureOf(u), reasons})
 }
 
 // proxyInput is the JSON of a new proxy, or of changes to a proxy. Absent fields are nil.

@@ -175,6 +175,41 @@ func TestTheSummaryOfTheStatus(t *testing.T) {
 	}
 }
 
+// Proxies that have not been reached do not count as failing, but they are not said to work.
+func TestTheSummaryOfUnreachedProxies(t *testing.T) {
+	for want, counts := range map[string]poolCounts{
+		"the proxy has not been reached":       {Total: 1, Unreached: 1},
+		"1 of 3 proxies has not been reached":  {Total: 3, Unreached: 1},
+		"2 of 3 proxies have not been reached": {Total: 3, Unreached: 2},
+	} {
+		v := statusView{Proxies: counts}
+		require.Equal(t, want, v.poolText())
+	}
+}
+
+// The page of a proxy and of its breaker names why it fails, by its requests or, without any, by its checks.
+func TestTheFailureOfAProxy(t *testing.T) {
+	r := newRig(t, nil)
+	r.metrics.recent = map[string]metrics.Recent{"F1": {Attempts: 1, Bad: 1, Last: metrics.Bad{
+		Key: minutes.KeyOf(verdict.BannedHere, 403), Host: "a.test", At: noon,
+	}}}
+	u := r.pool.Snapshot().Get("F2")
+	u.CountUnreached(verdict.ProxyUnreachable, 5)
+	for id, want := range map[string]string{
+		"F1": `,"failure":{"cause":"banned_here","status":403,"host":"a.test",` +
+			`"reason":"banned here (403) at a.test"},"reasons":`,
+		"F2": `,"failure":{"cause":"proxy_unreachable","status":0,"host":"","reason":"proxy unreachable"},"reasons":`,
+	} {
+		for _, path := range []string{"/proxies/", "/circuit-breakers/"} {
+			_, body := r.send(t, "GET", "/api/v1"+path+id, "")
+			require.Contains(t, string(body), want)
+		}
+	}
+	u.Reset()
+	_, body := r.send(t, "GET", "/api/v1/proxies/F2", "")
+	require.NotContains(t, string(body), "failure")
+}
+
 // Proxies that are avoided for a target are shown at the target's host and at the proxy.
 func TestAvoided(t *testing.T) {
 	r := newRig(t, nil)

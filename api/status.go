@@ -151,6 +151,24 @@ func (l *poolLists) failureGroupOf(u *upstream.Upstream, failing failingProxies)
 	return g
 }
 
+// failureView is the JSON of why a proxy counts as failing. Unlike its reasons, it may come from checks.
+type failureView struct {
+	Cause  string `json:"cause"` // as in a failureGroup, as are the other fields
+	Status int    `json:"status"`
+	Host   string `json:"host"`
+	Reason string `json:"reason"`
+}
+
+// failureOf returns nil if the proxy does not count as failing.
+func (l *poolLists) failureOf(u *upstream.Upstream) *failureView {
+	failing := l.findFailing()
+	if !failing.includes(u) {
+		return nil
+	}
+	g := l.failureGroupOf(u, failing)
+	return &failureView{g.Cause, g.Status, g.Host, g.Reason}
+}
+
 // unknownReason is the reason of a failing proxy whose breaker was opened without a recorded attempt.
 const unknownReason = "unknown"
 
@@ -163,6 +181,12 @@ func (v *statusView) poolText() string {
 	switch {
 	case p.Total == 0:
 		return "the pool is empty"
+	case p.Failing == 0 && p.Unreached == 1 && p.Total == 1:
+		return "the proxy has not been reached"
+	case p.Failing == 0 && p.Unreached == 1:
+		return fmt.Sprintf("1 of %d proxies has not been reached", p.Total)
+	case p.Failing == 0 && p.Unreached > 0:
+		return fmt.Sprintf("%d of %d proxies have not been reached", p.Unreached, p.Total)
 	case p.Failing == 0 && p.Total == 1:
 		return "the proxy works"
 	case p.Failing == 0:

@@ -56,6 +56,7 @@ function parts(x, breaker, requests) {
     ),
   ];
   if (breaker.why?.summary) list.push(el("h3", {}, "Evidence against it"), el("p", {}, breaker.why.summary));
+  if (x.failure) list.push(el("h3", {}, "It fails with"), el("p", {}, x.failure.reason));
   if (x.reasons) list.push(el("h3", {}, "Attempts of the last hour by cause"), reasonsTable(x));
   list.push(el("h3", {}, "Attempts of the last six hours"), attemptChart("proxyhistory"));
   list.push(el("h3", {}, "Its latest requests"), requestTable(requests));

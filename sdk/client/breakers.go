@@ -17,8 +17,17 @@ type Breaker struct {
 	NextTestTime     *time.Time `json:"next_test_time"` // nil unless the breaker is open
 	RetryIn          *Seconds   `json:"retry_in_seconds"`
 	LastStateChange  time.Time  `json:"last_state_change"`
-	Why              *Why       `json:"why"` // Why and Reasons are set only in the result of the method Breaker
+	Why              *Why       `json:"why"` // as Failure and Reasons only in the result of the method Breaker
+	Failure          *Failure   `json:"failure"`
 	*Reasons
+}
+
+// Failure describes why a proxy fails, by its requests or, without any, by checks.
+type Failure struct {
+	Cause  string `json:"cause"`  // a word of docs/verdicts.md; "" if it is unknown
+	Status int    `json:"status"` // status of the response; 0 without one
+	Host   string `json:"host"`   // "" if only the proxy can be the cause
+	Reason string `json:"reason"` // the other fields as a text
 }
 
 // Why is the evidence that explains the state of a breaker.
