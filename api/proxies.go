@@ -208,14 +208,9 @@ type proxyInput struct {
 
 func (p *proxyInput) apply(spec *upstream.Spec) (err error) {
 	if p.URL != nil {
-		a, err := upstream.ParseAddress(*p.URL)
-		if err != nil {
+		if err := applyURL(spec, *p.URL); err != nil {
 			return badField("url", "url: "+err.Error())
 		}
-		if a.HasMaskedCredentials() {
-			return badField("url", "url: *** stands for hidden credentials; omit url to keep them, or write them out")
-		}
-		spec.Address = a
 	}
 	if p.ID != nil && *p.ID == "" {
 		return badField("id", "id is empty")
@@ -231,6 +226,36 @@ func (p *proxyInput) apply(spec *upstream.Spec) (err error) {
 	setIfGiven(&spec.Tier, p.Tier)
 	spec.ChangeExtras(func(e *upstream.Extras) { err = p.applyExtras(e) })
 	return err
+}
+
+// applyURL sets the address of a proxy. The text may have any form of a line that --proxy takes. Options in the text
+// are applied to a new proxy; another one has an address already.
+func applyURL(spec *upstream.Spec, text string) error {
+	a, err := upstream.ParseAddress(text)
+	if err == nil {
+		spec.Address = a
+	} else {
+		line, lineErr := proxylist.ParseLine(text)
+		isNew, hasOptions := spec.Address == (upstream.Address{}), strings.Contains(proxylist.Line(&line), "#")
+		switch {
+		case lineErr != nil && strings.Contains(text, "://"):
+			return err
+		case lineErr != nil:
+			return lineErr
+		case line.Extra().TLS != nil:
+			return errTLSOption
+		case hasOptions && !isNew:
+			return errors.New("it has options; write them as fields")
+		case isNew:
+			line.Source = spec.Source
+			*spec = line
+		}
+		spec.Address = line.Address
+	}
+	if spec.Address.HasMaskedCredentials() {
+		return errors.New("*** stands for hidden credentials; omit url to keep them, or write them out")
+	}
+	return nil
 }
 
 func (p *proxyInput) applyExtras(e *upstream.Extras) error {

@@ -107,6 +107,35 @@ func TestAddProxies(t *testing.T) {
 	require.Equal(t, upstream.SourceAPI, r.pool.Snapshot().Get("f4.test:1").Spec().Source)
 }
 
+// The url of a proxy may have any form of a line. A field takes precedence over an option in it.
+func TestAddProxiesInTheFormsOfLines(t *testing.T) {
+	r := newRig(t, nil)
+	for i, x := range []struct{ url, address, region string }{
+		{"192.0.2.1:8080", "http://192.0.2.1:8080", "DE"},
+		{"192.0.2.2:8080:ann:p1", "http://ann:p1@192.0.2.2:8080", "DE"},
+		{"192.0.2.3:8080 ann p1", "http://ann:p1@192.0.2.3:8080", "DE"},
+		{"ann:p1@192.0.2.4:8080", "http://ann:p1@192.0.2.4:8080", "DE"},
+		{"socks5://192.0.2.5:1080:ann:p1", "socks5://ann:p1@192.0.2.5:1080", "DE"},
+		{"http://192.0.2.6:8080#region=us&tier=2", "http://192.0.2.6:8080", "DE"},
+		{"http://ann:p#1@192.0.2.7:8080", "http://ann:p%231@192.0.2.7:8080", "DE"},
+	} {
+		id := fmt.Sprint("n", i)
+		body := fmt.Sprintf(`{"id":%q,"url":%q,"region":%q}`, id, x.url, x.region)
+		r.check(t, exchange{name: x.url, method: "POST", path: "/proxies", body: body, status: 201})
+		spec := r.pool.Snapshot().Get(id).Spec()
+		require.Equal(t, proxySpec(t, "", x.address).Address, spec.Address, x.url)
+		require.Equal(t, "DE", spec.Region)
+		require.Equal(t, upstream.SourceAPI, spec.Source)
+	}
+	require.Equal(t, 2, r.pool.Snapshot().Get("n5").Spec().Tier)
+	r.check(t,
+		call("PATCH", "/proxies/n0", `{"url":"http://192.0.2.9:1#tier=3"}`, 400,
+			bad("url", "url: it has options; write them as fields")),
+		call("PATCH", "/proxies/n0", `{"url":"192.0.2.9:1:bob:p2"}`, 200),
+	)
+	require.Equal(t, proxySpec(t, "", "http://bob:p2@192.0.2.9:1").Address, r.pool.Snapshot().Get("n0").Spec().Address)
+}
+
 // bad returns the response for an invalid field.
 func bad(field, message string) string {
 	return fmt.Sprintf(`{"error":"invalid_field","message":%q,"details":{"field":%q}}`, message, field)
@@ -120,7 +149,10 @@ func TestAddWrongProxies(t *testing.T) {
 	}{
 		{`"id":"x"`, "url", "url is missing", 400},
 		{`"url":""`, "url", "", 400},
-		{`"url":"f3.test:1"`, "url", "", 400},
+		{`"url":"f3.test"`, "url", "", 400},
+		{`"url":"f3.test:1:***:***"`, "url", "", 400},
+		{`"url":"https://f3.test:1#insecure=true"`, "url",
+			"url: ca_file, insecure, cert and key are options of the configuration only", 400},
 		{`"url":"http://***@f3.test:1"`, "url",
 			"url: *** stands for hidden credentials; omit url to keep them, or write them out", 400},
 		{`"url":"http://f3.test:1","id":""`, "id", "id is empty", 400},
