@@ -57,6 +57,7 @@ express what the check has found, such as a scheme. The exit code is 1 if none i
 	f.StringVar(&o.mmdb, "mmdb", "", "MMDB `FILE` (GeoLite2-Country and others) for the country of each exit address")
 	f.StringVar(&o.out, "out", "", "`FILE` for the good proxies, with their credentials; readable by you only")
 	f.StringVar(&o.scheme, "scheme", "http", "`SCHEME` of lines without one: "+upstream.ProxySchemes)
+	completeWords(cmd, "scheme", upstream.SchemeNames())
 	f.BoolVar(&o.detect, "detect", false, "try each proxy that fails as http, socks5 and socks4")
 	f.IntVar(&o.parallel, "parallel", 200, "check `N` proxies at the same time")
 	f.DurationVar(&o.connectTimeout, "connect", 3*time.Second, "maximum `TIME` to connect to a proxy")

@@ -22,6 +22,20 @@ func completeWords(cmd *cobra.Command, flag string, words []string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 }
 
+// completeList makes the shell complete the value of a flag to some of the given words, separated by commas.
+func completeList(cmd *cobra.Command, flag string, words []string) {
+	complete := func(_ *cobra.Command, _ []string, begun string) (lists []string, _ cobra.ShellCompDirective) {
+		before := begun[:strings.LastIndexByte(begun, ',')+1]
+		for _, word := range words {
+			if !slices.Contains(strings.Split(before, ","), word) {
+				lists = append(lists, before+word)
+			}
+		}
+		return lists, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	}
+	_ = cmd.RegisterFlagCompletionFunc(flag, complete)
+}
+
 // completion is the type of cobra.Command.ValidArgsFunction. The parameter begun is the part of a word that the user
 // has typed.
 type completion = func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective)

@@ -181,5 +181,6 @@ SIGTERM or SIGINT lets running requests finish; a second one ends the process.`,
 	f.String("listen", "", "`HOST:PORT` of the gateway (gateway.listen)")
 	f.String("api", "", "`HOST:PORT` of the API and the dashboard (api.listen)")
 	f.String("log-level", "", "`LEVEL` of the log: debug, info, warn or error (log.level)")
+	completeWords(cmd, "log-level", config.LogLevels)
 	return cmd
 }

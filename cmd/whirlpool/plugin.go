@@ -282,12 +282,20 @@ and, after commas, settings: swap,proxies=5,duration=600,rate=20,hosts=8.`,
 	f := cmd.Flags()
 	f.StringVar(&o.trace, "trace", "", "`FILE` of a trace")
 	f.StringVar(&o.generate, "generate", "swap", "make a trace by this `SPEC`")
+	completeWords(cmd, "generate", scenarioNames())
 	f.StringVar(&o.write, "write-trace", "", "write the trace to `FILE` as well")
 	f.Uint64Var(&o.seed, "seed", 1, "`N` from which all random numbers are made")
 	f.BoolVar(&o.ascii, "ascii", false, "draw with ASCII only")
 	f.BoolVar(&o.breakers, "breakers", false, "scorers: with circuit breakers of the default thresholds")
 	f.BoolVar(&o.jitter, "jitter", false, "backoffs: the policy asks for jitter")
 	return cmd
+}
+
+func scenarioNames() (names []string) {
+	for _, s := range simulate.Scenarios {
+		names = append(names, s.Name)
+	}
+	return names
 }
 
 func scenarioList() string {

@@ -379,6 +379,15 @@ func TestCompletion(t *testing.T) {
 	require.Equal(t, "DE\n:4\n", complete("request", "http://x/", "--region", ""))
 	require.Contains(t, complete("route", "http://x/", "--method", ""), "POST\n")
 	require.Contains(t, complete("plugin", "new", "x", "--lang", ""), "go\n")
+	require.Equal(t, "debug\ninfo\nwarn\nerror\n:4\n", complete("serve", "--log-level", ""))
+	for _, command := range [][]string{{"check", "list.txt"}, {"proxies", "add"}} {
+		require.Contains(t, complete(append(command, "--scheme", "")...), "socks5h\n")
+	}
+	require.Equal(t, "first\nretry\nbackoff\njudge\n:4\n", complete("plugin", "push", "x.wasm", "--activate", ""))
+	require.Contains(t, complete("plugin", "simulate", "x.wasm", "--generate", ""), "outage\n")
+	types := complete("events", "--type", "ban,")
+	require.Contains(t, types, "ban,breaker\n")
+	require.NotContains(t, types, "ban,ban\n")
 	t.Setenv(urlVar, "http://127.0.0.1:1")
 	require.Equal(t, ":4\n", complete("proxies", "reset", ""))
 }

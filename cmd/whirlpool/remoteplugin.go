@@ -139,6 +139,7 @@ has. The gateway checks it as verify does, and refuses a module that fails a che
 	f.StringArrayVar(&o.config, "config", nil, "a setting, `KEY=VALUE`; may be repeated")
 	f.BoolVar(&o.clear, "clear-config", false, "without --config: drop the settings of the previous module")
 	f.StringVar(&o.use, "activate", "", "then use it for `USE`: first, retry, backoff or judge")
+	completeWords(cmd, "activate", pluginUses)
 	return gatewayCommand(cmd, func(r *remote, args []string) error {
 		if err := checkWord("--activate", o.use, pluginUses); err != nil {
 			return err

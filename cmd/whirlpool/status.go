@@ -354,7 +354,7 @@ kept.`,
 		"`TYPES` of events, separated by commas (default: all but change, request and attempt)")
 	cmd.Flags().Float64Var(&query.Sample, "sample", 0, "`SHARE` of the requests for request and attempt (default: 1)")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", true, "print new events until the command is ended")
-	completeWords(cmd, "type", eventTypes)
+	completeList(cmd, "type", eventTypes)
 	return cmd
 }
 

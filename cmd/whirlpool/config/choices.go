@@ -13,7 +13,7 @@ import (
 // words. In a key of this map, * stands for an index of a list or the name of a plugin.
 var permittedWords = map[string][]string{
 	"breaker.blame":             {BlameEvidence, BlameLiteral},
-	"log.level":                 {"debug", "info", "warn", "error"},
+	"log.level":                 LogLevels,
 	"log.format":                {"text", "json"},
 	"log.access":                {"off", "errors", "all"},
 	"log.access_format":         {accesslog.JSON, accesslog.Combined},
@@ -28,6 +28,9 @@ var permittedWords = map[string][]string{
 	"pool.files[*].scheme":      upstream.SchemeNames(),
 	"pool.urls[*].scheme":       upstream.SchemeNames(),
 }
+
+// LogLevels are the values of log.level.
+var LogLevels = []string{"debug", "info", "warn", "error"}
 
 var overrideNames = []string{"any", "capped", "none"}
 
