@@ -75,7 +75,7 @@ func longPage(t *testing.T) string {
 }
 
 // A proxy cuts two of three TLS tunnels. Its breaker opens; with blame = "literal" it does not.
-func TestS219AProxyThatCutsTLS(t *testing.T) {
+func TestS121AProxyThatCutsTLS(t *testing.T) {
 	for _, literal := range []bool{false, true} {
 		t.Run(fmt.Sprint("literal ", literal), func(t *testing.T) {
 			t.Parallel()
@@ -109,7 +109,7 @@ func TestS219AProxyThatCutsTLS(t *testing.T) {
 }
 
 // One of three targets cuts its TLS sessions through each proxy, and clients leave before the end. No breaker opens.
-func TestS220ATargetThatCutsTLS(t *testing.T) {
+func TestS121ATargetThatCutsTLS(t *testing.T) {
 	t.Parallel()
 	site, config := longPage(t), roundRobin+notAdaptive
 	for i := range 4 {
