@@ -87,7 +87,7 @@ func TestResponsesMatchTheOpenAPIDocument(t *testing.T) {
 		{"GET", "/state", ""}, {"DELETE", "/state", ""},
 		{"GET", "/openapi.json", ""}, {"GET", "/config", ""}, {"POST", "/config/reload", ""}, {"GET", "/healthz", ""},
 		{"GET", "/readyz", ""}, {"GET", "/cluster", ""}, {"GET", "/cluster/breakers", ""},
-		{"GET", "/cluster/targets?limit=5", ""},
+		{"GET", "/cluster/targets?limit=5", ""}, {"GET", "/audit?limit=5&sort=-at", ""},
 	} {
 		q, err := http.NewRequest(c.method, "http://"+w.api+"/api/v1"+c.path, bytes.NewReader([]byte(c.body)))
 		require.NoError(t, err)
