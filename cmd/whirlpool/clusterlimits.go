@@ -21,8 +21,8 @@ import (
 // cluster.SharedLimits.
 type clusterLimits struct {
 	engine     *engine.Engine
-	serving    atomic.Bool // a goroutine of Raised has not begun yet
-	divisor    int64       // of the last SetShare of the pool
+	serving    atomic.Bool // a goroutine of SharesGrown has not begun yet
+	divisor    int64       // of the last SetDivisor of the pool
 	nextProxy  int         // index of the next proxy that EachUsed reads
 	toReport   int         // number of proxies of which EachUsed has to read the used bytes
 	toSearch   int         // number of proxies of which it has to read whether a share is short

@@ -25,7 +25,7 @@ type Users struct {
 	accountsByDigest map[digest]*Account
 	hashes           []hash                       // hashes of the users' passwords
 	unknownPassword  *password                    // the password of unknown names; no text matches it
-	basis            *atomic.Pointer[share.Basis] // of SetShare, for all later sets; nil if the limits are not shared
+	basis            *atomic.Pointer[share.Basis] // of SetBasis, for all later sets; nil if the limits are not shared
 	active           *activeUsers                 // of all sets
 }
 

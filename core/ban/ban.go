@@ -29,7 +29,7 @@ type Pair struct {
 // Readers take no lock.
 type Table struct {
 	max   int
-	hosts sync.Map     // hash of the host -> *hostRests
+	hosts sync.Map     // hash of the host -> *hostEntry
 	count atomic.Int64 // number of stored pairs, including pairs whose ban has ended
 
 	mu    sync.Mutex // guards byEnd and all changes of hosts
@@ -235,7 +235,7 @@ func (r *Table) remove(e *entry) {
 	}
 }
 
-// The caller of setResting holds mu.
+// The caller of setBans holds mu.
 func (r *Table) setBans(host uint64, list HostBans) {
 	if len(list) == 0 {
 		r.hosts.Delete(host)

@@ -37,7 +37,7 @@ func (e *Engine) Ban(u *upstream.Upstream, host string, d time.Duration) ban.Pai
 	return p // the list is full, and a later pair has already displaced p
 }
 
-// minLastingBan is the shortest duration of the rest of a proxy and a host that is kept over a restart. Bans of all
+// minLastingBan is the shortest ban of a proxy for a host that is kept over a restart. Bans of all
 // durations are kept.
 const minLastingBan = time.Hour
 

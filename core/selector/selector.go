@@ -74,7 +74,7 @@ func New(pool *upstream.Pool, rand func() uint64, maxCandidates int) *Selector {
 // HostBans returns the banned pairs. A proxy is not chosen for a host for which it is banned.
 func (s *Selector) HostBans() *ban.Table { return s.hostBans }
 
-// AllHosts is the hash of the host "", which stands for all hosts in Bans.
+// AllHosts is the hash of the host "", which stands for all hosts in ProxyBans.
 const AllHosts = 0
 
 // ProxyBans returns the banned proxies. Each is a pair with the host "" (AllHosts), and is not chosen for any host.

@@ -68,7 +68,7 @@ type Pool struct {
 	breaker         *breaker.Config
 	limit           limit.Limit                 // of SetLimit
 	limitMu         sync.Mutex                  // guards Upstream.inFlightLimit and Upstream.share
-	divisor         int64                       // of SetShare; 0 if limits are not shared; guarded by mu and limitMu
+	divisor         int64                       // of SetDivisor; 0 if limits are not shared; guarded by mu and limitMu
 	locate          func(netip.Addr) string     // of SetLocate; nil for none
 	earlierBytes    map[string]limit.SavedUsage // bytes that proxies transmitted in an earlier process, by id
 	vendors         map[string]*traffic.Meter

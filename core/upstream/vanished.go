@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Proxy lists often omit a proxy for a while. If its list has the proxy again within keepVanished, with the same id and
+// Proxy lists often omit a proxy for a while. If its list has the proxy again within keepUnlisted, with the same id and
 // address, the proxy gets its earlier breaker and statistics. If breaker.blame is "literal", it gets new ones.
 
 const (
