@@ -71,6 +71,7 @@ type persistConn struct {
 	reused        bool              // the connection has served a request before
 	writeBlocked  bool              // a write had to wait, so there is a write deadline
 	key           string            // see credentialsKey
+	target        uint64            // hash of the target of all its requests (idlePool.hashTarget)
 	credentials   string            // Proxy-Authorization to send; "" for none
 	loopToken     string            // the gateway's token for the Proxy-Loop field; "" at first
 	filledAddress *upstream.Address // the proxy's address with values in place of its templates; nil without templates
@@ -85,8 +86,10 @@ type persistConn struct {
 	idleAt time.Time // when the connection became idle
 }
 
-func newPersistConn(c net.Conn, key string, toTarget bool, credentials string) *persistConn {
-	pc := &persistConn{pairedConn: pairedConn{Conn: c}, key: key, toTarget: toTarget, credentials: credentials}
+func newPersistConn(c net.Conn, key string, target uint64, toTarget bool, credentials string) *persistConn {
+	pc := &persistConn{
+		pairedConn: pairedConn{Conn: c}, key: key, target: target, toTarget: toTarget, credentials: credentials,
+	}
 	pc.reader = *http1.NewBulkReader(pc)
 	pc.tcp, pc.gate = tcpOf(c)
 	if pc.tcp != nil {

@@ -204,7 +204,7 @@ func TestStaleConnection(t *testing.T) {
 					}
 					c := &Control{Deadline: time.Now().Add(plenty), BodyIdle: time.Second}
 					pool := tr.pool(w.u)
-					resp := &Response{t: tr, pool: pool, pc: pool.pop(idle.key, time.Now(), false)}
+					resp := &Response{t: tr, pool: pool, pc: pool.pop(idle.key, idle.target, time.Now(), false)}
 					resp.pc.reused = true
 					verr := tr.sendOnConn(w.u, c, q, resp)
 					require.NotNil(t, verr)
@@ -311,7 +311,8 @@ func TestIdleTimeout408CrossesAPost(t *testing.T) {
 				next <- struct{}{}
 				closed := func() bool { return socket.PeerClosed(idle.tcp) }
 				require.Eventually(t, closed, plenty, time.Millisecond)
-				q, resp := w.request(), &Response{t: tr, pool: pool, pc: pool.pop(idle.key, time.Now(), false)}
+				pc := pool.pop(idle.key, idle.target, time.Now(), false)
+				q, resp := w.request(), &Response{t: tr, pool: pool, pc: pc}
 				q.Method, q.Idempotent, q.Framing, q.Length = []byte("POST"), false, http1.Length, 3
 				q.Prefix = [][]byte{[]byte("one")}
 				if streams {
@@ -497,7 +498,7 @@ func TestCloseDoesNotWait(t *testing.T) {
 	w := &route{u: proxyAt(t, "https://"+coretest.Serve(t, serve))}
 	for name, end := range map[string]func(*idlePool){
 		"prune": func(p *idlePool) { p.closeIdleBefore(time.Now().Add(time.Hour)) },
-		"get":   func(p *idlePool) { p.get("", time.Now().Add(time.Hour), false) },
+		"get":   func(p *idlePool) { p.get("", 0, time.Now().Add(time.Hour), false) },
 		"close": (*idlePool).close,
 	} {
 		tr := New(Config{RootCAs: roots})
@@ -586,12 +587,19 @@ func TestMaxIdle(t *testing.T) {
 	for range maxIdle + 1 {
 		near, far := net.Pipe()
 		peers = append(peers, far)
-		p.put(newPersistConn(near, "", false, ""), time.Now())
+		p.put(newPersistConn(near, "", 0, false, ""), time.Now())
 	}
 	require.Len(t, p.unkeyed, maxIdle)
-	_, err := peers[maxIdle].Read(make([]byte, 1))
-	require.Equal(t, io.EOF, err, "the last one is closed")
-	peers[maxIdle-1].SetReadDeadline(time.Now().Add(time.Millisecond))
-	_, err = peers[maxIdle-1].Read(make([]byte, 1))
-	require.ErrorIs(t, err, os.ErrDeadlineExceeded, "the others are open")
+	_, err := peers[0].Read(make([]byte, 1))
+	require.Equal(t, io.EOF, err, "the oldest one is closed")
+	for _, i := range []int{1, maxIdle} {
+		peers[i].SetReadDeadline(time.Now().Add(time.Millisecond))
+		_, err = peers[i].Read(make([]byte, 1))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded, "the others are open")
+	}
+	near, far := net.Pipe()
+	p.put(newPersistConn(near, "a.test:443", 1, true, ""), time.Now())
+	_, err = far.Read(make([]byte, 1))
+	require.Equal(t, io.EOF, err, "no connection with this key can be closed instead")
+	require.Equal(t, maxIdle, p.count)
 }

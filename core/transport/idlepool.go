@@ -2,6 +2,7 @@ package transport
 
 import (
 	"crypto/tls"
+	"hash/maphash"
 	"maps"
 	"slices"
 	"sync"
@@ -17,6 +18,7 @@ type idlePool struct {
 	owner atomic.Pointer[Transport] // the Transport that uses this idlePool; nil after close
 
 	credentials string // Proxy-Authorization for the proxy; "" for none
+	seed        maphash.Seed
 
 	// sessions holds the TLS sessions with the proxy, and with targets through it. They are not used through
 	// other proxies, because a target could then link the requests of two proxies.
@@ -46,19 +48,23 @@ const (
 )
 
 func newIdlePool(a upstream.Address) *idlePool {
-	p := &idlePool{sessions: tls.NewLRUClientSessionCache(tlsSessions)}
+	p := &idlePool{sessions: tls.NewLRUClientSessionCache(tlsSessions), seed: maphash.MakeSeed()}
 	if a.Scheme == upstream.HTTP || a.Scheme == upstream.HTTPS {
 		p.credentials = string(basicAuth(a))
 	}
 	return p
 }
 
-// get returns an idle connection with the given key, or nil if there is none. It checks each connection (isAlive), even
-// after a short idle time. An unrepeatable request gets no connection if another unrepeatable request with this key was
-// lost less than noReuseTime ago (see recordLoss).
-func (p *idlePool) get(key string, now time.Time, unrepeatable bool) *persistConn {
+// hashTarget returns the hash of a target's host:port. An attacker cannot find a target with the hash of another.
+func (p *idlePool) hashTarget(authority string) uint64 { return maphash.String(p.seed, authority) }
+
+// get returns an idle connection with the given key that has been used for the given target, or nil if there is none.
+// Some proxies (pproxy, proxy.py 2.4) send all requests of a connection to the target of the first one. It checks each
+// connection (isAlive), even after a short idle time. An unrepeatable request gets no connection if another
+// unrepeatable request with this key was lost less than noReuseTime ago (see recordLoss).
+func (p *idlePool) get(key string, target uint64, now time.Time, unrepeatable bool) *persistConn {
 	for {
-		pc := p.pop(key, now, unrepeatable)
+		pc := p.pop(key, target, now, unrepeatable)
 		if pc == nil {
 			return nil
 		}
@@ -87,9 +93,9 @@ func (p *idlePool) recordLoss(key string, now time.Time) {
 	p.noReuseUntil[key] = now.Add(noReuseTime)
 }
 
-// pop removes the most recently used connection with the given key from the pool, and returns it. It returns nil if
-// there is none, or if the field noReuseUntil excludes reuse.
-func (p *idlePool) pop(key string, now time.Time, unrepeatable bool) *persistConn {
+// pop removes the most recently used connection with the given key and target from the pool, and returns it. It returns
+// nil if there is none, or if the field noReuseUntil excludes reuse.
+func (p *idlePool) pop(key string, target uint64, now time.Time, unrepeatable bool) *persistConn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if unrepeatable && now.Before(p.noReuseUntil[key]) {
@@ -99,13 +105,15 @@ func (p *idlePool) pop(key string, now time.Time, unrepeatable bool) *persistCon
 	if key != "" {
 		list = p.keyed[key]
 	}
-	n := len(list)
-	if n == 0 {
+	i := len(list) - 1
+	for i >= 0 && list[i].target != target {
+		i--
+	}
+	if i < 0 {
 		return nil
 	}
-	pc := list[n-1]
-	list[n-1] = nil
-	p.setList(key, list[:n-1])
+	pc := list[i]
+	p.setList(key, slices.Delete(list, i, i+1))
 	p.count--
 	return pc
 }
@@ -125,7 +133,8 @@ func (p *idlePool) setList(key string, list []*persistConn) {
 	}
 }
 
-// put adds a connection to the pool. If the pool is full or closed, it closes the connection.
+// put adds a connection to the pool. If the pool is full, it closes the least recently used connection with the same
+// key. If there is none, or if the pool is closed, it closes the given connection.
 func (p *idlePool) put(pc *persistConn, now time.Time) {
 	pc.idleAt = now
 	pc.reader.Release()
@@ -135,19 +144,30 @@ func (p *idlePool) put(pc *persistConn, now time.Time) {
 		pc.writeBlocked = false
 		pc.SetWriteDeadline(time.Time{})
 	}
-	p.mu.Lock()
-	if p.closed || p.count >= maxIdle {
-		p.mu.Unlock()
-		closeNow(pc.Conn)
-		return
+	if surplus := p.add(pc); surplus != nil {
+		closeNow(surplus.Conn)
 	}
+}
+
+// add does the work of put, except that it returns the connection to close; nil for none.
+func (p *idlePool) add(pc *persistConn) (surplus *persistConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	list := p.unkeyed
 	if pc.key != "" {
 		list = p.keyed[pc.key]
 	}
+	if p.closed || p.count >= maxIdle {
+		if p.closed || len(list) == 0 {
+			return pc
+		}
+		surplus = list[0]
+		list = slices.Delete(list, 0, 1)
+		p.count--
+	}
 	p.setList(pc.key, append(list, pc))
 	p.count++
-	p.mu.Unlock()
+	return surplus
 }
 
 // closeSurplus closes connections that became idle before the time cutoff, the oldest first. It keeps at least

@@ -4,14 +4,17 @@ import (
 	"bufio"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -56,4 +59,39 @@ func TestNoReuse(t *testing.T) {
 			}
 		})
 	}
+}
+
+// pproxy and proxy.py 2.4 send all requests of a connection to the target of the first one. So a connection is used for
+// one target only, and a request never gets the response of another target.
+func TestAConnectionIsForOneTarget(t *testing.T) {
+	var opened atomic.Int32
+	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
+		opened.Add(1)
+		r, first := bufio.NewReader(c), ""
+		for {
+			q, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			if first == "" {
+				first = q.Host
+			}
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(first), first)
+		}
+	}))
+	tr := New(Config{})
+	t.Cleanup(tr.Close)
+	for range 3 {
+		for _, host := range []string{"a.test:80", "b.test:80", "b.test:81"} {
+			q := getRequest()
+			q.Target, q.Authority, q.Fields[0].Value = []byte("http://"+host+"/"), host, []byte(host)
+			c, resp := &Control{Deadline: time.Now().Add(plenty)}, Response{}
+			require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, &resp))
+			body, err := io.ReadAll(&resp.Body)
+			require.NoError(t, err)
+			require.Equal(t, host, string(body))
+			resp.Finish(c, time.Now())
+		}
+	}
+	require.EqualValues(t, 3, opened.Load(), "one for each target")
 }

@@ -88,7 +88,7 @@ func (t *Transport) newStream(s *sharedConn, reused bool) *persistConn {
 	ctx, cancel := context.WithCancel(context.Background())
 	near, far := net.Pipe()
 	of := &stream{shared: s, ctx: ctx, cancel: cancel, bodyReader: near, bodyWriter: far, now: t.cfg.Now}
-	pc := newPersistConn(of, s.key, true, "")
+	pc := newPersistConn(of, s.key, 0, true, "")
 	pc.reused = reused
 	return pc
 }

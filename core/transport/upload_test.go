@@ -186,5 +186,5 @@ func TestIncompleteBodyIsNotReused(t *testing.T) {
 	require.Eventually(t, func() bool { return len(resp.uploadDone) == 1 }, 10*time.Second, time.Millisecond)
 	assert.True(t, resp.RequestBodyBroken(q))
 	assert.False(t, resp.Finish(c, time.Now()))
-	assert.Nil(t, tr.pool(u).pop("", time.Now(), false))
+	assert.Zero(t, tr.pool(u).count)
 }
