@@ -208,8 +208,11 @@ func (t *tunnel) copy(dst *stallWriter, src net.Conn, rec *records) (n int64, er
 			continue
 		}
 		from := dst.spliceSource(src)
-		if from == nil || rec != nil && rec.following {
+		if from == nil {
 			buf = t.buffers.get(largeChunk)
+			continue
+		}
+		if rec != nil && rec.following { // the next piece must be read, too
 			continue
 		}
 		spliced, err := t.splice(dst, from)

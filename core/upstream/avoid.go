@@ -48,8 +48,11 @@ func (p *Pool) recordServedAgain(u *Upstream, target uint64, at time.Duration) {
 // in its statistics is explored soon.
 func (u *Upstream) Reset() {
 	u.breaker.Reset()
-	u.ensureAttemptFields().book.Forget(u.breaker.Generation())
-	u.ensureEnds().book.Forget(u.breaker.Generation())
+	x := u.ensureAttemptFields()
+	x.book.Forget(u.breaker.Generation())
+	if ends := x.tunnelEnds.Load(); ends != nil {
+		ends.book.Forget(u.breaker.Generation())
+	}
 	u.pool.avoided.EndProxy(u.Hash(), u.pool.Elapsed(u.now()))
 	u.pool.uncompared.EndProxy(u.Hash(), u.pool.Elapsed(u.now()))
 	if !u.pool.literal.Load() {

@@ -42,10 +42,11 @@ func (l *Lease) EndTunnel(e *verdict.TunnelEnd, cause core.Cause, at time.Time) 
 	if !e.Followed || e.StoppedByGateway || u.pool.literal.Load() || !u.breakerWord.IsClosed() {
 		return
 	}
-	ends := u.ensureEnds()
+	ends, ended := u.ensureEnds(), max(u.Elapsed(at), l.began)
 	a := evidence.Attempt{
-		Proxy: u.Hash(), Book: &ends.book, BreakerGen: l.permit.Generation(), Target: l.Target,
-		Began: l.began, Ended: max(u.Elapsed(at), l.began), Cause: uint8(cause), ServedByOther: true, NotInStats: true,
+		Proxy: u.Hash(), Book: &ends.book, BreakerGen: l.breakerGen(), Target: l.Target,
+		Began: max(l.began, ended-maxTunnelAge), Ended: ended, Cause: uint8(cause), ServedByOther: true,
+		NotInStats: true,
 	}
 	if cause != verdict.TunnelCut {
 		u.pool.tunnelEnds.RecordSuccess(&a)
@@ -77,14 +78,29 @@ func (l *Lease) EndTunnel(e *verdict.TunnelEnd, cause core.Cause, at time.Time) 
 	}
 }
 
+// maxTunnelAge limits the age of a tunnel in its evidence.Attempt. It is less than half of the times that package
+// evidence can compare.
+const maxTunnelAge = 15 * time.Minute
+
+// breakerGen returns the generation of the breaker after the first byte of the lease's tunnel.
+func (l *Lease) breakerGen() uint64 {
+	if l.Probe() {
+		return l.permit.Generation() + 1 // the success of the probe has closed the breaker
+	}
+	return l.permit.Generation()
+}
+
 // addOtherSuccesses adds the other successful attempts since the last cut tunnel to the book. They outweigh cut
 // tunnels as they outweigh failed attempts: a client whose target cuts its tunnels at some proxies opens no breaker of
 // a pool that mostly serves others.
 func (u *Upstream) addOtherSuccesses(ends *tunnelEnds) {
-	successes := u.ensureAttemptFields().book.Successes()
-	others := successes - min(ends.followed.Load(), successes)
-	if before := ends.others.Swap(others); others > before {
-		ends.book.AddSuccesses(others - before)
+	followed, successes := ends.followed.Load(), u.ensureAttemptFields().book.Successes()
+	others := successes - min(followed, successes)
+	for before := ends.others.Load(); others > before; before = ends.others.Load() {
+		if ends.others.CompareAndSwap(before, others) {
+			ends.book.AddSuccesses(others - before)
+			return
+		}
 	}
 }
 

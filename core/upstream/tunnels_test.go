@@ -115,14 +115,21 @@ func TestCutTunnels(t *testing.T) {
 
 // A cut tunnel counts if the pool has another proxy, and if the breaker has been closed since the tunnel was opened.
 func TestCutTunnelsInTheBreakersWindow(t *testing.T) {
+	nothing := func(*breaker.Breaker) {}
 	for name, c := range map[string]struct {
 		proxies int
+		isProbe bool // the tunnel is the probe of a half-open breaker
 		between func(*breaker.Breaker)
 		counted int
 	}{
-		"two proxies":    {2, func(*breaker.Breaker) {}, 1},
-		"the only proxy": {1, func(*breaker.Breaker) {}, 0},
-		"reset":          {2, func(b *breaker.Breaker) { b.Reset() }, 0},
+		"two proxies":    {2, false, nothing, 1},
+		"the only proxy": {1, false, nothing, 0},
+		"reset":          {2, false, func(b *breaker.Breaker) { b.Reset() }, 0},
+		"a probe":        {2, true, nothing, 1},
+		"a probe, tripped": {2, true, func(b *breaker.Breaker) {
+			trip(t, b)
+			b.Reset()
+		}, 0},
 	} {
 		now := time.Unix(1000, 0)
 		pool := NewPool(PoolConfig{Breaker: breaker.Default(), Memory: DefaultMemory,
@@ -132,8 +139,13 @@ func TestCutTunnelsInTheBreakersWindow(t *testing.T) {
 			{ID: "b", Address: Address{Scheme: HTTP, Host: "b.test:1"}},
 		}[:c.proxies]))
 		u := pool.Snapshot().Get("a")
+		if c.isProbe {
+			trip(t, u.Breaker())
+			now = now.Add(time.Hour)
+		}
 		lease, ok := u.Acquire(now)
 		require.True(t, ok)
+		require.Equal(t, c.isProbe, lease.Probe())
 		lease.FollowTunnel()
 		lease.Settle(&core.Outcome{Verdict: core.Success})
 		c.between(u.Breaker())
@@ -142,4 +154,14 @@ func TestCutTunnelsInTheBreakersWindow(t *testing.T) {
 		require.Equal(t, c.counted, u.Breaker().Snapshot().FailureCount, name)
 		require.EqualValues(t, 1, u.ShortTunnels(), name)
 	}
+}
+
+// trip opens a closed breaker.
+func trip(t *testing.T, b *breaker.Breaker) {
+	for range breaker.Default().FailureThreshold {
+		p, ok := b.Acquire()
+		require.True(t, ok)
+		p.Report(core.Failure, breaker.Evidence{IsEnough: true})
+	}
+	require.Equal(t, core.Open, b.Snapshot().State)
 }
