@@ -415,13 +415,18 @@ func TestASlowTargetIsNotSuspect(t *testing.T) {
 			return verdict.Facts{Status: 200}
 		}
 		var requests sync.WaitGroup
-		for range 64 {
-			requests.Go(func() {
-				x := exchange(t, nil)
-				x.Target = target
-				b.run(t.Context(), x, &tries{f: slow})
-				assert.Equal(t, core.FinalSuccess, x.Result().Final)
-			})
+		for range 2 { // the second half begins while the first one is in its last attempts
+			for range 32 {
+				requests.Go(func() {
+					x := exchange(t, nil)
+					x.Target = target
+					b.run(t.Context(), x, &tries{f: slow})
+					assert.Equal(t, core.FinalSuccess, x.Result().Final)
+					assert.False(t, b.pool.Ledger().Suspect(target))
+				})
+			}
+			time.Sleep(8 * time.Second)
+			assert.False(t, b.pool.Ledger().Suspect(target))
 		}
 		requests.Wait()
 		b.idle(t)

@@ -236,6 +236,9 @@ func (ex *Exchange) recordServingAttempt() {
 
 func (ex *Exchange) finish(status int, clientLeft bool, at time.Time) {
 	ex.releaseDeferred()
+	if r := &ex.retry; r.retriesSuspect && ex.result.Final != core.FinalSuccess {
+		ex.tuning.Targets.EndUsual(ex.request.Target, r.retriedSince, at.Sub(ex.tuning.Epoch))
+	}
 	ex.record(status, clientLeft, at)
 	if p := ex.request.Progress; p != nil {
 		p.End(ex.result.Final, status, at)

@@ -52,7 +52,7 @@ func (ex *Exchange) refuseNoProxy(err error) {
 			final, kind = core.FinalExhausted, CredentialsRefused
 		}
 	case ex.proxy != nil && ex.tuning.Targets != nil && finalOfCause(ex.event.Outcome.Cause) == core.FinalLoopDetected:
-		final, kind = core.FinalLoopDetected, AttemptFailed // this attempt has opened the last breaker
+		final, kind = core.FinalLoopDetected, AttemptFailed // the last attempt has looped, and no other proxy is left
 	default:
 		retryAfter = time.Second
 		if at, ok := ex.executor.selector.NextTestTime(); ok {

@@ -58,9 +58,6 @@ func (ex *Exchange) decideStep(ctx context.Context, o *core.Outcome) (wait time.
 			ex.result.Final, ex.retry.budgetSpent = core.FinalExhausted, true
 		}
 	}
-	if r := &ex.retry; r.retriesSuspect {
-		ex.tuning.Targets.EndUsual(ex.request.Target, r.retriedSince, ex.event.Ended.Sub(ex.tuning.Epoch))
-	}
 	if final := finalOfCause(o.Cause); final != 0 && ex.result.Final != core.FinalCancelled &&
 		ex.result.Final != core.FinalTimeout {
 		ex.result.Final = final

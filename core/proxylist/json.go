@@ -71,7 +71,8 @@ const maxDepth = 4
 // The proxies of a value are:
 //   - the elements of an array
 //   - an object with an address, as one proxy
-//   - in an object with arrays or URLs that are named after protocols: the elements of these arrays, and the URLs
+//   - in an object with arrays that are named after protocols: the elements of these arrays
+//   - in an object without arrays, but with URLs that are named after protocols: the URLs
 //   - in an object with other arrays: the elements of the longest array
 //   - in any other object: the inner objects with an address, or named after one, or the proxies in one of the other
 //     inner objects, whichever are more
@@ -83,11 +84,12 @@ func findProxies(value any, depth int) []any {
 	if objectValues(object).hasAddress() {
 		return []any{object}
 	}
-	if arrays := byProtocol(object); arrays != nil {
-		return arrays
+	longest, hasArray := longestArray(object)
+	if proxies := byProtocol(object, !hasArray); proxies != nil {
+		return proxies
 	}
-	if array, ok := longestArray(object); ok {
-		return array
+	if hasArray {
+		return longest
 	}
 	var inner, objects []any
 	for _, key := range slices.Sorted(maps.Keys(object)) {
@@ -110,12 +112,12 @@ func findProxies(value any, depth int) []any {
 }
 
 // byProtocol returns the proxies of an object such as {"http": [...], "socks5": [...]}, each with its protocol; nil for
-// any other object.
-func byProtocol(object map[string]any) (all []any) {
+// any other object. If urls is set, {"http": "http://192.0.2.1:80"} is such an object, too.
+func byProtocol(object map[string]any, urls bool) (all []any) {
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		schemes := protocols(name)
 		array, ok := object[name].([]any)
-		if address, isText := object[name].(string); isText && strings.Contains(address, "://") {
+		if address, isText := object[name].(string); urls && isText && strings.Contains(address, "://") {
 			array, ok = []any{address}, true
 		}
 		if len(schemes) == 0 || !ok {

@@ -299,8 +299,9 @@ func (l *listParser) parseLine(n int, line string) {
 }
 
 // changeLink matches an address with the link that changes its exit address, as vendors of mobile proxies write it:
-// host:port:user:pass[https://vendor/change?key=KEY].
-var changeLink = regexp.MustCompile(`^((?:\w+://)?[^\s/\[|]+)(?:\[https?://[^\]\s]*\]|\|https?://\S*)$`)
+// host:port:user:pass[https://vendor/change?key=KEY]. A link without a path or with a login would be a second proxy.
+var changeLink = regexp.MustCompile(`^((?:\w+://)?[^\s/\[|]+)` +
+	`(?:\[https?://[^\s/?@\]]+(?:[/?][^\s\]]*)?\]|\|https?://[^\s/?@]+[/?]\S+)$`)
 
 func (l *listParser) skip(n int, err error) { l.skipFor(n, err.Error(), reasonOf(err)) }
 

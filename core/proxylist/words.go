@@ -105,15 +105,15 @@ func parseWords(line, scheme string) (spec upstream.Spec, loginGuessed, ok bool)
 
 // splitAddresses returns the addresses in a line that consists only of addresses, at least two, such as "1.2.3.4:80,
 // 1.2.3.5:80" or a list in the notation of Python. It ignores tags of HTML, such as <br>. For any other line it returns
-// nil. Each address is an IPv4 address with a port, with or without a scheme.
+// nil. Each address is an IPv4 address with a port, with or without a scheme, or each is a URL with a login.
 func splitAddresses(line string) []string {
-	if strings.Count(line, ":") < 2 || strings.ContainsRune(line, '@') {
+	if strings.Count(line, ":") < 2 || strings.ContainsRune(line, '@') && strings.Count(line, "://") < 2 {
 		return nil
 	}
 	all := strings.FieldsFunc(withoutTags(line), func(r rune) bool { return strings.ContainsRune(" \t,;|[]'\"", r) })
 	for _, address := range all {
 		if scheme, rest, ok := strings.Cut(address, "://"); ok && isScheme(scheme) {
-			address = strings.TrimSuffix(rest, "/")
+			address = strings.TrimSuffix(rest[strings.LastIndexByte(rest, '@')+1:], "/")
 		}
 		if host, _, ok := strings.Cut(address, ":"); !ok || !isIPv4(host) || !isHostPort(address) {
 			return nil

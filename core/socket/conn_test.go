@@ -152,7 +152,7 @@ func TestDeadlines(t *testing.T) {
 
 // OnWriteBlocked is called if the peer does not read, and only then. Its deadline applies to the
 // write that called it.
-func TestOnFull(t *testing.T) {
+func TestOnWriteBlocked(t *testing.T) {
 	for name, write := range map[string]func(*Conn, []byte) error{
 		"Write": func(c *Conn, p []byte) error { _, err := c.Write(p); return err },
 		"WriteThenRead": func(c *Conn, p []byte) error {

@@ -34,8 +34,8 @@ const (
 )
 
 // CloseSurplus closes the idle connections that a burst of requests has left. If a proxy has more than minIdleKept idle
-// connections, it closes the oldest ones, but only those that have been idle for surplusAge. The current traffic
-// does not need these connections, because the connection that became idle last is reused first.
+// connections, it closes the oldest ones, but only those that have been idle for surplusAge. Requests for few targets
+// do not need them, because of the connections for a target the one that became idle last is reused first.
 func (t *Transport) CloseSurplus() {
 	cutoff := t.cfg.Now().Add(-surplusAge)
 	t.pools.Range(func(_, p any) bool {

@@ -498,7 +498,10 @@ func TestCloseDoesNotWait(t *testing.T) {
 	w := &route{u: proxyAt(t, "https://"+coretest.Serve(t, serve))}
 	for name, end := range map[string]func(*idlePool){
 		"prune": func(p *idlePool) { p.closeIdleBefore(time.Now().Add(time.Hour)) },
-		"get":   func(p *idlePool) { p.get("", 0, time.Now().Add(time.Hour), false) },
+		"get": func(p *idlePool) {
+			pc := p.newest()
+			require.Nil(t, p.get(pc.key, pc.target, time.Now().Add(time.Hour), false), "it has expired")
+		},
 		"close": (*idlePool).close,
 	} {
 		tr := New(Config{RootCAs: roots})
@@ -512,6 +515,7 @@ func TestCloseDoesNotWait(t *testing.T) {
 		begun, late := time.Now(), coretest.MeasureTimerDelay(t)
 		end(pool)
 		require.Less(t, time.Since(begun), 4*time.Second+late(), name) // crypto/tls waits for 5
+		require.Zero(t, pool.count, name)
 	}
 }
 
@@ -599,7 +603,9 @@ func TestMaxIdle(t *testing.T) {
 	}
 	near, far := net.Pipe()
 	p.put(newPersistConn(near, "a.test:443", 1, true, ""), time.Now())
+	far.SetReadDeadline(time.Now().Add(time.Millisecond))
 	_, err = far.Read(make([]byte, 1))
-	require.Equal(t, io.EOF, err, "no connection with this key can be closed instead")
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded, "an older one is closed, with another key")
 	require.Equal(t, maxIdle, p.count)
+	require.Len(t, p.unkeyed, maxIdle-1)
 }

@@ -101,10 +101,7 @@ func (p *idlePool) pop(key string, target uint64, now time.Time, unrepeatable bo
 	if unrepeatable && now.Before(p.noReuseUntil[key]) {
 		return nil
 	}
-	list := p.unkeyed
-	if key != "" {
-		list = p.keyed[key]
-	}
+	list := p.list(key)
 	i := len(list) - 1
 	for i >= 0 && list[i].target != target {
 		i--
@@ -134,7 +131,7 @@ func (p *idlePool) setList(key string, list []*persistConn) {
 }
 
 // put adds a connection to the pool. If the pool is full, it closes the least recently used connection with the same
-// key. If there is none, or if the pool is closed, it closes the given connection.
+// key or, if there is none, without a key. If there is none either, or if the pool is closed, it closes the given one.
 func (p *idlePool) put(pc *persistConn, now time.Time) {
 	pc.idleAt = now
 	pc.reader.Release()
@@ -153,21 +150,33 @@ func (p *idlePool) put(pc *persistConn, now time.Time) {
 func (p *idlePool) add(pc *persistConn) (surplus *persistConn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	list := p.unkeyed
-	if pc.key != "" {
-		list = p.keyed[pc.key]
+	if p.closed {
+		return pc
 	}
-	if p.closed || p.count >= maxIdle {
-		if p.closed || len(list) == 0 {
+	if p.count >= maxIdle {
+		key := pc.key
+		if len(p.list(key)) == 0 {
+			key = ""
+		}
+		list := p.list(key)
+		if len(list) == 0 {
 			return pc
 		}
 		surplus = list[0]
-		list = slices.Delete(list, 0, 1)
+		p.setList(key, slices.Delete(list, 0, 1))
 		p.count--
 	}
-	p.setList(pc.key, append(list, pc))
+	p.setList(pc.key, append(p.list(pc.key), pc))
 	p.count++
 	return surplus
+}
+
+// list returns the connections with the given key. The caller holds mu.
+func (p *idlePool) list(key string) []*persistConn {
+	if key == "" {
+		return p.unkeyed
+	}
+	return p.keyed[key]
 }
 
 // closeSurplus closes connections that became idle before the time cutoff, the oldest first. It keeps at least
