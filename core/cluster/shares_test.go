@@ -377,8 +377,12 @@ func TestPartsAfterFaults(t *testing.T) {
 					saved := rapid.Int64Range(0, d.used).Draw(t, "saved")
 					lost, d.used = lost+d.used-saved, saved
 				}
-				for i := range more {
-					more[i] += share.Initial(limits[i], initialDivisor) // it does not know yet how many nodes there are
+				for i := range more { // it does not know yet how many nodes there are
+					if n.link.cut {
+						more[i] += limits[i]
+					} else {
+						more[i] += share.Initial(limits[i], initialDivisor)
+					}
 				}
 				n.start()
 			}
