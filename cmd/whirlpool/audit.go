@@ -22,7 +22,7 @@ func auditCommand() *cobra.Command {
 	text, limit := "", 20
 	cmd := &cobra.Command{
 		Use: "audit", Short: "List who changed what through the API, on all nodes of a cluster",
-		Example: "  whirlpool audit\n  whirlpool audit --find proxy/p7\n  whirlpool audit --limit 1000 --json",
+		Example: "  whirlpool audit\n  whirlpool audit --find p7\n  whirlpool audit --limit 1000 --json",
 	}
 	cmd.Flags().StringVar(&text, "find", "", "only changes that contain `TEXT`: a node, key, path or changed thing")
 	cmd.Flags().IntVar(&limit, "limit", limit, "`NUMBER` of changes, 1 to 1000")
