@@ -3,10 +3,12 @@ package api
 import (
 	"encoding/json"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/gofiber/fiber/v2"
 
@@ -17,6 +19,7 @@ import (
 const (
 	maxAudited   = 1000 // entries without a cluster
 	maxChanged   = 20   // changed things that an entry names
+	maxAuditText = 400  // bytes of a path, a query or the name of a thing; an id has at most 256
 	defaultAudit = 100
 )
 
@@ -46,17 +49,36 @@ func changedThings(c *fiber.Ctx, kind string, names ...string) {
 	c.Locals(changedLocal, names)
 }
 
-// add adds a request that has changed something. The parameter key is the name of its API key.
-func (a *auditTrail) add(c *fiber.Ctx, key string) {
+// entryOf returns the entry of a request that has changed something. The parameter key is the name of its API key.
+func (a *auditTrail) entryOf(c *fiber.Ctx, key string) cluster.AuditEntry {
 	things, _ := c.Locals(changedLocal).([]string)
 	if things == nil {
 		things = changedFields(c)
 	}
-	e := cluster.AuditEntry{At: a.now(), Key: key, Method: c.Method(), Path: clipText(c.Path()),
-		Query: clipText(string(c.Context().URI().QueryString())), Total: len(things)}
-	for _, thing := range things[:min(len(things), maxChanged)] {
-		e.Changed = append(e.Changed, clipText(thing))
+	path := c.Path()
+	if plain, err := url.PathUnescape(path); err == nil {
+		path = plain
 	}
+	e := cluster.AuditEntry{At: a.now(), Key: key, Method: c.Method(), Path: auditText(path),
+		Query: auditText(string(c.Context().URI().QueryString())), Total: len(things)}
+	for _, thing := range things[:min(len(things), maxChanged)] {
+		e.Changed = append(e.Changed, auditText(thing))
+	}
+	return e
+}
+
+// auditText shortens a text of the client for an entry, and replaces characters that cannot be printed.
+func auditText(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, clipTo(s, maxAuditText))
+}
+
+// add adds an entry.
+func (a *auditTrail) add(e cluster.AuditEntry) {
 	if a.cluster != nil {
 		a.cluster.Audit(e)
 		e.Node = a.cluster.Name()

@@ -72,6 +72,25 @@ func TestAudit(t *testing.T) {
 	require.Equal(t, "/ PUT /retry/policy? [max_attempts] 1", r.entries(t, "?sort=at")[0])
 }
 
+// A change is found by the id of the proxy, as the pool has it, however the client has encoded and how long it is.
+func TestTheAuditTrailHasWholeIDs(t *testing.T) {
+	r := newRig(t, nil)
+	long := strings.Repeat("x", 250) + "@end"
+	r.check(t,
+		call("POST", "/proxies", `{"id":"ann@192.0.2.1:80","url":"http://192.0.2.1:80"}`, 201),
+		call("POST", "/proxies", `{"id":"`+long+`","url":"http://192.0.2.2:80"}`, 201),
+		call("PATCH", "/proxies/ann%40192.0.2.1%3A80", `{"weight":2}`, 200),
+		call("PATCH", "/proxies/"+strings.Replace(long, "@", "%40", 1), `{"weight":2}`, 200),
+	)
+	require.Equal(t, []string{"/ PATCH /proxies/ann@192.0.2.1:80? [weight] 1",
+		"/ POST /proxies? [proxy/ann@192.0.2.1:80] 1"},
+		r.entries(t, "?q=ann@192"))
+	require.Equal(t, []string{"/ PATCH /proxies/" + long + "? [weight] 1", "/ POST /proxies? [proxy/" + long + "] 1"},
+		r.entries(t, "?q=x@end"))
+	require.Equal(t, "a?b?c", auditText("a\nb\u202ec"))
+	require.Equal(t, strings.Repeat("y", maxAuditText)+"...", auditText(strings.Repeat("y", maxAuditText+1)))
+}
+
 // The audit trail has the name of the API key. In a cluster it is that of all nodes.
 func TestAuditOfACluster(t *testing.T) {
 	f := &fakeCluster{status: cluster.Status{Node: "a"}, trail: []cluster.AuditEntry{

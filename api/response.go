@@ -192,9 +192,12 @@ func matchesETag(field, tag string) bool {
 }
 
 // clipText shortens a text of the client to 100 bytes for a quotation in a message.
-func clipText(s string) string {
-	if len(s) > 100 {
-		s = s[:100] + "..."
+func clipText(s string) string { return clipTo(s, 100) }
+
+// clipTo shortens a text of the client to a number of bytes.
+func clipTo(s string, limit int) string {
+	if len(s) > limit {
+		s = s[:limit] + "..."
 	}
 	return strings.ToValidUTF8(s, "?")
 }

@@ -288,8 +288,9 @@ func (s *Server) logChange(c *fiber.Ctx) {
 			return
 		}
 	}
-	attrs := []any{slog.String("method", c.Method()), slog.String("path", clipText(c.Path()))}
 	name, _ := c.Locals(keyNameLocal).(string)
+	e := s.audit.entryOf(c, name)
+	attrs := []any{slog.String("method", e.Method), slog.String("path", e.Path)}
 	if name != "" {
 		attrs = append(attrs, slog.String("key", name))
 	}
@@ -297,7 +298,7 @@ func (s *Server) logChange(c *fiber.Ctx) {
 		attrs = append(attrs, slog.String("sha256", sum))
 	}
 	s.cfg.Log.Info("changed through the API", attrs...)
-	s.audit.add(c, name)
+	s.audit.add(e)
 }
 
 // bodyLimit returns the maximum number of bytes of a request's body, which is read into memory before any handler runs.
