@@ -52,6 +52,15 @@ func TestAudit(t *testing.T) {
 	require.Equal(t, []string{"/ POST /proxies? [proxy/new] 1"}, r.entries(t, "?q=PROXY/NEW"))
 	require.Len(t, r.entries(t, "?limit=2&sort=at"), 2)
 
+	for _, record := range []string{
+		`method=DELETE path=/api/v1/proxies/new query="drain=true"`,
+		`method=POST path=/api/v1/proxies changed=[proxy/new] changed_total=1`,
+		`method=PUT path=/api/v1/retry/policy changed="[jitter max_attempts]" changed_total=2`,
+	} {
+		require.Contains(t, r.log.String(), `msg="changed through the API" `+record)
+	}
+	require.NotContains(t, r.log.String(), "hunter2secret")
+
 	_, body := r.send(t, "POST", "/api/v1/proxies", many, "Content-Type: text/plain")
 	require.NotContains(t, string(body), "hunter2secret")
 	_, body = r.send(t, "GET", "/api/v1/audit?limit=1", "")

@@ -294,6 +294,12 @@ func (s *Server) logChange(c *fiber.Ctx) {
 	if name != "" {
 		attrs = append(attrs, slog.String("key", name))
 	}
+	if e.Query != "" {
+		attrs = append(attrs, slog.String("query", e.Query))
+	}
+	if e.Total > 0 {
+		attrs = append(attrs, slog.Any("changed", e.Changed), slog.Int("changed_total", e.Total))
+	}
 	if sum, ok := c.Locals(sha256Local).(string); ok {
 		attrs = append(attrs, slog.String("sha256", sum))
 	}
