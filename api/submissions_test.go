@@ -37,11 +37,14 @@ func TestASubmittedRequest(t *testing.T) {
 		get("/requests/20/response", 404),
 		get("/requests/0000000000000021/response", 404),
 		call("DELETE", "/requests/0000000000000021", "", 404),
+	)
+	require.NotContains(t, r.log.String(), "changed through the API")
+	r.check(t,
 		call("DELETE", "/requests/0000000000000020", "", 204, ""),
 		get("/requests/0000000000000020/response", 404, unknown),
 		call("DELETE", "/requests/0000000000000020", "", 404, unknown),
 	)
-	require.NotContains(t, r.log.String(), "changed through the API")
+	require.Equal(t, []string{"/ DELETE /requests/0000000000000020? [] 0"}, r.entries(t, ""))
 }
 
 func TestASubmittedRequestWithoutAResponse(t *testing.T) {
