@@ -41,7 +41,7 @@ func (a *auditTrail) routes(r fiber.Router) { r.Get("/audit", a.list) }
 // them.
 const changedLocal = "changed"
 
-// changedThings notes the things that a request has changed, by the keys of GET /state.
+// changedThings notes the things that a request has changed: by the keys of GET /state, or the host of a ban.
 func changedThings(c *fiber.Ctx, kind string, names ...string) {
 	for i := range names {
 		names[i] = kind + "/" + names[i]

@@ -100,6 +100,23 @@ func TestTheAuditTrailHasWholeIDs(t *testing.T) {
 	require.Equal(t, strings.Repeat("y", maxAuditText)+"...", auditText(strings.Repeat("y", maxAuditText+1)))
 }
 
+// A ban for one host has the host.
+func TestAuditOfBans(t *testing.T) {
+	r := newRig(t, nil)
+	r.check(t,
+		call("POST", "/proxies/F1/ban", `{"for":"1m"}`, 200),
+		call("POST", "/proxies/F1/ban", `{"for":"1m","host":"a.test"}`, 200),
+		call("DELETE", "/proxies/F1/ban?host=a.test", "", 204),
+		call("DELETE", "/proxies/F1/ban", "", 204),
+	)
+	require.Equal(t, []string{
+		"/ DELETE /proxies/F1/ban? [] 0",
+		"/ DELETE /proxies/F1/ban?host=a.test [host/a.test] 1",
+		"/ POST /proxies/F1/ban? [host/a.test] 1",
+		"/ POST /proxies/F1/ban? [] 0",
+	}, r.entries(t, ""))
+}
+
 // The audit trail has the name of the API key. In a cluster it is that of all nodes.
 func TestAuditOfACluster(t *testing.T) {
 	f := &fakeCluster{status: cluster.Status{Node: "a"}, trail: []cluster.AuditEntry{

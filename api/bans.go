@@ -96,6 +96,9 @@ func (h *banHandler) ban(c *fiber.Ctx) error {
 	if host == "" && u.Direct() {
 		return conflict("a direct:// proxy cannot be banned for all hosts; name a host, or remove the proxy")
 	}
+	if host != "" {
+		changedThings(c, "host", host)
+	}
 	return send(c, viewOfBan(h.pool, h.engine.Ban(u, host, d)))
 }
 
@@ -117,6 +120,9 @@ func (h *banHandler) endBan(c *fiber.Ctx) error {
 			return notFound("the proxy does not rest for this host")
 		}
 		return notFound("the proxy is not banned; with ?host=HOST its rest for one host ends")
+	}
+	if host != "" {
+		changedThings(c, "host", host)
 	}
 	return c.SendStatus(fiber.StatusNoContent)
 }
