@@ -229,13 +229,17 @@ func (p *proxyInput) apply(spec *upstream.Spec) (err error) {
 }
 
 // applyURL sets the address of a proxy. The text may have any form of a line that --proxy takes. Options in the text
-// are applied to a new proxy; another one has an address already.
+// are applied to a new proxy; another one has an address already. It keeps its scheme if the text has none.
 func applyURL(spec *upstream.Spec, text string) error {
 	a, err := upstream.ParseAddress(text)
 	if err == nil {
 		spec.Address = a
 	} else {
-		line, lineErr := proxylist.ParseLine(text)
+		scheme := upstream.HTTP
+		if present := spec.Address.Scheme; present != "" && present != upstream.Direct {
+			scheme = present
+		}
+		line, lineErr := proxylist.ParseLineAs(text, scheme)
 		isNew, hasOptions := spec.Address == (upstream.Address{}), strings.Contains(proxylist.Line(&line), "#")
 		switch {
 		case lineErr != nil && strings.Contains(text, "://"):

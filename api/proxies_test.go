@@ -134,6 +134,17 @@ func TestAddProxiesInTheFormsOfLines(t *testing.T) {
 		call("PATCH", "/proxies/n0", `{"url":"192.0.2.9:1:bob:p2"}`, 200),
 	)
 	require.Equal(t, proxySpec(t, "", "http://bob:p2@192.0.2.9:1").Address, r.pool.Snapshot().Get("n0").Spec().Address)
+	for _, x := range []struct{ url, address string }{ // a proxy keeps its scheme, unless the text has another one
+		{"192.0.2.9:1080", "socks5://192.0.2.9:1080"},
+		{"ann:p1@192.0.2.9:1080", "socks5://ann:p1@192.0.2.9:1080"},
+		{"192.0.2.9 1080 ann p1", "socks5://ann:p1@192.0.2.9:1080"},
+		{"192.0.2.9:1080:socks4", "socks4://192.0.2.9:1080"},
+		{"192.0.2.9:1081", "socks4://192.0.2.9:1081"},
+		{"http://192.0.2.9:8080", "http://192.0.2.9:8080"},
+	} {
+		r.check(t, call("PATCH", "/proxies/n4", fmt.Sprintf(`{"url":%q}`, x.url), 200))
+		require.Equal(t, proxySpec(t, "", x.address).Address, r.pool.Snapshot().Get("n4").Spec().Address, x.url)
+	}
 }
 
 // bad returns the response for an invalid field.

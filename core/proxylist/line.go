@@ -15,18 +15,21 @@ import (
 )
 
 // ParseLine parses one line. Its errors contain no part of the line that may be a credential.
-func ParseLine(line string) (upstream.Spec, error) {
+func ParseLine(line string) (upstream.Spec, error) { return ParseLineAs(line, upstream.HTTP) }
+
+// ParseLineAs is like ParseLine, but a line without a scheme gets the given one.
+func ParseLineAs(line, scheme string) (upstream.Spec, error) {
 	line = stripComment(line)
 	if splitAddresses(line) != nil {
 		return upstream.Spec{}, errors.New("the line has several addresses; write each proxy in a line of its own")
 	}
-	spec, warning, err := parse(line, upstream.HTTP)
+	spec, warning, err := parse(line, scheme)
 	if err == nil && warning == describedWarning {
 		err = errors.New("the fields behind the port could be a login or a description; write user:pass@host:port, " +
 			"or host:port alone")
 	}
 	if err != nil {
-		if words, _, ok := parseWords(line, upstream.HTTP); ok {
+		if words, _, ok := parseWords(line, scheme); ok {
 			spec, err = words, checkTemplates(&words.Address)
 		}
 	}
