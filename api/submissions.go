@@ -20,7 +20,7 @@ import (
 const (
 	maxSubmissionsInFlight = 1000
 	maxSubmissions         = 10_000   // in flight and ended
-	maxSubmissionMemory    = 64 << 20 // bytes of the requests in flight and of the responses of those that have ended
+	maxSubmissionMemory    = 64 << 20 // bytes of the bodies of requests in flight, and of all kept responses
 	keepResponse           = 10 * time.Minute
 	recordBytes            = 4 << 10 // estimated bytes of a submission without bodies
 )
@@ -31,6 +31,7 @@ type submission struct {
 	started time.Time
 	cancel  context.CancelFunc
 	memory  budget.Reservation // guarded by submissions.mu
+	body    int                // bytes of memory for the request's body, while in flight
 	removed bool               // guarded by submissions.mu
 
 	expiry   *time.Timer   // removes an ended submission; guarded by submissions.mu, nil while in flight
@@ -53,7 +54,7 @@ type submissions struct {
 // begin adds a request in flight, whose body has the given number of bytes. It returns nil if a limit is reached.
 func (s *submissions) begin(now time.Time, cancel context.CancelFunc, bodyBytes int) *submission {
 	x := &submission{
-		started: now, cancel: cancel, memory: s.memory.Reservation(), done: make(chan struct{}),
+		started: now, cancel: cancel, memory: s.memory.Reservation(), body: bodyBytes, done: make(chan struct{}),
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,7 +97,7 @@ func (s *submissions) reserve(x *submission, n int) bool {
 	return true
 }
 
-// end keeps the result of a request that is no longer in flight for keepResponse.
+// end keeps the result of a request that is no longer in flight for keepResponse, without the request's body.
 func (s *submissions) end(x *submission, response *responseView, err error) {
 	x.response, x.err = response, err
 	s.mu.Lock()
@@ -107,6 +108,7 @@ func (s *submissions) end(x *submission, response *responseView, err error) {
 		x.memory.Release()
 		return
 	}
+	x.memory.Shrink(int64(x.body))
 	s.ended = append(s.ended, x)
 	x.expiry = time.AfterFunc(keepResponse, func() { s.remove(x) })
 }

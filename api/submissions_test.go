@@ -180,7 +180,8 @@ func TestSubmittedRequestsHaveLimitedMemory(t *testing.T) {
 		s.end(large, nil, context.Canceled)
 		require.Zero(t, s.memory.Used())
 
-		s.end(begin(7, 0), &responseView{}, nil)
+		s.end(begin(7, third), &responseView{}, nil)
+		require.EqualValues(t, recordBytes, s.memory.Used(), "an ended request has no body")
 		time.Sleep(keepResponse - 1)
 		require.NotNil(t, s.find(7))
 		time.Sleep(2 * time.Nanosecond)

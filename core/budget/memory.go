@@ -30,6 +30,12 @@ func (r *Reservation) Grow(n, limit int64) bool {
 	return true
 }
 
+// Shrink returns n bytes of the reservation, which must have them.
+func (r *Reservation) Shrink(n int64) {
+	r.memory.used.Add(-n)
+	r.bytes -= n
+}
+
 // Release returns all bytes of the reservation, which can then be used again.
 func (r *Reservation) Release() {
 	if r.bytes > 0 {

@@ -35,6 +35,13 @@ func TestReservations(t *testing.T) {
 				sum -= want[i]
 				want[i] = 0
 			},
+			"shrink": func(t *rapid.T) {
+				i := index.Draw(t, "request")
+				n := rapid.Int64Range(0, want[i]).Draw(t, "bytes")
+				all[i].Shrink(n)
+				sum -= n
+				want[i] -= n
+			},
 			"": func(t *rapid.T) { require.Equal(t, sum, memory.Used()) },
 		})
 	})
