@@ -95,7 +95,8 @@ func (h *sendHandler) send(c *fiber.Ctx) error {
 }
 
 // perform sends the request of a call and reads its response. It calls reserve before it keeps the given number of
-// bytes of the response. If reserve returns false for a part of the body, the body is cut off there.
+// bytes of the response. If reserve returns false for the header or the trailer, none of it is kept; for a part of the
+// body, the body is cut off there. The response is truncated then.
 func (h *sendHandler) perform(
 	ctx context.Context, call engine.Call, reserve func(bytes int) bool,
 ) (*responseView, error) {
@@ -151,22 +152,21 @@ func fieldBytes(h http.Header) (n int) {
 // readResponse reads the response's body and closes it, which ends the exchange.
 func readResponse(result *engine.Result, reserve func(bytes int) bool) *responseView {
 	r := result.Response
-	reserve(fieldBytes(r.Header))
+	v := &responseView{RequestID: result.ID.String(), Status: r.StatusCode, Headers: r.Header}
+	if !reserve(fieldBytes(r.Header)) {
+		v.Headers, v.Truncated = map[string][]string{}, true
+	}
 	body, err := io.ReadAll(io.LimitReader(&reservingReader{r.Body, reserve}, maxResponseBody+1))
-	v := &responseView{RequestID: result.ID.String(), Status: r.StatusCode, Headers: r.Header, Truncated: err != nil}
+	v.Truncated = v.Truncated || err != nil
 	if len(body) > maxResponseBody || err == errNoMemory {
 		body, v.Truncated = body[:min(len(body), maxResponseBody)], true
 		result.EndAsSuccess() // so that the proxy is not blamed for the unread part of the body
 	}
 	r.Body.Close()
-	for name, values := range r.Trailer {
-		if len(values) == 0 { // announced, but not sent
-			continue
-		}
-		if v.Trailers == nil {
-			v.Trailers = map[string][]string{}
-		}
-		v.Trailers[name] = values
+	if reserve(fieldBytes(r.Trailer)) {
+		v.Trailers = sentFields(r.Trailer)
+	} else {
+		v.Truncated = true
 	}
 	if utf8.Valid(body) {
 		text := string(body)
@@ -177,6 +177,20 @@ func readResponse(result *engine.Result, reserve func(bytes int) bool) *response
 	}
 	v.Outcome, v.Attempts = result.Final.String(), viewsOfAttempts(result.Attempts)
 	return v
+}
+
+// sentFields returns the fields of a trailer that were not only announced; nil if there are none.
+func sentFields(trailer http.Header) (sent map[string][]string) {
+	for name, values := range trailer {
+		if len(values) == 0 {
+			continue
+		}
+		if sent == nil {
+			sent = map[string][]string{}
+		}
+		sent[name] = values
+	}
+	return sent
 }
 
 func (h *sendHandler) engineCall(in *requestInput) (call engine.Call, err error) {

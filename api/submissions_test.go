@@ -213,3 +213,27 @@ func TestABodyWithoutMemoryIsCutOff(t *testing.T) {
 	require.True(t, v.Truncated)
 	require.Equal(t, 6, fieldBytes(http.Header{"A": {"bc", "de"}}))
 }
+
+// A header or a trailer without memory is not kept.
+func TestFieldsWithoutMemoryAreNotKept(t *testing.T) {
+	read := func(refused int) *responseView {
+		result := responseOf("hi")
+		result.Response.Trailer = http.Header{"Sum": {"1"}, "Announced": nil}
+		return readResponse(result, func(n int) bool { return n != refused })
+	}
+	header, trailer := map[string][]string{"X-A": {"b", "c"}}, map[string][]string{"Sum": {"1"}}
+	for _, x := range []struct {
+		refused         int // bytes of the part that gets no memory
+		header, trailer map[string][]string
+	}{
+		{0, header, trailer},
+		{8, map[string][]string{}, trailer},
+		{4, header, nil},
+	} {
+		v := read(x.refused)
+		require.Equal(t, x.header, v.Headers)
+		require.Equal(t, "hi", *v.Body)
+		require.Equal(t, x.trailer, v.Trailers)
+		require.Equal(t, x.refused != 0, v.Truncated)
+	}
+}
