@@ -88,12 +88,13 @@ type RequestOutput struct {
 	Trailers   map[string][]string `json:"trailers"`
 	Body       string              `json:"body"`        // the body, if it is UTF-8
 	BodyBase64 []byte              `json:"body_base64"` // the body, if it is not UTF-8
-	Truncated  bool                `json:"truncated"`   // the body is longer, or broke off
+	Truncated  bool                `json:"truncated"`   // the response is not complete
 	Attempts   []Attempt           `json:"attempts"`
 }
 
 // SendRequest sends a request through the proxies and waits for its response. A request that gets no response is an
-// *Error with a status from 502 to 504.
+// *Error with a status from 502 to 504, with 403 if the gateway denies it, or with 508 if the proxy leads back to the
+// gateway.
 func (c *Client) SendRequest(ctx context.Context, in RequestInput) (out *RequestOutput, err error) {
 	return out, c.Do(ctx, "POST", "/request", nil, in, &out)
 }
@@ -104,7 +105,8 @@ func (c *Client) SubmitRequest(ctx context.Context, in RequestInput) (r *Submitt
 }
 
 // Response returns the response to a submitted request, or nil if the request has not ended after 30 seconds. A request
-// that got no response is an *Error with a status from 502 to 504. The response is kept for ten minutes.
+// that got no response is an *Error as in SendRequest. The response is kept for ten minutes; the error of one that has
+// been forgotten, or of an unknown id, is an *Error with the status 404.
 func (c *Client) Response(ctx context.Context, id string) (out *RequestOutput, err error) {
 	err = c.Do(ctx, "GET", "/requests/"+url.PathEscape(id)+"/response", nil, nil, &out)
 	if err != nil || out.RequestID == "" { // a SubmittedRequest
