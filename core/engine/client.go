@@ -114,11 +114,11 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	stop := context.AfterFunc(ctx, r.forward.Control.Interrupt.Cancel)
 	r.entry = e.tracker.Track()
 	r.entry.Begin(r.request.ID, r.request.Method, r.request.Host, e.opts.Now())
+	r.deferRelease(r.entry.Release, r.exchange.Abandon, func() { stop() })
 	if call.OnBegin != nil {
 		call.OnBegin(r.request.ID)
 	}
 	r.request.Progress = r.entry
-	r.deferRelease(r.entry.Release, r.exchange.Abandon, func() { stop() })
 	ending := executor.Run(ctx, e.executor, &r.exchange, &r.request, &r.forward)
 	hasEnding = true
 	if refusal := ending.Refusal; refusal != nil {

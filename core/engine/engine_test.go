@@ -554,3 +554,17 @@ func TestAProxyThatClosesAfterEachResponse(t *testing.T) {
 	require.Equal(t, requests+s.Replays, s.Attempts)
 	require.Zero(t, e.Pool().Snapshot().All[0].Breaker().Snapshot().FailureCount)
 }
+
+// After a panic of OnBegin, the request is not in flight any more.
+func TestAPanicOfOnBegin(t *testing.T) {
+	e, err := engine.New(engine.DefaultConfig(), engine.Options{Plugins: rotation{}})
+	require.NoError(t, err)
+	defer e.Shutdown(context.Background())
+	require.Panics(t, func() {
+		e.Do(t.Context(), engine.Call{Request: get(t, "http://a.test/"), OnBegin: func(core.RequestID) {
+			require.Equal(t, 1, e.Tracker().InFlight())
+			panic("fault")
+		}})
+	})
+	require.Zero(t, e.Tracker().InFlight())
+}
