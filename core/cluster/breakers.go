@@ -78,8 +78,8 @@ const (
 	stateReset  = "reset"
 )
 
-// trackProxy returns the entry of a proxy, and makes the proxy active (Node.active). The callers of track and of all
-// methods of Node below hold mu.
+// trackProxy returns the entry of a proxy, and makes the proxy active (Node.active). The callers of trackProxy and of
+// all methods of Node below hold mu.
 func (n *Node) trackProxy(key string) *proxy {
 	p := n.proxies[key]
 	n.active[key] = struct{}{}

@@ -101,7 +101,7 @@ func (c *changes) makeAndAdd(do func() ([]Change, error)) (waits []<-chan struct
 }
 
 // addWaiting appends changes that were made here to the waiting changes. It returns channels that are closed when the
-// store has these changes. The caller holds the mutex making.
+// store has these changes. The caller holds makingMu.
 func (c *changes) addWaiting(made []Change) (waits []<-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -220,7 +220,7 @@ func (n *Node) applySome() (left bool) {
 func changeOf(r *Record) string { return strings.TrimPrefix(r.Key, changeKey+separator) }
 
 // takeReceived removes the first received records, at most maxApplied. It returns those changes of the removed records
-// that change something here, and true if received records remain. The caller holds the mutex making.
+// that change something here, and true if received records remain. The caller holds makingMu.
 func (c *changes) takeReceived() (todo []Change, left bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -374,8 +374,8 @@ func encode(v any) string {
 	return string(data)
 }
 
-// recordFailure records that an exchange failed. From then on the node is alone. fail returns the time until the next
-// exchange.
+// recordFailure records that an exchange failed. From then on the node is alone. recordFailure returns the time until
+// the next exchange.
 func (n *Node) recordFailure(err error, ops []pending) time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -329,8 +329,8 @@ func (p *sharing) newRequest(e *nodeShare, want int64, idle bool, now time.Time)
 	return pending{op: Op{Kind: Share, Key: key, TTL: p.leaseTime(), Request: d}, onShareReply: func(r ShareReply) {
 		p.counts.Requests++
 		if d.Daily {
-			// What r.Own has beyond the reported amount was used by an earlier process. This process may have reported
-			// a larger amount before.
+			// What r.HolderUsed has beyond the reported amount was used by an earlier process. This process may have
+			// reported a larger amount before.
 			e.earlierUse += max(r.HolderUsed-max(d.Used, e.maxReported), 0)
 		}
 		e.totalUsed, e.usedAtTotal, e.fairSize, e.requestedAt = r.TotalUsed, max(d.Used, r.HolderUsed), r.FairShare, now
