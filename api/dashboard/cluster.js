@@ -73,12 +73,14 @@ function text(c, nodes) {
       : "All nodes in the last " + Math.round(r.window / 60) + " minutes: " + number.format(r.total) + " requests" +
         (r.total ? ", " + percent((r.delivered - r.target_refused) / r.total) + " successful" : "") +
         ", " + number.format(r.attempts) + " attempts, " + number.format(r.retries) + " retries.";
-  const twins = [...new Set(nodes.filter(n => n.same_name).map(n => n.node))];
+  const twins = nodes.filter(n => n.same_name).map(n => n.node);
   const suspects = (c.suspect_targets || []).map(t => t.target);
   return [
     store,
     live + " of " + nodes.length + " nodes live,",
-    ...twins.map(name => "two of them with the name " + name + " (set [cluster] node),"),
+    ...[...new Set(twins)].map(
+      name => twins.filter(n => n === name).length + " of them with the name " + name + " (set [cluster] node),",
+    ),
     number.format(c.open_breakers) + (c.open_breakers === 1 ? " breaker" : " breakers") + " open for the cluster.",
     suspects.length ? "Suspect targets: " + suspects.slice(0, 5).join(", ") + (suspects.length > 5 ? " …" : "") : "",
   ].join(" ");

@@ -107,7 +107,7 @@ func (n *Node) Status() Status {
 		s.Nodes = append(s.Nodes, NodeStatus{
 			ID: p.id, Node: p.Node, Version: p.Version, Address: p.Address, Self: p.id == n.cfg.ID,
 			Live: !p.Left && age <= n.liveTime(), Isolated: p.isolated, Started: p.Started, Seen: age, Load: p.Load,
-			Alone: p.Alone, Host: p.Host, Twin: twins[p.id] != nil,
+			Alone: p.Alone, Host: p.Host, Twin: len(twins[p.id]) > 0,
 		})
 	}
 	leases := n.inbox.leases()

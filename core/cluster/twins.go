@@ -17,10 +17,10 @@ func (n *Node) Drain() {
 	n.notify()
 }
 
-// twins returns the live nodes that have the same name as another live node, by ID, each with the other one. The caller
-// holds mu.
-func (n *Node) twins() map[string]*peer {
-	out := map[string]*peer{}
+// twins returns the live nodes that have the same name as another live node, by ID, each with the other ones. The
+// caller holds mu.
+func (n *Node) twins() map[string][]*peer {
+	out := map[string][]*peer{}
 	byName := map[string][]*peer{}
 	for _, p := range n.liveNodes() {
 		if p.Draining {
@@ -28,7 +28,7 @@ func (n *Node) twins() map[string]*peer {
 		}
 		for _, other := range byName[p.Node] {
 			if earlier(p.seen, other.seen).Sub(later(p.since, other.since)) >= twinsAfter {
-				out[p.id], out[other.id] = other, p
+				out[p.id], out[other.id] = append(out[p.id], other), append(out[other.id], p)
 			}
 		}
 		byName[p.Node] = append(byName[p.Node], p)
@@ -52,15 +52,14 @@ func later(a, b time.Time) time.Time {
 
 // warnOfTwins logs each node that has the name of this one, once. The caller holds mu.
 func (n *Node) warnOfTwins() {
-	p := n.twins()[n.cfg.ID]
-	if p == nil {
-		return
+	for _, p := range n.twins()[n.cfg.ID] {
+		if _, done := n.warned[p.id]; done {
+			continue
+		}
+		n.warned[p.id] = struct{}{}
+		n.cfg.Log.Warn(
+			"another gateway of the cluster has the same name: set [cluster] node to a different one on each",
+			slog.String("node", p.Node), slog.String("host", p.Host), slog.String("api", p.Address),
+			slog.Time("started", p.Started))
 	}
-	if _, done := n.warned[p.id]; done {
-		return
-	}
-	n.warned[p.id] = struct{}{}
-	n.cfg.Log.Warn("another gateway of the cluster has the same name: set [cluster] node to a different one on each",
-		slog.String("node", p.Node), slog.String("host", p.Host), slog.String("api", p.Address),
-		slog.Time("started", p.Started))
 }

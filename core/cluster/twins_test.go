@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Two live nodes with the same name are marked on all nodes, and each of them warns once. A node that starts again
-// under its name is no such case, whether its previous process was killed, has ended or is draining.
+// Live nodes with the same name are marked on all nodes, and each of them warns once of each other one. A node that
+// starts again under its name is no such case, whether its previous process was killed, has ended or is draining.
 func TestNodesWithTheSameName(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	clock := func() time.Time { return now }
@@ -70,9 +70,18 @@ func TestNodesWithTheSameName(t *testing.T) {
 	require.Equal(t, 2, bytes.Count(log.Bytes(), []byte(warning)), "each of the two, once")
 	require.Contains(t, log.String(), "host=host-a4 api=127.0.0.1:8889")
 	require.Contains(t, log.String(), "host=host-b api")
+
+	start("d", "gw-1")
+	run(twinsAfter + 5*time.Second)
+	for _, n := range live {
+		require.Equal(t, []string{"a4", "b", "d"}, twins(n))
+	}
+	require.Equal(t, 6, bytes.Count(log.Bytes(), []byte(warning)), "each of the three, of two")
+	require.Equal(t, 2, bytes.Count(log.Bytes(), []byte("host=host-d api")))
 	delete(live, "b")
+	delete(live, "d")
 	run(20 * time.Second)
 	require.Empty(t, twins(other))
 	run(twinsAfter)
-	require.Equal(t, 2, bytes.Count(log.Bytes(), []byte(warning)))
+	require.Equal(t, 6, bytes.Count(log.Bytes(), []byte(warning)))
 }
