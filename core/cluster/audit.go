@@ -14,6 +14,7 @@ const (
 	auditFor     = 7 * 24 * time.Hour // time for which the store keeps an entry
 	auditEntries = 200                // entries of one process in the store: a new one replaces the oldest
 	maxTrail     = 2000               // entries that a node keeps in memory
+	reportFor    = time.Minute        // maximum age at which another node's entry is reported to the gateway
 )
 
 // AuditEntry is an entry of the audit trail: a request to the API of a node that has changed something. It has no
@@ -82,7 +83,8 @@ func auditOf(r *Record) (e AuditEntry, ok bool) {
 	return e, err == nil
 }
 
-// receiveAudit takes over an entry. The gateway is told about a new one of another node. The caller holds mu.
+// receiveAudit takes over an entry. The gateway is told about a new one of another node, unless it is old: a node that
+// was alone for long receives many, which would replace the latest events of its stream. The caller holds mu.
 func (n *Node) receiveAudit(node string, r *Record) {
 	e, ok := auditOf(r)
 	known, held := n.trail[r.Key]
@@ -91,7 +93,8 @@ func (n *Node) receiveAudit(node string, r *Record) {
 	}
 	n.trail[r.Key] = *r
 	n.trailVersion++
-	if isNew := !held || known.Value != r.Value || !known.At.Equal(r.At); isNew && node != n.cfg.ID && !n.fresh {
+	isNew := !held || known.Value != r.Value || !known.At.Equal(r.At)
+	if isNew && node != n.cfg.ID && !n.fresh && n.storeTime(n.cfg.Now()).Sub(r.At) <= reportFor {
 		n.local.Audited(e)
 	}
 }

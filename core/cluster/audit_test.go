@@ -44,7 +44,7 @@ func TestTheAuditTrail(t *testing.T) {
 	memory.Fail(errCut)
 	step()
 	b.node().Audit(AuditEntry{Path: "/2"})
-	now = now.Add(time.Minute)
+	now = now.Add(reportFor / 2)
 	a.node().Audit(AuditEntry{Path: "/3"})
 	memory.Fail(nil)
 	memory.Clear()
@@ -61,14 +61,24 @@ func TestTheAuditTrail(t *testing.T) {
 	require.Equal(t, []string{"a /1", "a /3"}, b.audited)
 	require.Empty(t, c.audited, "they are older than the node")
 
+	memory.Fail(errCut)
+	step()
+	b.node().Audit(AuditEntry{Path: "/old"})
+	now = now.Add(reportFor)
+	b.node().Audit(AuditEntry{Path: "/new"})
+	memory.Fail(nil)
+	step()
+	require.Equal(t, []string{"b  /new", "b  /old"}, paths(a)[:2])
+	require.Equal(t, []string{"b /2", "b /new"}, a.audited, "an old entry is not reported")
+
 	for i := range auditEntries + 5 {
 		a.node().Audit(AuditEntry{Path: fmt.Sprint("/many", i)})
 		now = now.Add(time.Millisecond)
 	}
 	step()
-	require.Len(t, paths(b), auditEntries+1)
+	require.Len(t, paths(b), auditEntries+3)
 	require.Equal(t, "a  /many204", paths(b)[0])
-	require.Equal(t, []string{"a  /many5", "b  /2"}, paths(b)[auditEntries-1:])
+	require.Equal(t, []string{"a  /many5", "b  /new", "b  /old", "b  /2"}, paths(b)[auditEntries-1:])
 	now = now.Add(auditFor)
 	for range 5 {
 		step()
