@@ -441,7 +441,8 @@ func TestARaisedLimitHasParts(t *testing.T) {
 	require.LessOrEqual(t, w.used(0), 200+w.firsts(200))
 }
 
-// Nodes that all are without the store move in open tunnels at most what was left of an amount and their parts.
+// Nodes that all are without the store move in open tunnels at most what was left of an amount, their parts, and their
+// equal shares of what the others have used since a node last knew the use of all.
 func TestTunnelsWithoutTheStore(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limit := rapid.Int64Range(1, 3000).Draw(t, "limit")
@@ -455,9 +456,13 @@ func TestTunnelsWithoutTheStore(t *testing.T) {
 			ms := rapid.SampledFrom([]int{0, 60, 200, 1000, 12_000}).Draw(t, "ms")
 			w.pass(time.Duration(ms) * time.Millisecond)
 		}
-		most := max(limit, w.used(0))
+		used := w.used(0)
+		most := max(limit, used)
 		for _, n := range w.nodes {
-			most += n.lease(0) + max(n.limits[0].used-n.limits[0].most(), 0)
+			l, nodes := n.limits[0], max(int64(n.node.sharing.nodes), 1)
+			known, here := l.part.Total(l.day)
+			unknown := max(used-known-max(l.used-here, 0), 0)
+			most += n.lease(0) + max(l.used-l.most(), 0) + (unknown+nodes-1)/nodes
 			n.link.cut = true
 		}
 		w.pass(2 * time.Second) // the nodes find out
