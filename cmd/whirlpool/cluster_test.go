@@ -124,6 +124,34 @@ func TestChangeIsMadeAgainAfterTheResponse(t *testing.T) {
 	require.Equal(t, 2, b.m.node.Status().Waiting)
 }
 
+// A change that equals the last one of the same proxy or policy is made on the other nodes, too. A reload may have
+// undone the last one there.
+func TestAnEqualChangeIsMadeAgain(t *testing.T) {
+	store := cluster.NewMemory(time.Now)
+	a, b := startNode(t, store, "a"), startNode(t, store, "b")
+	attempts, fileAttempts := 7, 4
+	for range 2 {
+		for _, s := range []sharedChanges{a, b} { // as a reload does, on each node
+			_, err := s.m.changes.AddProxies(specs(t, 2), false)
+			require.NoError(t, err)
+			_, err = s.m.changes.ChangePolicy(retry.Override{MaxAttempts: &fileAttempts}, false)
+			require.NoError(t, err)
+		}
+		sharing(t, a, func() {
+			require.NoError(t, a.RemoveProxy("p0", true, false))
+			_, err := a.ChangePolicy(retry.Override{MaxAttempts: &attempts}, false)
+			require.NoError(t, err)
+		})
+		b.m.node.Step(t.Context())
+		require.Nil(t, b.m.proxyByID("p0"))
+		require.NotNil(t, b.m.proxyByID("p1"))
+		require.Equal(t, attempts, b.m.engine.Load().Policies().Current().MaxAttempts)
+		for _, s := range []sharedChanges{a, b} {
+			require.NoError(t, s.m.changes.RemoveProxy("p1", true, false))
+		}
+	}
+}
+
 // exchanges counts the exchanges.
 type exchanges struct {
 	*cluster.Memory

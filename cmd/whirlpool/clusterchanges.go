@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -33,7 +34,10 @@ const shareTimeout = time.Second
 
 // sharedChange is the record of a change by the API. The other nodes read the record and make the same change.
 type sharedChange struct {
-	Node    string          `json:"by"` // the name of the node that made the change
+	Node string `json:"by"` // the name of the node that made the change
+	// Made differs for each change. So the other nodes also make a change that equals the last one, because the
+	// configuration may have undone that one. They do not make a record again that was only written again.
+	Made    string          `json:"made"`
 	Keep    bool            `json:"keep,omitempty"`
 	Policy  json.RawMessage `json:"policy,omitempty"`
 	Reset   bool            `json:"reset,omitempty"` // back to the policy of the configuration
@@ -150,7 +154,7 @@ func (s sharedChanges) shareOne(key string, do func() (sharedChange, error)) err
 func (s sharedChanges) encode(c sharedChange) (string, error) { return s.m.encode(c) }
 
 func (cn *clusterNode) encode(c sharedChange) (string, error) {
-	c.Node = cn.node.Name()
+	c.Node, c.Made = cn.node.Name(), rand.Text()
 	data, err := json.Marshal(c)
 	return string(data), err
 }
