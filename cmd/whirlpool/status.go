@@ -328,7 +328,8 @@ the policy, activations and faults of plugins. Only --type prints these:
   request   each request that has ended, with its attempts
   attempt   each attempt that has ended
 --sample 0.01 prints request and attempt for 1 % of the requests only. Each line has the time, the type and
-the JSON of one event; --json prints the JSON of the event alone. The command ends with an interrupt.
+the JSON of one event; --json prints {"id": ..., "type": ..., "data": ...}. The command ends with an
+interrupt.
 With --follow=false it prints the events that the gateway has kept, and ends; request and attempt are not
 kept.`,
 		Example: "  whirlpool events\n  whirlpool events --type breaker,exhaustion\n" +
@@ -395,10 +396,14 @@ func (r *remote) printEvents(ctx context.Context, query client.EventQuery, onDat
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: onData})
 	_, err := r.addAdvice(r.api.Events(ctx, query, func(e client.Event) error {
 		onData()
-		line := string(e.Data)
-		if !r.asJSON {
-			line = eventTime(e.Data).Local().Format(time.DateTime) + " " + e.Type + " " + line
+		if r.asJSON {
+			return json.NewEncoder(r.cmd.OutOrStdout()).Encode(struct {
+				ID   string          `json:"id"`
+				Type string          `json:"type"`
+				Data json.RawMessage `json:"data"`
+			}{e.ID, e.Type, e.Data})
 		}
+		line := eventTime(e.Data).Local().Format(time.DateTime) + " " + e.Type + " " + string(e.Data)
 		_, err := fmt.Fprintln(r.cmd.OutOrStdout(), line)
 		return err
 	}))

@@ -120,7 +120,8 @@ func TestEvents(t *testing.T) {
 	require.Contains(t, errs, "has ended the stream")
 	require.Regexp(t, `^\S+ \S+ policy \{"max_attempts":4\}\n\S+ \S+ reload \{"ok":true\}\n$`, out)
 	out, _, _ = run("events", "--json")
-	require.Equal(t, "{\"max_attempts\":4}\n{\"ok\":true}\n", out)
+	require.Equal(t, `{"id":"1","type":"policy","data":{"max_attempts":4}}`+"\n"+
+		`{"id":"1","type":"reload","data":{"ok":true}}`+"\n", out)
 
 	newFakeAPI(t, map[string][]string{"GET /events": {
 		"200 event: policy\ndata: {\"updated_at\":\"2026-11-01T12:00:00Z\"}\n\n" +
