@@ -9,8 +9,8 @@ import "embed"
 //go:embed ABI.md
 var ABI []byte
 
-// Go holds the files of the Go SDK. Paths are relative to this folder. The SDK imports only packages of the standard
-// library and of the SDK.
+// Go holds the files of the Go SDK for plugins. Paths are relative to this folder. The SDK imports only packages of the
+// standard library and of the SDK.
 //
 //go:embed abi/*.go backoff/*.go configure/*.go hash/*.go internal/guest/*.go lru/*.go observe/*.go
 //go:embed judge/*.go pool/*.go random/*.go scorer/*.go tolerance/*.go
