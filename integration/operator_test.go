@@ -118,7 +118,7 @@ func TestAnOutageIsMendedOnTheDashboard(t *testing.T) {
 	o.endOutage()
 	click("#undo")
 	b.until("they are in the pool again", verdict+`.startsWith("All 5000 proxies work")`)
-	b.until("the page says so", `document.querySelector("#toast").textContent.includes("31 proxies as before")`)
+	b.until("the page says so", `document.querySelector("#toast").textContent.includes("31 proxies in the pool again")`)
 	require.Equal(t, 200, o.get().status)
 }
 

@@ -119,7 +119,8 @@ export async function perform(name, ids, progress) {
       const undone = await each(done, id => a.undo(id, before), show);
       refresh();
       if (undone.faults.length) throw new Error(undone.faults.length + " failed; " + undone.faults[0]);
-      return proxies(undone.done.length) + " as before";
+      return proxies(undone.done.length) +
+        (a.undo === restore ? " in the pool again, with new statistics" : " as before");
     };
     const n = done.length === 1 ? done[0] : proxies(done.length);
     if (done.length) offerUndo(a.done(n, results), a.undo && undo);

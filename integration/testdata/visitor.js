@@ -121,7 +121,7 @@ import { showTarget } from "./target.js";
     one("#selection [value=delete]").click();
     await until("removes a proxy", () => one("#proxies").rows.length === 2 && text("#toast").startsWith("F3 removed") && questions.join() === "Remove at once F3?");
     one("#undo").click();
-    await until("undoes the removal", () => row("F3") && text("#toast").startsWith("1 proxy as before"));
+    await until("undoes the removal", () => row("F3") && text("#toast").startsWith("1 proxy in the pool again"));
     row("F2").querySelector("input").click();
     one("#selection [value=ban]").click();
     await until("bans a proxy", () => row("F2").querySelector(".pill").textContent === "banned" && text("#toast").startsWith("F2 banned for an hour"));
