@@ -18,13 +18,13 @@ func TestErrorsOfWindows(t *testing.T) {
 		cause  core.Cause
 		reason string
 	}{
-		10024: {dialing, verdict.LocalLimit, "proxy_internal_error"},
-		10051: {dialing, verdict.ProxyUnreachable, "destination_ip_unroutable"},
-		10054: {waiting, verdict.ConnectionClosed, "connection_terminated"},
-		10055: {dialing, verdict.LocalLimit, "proxy_internal_error"},
-		10060: {dialing, verdict.ProxyConnectTimeout, "connection_timeout"},
-		10061: {dialing, verdict.ProxyUnreachable, "connection_refused"},
-		10065: {dialing, verdict.ProxyUnreachable, "destination_ip_unroutable"},
+		10024: {stepDial, verdict.LocalLimit, "proxy_internal_error"},
+		10051: {stepDial, verdict.ProxyUnreachable, "destination_ip_unroutable"},
+		10054: {stepWait, verdict.ConnectionClosed, "connection_terminated"},
+		10055: {stepDial, verdict.LocalLimit, "proxy_internal_error"},
+		10060: {stepDial, verdict.ProxyConnectTimeout, "connection_timeout"},
+		10061: {stepDial, verdict.ProxyUnreachable, "connection_refused"},
+		10065: {stepDial, verdict.ProxyUnreachable, "destination_ip_unroutable"},
 	} {
 		verr := newError(want.at, &net.OpError{Op: "dial", Err: os.NewSyscallError("connectex", number)})
 		require.Equal(t, want.cause, verr.Cause, number)
