@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -88,14 +87,3 @@ func (r *remote) checkRegion(region string) error {
 
 // maxRegions is the maximum number of regions that an error lists.
 const maxRegions = 20
-
-func restoreCommand() *cobra.Command {
-	return forEachProxy(&cobra.Command{
-		Use: "restore ID...", Short: "Undo drain or delete within ten minutes",
-		Long: `Undo drain or delete within ten minutes: the proxies have their ids and settings again, also their
-passwords, with new circuit breakers and new statistics.`,
-	}, func(r *remote, id string) (string, error) {
-		_, err := r.send(request{method: http.MethodPost, path: proxyPath(id) + "/restore"}, nil)
-		return "is in the pool again", err
-	})
-}

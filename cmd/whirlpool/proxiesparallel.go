@@ -1,0 +1,113 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// forEachProxy makes cmd call the function change for each of its arguments, which are ids of proxies. The result of
+// change is a text, such as "is draining". If a call fails, the command makes the remaining calls, and fails at the
+// end.
+func forEachProxy(cmd *cobra.Command, change func(r *remote, id string) (result string, err error)) *cobra.Command {
+	return onProxiesInParallel(cmd, 1, change)
+}
+
+// outcome is the result of one call of the function change of onProxiesInParallel.
+type outcome struct {
+	done string
+	err  error
+}
+
+// onProxiesInParallel is like forEachProxy, but up to the given number of calls run at the same time. The results are
+// printed in the order of the arguments.
+func onProxiesInParallel(
+	cmd *cobra.Command, parallel int, change func(r *remote, id string) (done string, err error),
+) *cobra.Command {
+	cmd.ValidArgsFunction = completeProxies
+	return gatewayCommand(cmd, func(r *remote, ids []string) error {
+		type result struct {
+			ProxyID string `json:"proxy_id"`
+			Done    string `json:"done,omitempty"`
+			Error   string `json:"error,omitempty"`
+		}
+		results, failedCount := make([]result, len(ids)), 0
+		var lastErr error
+		var called atomic.Int64
+		outcomes := callInOrder(ids, parallel, func(id string) outcome {
+			defer called.Add(1)
+			done, err := change(r, id)
+			return outcome{done, err}
+		})
+		live := parallel > 1 && len(ids) > 1 && isTerminal(cmd.ErrOrStderr())
+		for i, id := range ids {
+			results[i].ProxyID = id
+			o := waitLive(outcomes[i], live, cmd.ErrOrStderr(), func() string {
+				return fmt.Sprintf("%d of %d", called.Load(), len(ids))
+			})
+			switch {
+			case o.err != nil:
+				results[i].Error, lastErr = o.err.Error(), o.err
+				failedCount++
+				if len(ids) > 1 && !r.asJSON {
+					r.printNote("%s: %s", id, o.err)
+				}
+			default:
+				results[i].Done = o.done
+				if !r.asJSON {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", id, o.done)
+				}
+			}
+		}
+		if len(ids) == 1 && failedCount == 1 {
+			return lastErr
+		}
+		err := r.print(map[string]any{"results": results}, func(io.Writer) {})
+		if err == nil && failedCount > 0 {
+			err = fmt.Errorf("%d of %d proxies failed", failedCount, len(ids))
+		}
+		return err
+	})
+}
+
+func proxyPath(id string) string { return "/proxies/" + url.PathEscape(id) }
+
+// callInOrder calls the given function for each id. The parameter parallel is the maximum number of calls at the same
+// time. The result has a channel for each id, in the order of ids, which receives the outcome of the call.
+func callInOrder(ids []string, parallel int, call func(id string) outcome) []chan outcome {
+	outcomes := make([]chan outcome, len(ids))
+	for i := range outcomes {
+		outcomes[i] = make(chan outcome, 1)
+	}
+	var next atomic.Int64
+	for range min(parallel, len(ids)) {
+		go func() {
+			for i := next.Add(1) - 1; i < int64(len(ids)); i = next.Add(1) - 1 {
+				outcomes[i] <- call(ids[i])
+			}
+		}()
+	}
+	return outcomes
+}
+
+// waitLive waits for an outcome. If live is set, waitLive shows the progress on the terminal w during the wait.
+func waitLive(arrived <-chan outcome, live bool, w io.Writer, progress func() string) outcome {
+	if !live {
+		return <-arrived
+	}
+	defer fmt.Fprint(w, "\r\x1b[K")
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case o := <-arrived:
+			return o
+		case <-tick.C:
+			fmt.Fprintf(w, "\r%s ", progress())
+		}
+	}
+}
