@@ -1,0 +1,76 @@
+package proxylist
+
+import (
+	"net/netip"
+	"regexp"
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// addressPattern matches an IPv4 address and a port, with or without a scheme, among other text. The address and the
+// port are separated by a colon, or by white space, commas, semicolons or bars.
+var addressPattern = regexp.MustCompile(`(?i)(?:^|[^\w.:@/%-])((?:(?:https?|socks4a?|socks5h?)://)?)` +
+	`(\d{1,3}(?:\.\d{1,3}){3})(?::|[ \t,;|]+)(\d{1,5})(?:$|[^\w.:@%-])`)
+
+// htmlTag matches a tag of HTML.
+var htmlTag = regexp.MustCompile(`</?[A-Za-z][^<>]*>`)
+
+func withoutTags(line string) string {
+	if strings.Contains(line, "<") {
+		return htmlTag.ReplaceAllString(line, " ")
+	}
+	return line
+}
+
+// parseText searches a line for an address among other text, as in free lists. It is for lines that have none of the
+// forms of parse and parseWords. The line must have exactly one address, which may be repeated. It must have no '@',
+// because a line with '@' may contain credentials.
+func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
+	if strings.ContainsRune(line, '@') {
+		return spec, false
+	}
+	line = strings.ReplaceAll(withoutTags(line), `"`, " ")
+	var schemeText, ip, port string
+	for rest := line; ; {
+		at := addressPattern.FindStringSubmatchIndex(rest)
+		if at == nil {
+			break
+		}
+		nextIP, nextPort := rest[at[4]:at[5]], rest[at[6]:at[7]]
+		if ip != "" && (nextIP != ip || nextPort != port) {
+			return spec, false
+		}
+		if ip, port = nextIP, nextPort; at[3] > at[2] {
+			schemeText = strings.TrimSuffix(rest[at[2]:at[3]], "://")
+		}
+		rest = rest[at[7]:]
+	}
+	if ip == "" {
+		return spec, false
+	}
+	if schemeText != "" {
+		scheme = strings.ToLower(schemeText)
+	} else if word := schemeInText(line); word != "" {
+		scheme = word
+	}
+	host, err := upstream.HostPort(ip+":"+port, "")
+	if _, notIP := netip.ParseAddr(ip); err != nil || notIP != nil {
+		return spec, false
+	}
+	spec.Address = upstream.Address{Scheme: scheme, Host: host}
+	return spec, true
+}
+
+// schemeInText returns the scheme of the first protocol among the words of a line; "" for none.
+func schemeInText(line string) string {
+	for _, word := range strings.FieldsFunc(strings.ToLower(line),
+		func(r rune) bool { return strings.ContainsRune(" \t,;|/=", r) }) {
+		if strings.HasPrefix(word, "socks") || word == "http" || word == "https" {
+			if schemes := protocols(word); len(schemes) > 0 {
+				return schemes[0]
+			}
+		}
+	}
+	return ""
+}
