@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -540,8 +541,8 @@ func (c *Changes) RecordedChanges() (list []Record, ok bool) {
 	configured := c.configuredProxies(c.records.proxyIDs()...)
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		r := Record{Key: key, At: all[key].At, Change: "changed"}
-		id, isProxy := cutPrefix(key, proxyKey)
-		use, isPlugin := cutPrefix(key, pluginKey)
+		id, isProxy := strings.CutPrefix(key, proxyKey)
+		use, isPlugin := strings.CutPrefix(key, pluginKey)
 		switch {
 		case isProxy:
 			if p, err := c.records.proxy(id); err == nil {

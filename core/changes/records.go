@@ -25,8 +25,6 @@ const (
 	proxyKey  = "proxy/"  // followed by the id
 )
 
-func cutPrefix(key, prefix string) (rest string, ok bool) { return strings.CutPrefix(key, prefix) }
-
 // records reads and writes the records of a store.
 type records struct {
 	store   *state.Store
@@ -64,8 +62,8 @@ func (r *records) get(key string, v any) error {
 // check returns an error if this version of the program cannot use the record of a key.
 func (r *records) check(key string) error {
 	var err error
-	id, isProxy := cutPrefix(key, proxyKey)
-	use, isPlugin := cutPrefix(key, pluginKey)
+	id, isProxy := strings.CutPrefix(key, proxyKey)
+	use, isPlugin := strings.CutPrefix(key, pluginKey)
 	switch {
 	case isProxy:
 		_, err = r.proxy(id)
@@ -251,7 +249,7 @@ func (r *records) proxyIDs() (ids []string) {
 		return nil
 	}
 	for key := range r.store.All() {
-		if id, isProxy := cutPrefix(key, proxyKey); isProxy {
+		if id, isProxy := strings.CutPrefix(key, proxyKey); isProxy {
 			ids = append(ids, id)
 		}
 	}
