@@ -66,7 +66,7 @@ func TestFaultsOfTracesNameTheLine(t *testing.T) {
 	for text, says := range map[string]string{
 		"":                                       "no proxies",
 		"{":                                      "line 1: ",
-		a + `{"proxy":"a","at":1,"sucess":1}`:    `line 2: json: unknown field "sucess"`,
+		a + `{"proxy":"a","at":1,"sucess":1}`:    `line 2: sucess: unknown field`,
 		a + `{"proxy":"a","at":1,"success":1.5}`: "line 2: success is 1.5",
 		a + `{"proxy":"a","at":1,"latency":0}`:   "line 2: latency is 0",
 		a + `{"proxy":"a","at":1,"weight":0}`:    "line 2: weight",
@@ -78,7 +78,7 @@ func TestFaultsOfTracesNameTheLine(t *testing.T) {
 		`{"rate":0}` + "\n" + a:                          "rate 0",
 		`{"rate":1e9}` + "\n" + a:                        "more than",
 		`{"hosts":0}` + "\n" + a:                         "hosts is 0",
-		a + `{} {}`:                                      "line 2: there is more than one",
+		a + `{} {}`:                                      "line 2: there is more after",
 	} {
 		_, err := Read(strings.NewReader(text))
 		require.ErrorContains(t, err, says, text)

@@ -97,17 +97,11 @@ func Read(r io.Reader) (*Trace, error) {
 	n, last := 0, 0.0
 	for s.Scan() {
 		n++
-		text := bytes.TrimSpace(s.Bytes())
-		if len(text) == 0 {
+		if len(bytes.TrimSpace(s.Bytes())) == 0 {
 			continue
 		}
 		var l line
-		d := json.NewDecoder(bytes.NewReader(text))
-		d.DisallowUnknownFields()
-		err := d.Decode(&l)
-		if err == nil && d.More() {
-			err = errors.New("there is more than one object")
-		}
+		err := strict.DecodeJSON(s.Bytes(), &l)
 		if err == nil && l.Proxy == nil {
 			err = t.setRequests(&l)
 		} else if err == nil {
