@@ -141,19 +141,20 @@ func (r *remote) context() context.Context {
 // method send.
 func (r *remote) addAdvice(err error) (status int, _ error) {
 	var failed *client.Error
+	var noResponse *client.NoResponseError
 	switch {
 	case err == nil:
 		return http.StatusOK, nil
 	case errors.As(err, &failed):
 		r.advise(failed)
 		return failed.Status, err
-	case errors.Is(err, context.Canceled), strings.HasPrefix(err.Error(), r.api.Base.Host):
+	case errors.Is(err, context.Canceled), !errors.As(err, &noResponse):
 		return 0, err
 	}
 	advice := "start the gateway (whirlpool serve), or set another address with --url"
 	var certificate *tls.CertificateVerificationError
 	switch {
-	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+	case errors.Is(err, http.ErrSchemeMismatch):
 		advice = "set --url to an http:// address"
 	case errors.As(err, &certificate):
 		advice = "set SSL_CERT_FILE to a file with the authority of the API's certificate (api.tls)"

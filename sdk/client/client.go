@@ -56,12 +56,25 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
+// NoResponseError reports that the API has sent no response.
+type NoResponseError struct {
+	Host string // host:port of the API
+	Err  error
+}
+
+func (e *NoResponseError) Error() string {
+	return fmt.Sprintf("no response from the API at %s: %v", e.Host, e.Err)
+}
+
+// Unwrap returns the error of the request.
+func (e *NoResponseError) Unwrap() error { return e.Err }
+
 // maxResponse is the maximum number of bytes of a response.
 const maxResponse = 256 << 20
 
 // Do sends a request and decodes the response into out. The path is relative to /api/v1; the caller escapes its
 // segments (url.PathEscape). The body of the request is the parameter in, encoded as JSON. Both in and out may be nil.
-// An error response is returned as an *Error.
+// An error response is returned as an *Error, and the lack of a response as a *NoResponseError.
 func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -109,7 +122,7 @@ func (c *Client) Send(q *http.Request) (*http.Response, error) {
 		if errors.As(err, &urlError) {
 			err = urlError.Err
 		}
-		return nil, fmt.Errorf("no response from the API at %s: %w", c.Base.Host, err)
+		return nil, &NoResponseError{Host: c.Base.Host, Err: err}
 	}
 	if response.StatusCode < 300 {
 		return response, nil
