@@ -83,7 +83,7 @@ func (a *acceptor) admit(raw net.Conn, f frontFunc) {
 	if a.waitedForPlace { // the client has waited in the listener's queue
 		c.readControl.addQueueTime(socket.SinceReceived(tcpBelow(c.raw)), c.hasUnread())
 	}
-	c.readControl.places, c.leaveWatch.watcher = &a.places, &a.watcher
+	c.readControl.places, c.clientWatch.watcher = &a.places, &a.watcher
 	a.wg.Add(1) // before Shutdown can find the connection in places, because Shutdown then waits for wg
 	a.places.add(c)
 	a.places.countActive(true)

@@ -16,7 +16,7 @@ import (
 // streamed to the proxy, and the request is not repeated. A body is also streamed if the kept bodies of all requests
 // leave no room for it (replay_memory).
 func (r *request) readBody(q *transport.Request) error {
-	r.conn.leaveWatch.disabled = false
+	r.conn.clientWatch.disabled = false
 	r.input.Replayable = true
 	if r.head.Framing == http1.NoBody {
 		return nil
@@ -78,7 +78,7 @@ func (r *request) waitsForTarget(q *transport.Request) bool {
 
 // streamBody makes the transport read the rest of the request's body from the client.
 func (r *request) streamBody(q *transport.Request) {
-	r.conn.leaveWatch.disabled = true
+	r.conn.clientWatch.disabled = true
 	q.Remainder, q.BeforeRead, q.AfterRead = &r.body, r.callbacks.awaitBody, r.callbacks.bodyArrived
 	q.StopRead = r.callbacks.stopBody
 	q.Source, _ = r.conn.raw.(*socket.Conn)

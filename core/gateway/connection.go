@@ -18,14 +18,14 @@ import (
 // connection is one client connection with its deadlines. A front speaks a protocol on it. Any goroutine may call the
 // methods abort, drain and hasUnread. Only the goroutine that serves the connection may call the other methods.
 type connection struct {
-	parkMu sync.Mutex // held by the methods park and unpark, and by those that any goroutine may call
+	pollerMu sync.Mutex // held by leavePoller and rejoinPoller, and by those that any goroutine may call
 
 	base        net.Conn      // the connection that the listener accepted; it does not change
 	raw         net.Conn      // base, or the TLS connection above base; only the goroutine that serves c uses raw
 	reader      *http1.Reader // read buffer; only a front that speaks HTTP uses its HTTP parser
 	readControl readControl
 	writer      stallWriter
-	leaveWatch  leaveWatch
+	clientWatch clientWatch
 	now         func() time.Time
 	ctx         context.Context // cancelled when the client leaves or the gateway stops
 	cancel      context.CancelCauseFunc
@@ -46,7 +46,7 @@ func newConnection(ctx context.Context, raw net.Conn, now func() time.Time, drai
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	c.readControl.conn, c.readControl.draining = raw, draining
 	c.writer.init(raw, tcpBelow(raw))
-	c.leaveWatch.conn = c
+	c.clientWatch.conn = c
 	return c
 }
 
@@ -67,23 +67,23 @@ func tcpBelow(c net.Conn) *socket.Conn {
 	}
 }
 
-// park removes the connection from the runtime's poller, if it is plain TCP. Until the call of unpark, nothing may be
-// read or written, and deadlines have no effect.
-func (c *connection) park() {
-	c.parkMu.Lock()
-	defer c.parkMu.Unlock()
+// leavePoller removes the connection from the runtime's poller, if it is plain TCP. Until the call of rejoinPoller,
+// nothing may be read or written, and deadlines have no effect.
+func (c *connection) leavePoller() {
+	c.pollerMu.Lock()
+	defer c.pollerMu.Unlock()
 	if tcp, plain := c.raw.(*socket.Conn); plain {
-		tcp.Park()
+		tcp.LeavePoller()
 	}
 }
 
-// unpark returns a parked connection to the runtime's poller. If the poller does not accept the connection, the
+// rejoinPoller returns the connection to the runtime's poller. If the poller does not accept the connection, the
 // connection is closed, and the next read or write fails.
-func (c *connection) unpark() {
-	c.parkMu.Lock()
-	defer c.parkMu.Unlock()
+func (c *connection) rejoinPoller() {
+	c.pollerMu.Lock()
+	defer c.pollerMu.Unlock()
 	if tcp, plain := c.raw.(*socket.Conn); plain {
-		_ = tcp.Unpark() // after an error, the next read or write fails as well
+		_ = tcp.RejoinPoller() // after an error, the next read or write fails as well
 	}
 }
 
@@ -96,8 +96,8 @@ func (c *connection) endServing() {
 // abort closes the connection and its tunnel. Reads and writes that are in progress return an
 // error.
 func (c *connection) abort() {
-	c.parkMu.Lock()
-	defer c.parkMu.Unlock()
+	c.pollerMu.Lock()
+	defer c.pollerMu.Unlock()
 	if tcp := tcpBelow(c.base); tcp != nil {
 		tcp.Close() // without the close_notify of TLS, which may take seconds
 	}
@@ -110,15 +110,15 @@ func (c *connection) abort() {
 // drain closes the connection if it has no request in flight. The gateway sets its draining flag
 // before the call.
 func (c *connection) drain() {
-	c.parkMu.Lock()
-	defer c.parkMu.Unlock()
+	c.pollerMu.Lock()
+	defer c.pollerMu.Unlock()
 	c.readControl.drain()
 }
 
 // hasUnread reports whether bytes of the client have arrived that have not been read from the socket.
 func (c *connection) hasUnread() bool {
-	c.parkMu.Lock()
-	defer c.parkMu.Unlock()
+	c.pollerMu.Lock()
+	defer c.pollerMu.Unlock()
 	tcp := tcpBelow(c.base)
 	return tcp != nil && socket.Unread(tcp) > 0
 }

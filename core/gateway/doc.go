@@ -5,5 +5,5 @@
 // policy and the region, runs the exchange, and relays the response. A CONNECT ends in a tunnel.
 //
 // One goroutine serves one client. A second goroutine exists only for the other direction of a tunnel and, if the
-// client speaks TLS, to detect that the client leaves during a slow attempt or a backoff (leaveWatch).
+// client speaks TLS, to detect that the client leaves during a slow attempt or a backoff (clientWatch).
 package gateway

@@ -70,14 +70,14 @@ func (r *request) serveForward() (keep bool) {
 
 // relayInterim relays an interim response. It ignores a write error, because the next write fails too.
 func (r *request) relayInterim(in *http1.Response) {
-	r.conn.leaveWatch.unpark()
+	r.conn.clientWatch.rejoinPoller()
 	b := http1.AppendFields(http1.AppendStatusLine(nil, in.Status, in.Reason), in.Fields)
 	r.conn.write(append(b, "\r\n"...))
 }
 
 // copyResult copies the result of executor.Run to the outcome.
 func (r *request) copyResult() {
-	r.conn.leaveWatch.stop()
+	r.conn.clientWatch.stop()
 	r.outcome = proxyhttp.OutcomeOf(r.input.ID, r.exchange.Result())
 	r.log.hasRun = true
 }
@@ -197,7 +197,7 @@ func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bo
 		p, err := in.Body.Next()
 		if err != nil && r.extendBodyWait(in, err) {
 			p, err = in.Body.Next()
-			r.conn.leaveWatch.stop()
+			r.conn.clientWatch.stop()
 		}
 		if err != nil && err != io.EOF {
 			return err, r.clientLeft()
@@ -235,7 +235,7 @@ func (r *request) spliceBody(in *transport.Response, src *socket.Conn) (response
 		n, err := r.conn.writer.splice(r.server.buffers.pipes, src, unread-bodyTail)
 		if err != nil && r.extendBodyWait(in, err) {
 			n, err = r.conn.writer.splice(r.server.buffers.pipes, src, unread-bodyTail)
-			r.conn.leaveWatch.stop()
+			r.conn.clientWatch.stop()
 		}
 		var w *socket.WriteError
 		if errors.As(err, &w) {
@@ -248,7 +248,7 @@ func (r *request) spliceBody(in *transport.Response, src *socket.Conn) (response
 	}
 }
 
-// watchDelay is the time without bytes of a response's body after which leaveWatch begins to watch the client.
+// watchDelay is the time without bytes of a response's body after which clientWatch begins to watch the client.
 const watchDelay = time.Second
 
 // setBodyDeadline sets the deadline for the next bytes of a response's body.
@@ -262,7 +262,7 @@ func (r *request) setBodyDeadline(in *transport.Response) {
 }
 
 // extendBodyWait is called when the wait for the next bytes of a body has ended with err. It reports whether the wait
-// must be continued for the rest of BodyIdle. If so, it starts leaveWatch, which the caller must stop after the wait.
+// must be continued for the rest of BodyIdle. If so, it starts clientWatch, which the caller must stop after the wait.
 func (r *request) extendBodyWait(in *transport.Response, err error) bool {
 	var w *socket.WriteError
 	rest := r.settings.BodyIdle - watchDelay
@@ -271,7 +271,7 @@ func (r *request) extendBodyWait(in *transport.Response, err error) bool {
 		return false
 	}
 	in.Body.Resume()
-	r.conn.leaveWatch.start()
+	r.conn.clientWatch.start()
 	in.SetReadDeadline(&r.forward.Control, r.server.Now().Add(rest))
 	return true
 }

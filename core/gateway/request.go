@@ -62,10 +62,10 @@ type request struct {
 
 // callbacks has methods as function values. They are created once per connection, because their creation allocates.
 type callbacks struct {
-	awaitBody, stopBody, watch, park func()
-	bodyArrived                      func(n int64)
-	sendContinue                     func() bool
-	relayInterim                     func(*http1.Response)
+	awaitBody, stopBody, startWatch, leavePoller func()
+	bodyArrived                                  func(n int64)
+	sendContinue                                 func() bool
+	relayInterim                                 func(*http1.Response)
 }
 
 // maxIdleFields is the number of header fields that an idle connection keeps memory for.
@@ -76,11 +76,12 @@ func (r *request) init(s *Server, c *connection) {
 	c.writer.configure(r.settings)
 	r.responseBuf.pool, r.keptBody.pool, r.reserved = s.writeBuffers, s.piecePool, s.replay.Reservation()
 	r.callbacks = callbacks{
-		awaitBody: r.awaitBody, bodyArrived: r.bodyArrived, stopBody: c.readControl.stopBody, watch: c.leaveWatch.start,
-		park: c.leaveWatch.park, sendContinue: r.sendContinue, relayInterim: r.relayInterim,
+		awaitBody: r.awaitBody, bodyArrived: r.bodyArrived, stopBody: c.readControl.stopBody,
+		startWatch: c.clientWatch.start, leavePoller: c.clientWatch.leavePoller, sendContinue: r.sendContinue,
+		relayInterim: r.relayInterim,
 	}
 	r.forward.Transport, r.forward.Now = s.Transport, s.Now
-	r.forward.Control.OnSlow, r.forward.Control.OnLongWait = r.callbacks.watch, r.callbacks.park
+	r.forward.Control.OnSlow, r.forward.Control.OnLongWait = r.callbacks.startWatch, r.callbacks.leavePoller
 	r.connect.Transport, r.connect.Control = s.Transport, &r.forward.Control
 }
 
@@ -131,7 +132,7 @@ func (r *request) serveRequest() (keep bool) {
 		in.Listener = core.ListenConnect
 	}
 	in.Idempotent, in.Safe = in.WantsTunnel || retry.Idempotent(in.Method), in.WantsTunnel || retry.Safe(in.Method)
-	in.BeforeWait, in.Progress = r.callbacks.watch, r.progress
+	in.BeforeWait, in.Progress = r.callbacks.startWatch, r.progress
 	in.KeepEvents = r.server.logsRequests()
 	r.log.trace = r.server.newTrace(r.head.Fields, in.ID)
 	if r.head.Has(http1.RequestID) {

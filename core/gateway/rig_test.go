@@ -43,21 +43,21 @@ const patience = 30 * time.Second
 // options are the settings of a rig.
 type options struct {
 	Settings
-	attempt time.Duration // the attempt timeout
-	policy  func(*retry.Policy)
-	now     func() time.Time
-	newID   func() core.RequestID
-	files   int
-	park    bool               // connections are parked during each long wait
-	rules   []rules.Rule       // none by default
-	marks   bool               // requests to the proxy have a loop token
-	url     string             // URL of the proxy, if it is not that of the test's function
-	dial    transport.DialFunc // opens connections to the proxy
-	roots   *x509.CertPool     // of targets; nil for those of the system
-	log     slog.Handler       // nil for none
-	access  AccessLog          // nil for none
-	tracker Tracker            // keeps nothing by default
-	targets executor.Targets   // nil for blame = "literal"
+	attempt   time.Duration // the attempt timeout
+	policy    func(*retry.Policy)
+	now       func() time.Time
+	newID     func() core.RequestID
+	files     int
+	offPoller bool               // connections leave the poller during each long wait
+	rules     []rules.Rule       // none by default
+	marks     bool               // requests to the proxy have a loop token
+	url       string             // URL of the proxy, if it is not that of the test's function
+	dial      transport.DialFunc // opens connections to the proxy
+	roots     *x509.CertPool     // of targets; nil for those of the system
+	log       slog.Handler       // nil for none
+	access    AccessLog          // nil for none
+	tracker   Tracker            // keeps nothing by default
+	targets   executor.Targets   // nil for blame = "literal"
 }
 
 // rig is a gateway on real sockets with one proxy, which is a function of the test.
@@ -103,12 +103,12 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	r.files = budget.NewFiles(o.files, o.now)
 	loops := loop.New(rand.Uint64)
 	loops.SetMarks(o.marks) // without marks, requests arrive at the proxy as the client sent them
-	parkAbove := 0
-	if o.park {
-		parkAbove = -1
+	maxPolledWaits := 0
+	if o.offPoller {
+		maxPolledWaits = -1
 	}
-	trans := transport.New(transport.Config{Now: o.now, Dial: o.dial, Files: r.files, ParkAbove: parkAbove, Loop: loops,
-		RootCAs: o.roots})
+	trans := transport.New(transport.Config{Now: o.now, Dial: o.dial, Files: r.files,
+		MaxPolledWaits: maxPolledWaits, Loop: loops, RootCAs: o.roots})
 	quiet := slog.New(slog.DiscardHandler)
 	if o.log != nil {
 		quiet = slog.New(o.log)

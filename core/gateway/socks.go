@@ -263,7 +263,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	in := executor.Request{
 		ID: l.ID, Policy: policy, GlobalPolicy: policy, Method: http.MethodConnect, Host: to.Host, Target: to.Target,
 		WantsTunnel: true, Idempotent: true, Safe: true, Replayable: true, Listener: core.ListenSOCKS5,
-		Started: l.Started, BeforeWait: f.conn.leaveWatch.start, Progress: entry, Priority: priority, Regions: regions,
+		Started: l.Started, BeforeWait: f.conn.clientWatch.start, Progress: entry, Priority: priority, Regions: regions,
 	}
 	in.KeepEvents, in.User = s.logsRequests(), l.User
 	l.Trace = s.newTrace(nil, l.ID)
@@ -278,12 +278,12 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 		return
 	}
 	entry.Begin(in.ID, in.Method, in.Host, in.Started)
-	control := transport.Control{OnSlow: f.conn.leaveWatch.start, LoopTokens: f.loopTokens}
+	control := transport.Control{OnSlow: f.conn.clientWatch.start, LoopTokens: f.loopTokens}
 	defer context.AfterFunc(f.conn.ctx, control.Interrupt.Cancel)()
 	defer x.Abandon()
 	dial := proxyhttp.Connect{Transport: s.Transport, Control: &control, Authority: to.HostPort}
 	ending := executor.Run(f.conn.ctx, s.Executor, &x, &in, &dial)
-	f.conn.leaveWatch.stop()
+	f.conn.clientWatch.stop()
 	l.Executed = true
 	switch {
 	case ending.Tunnel != nil:

@@ -34,7 +34,7 @@ func (s *Server) serveTunnel(
 		client: c, target: remote.Conn, exchange: x, dial: dial, buffers: s.buffers,
 		halfIdleTimeout: c.writer.stallTimeout,
 	}
-	c.leaveWatch.disabled = true // the tunnel reads from the client
+	c.clientWatch.disabled = true // the tunnel reads from the client
 	t.out.init(remote.Conn, remote.TCP())
 	t.out.stallTimeout, t.out.user = t.halfIdleTimeout, c.writer.user
 	t.out.setMayStall(t.bothOpen)

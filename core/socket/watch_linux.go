@@ -12,7 +12,7 @@ import (
 )
 
 // Watcher detects events of connections while no goroutine reads from them. An event is that the peer closes the
-// connection (Watch), or that bytes arrive (AwaitParked). A Watcher needs no goroutine for each connection. One
+// connection (Watch), or that bytes arrive (AwaitOffPoller). A Watcher needs no goroutine for each connection. One
 // goroutine waits for the events of all connections, from the first use of the Watcher to Close, by means of an epoll
 // instance. The zero Watcher is ready for use. It is safe for concurrent use.
 type Watcher struct {
@@ -37,7 +37,7 @@ type Watch struct {
 	start   func(fd uintptr)
 	stop    func(fd uintptr)
 
-	arrived chan struct{} // receives a value when the event of AwaitParked happens; nil for other watches
+	arrived chan struct{} // receives a value when the event of AwaitOffPoller happens; nil for other watches
 
 	mu      sync.Mutex // held while an event is handled
 	running bool       // guarded by mu
@@ -191,7 +191,7 @@ func (w *Watcher) run(raw syscall.RawConn) {
 	}
 }
 
-// The method event handles an event of the descriptor fd. If AwaitParked waits for the event, the method ends this
+// The method event handles an event of the descriptor fd. If AwaitOffPoller waits for the event, the method ends this
 // wait. Otherwise it calls the watch's function (Watch.closed) if the peer has closed the connection. It checks whether
 // this is so, because the event may belong to an earlier connection with the same descriptor.
 func (w *Watcher) event(fd int) {

@@ -41,17 +41,17 @@ func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed
 	return t.readSlowHead(c, q, resp)
 }
 
-// readSlowHead reads the response's head until the deadline. If more than Config.ParkAbove attempts are in
-// readSlowHead, it parks the connection after parkWait.
+// readSlowHead reads the response's head until the deadline. If more than Config.MaxPolledWaits attempts are in
+// readSlowHead, it takes the connection off the runtime's poller after pollerWait.
 func (t *Transport) readSlowHead(c *Control, q *Request, resp *Response) *verdict.Error {
 	defer t.slowAttempts.Add(-1)
 	now := t.cfg.Now()
 	slow := t.slowAttempts.Add(1)
-	park, parkAt := slow > int64(t.cfg.ParkAbove), now.Add(parkWait(slow-t.parkedAttempts.Load()))
+	leavesPoller, leaveAt := slow > int64(t.cfg.MaxPolledWaits), now.Add(pollerWait(slow-t.offPollerAttempts.Load()))
 	for {
 		next := c.nextDeadline(now)
-		if park && parkAt.Before(next) {
-			next = parkAt
+		if leavesPoller && leaveAt.Before(next) {
+			next = leaveAt
 		}
 		resp.pc.setReadDeadline(c, next)
 		err := resp.readHead(q)
@@ -63,12 +63,12 @@ func (t *Transport) readSlowHead(c *Control, q *Request, resp *Response) *verdic
 		if now = t.cfg.Now(); verr.Cause != verdict.NoAnswerInTime || c.hasEnded(now) {
 			return verr
 		}
-		if park && !now.Before(parkAt) {
-			park = false
+		if leavesPoller && !now.Before(leaveAt) {
+			leavesPoller = false
 			if c.OnLongWait != nil {
 				c.OnLongWait()
 			}
-			if err := t.waitParked(c, resp.pc); err != nil {
+			if err := t.waitOffPoller(c, resp.pc); err != nil {
 				return newError(stepWait, err)
 			}
 			now = t.cfg.Now()
@@ -77,32 +77,32 @@ func (t *Transport) readSlowHead(c *Control, q *Request, resp *Response) *verdic
 }
 
 const (
-	// parkAfter is the longest parkWait. Parking saves memory (see socket.Conn.Park) and costs about 30 µs
-	// of processor time, which is worth it only for long waits.
-	parkAfter = 500 * time.Millisecond
-	// With maxUnparked slow connections that are not parked, parkWait is 0.
-	maxUnparked = 2048
+	// maxPollerWait is the longest pollerWait. Leaving the poller saves memory (see socket.Conn.LeavePoller) and costs
+	// about 30 µs of processor time, which is worth it only for long waits.
+	maxPollerWait = 500 * time.Millisecond
+	// With maxPolled slow connections in the poller, pollerWait is 0.
+	maxPolled = 2048
 )
 
-// parkWait returns the time after which an attempt parks its connection. The parameter unparked is the number of slow
-// connections that are not parked. The larger it is, the shorter this time is, to limit the memory of the runtime's
-// poller.
-func parkWait(unparked int64) time.Duration {
-	return parkAfter / maxUnparked * time.Duration(max(maxUnparked-unparked, 0))
+// pollerWait returns the time after which an attempt takes its connection off the poller. The parameter polled is the
+// number of slow connections in the poller. The larger it is, the shorter this time is, to limit the memory of the
+// runtime's poller.
+func pollerWait(polled int64) time.Duration {
+	return maxPollerWait / maxPolled * time.Duration(max(maxPolled-polled, 0))
 }
 
-// waitParked waits outside of the runtime's poller until a response begins, or the connection or the attempt ends. If
-// the connection is not plain TCP, it returns at once.
-func (t *Transport) waitParked(c *Control, pc *persistConn) error {
+// waitOffPoller waits outside of the runtime's poller until a response begins, or the connection or the attempt ends.
+// If the connection is not plain TCP, it returns at once.
+func (t *Transport) waitOffPoller(c *Control, pc *persistConn) error {
 	plain, ok := pc.Conn.(*socket.Conn)
 	stop := make(chan struct{}, 1)
-	if !ok || !c.Interrupt.beginParking(stop) {
+	if !ok || !c.Interrupt.beginOffPoller(stop) {
 		return nil
 	}
-	defer c.Interrupt.endParking(plain)
-	t.parkedAttempts.Add(1)
-	defer t.parkedAttempts.Add(-1)
-	return plain.AwaitParked(&t.watcher, func() time.Duration {
+	defer c.Interrupt.endOffPoller(plain)
+	t.offPollerAttempts.Add(1)
+	defer t.offPollerAttempts.Add(-1)
+	return plain.AwaitOffPoller(&t.watcher, func() time.Duration {
 		now := t.cfg.Now()
 		return c.nextDeadline(now).Sub(now)
 	}, stop)

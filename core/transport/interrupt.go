@@ -11,13 +11,13 @@ import (
 // attempt of the same request has been served. The zero value is ready for use. It is safe for concurrent use and is
 // reused for the attempts of a client connection.
 type Interrupt struct {
-	mu         sync.Mutex
-	conn       net.Conn           // Cancel and Stop end the reads and writes of this connection
-	parkedStop chan<- struct{}    // receives a value at Cancel and Stop while the connection is parked; otherwise nil
-	cancelDial context.CancelFunc // called by Stop to end dialing; nil if the attempt does not dial
-	noReads    net.Conn           // the connection of this attempt's last call of endReads; nil if there was none
-	cancelled  bool               // Cancel has been called
-	stopped    bool               // Stop has been called, and Resume has not been called since
+	mu            sync.Mutex
+	conn          net.Conn           // Cancel and Stop end the reads and writes of this connection
+	offPollerStop chan<- struct{}    // receives a value at Cancel and Stop while conn is off the poller; otherwise nil
+	cancelDial    context.CancelFunc // called by Stop to end dialing; nil if the attempt does not dial
+	noReads       net.Conn           // the connection of this attempt's last call of endReads; nil if there was none
+	cancelled     bool               // Cancel has been called
+	stopped       bool               // Stop has been called, and Resume has not been called since
 }
 
 // Cancel ends the attempt in flight. Later attempts end as soon as they begin.
@@ -28,14 +28,14 @@ func (i *Interrupt) Cancel() {
 	i.endIO()
 }
 
-// endIO ends the reads and writes of the connection, and its wait while it is parked. The caller holds mu.
+// endIO ends the reads and writes of the connection, and its wait while it is off the poller. The caller holds mu.
 func (i *Interrupt) endIO() {
 	if i.conn != nil {
 		i.conn.SetDeadline(aLongTimeAgo)
 	}
-	if i.parkedStop != nil {
+	if i.offPollerStop != nil {
 		select {
-		case i.parkedStop <- struct{}{}:
+		case i.offPollerStop <- struct{}{}:
 		default: // the channel has a value already
 		}
 	}
@@ -98,25 +98,25 @@ func (i *Interrupt) attach(c net.Conn) bool {
 	return !ended
 }
 
-// beginParking is called before the connection is parked (socket.Conn.AwaitParked). From then on, Cancel and Stop send
-// a value to the given channel, which has a capacity of 1. The method returns false if Cancel or Stop has already been
-// called.
-func (i *Interrupt) beginParking(stop chan<- struct{}) bool {
+// beginOffPoller is called before the connection leaves the runtime's poller (socket.Conn.AwaitOffPoller). From then
+// on, Cancel and Stop send a value to the given channel, which has a capacity of 1. The method returns false if Cancel
+// or Stop has already been called.
+func (i *Interrupt) beginOffPoller(stop chan<- struct{}) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.isEnded() {
 		return false
 	}
-	i.conn, i.parkedStop = nil, stop
+	i.conn, i.offPollerStop = nil, stop
 	return true
 }
 
-// endParking sets the connection again after beginParking has removed it. If Cancel or Stop has been called, all reads
-// and writes of the connection fail.
-func (i *Interrupt) endParking(c net.Conn) {
+// endOffPoller sets the connection again after beginOffPoller has removed it. If Cancel or Stop has been called, all
+// reads and writes of the connection fail.
+func (i *Interrupt) endOffPoller(c net.Conn) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.conn, i.parkedStop = c, nil
+	i.conn, i.offPollerStop = c, nil
 	if i.isEnded() {
 		c.SetDeadline(aLongTimeAgo)
 	}

@@ -48,10 +48,10 @@ type Config struct {
 	// before it is dialled. If CheckAddress is nil, all addresses are permitted.
 	CheckAddress func(netip.AddrPort) error
 	Loop         *loop.Guard // adds the Proxy-Loop field to requests to proxies; nil to add none
-	// ParkAbove is the number of attempts that may wait for slow responses (SlowAfter) without parking their
-	// connections; default 256. Each further attempt parks its connection (Transport.waitParked). If ParkAbove is
-	// negative, each attempt with a slow response parks its connection.
-	ParkAbove int
+	// MaxPolledWaits is the number of attempts that may wait for slow responses (SlowAfter) with their connections in
+	// the runtime's poller; default 256. Each further attempt takes its connection off the poller
+	// (Transport.waitOffPoller). If MaxPolledWaits is negative, each attempt with a slow response does so.
+	MaxPolledWaits int
 }
 
 const (
@@ -61,14 +61,14 @@ const (
 
 // Transport is safe for concurrent use.
 type Transport struct {
-	cfg            Config
-	tls            *tls.Config
-	http2          *http.Transport // makes HTTP/2 connections
-	connectTimeout atomic.Int64    // ns
-	pools          sync.Map        // *upstream.Upstream -> *idlePool
-	slowAttempts   atomic.Int64    // attempts in readSlowHead
-	parkedAttempts atomic.Int64    // attempts in the method waitParked; the field slowAttempts counts them too
-	watcher        socket.Watcher
+	cfg               Config
+	tls               *tls.Config
+	http2             *http.Transport // makes HTTP/2 connections
+	connectTimeout    atomic.Int64    // ns
+	pools             sync.Map        // *upstream.Upstream -> *idlePool
+	slowAttempts      atomic.Int64    // attempts in readSlowHead
+	offPollerAttempts atomic.Int64    // attempts in the method waitOffPoller; the field slowAttempts counts them too
+	watcher           socket.Watcher
 
 	releaseClientFile, releaseOtherFile func() // return one descriptor to the budget
 
@@ -81,8 +81,8 @@ func New(cfg Config) *Transport {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 3 * time.Second
 	}
-	if cfg.ParkAbove == 0 {
-		cfg.ParkAbove = 256
+	if cfg.MaxPolledWaits == 0 {
+		cfg.MaxPolledWaits = 256
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -141,8 +141,8 @@ type Control struct {
 	// OnSlow, if not nil, is called before a wait for a new connection, or if no byte of a response has arrived for
 	// SlowAfter. The caller then watches the client connection, because the client may leave.
 	OnSlow func()
-	// OnLongWait, if not nil, is called before the connection is parked (Config.ParkAbove), so that the caller can park
-	// the client connection as well.
+	// OnLongWait, if not nil, is called before the connection leaves the poller (Config.MaxPolledWaits), so that the
+	// caller can take the client connection off the poller as well.
 	OnLongWait func()
 	// Timing is set by the attempt.
 	Timing core.Timing

@@ -20,8 +20,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// parking makes a rig whose connections are parked during each long wait. Its proxy responds when release is called.
-func parking(t *testing.T) (r *rig, arrived chan struct{}, release func()) {
+// newOffPollerRig makes a rig whose connections leave the poller during each long wait. Its proxy responds when release
+// is called.
+func newOffPollerRig(t *testing.T) (r *rig, arrived chan struct{}, release func()) {
 	arrived = make(chan struct{}, 100)
 	held := make(chan struct{})
 	release = sync.OnceFunc(func() { close(held) })
@@ -30,36 +31,36 @@ func parking(t *testing.T) (r *rig, arrived chan struct{}, release func()) {
 		arrived <- struct{}{}
 		<-held
 		return reply("200 OK", "hello")
-	}), func(o *options) { o.park = true })
+	}), func(o *options) { o.offPoller = true })
 	return r, arrived, release
 }
 
-// parked waits until the connections of n clients are parked.
-func (r *rig) parked(n int64) {
+// waitOffPoller waits until the connections of n clients are off the poller.
+func (r *rig) waitOffPoller(n int64) {
 	r.t.Helper()
-	r.eventually("the connections are parked", func() bool {
-		parked := int64(0)
+	r.eventually("the connections are off the poller", func() bool {
+		offPoller := int64(0)
 		r.eachConn(func(c *connection) {
-			c.parkMu.Lock()
-			defer c.parkMu.Unlock()
-			if tcp := tcpBelow(c.raw); tcp != nil && socket.Parked(tcp) {
-				parked++
+			c.pollerMu.Lock()
+			defer c.pollerMu.Unlock()
+			if tcp := tcpBelow(c.raw); tcp != nil && socket.IsOffPoller(tcp) {
+				offPoller++
 			}
 		})
-		return parked == n
+		return offPoller == n
 	})
 }
 
-// A client whose connection is parked gets its response, and the connection serves further requests, also pipelined
-// ones.
-func TestParkedClients(t *testing.T) {
-	r, arrived, release := parking(t)
+// A client whose connection is off the poller gets its response, and the connection serves further requests, also
+// pipelined ones.
+func TestClientsOffThePoller(t *testing.T) {
+	r, arrived, release := newOffPollerRig(t)
 	const get = "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n"
 	one, two := r.ask(get), r.ask(get+get)
 	<-arrived
 	<-arrived
-	r.parked(2)
-	one.send(get) // it arrives while the connection is parked
+	r.waitOffPoller(2)
+	one.send(get) // it arrives while the connection is off the poller
 	release()
 	for _, c := range []*client{one, one, two, two} {
 		a, body := c.answer("GET")
@@ -72,8 +73,8 @@ func TestParkedClients(t *testing.T) {
 	r.free()
 }
 
-// A client whose connection is parked gets an interim response at once.
-func TestAnInterimResponseToAParkedClient(t *testing.T) {
+// A client whose connection is off the poller gets an interim response at once.
+func TestAnInterimResponseToAClientOffThePoller(t *testing.T) {
 	arrived, hint, release := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	r := newRig(t, func(c net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
@@ -85,13 +86,13 @@ func TestAnInterimResponseToAParkedClient(t *testing.T) {
 		<-release
 		io.WriteString(c, ok("hello"))
 	}, func(o *options) {
-		o.park = true
+		o.offPoller = true
 		o.rules = []rules.Rule{{When: rules.Conditions{Hosts: []string{"a.test"}}, Then: rules.Actions{
 			Routing: rules.Routing{Interim: true}}}}
 	})
 	c := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
 	<-arrived
-	r.parked(1)
+	r.waitOffPoller(1)
 	close(hint)
 	require.Equal(t, "HTTP/1.1 103 Early Hints", c.line())
 	require.Empty(t, c.line())
@@ -104,7 +105,7 @@ func TestAnInterimResponseToAParkedClient(t *testing.T) {
 	r.free()
 }
 
-func TestAParkedClientLeaves(t *testing.T) {
+func TestAClientOffThePollerLeaves(t *testing.T) {
 	for name, leave := range map[string]func(c *client){
 		"close": func(c *client) { c.Close() },
 		"reset": func(c *client) {
@@ -112,10 +113,10 @@ func TestAParkedClientLeaves(t *testing.T) {
 			c.Close()
 		},
 	} {
-		r, arrived, _ := parking(t)
+		r, arrived, _ := newOffPollerRig(t)
 		c := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
 		<-arrived
-		r.parked(1)
+		r.waitOffPoller(1)
 		leave(c)
 		r.eventually("the request ends", func() bool { return len(r.recorded.Requests()) == 1 })
 		require.Equal(t, core.FinalCancelled, r.recorded.Requests()[0].Final, name)
@@ -123,12 +124,12 @@ func TestAParkedClientLeaves(t *testing.T) {
 	}
 }
 
-// The end of a drain's grace period closes a parked connection, after a 503.
-func TestAShutdownWithParkedClients(t *testing.T) {
-	r, arrived, _ := parking(t)
+// The end of a drain's grace period closes a connection that is off the poller, after a 503.
+func TestAShutdownWithClientsOffThePoller(t *testing.T) {
+	r, arrived, _ := newOffPollerRig(t)
 	c := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
 	<-arrived
-	r.parked(1)
+	r.waitOffPoller(1)
 	over, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	r.listener.Close()
@@ -138,9 +139,9 @@ func TestAShutdownWithParkedClients(t *testing.T) {
 	r.free()
 }
 
-// close and unread may be called while the connection is being parked and unparked.
-func TestParkingAndClosing(t *testing.T) {
-	r, arrived, release := parking(t)
+// close and unread may be called while the connection leaves the poller and rejoins it.
+func TestLeavingThePollerAndClosing(t *testing.T) {
+	r, arrived, release := newOffPollerRig(t)
 	var clients []*client
 	for range 20 {
 		clients = append(clients, r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n"))
@@ -158,7 +159,7 @@ func TestParkingAndClosing(t *testing.T) {
 			}
 		}
 	})
-	r.parked(20)
+	r.waitOffPoller(20)
 	release()
 	r.eachConn((*connection).abort)
 	for _, c := range clients {

@@ -9,11 +9,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// leaveWatch detects a client that leaves while its request waits for a slow proxy, for a retry, or for the next bytes
+// clientWatch detects a client that leaves while its request waits for a slow proxy, for a retry, or for the next bytes
 // of a response's body. A socket.Watch detects such a client without a goroutine. If a socket.Watch is not possible,
 // for example with TLS, a goroutine reads from the client connection into the connection's buffer during the wait.
-// During a long wait, the connection may be parked (method park).
-type leaveWatch struct {
+// During a long wait, the connection may leave the runtime's poller (leavePoller).
+type clientWatch struct {
 	conn     *connection
 	watcher  *socket.Watcher // makes the socket.Watch; nil if only a goroutine can watch
 	disabled bool            // not needed: the reader of a body or a tunnel detects that the client leaves
@@ -23,7 +23,7 @@ type leaveWatch struct {
 }
 
 // start starts the watch if it is not running.
-func (w *leaveWatch) start() {
+func (w *clientWatch) start() {
 	if w.running || w.disabled {
 		return
 	}
@@ -43,30 +43,31 @@ func (w *leaveWatch) start() {
 	go w.readAhead()
 }
 
-// The method park parks the connection while the watch is running. It has no effect if a goroutine watches the client.
-func (w *leaveWatch) park() {
+// leavePoller takes the connection off the poller while the watch is running. It has no effect if a goroutine watches
+// the client.
+func (w *clientWatch) leavePoller() {
 	if !w.running || w.done != nil {
 		return
 	}
 	w.watch.Stop()
-	w.conn.park()
+	w.conn.leavePoller()
 	w.watch.Start() // if the watch cannot start again, the client is not watched for the rest of the wait
 }
 
-// The method unpark returns a parked connection to the runtime's poller. The caller can then write to the connection.
+// rejoinPoller returns the connection to the poller. The caller can then write to the connection.
 // The watch goes on.
-func (w *leaveWatch) unpark() {
+func (w *clientWatch) rejoinPoller() {
 	if !w.running || w.done != nil {
 		return
 	}
 	w.watch.Stop()
-	w.conn.unpark()
-	w.watch.Start() // if it cannot start, see park
+	w.conn.rejoinPoller()
+	w.watch.Start() // if it cannot start, see leavePoller
 }
 
-func (w *leaveWatch) cancelRequest() { w.conn.cancel(executor.ErrClientLeft) }
+func (w *clientWatch) cancelRequest() { w.conn.cancel(executor.ErrClientLeft) }
 
-func (w *leaveWatch) readAhead() {
+func (w *clientWatch) readAhead() {
 	err := w.conn.reader.ReadAhead()
 	// If there is no error, the client has sent a pipelined request. Until the gateway reads that request, it cannot
 	// detect that the client leaves.
@@ -78,13 +79,13 @@ func (w *leaveWatch) readAhead() {
 
 // The method stop stops the watch. If a goroutine watches the client, it waits until the goroutine has ended. After
 // that, the caller may read from the connection.
-func (w *leaveWatch) stop() {
+func (w *clientWatch) stop() {
 	if !w.running {
 		return
 	}
 	if w.done == nil {
 		w.watch.Stop()
-		w.conn.unpark()
+		w.conn.rejoinPoller()
 	} else {
 		w.conn.readControl.interruptRead()
 		<-w.done

@@ -28,8 +28,8 @@ func dialled(t *testing.T) (conn *Conn, peer *net.TCPConn) {
 
 func minute() time.Duration { return time.Minute }
 
-// The wait of a parked connection ends with each event. After that the connection can be used as before.
-func TestAwaitParked(t *testing.T) {
+// The wait of a connection off the poller ends with each event. After that the connection can be used as before.
+func TestAwaitOffPoller(t *testing.T) {
 	var w Watcher
 	defer w.Close()
 	for name, event := range map[string]func(peer *net.TCPConn, stop chan struct{}){
@@ -45,7 +45,7 @@ func TestAwaitParked(t *testing.T) {
 			} else {
 				time.AfterFunc(noEvent, func() { event(peer, stop) })
 			}
-			require.NoError(t, conn.AwaitParked(&w, minute, stop), name)
+			require.NoError(t, conn.AwaitOffPoller(&w, minute, stop), name)
 
 			_, err := io.WriteString(conn, "to the peer")
 			require.NoError(t, err, name)
@@ -74,7 +74,7 @@ func TestAwaitParked(t *testing.T) {
 }
 
 // next decides how long the wait lasts, and is asked again.
-func TestTheTimeOfAParkedConnection(t *testing.T) {
+func TestTheTimeOfAWaitOffThePoller(t *testing.T) {
 	var w Watcher
 	defer w.Close()
 	conn, _ := dialled(t)
@@ -84,13 +84,13 @@ func TestTheTimeOfAParkedConnection(t *testing.T) {
 		waits = waits[:len(waits)-1]
 		return last
 	}
-	require.NoError(t, conn.AwaitParked(&w, next, nil))
+	require.NoError(t, conn.AwaitOffPoller(&w, next, nil))
 	require.Empty(t, waits)
 	require.True(t, conn.Idle())
 }
 
-// A connection that cannot be parked is not waited for.
-func TestConnectionsThatCannotBeParked(t *testing.T) {
+// A connection that cannot leave the poller is not waited for.
+func TestConnectionsThatCannotLeaveThePoller(t *testing.T) {
 	never := func() time.Duration {
 		t.Error("it waits")
 		return 0
@@ -98,14 +98,14 @@ func TestConnectionsThatCannotBeParked(t *testing.T) {
 	var closed Watcher
 	closed.Close()
 	conn, _ := dialled(t)
-	require.NoError(t, conn.AwaitParked(&closed, never, nil))
+	require.NoError(t, conn.AwaitOffPoller(&closed, never, nil))
 	require.True(t, conn.Idle())
 	conn.Close()
 	var w Watcher
 	defer w.Close()
-	require.NoError(t, conn.AwaitParked(&w, never, nil))
+	require.NoError(t, conn.AwaitOffPoller(&w, never, nil))
 	of, _ := pair(t) // of package net
-	require.NoError(t, of.AwaitParked(&w, never, nil))
+	require.NoError(t, of.AwaitOffPoller(&w, never, nil))
 }
 
 // A watch waits for no other one: during a burst thousands of watches start and end at the same time, and each of them
@@ -114,8 +114,8 @@ func TestWatchesDoNotWaitForEachOther(t *testing.T) {
 	var w Watcher
 	defer w.Close()
 	slow, _ := dialled(t)
-	require.True(t, slow.Park())
-	p := slow.stream.(*parked)
+	require.True(t, slow.LeavePoller())
+	p := slow.stream.(*unpolledSocket)
 	blocked := w.NewWatch(slow, func() {})
 	require.True(t, blocked.Start())
 	p.mu.Lock() // the next system call with this connection takes long

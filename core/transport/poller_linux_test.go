@@ -16,8 +16,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// A request whose proxy connection is parked ends in the same ways as any other one.
-func TestParkedRequests(t *testing.T) {
+// A request whose proxy connection is off the poller ends in the same ways as any other one.
+func TestRequestsOffThePoller(t *testing.T) {
 	const answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 	silent := func(c net.Conn) { io.Copy(io.Discard, c) }
 	for name, x := range map[string]struct {
@@ -31,7 +31,7 @@ func TestParkedRequests(t *testing.T) {
 			proxy: func(c net.Conn) { io.WriteString(c, answer[:9]) }, cause: verdict.ConnectionClosed,
 		},
 		"the proxy closes": {proxy: func(net.Conn) {}, cause: verdict.ConnectionClosed},
-		"the deadline":     {proxy: silent, limit: parkAfter + 2*SlowAfter, cause: verdict.NoAnswerInTime},
+		"the deadline":     {proxy: silent, limit: maxPollerWait + 2*SlowAfter, cause: verdict.NoAnswerInTime},
 		"it is ended":      {proxy: silent, fire: true, cause: verdict.NoAnswerInTime},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -48,7 +48,7 @@ func TestParkedRequests(t *testing.T) {
 					}
 				}
 			}))
-			tr := New(Config{ParkAbove: -1})
+			tr := New(Config{MaxPolledWaits: -1})
 			defer tr.Close()
 			limit := time.Minute
 			if x.limit > 0 {
@@ -60,7 +60,7 @@ func TestParkedRequests(t *testing.T) {
 				done := make(chan *verdict.Error, 1)
 				go func() { done <- tr.RoundTrip(t.Context(), u, c, getRequest(), &resp) }()
 				if x.limit == 0 {
-					require.Eventually(t, func() bool { return parkedBy(c) }, time.Minute, time.Millisecond)
+					require.Eventually(t, func() bool { return isOffPoller(c) }, time.Minute, time.Millisecond)
 				}
 				switch {
 				case x.fire:
@@ -83,7 +83,7 @@ func TestParkedRequests(t *testing.T) {
 				body, err := io.ReadAll(&resp.Body)
 				require.NoError(t, err)
 				require.Equal(t, "ok", string(body))
-				require.False(t, socket.Parked(resp.pc.tcp))
+				require.False(t, socket.IsOffPoller(resp.pc.tcp))
 				resp.Finish(c, time.Now())
 			}
 			require.Zero(t, tr.slowAttempts.Load())
@@ -91,19 +91,19 @@ func TestParkedRequests(t *testing.T) {
 	}
 }
 
-// parkedBy reports whether the connection of an attempt is parked.
-func parkedBy(c *Control) bool {
+// isOffPoller reports whether the connection of an attempt is off the poller.
+func isOffPoller(c *Control) bool {
 	c.Interrupt.mu.Lock()
 	defer c.Interrupt.mu.Unlock()
-	return c.Interrupt.parkedStop != nil
+	return c.Interrupt.offPollerStop != nil
 }
 
-// The more connections wait without being parked, the sooner are others parked.
-func TestParkWait(t *testing.T) {
-	for unparked, want := range map[int64]time.Duration{
-		0: parkAfter, maxUnparked / 2: parkAfter / 2, maxUnparked: 0, 10 * maxUnparked: 0,
+// The more connections wait in the poller, the sooner do others leave it.
+func TestPollerWait(t *testing.T) {
+	for polled, want := range map[int64]time.Duration{
+		0: maxPollerWait, maxPolled / 2: maxPollerWait / 2, maxPolled: 0, 10 * maxPolled: 0,
 	} {
-		require.InDelta(t, want, parkWait(unparked), float64(time.Millisecond), "%d connections", unparked)
+		require.InDelta(t, want, pollerWait(polled), float64(time.Millisecond), "%d connections", polled)
 	}
 }
 
