@@ -67,7 +67,7 @@ const (
 	maxPlaceWaits = 6
 )
 
-// admit serves a connection in a new goroutine, or refuses it. It may wait for a place (see the method findPlace).
+// admit serves a connection in a new goroutine, or refuses it. It may wait for a place (findPlace).
 func (a *acceptor) admit(raw net.Conn, f frontFunc) {
 	if config := a.settings.Load().TLS; config != nil {
 		raw, f = tls.Server(socket.Wrap(raw), config), newTLSFront(f)
@@ -81,11 +81,11 @@ func (a *acceptor) admit(raw net.Conn, f frontFunc) {
 		return
 	}
 	if a.waitedForPlace { // the client has waited in the listener's queue
-		c.readControl.addQueueTime(socket.SinceReceived(tcpBelow(c.raw)), c.hasUnread())
+		c.readControl.addQueueTime(socket.SinceReceived(tcpBelow(c.netConn)), c.hasUnread())
 	}
 	c.readControl.places, c.clientWatch.watcher = &a.places, &a.watcher
 	a.wg.Add(1) // before Shutdown can find the connection in places, because Shutdown then waits for wg
-	a.places.add(c)
+	a.places.addConn(c)
 	a.places.countActive(true)
 	go func() {
 		defer a.wg.Done()
@@ -99,7 +99,7 @@ func (a *acceptor) admit(raw net.Conn, f frontFunc) {
 
 // freePlace frees the place of a connection. A second call for the same connection has no effect.
 func (s *Server) freePlace(c *connection) {
-	if s.places.remove(c) {
+	if s.places.removeConn(c) {
 		s.Files.Release(budget.ForClients, 1)
 	}
 }
@@ -119,7 +119,7 @@ const (
 // waits for a short time. If there is still no place, it returns the reason.
 func (a *acceptor) findPlace(c *connection) (reason string) {
 	for a.waitedForPlace = false; ; a.waitedForPlace = true {
-		o := a.findObstacle(c)
+		o := a.checkPlace(c)
 		waits := &a.waitCounts[0]
 		if o.hasMajority {
 			waits = &a.waitCounts[1]
@@ -138,7 +138,7 @@ func (a *acceptor) findPlace(c *connection) (reason string) {
 			return o.reason
 		}
 		a.warnNoPlace(o.reason)
-		if *waits >= maxPlaceWaits || socket.SinceReceived(tcpBelow(c.raw)) >= maxPlaceWaits*placeWait {
+		if *waits >= maxPlaceWaits || socket.SinceReceived(tcpBelow(c.netConn)) >= maxPlaceWaits*placeWait {
 			return o.reason // if c has waited in the listener's queue, those behind it have waited as well
 		}
 		*waits++
@@ -157,17 +157,17 @@ func (a *acceptor) warnNoPlace(why string) {
 	}
 }
 
-// obstacle states why there is no place for a client.
-type obstacle struct {
+// placeCheck states why there is no place for a client.
+type placeCheck struct {
 	reason      string     // "" if there is a place
 	client      netip.Addr // the client of which a connection must be closed first; the zero Addr if any client will do
 	hasMajority bool       // the new client holds more than half of all connections
 }
 
-// findObstacle returns the reason why there is no place for c now.
-func (s *Server) findObstacle(c *connection) (o obstacle) {
+// checkPlace returns the reason why there is no place for c now.
+func (s *Server) checkPlace(c *connection) (o placeCheck) {
 	set := s.settings.Load()
-	n, hasMajority := s.places.ofClient(c.client)
+	n, hasMajority := s.places.countForClient(c.client)
 	reserved := 0.0
 	if hasMajority && !c.client.IsLoopback() {
 		o.hasMajority, reserved = true, reservedShare
@@ -190,14 +190,14 @@ func (s *Server) Evict() bool { return s.evict(netip.Addr{}) }
 // evict is like Evict. If the address in the parameter client is valid, it closes only a connection of the client with
 // this address.
 func (s *Server) evict(client netip.Addr) bool {
-	c := s.places.removeOldest(s.Now(), client)
+	c := s.places.removeEvictable(s.Now(), client)
 	if c == nil {
 		return false
 	}
 	if c.readControl.phase.Load() == phaseEvicted {
 		// The client may be about to send its first request. The write does not block: the send buffer is empty.
 		io.WriteString(c.base, evictResponse)
-		s.reportRefused(c, refused{code: codeNoPlace})
+		s.reportRefused(c, refusedRequest{code: codeNoPlace})
 	}
 	c.abort()
 	c.cancel(executor.ErrClientLeft) // if a request of the client arrived at this moment, the request is not sent
@@ -221,10 +221,10 @@ func (s *Server) CloseSparePipe() bool { return s.buffers.pipes.CloseUnused() }
 // TLS connection is closed without a response.
 func (s *Server) refuseClient(c *connection, f frontFunc, reason string) {
 	c.refusalReason = &reason
-	if int(s.refusals.Add(1)) > s.Files.Refusals() {
-		defer s.refusals.Add(-1)
-		if _, plain := c.raw.(*socket.Conn); !plain { // a TLS handshake may take long
-			s.reportRefused(c, refused{code: codeNoPlace})
+	if int(s.activeRefusals.Add(1)) > s.Files.Refusals() {
+		defer s.activeRefusals.Add(-1)
+		if _, plain := c.netConn.(*socket.Conn); !plain { // a TLS handshake may take long
+			s.reportRefused(c, refusedRequest{code: codeNoPlace})
 			c.endServing()
 			return
 		}
@@ -233,7 +233,7 @@ func (s *Server) refuseClient(c *connection, f frontFunc, reason string) {
 		return
 	}
 	go func() {
-		defer s.refusals.Add(-1)
+		defer s.activeRefusals.Add(-1)
 		s.serve(c, func() { s.sendRefusal(c, f, refusalWait) })
 	}()
 }
@@ -249,10 +249,10 @@ const (
 // the client speaks TLS, or if the client has already been silent for the given wait.
 func (s *Server) sendRefusal(c *connection, f frontFunc, wait time.Duration) {
 	front := f(s, c)
-	tcp, plain := c.raw.(*socket.Conn)
+	tcp, plain := c.netConn.(*socket.Conn)
 	if plain && (socket.SinceReceived(tcp) < wait || c.hasUnread()) {
 		c.readControl.setDeadline(c.now().Add(wait))
 		_ = c.reader.ReadAhead() // the response is written even after an error
 	}
-	front.refuse()
+	front.respondNoPlace()
 }

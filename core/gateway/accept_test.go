@@ -36,7 +36,7 @@ func TestStalledBodiesMakeRoom(t *testing.T) {
 				r.eventually("it is waited for", func() bool {
 					n := 0
 					r.eachConn(func(c *connection) {
-						if c.readControl.currentWait().awaits == awaitsBody {
+						if c.readControl.currentWait().kind == bodyWait {
 							n++
 						}
 					})
@@ -50,7 +50,7 @@ func TestStalledBodiesMakeRoom(t *testing.T) {
 				r.eventually("its place is free", func() bool {
 					n := 0
 					r.eachConn(func(c *connection) {
-						if c.readControl.currentWait().awaits != awaitsBody {
+						if c.readControl.currentWait().kind != bodyWait {
 							n++
 						}
 					})
@@ -72,8 +72,8 @@ func TestSlowBodiesMakeRoom(t *testing.T) {
 	// The times since which the gateway has waited for the bodies; nil if it waits for something else.
 	bodies := func() (waits []int64) {
 		r.eachConn(func(c *connection) {
-			if a := c.readControl.currentWait(); a.awaits == awaitsBody {
-				waits = append(waits, a.since)
+			if a := c.readControl.currentWait(); a.kind == bodyWait {
+				waits = append(waits, a.start)
 			}
 		})
 		if len(waits) != r.Connections() {
@@ -113,8 +113,8 @@ func TestAResumedBodyStaysBeforeASilentOne(t *testing.T) {
 	})
 	bodies := func() (waits []int64) { // the times since which the gateway has waited for the bodies
 		r.eachConn(func(c *connection) {
-			if w := c.readControl.currentWait(); w.awaits == awaitsBody {
-				waits = append(waits, w.since)
+			if w := c.readControl.currentWait(); w.kind == bodyWait {
+				waits = append(waits, w.start)
 			}
 		})
 		return waits
@@ -332,22 +332,22 @@ func (r *rig) dialFrom(address string) *client {
 func TestOneClientDoesNotTakeEveryPlace(t *testing.T) {
 	r := newRig(t, nil, func(o *options) { o.files = 132 }) // 100 are shared out, 3 kept for others
 	from := func(address string) *connection { return &connection{client: netip.MustParseAddr(address)} }
-	for n := 0; r.findObstacle(from("10.0.0.1")).reason == ""; n++ {
+	for n := 0; r.checkPlace(from("10.0.0.1")).reason == ""; n++ {
 		c := from("10.0.0.1")
-		r.places.add(c)
-		defer r.places.remove(c)
+		r.places.addConn(c)
+		defer r.places.removeConn(c)
 		r.places.countActive(true)
 		defer r.places.countActive(false)
 	}
 	require.Equal(t, 48, r.Connections())
-	require.Equal(t, obstacle{reason: reasonNoFiles, hasMajority: true}, r.findObstacle(from("10.0.0.1")))
-	require.Equal(t, obstacle{}, r.findObstacle(from("10.0.0.2")))
+	require.Equal(t, placeCheck{reason: reasonNoFiles, hasMajority: true}, r.checkPlace(from("10.0.0.1")))
+	require.Equal(t, placeCheck{}, r.checkPlace(from("10.0.0.2")))
 	for range 48 {
 		c := from("127.0.0.1")
-		r.places.add(c)
-		defer r.places.remove(c)
+		r.places.addConn(c)
+		defer r.places.removeConn(c)
 	}
-	require.Equal(t, obstacle{reason: reasonNoFiles}, r.findObstacle(from("127.0.0.1")))
+	require.Equal(t, placeCheck{reason: reasonNoFiles}, r.checkPlace(from("127.0.0.1")))
 }
 
 // A client with too many connections gets a response with this reason. To make room for it, its own idle

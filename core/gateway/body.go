@@ -45,9 +45,9 @@ func (r *request) readBody(q *transport.Request) error {
 		r.keptBody.start(r.head.Length)
 	}
 	for fits && !r.body.Done() {
-		r.awaitBody()
+		r.beginBodyWait()
 		p, err := r.body.Next()
-		r.bodyArrived(int64(len(p)))
+		r.endBodyWait(int64(len(p)))
 		if err == io.EOF {
 			break
 		}
@@ -79,25 +79,25 @@ func (r *request) waitsForTarget(q *transport.Request) bool {
 // streamBody makes the transport read the rest of the request's body from the client.
 func (r *request) streamBody(q *transport.Request) {
 	r.conn.clientWatch.disabled = true
-	q.Remainder, q.BeforeRead, q.AfterRead = &r.body, r.callbacks.awaitBody, r.callbacks.bodyArrived
-	q.StopRead = r.callbacks.stopBody
-	q.Source, _ = r.conn.raw.(*socket.Conn)
+	q.Remainder, q.BeforeRead, q.AfterRead = &r.body, r.callbacks.beginBodyWait, r.callbacks.endBodyWait
+	q.StopRead = r.callbacks.stopBodyReads
+	q.Source, _ = r.conn.netConn.(*socket.Conn)
 	q.Pipes = r.server.buffers.pipes
 }
 
-// awaitBody sets the deadline for the next piece of the request's body. If the body is slower than the minimum rate,
-// its delay counts for the wait, so that a client that sends a byte now and then can be evicted as well. At most
+// beginBodyWait sets the deadline for the next piece of the request's body. If the body is slower than the minimum
+// rate, its delay counts for the wait, so that a client that sends a byte now and then can be evicted as well. At most
 // minBodyWait of the delay counts: clients that have sent nothing for longer are evicted first.
-func (r *request) awaitBody() {
+func (r *request) beginBodyWait() {
 	now := r.server.Now()
 	since := now.Add(-min(r.bodyRate.delay(), minBodyWait))
-	r.conn.readControl.awaitBody(since, r.bodyRate.beginWait(now, r.settings.BodyIdle))
+	r.conn.readControl.beginBodyWait(since, r.bodyRate.beginWait(now, r.settings.BodyIdle))
 }
 
-// bodyArrived ends the wait for a piece of the request's body: n bytes have arrived.
-func (r *request) bodyArrived(n int64) {
+// endBodyWait ends the wait for a piece of the request's body: n bytes have arrived.
+func (r *request) endBodyWait(n int64) {
 	r.bodyRate.endWait(r.server.Now(), n)
-	r.conn.readControl.bodyArrived()
+	r.conn.readControl.endBodyWait()
 }
 
 // sendContinue sends a 100 (Continue) to ask the client for the request's body. It reports whether the write has

@@ -28,7 +28,7 @@ func (w *clientWatch) start() {
 		return
 	}
 	w.running = true
-	if tcp, plain := w.conn.raw.(*socket.Conn); plain && w.watcher != nil && w.done == nil {
+	if tcp, plain := w.conn.netConn.(*socket.Conn); plain && w.watcher != nil && w.done == nil {
 		if w.watch == nil {
 			w.watch = w.watcher.NewWatch(tcp, w.cancelRequest)
 		}

@@ -10,11 +10,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-var established = []byte("Connection established")
+var connectReason = []byte("Connection established")
 
-// serveConnect serves a CONNECT to the end of its tunnel. The result keep reports whether the connection can serve
+// serveConnect serves a CONNECT to the end of its tunnel. The result keepAlive reports whether the connection can serve
 // another request.
-func (r *request) serveConnect() (keep bool) {
+func (r *request) serveConnect() (keepAlive bool) {
 	r.input.Replayable = true
 	r.forward.Request.Remainder = nil
 	r.connect.Authority = r.cache.authority.HostPort
@@ -26,38 +26,39 @@ func (r *request) serveConnect() (keep bool) {
 	case ending.Relay != nil:
 		return r.relayRefusal(ending.Relay, &remote.Refused)
 	default:
-		r.establish()
+		r.prepareConnectResponse()
 		r.log.status = http.StatusOK
-		r.log.received, r.conn.writer.sent =
+		r.log.received, r.conn.writer.bytesSent =
 			r.server.serveTunnel(r.conn, ending.Tunnel, remote, &r.connect, &r.responseBuf)
 		return false
 	}
 }
 
-// establish puts the response to a successful CONNECT into r.responseBuf, unless the client already has it.
-func (r *request) establish() {
+// prepareConnectResponse puts the response to a successful CONNECT into r.responseBuf, unless the client already has
+// it.
+func (r *request) prepareConnectResponse() {
 	if r.connectReplied {
-		r.responseBuf.buf = r.responseBuf.borrow()
+		r.responseBuf.buf = r.responseBuf.get()
 		return
 	}
 	var h proxyhttp.Head
-	r.startHead(&h, http.StatusOK, established, true)
+	r.startHead(&h, http.StatusOK, connectReason, true)
 	h.Length, h.Minor = -1, 1
-	r.responseBuf.buf = h.Append(r.responseBuf.borrow())
+	r.responseBuf.buf = h.Append(r.responseBuf.get())
 }
 
 // relayRefusal relays the response by which the last proxy refused the CONNECT.
-func (r *request) relayRefusal(x *executor.Relay, refusal *transport.RefusedConnect) (keep bool) {
+func (r *request) relayRefusal(x *executor.Relay, refusal *transport.RefusedConnect) (keepAlive bool) {
 	r.exchangeEnd = r.server.Now()
 	x.Close(refusal.Status, verdict.RelayEnd{}, r.exchangeEnd)
-	keep = r.canReuse()
+	keepAlive = r.canReuse()
 	r.log.status = refusal.Status
 	if r.connectReplied {
 		return false
 	}
 	var h proxyhttp.Head
-	r.startHead(&h, refusal.Status, []byte(refusal.Reason), keep)
+	r.startHead(&h, refusal.Status, []byte(refusal.Reason), keepAlive)
 	h.Fields, h.Framing, h.Length = refusal.Fields, http1.Length, int64(len(refusal.Body))
 	h.Received = refusal.Status
-	return r.respond(append(h.Append(r.responseBuf.borrow()), refusal.Body...), keep)
+	return r.respond(append(h.Append(r.responseBuf.get()), refusal.Body...), keepAlive)
 }

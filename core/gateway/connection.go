@@ -21,7 +21,7 @@ type connection struct {
 	pollerMu sync.Mutex // held by leavePoller and rejoinPoller, and by those that any goroutine may call
 
 	base        net.Conn      // the connection that the listener accepted; it does not change
-	raw         net.Conn      // base, or the TLS connection above base; only the goroutine that serves c uses raw
+	netConn     net.Conn      // base, or the TLS connection above base; only the goroutine that serves c uses netConn
 	reader      *http1.Reader // read buffer; only a front that speaks HTTP uses its HTTP parser
 	readControl readControl
 	writer      stallWriter
@@ -40,12 +40,15 @@ type connection struct {
 }
 
 // newConnection wraps a connection that a listener has accepted. The caller must call its method end.
-func newConnection(ctx context.Context, raw net.Conn, now func() time.Time, draining *atomic.Bool) *connection {
-	raw = socket.Wrap(raw)
-	c := &connection{base: raw, raw: raw, reader: http1.NewReader(raw), now: now, client: clientOf(raw.RemoteAddr())}
+func newConnection(ctx context.Context, accepted net.Conn, now func() time.Time, draining *atomic.Bool) *connection {
+	accepted = socket.Wrap(accepted)
+	c := &connection{
+		base: accepted, netConn: accepted, reader: http1.NewReader(accepted), now: now,
+		client: clientOf(accepted.RemoteAddr()),
+	}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
-	c.readControl.conn, c.readControl.draining = raw, draining
-	c.writer.init(raw, tcpBelow(raw))
+	c.readControl.conn, c.readControl.draining = accepted, draining
+	c.writer.init(accepted, tcpBelow(accepted))
 	c.clientWatch.conn = c
 	return c
 }
@@ -72,7 +75,7 @@ func tcpBelow(c net.Conn) *socket.Conn {
 func (c *connection) leavePoller() {
 	c.pollerMu.Lock()
 	defer c.pollerMu.Unlock()
-	if tcp, plain := c.raw.(*socket.Conn); plain {
+	if tcp, plain := c.netConn.(*socket.Conn); plain {
 		tcp.LeavePoller()
 	}
 }
@@ -82,7 +85,7 @@ func (c *connection) leavePoller() {
 func (c *connection) rejoinPoller() {
 	c.pollerMu.Lock()
 	defer c.pollerMu.Unlock()
-	if tcp, plain := c.raw.(*socket.Conn); plain {
+	if tcp, plain := c.netConn.(*socket.Conn); plain {
 		_ = tcp.RejoinPoller() // after an error, the next read or write fails as well
 	}
 }
@@ -90,7 +93,7 @@ func (c *connection) rejoinPoller() {
 func (c *connection) endServing() {
 	c.writer.stall.Stop()
 	c.cancel(executor.ErrClientLeft)
-	c.raw.Close()
+	c.netConn.Close()
 }
 
 // abort closes the connection and its tunnel. Reads and writes that are in progress return an
@@ -112,7 +115,7 @@ func (c *connection) abort() {
 func (c *connection) drain() {
 	c.pollerMu.Lock()
 	defer c.pollerMu.Unlock()
-	c.readControl.drain()
+	c.readControl.interruptIdleRead()
 }
 
 // hasUnread reports whether bytes of the client have arrived that have not been read from the socket.
@@ -143,7 +146,7 @@ const (
 // timeout passes or the gateway drains. Closing at once would reset the connection, and a client that is still sending
 // would lose the response. The parameter unfinished is set if a part of the request's body is unread.
 func (c *connection) linger(unfinished bool) {
-	closeWrite(c.raw)
+	closeWrite(c.netConn)
 	wait, limit := lingerShort, lingerTime
 	switch {
 	case c.closeAtOnce:
@@ -151,16 +154,16 @@ func (c *connection) linger(unfinished bool) {
 		return
 	case c.refusalReason != nil:
 		wait, limit = lingerRefused, lingerRefused
-	case c.draining(): // the phase stays busy, so that the method drain does not end the short wait
+	case c.draining(): // the phase stays busy, so that a drain does not end the short wait
 		limit = lingerShort
 	case unfinished:
 		wait = lingerWait
 		fallthrough
 	default:
-		c.readControl.setCurrentWait(awaitsRequest, c.now())
+		c.readControl.setCurrentWait(requestWait, c.now())
 		c.readControl.setPhase(phaseIdle)
 	}
-	c.readControl.resumeBody()
+	c.readControl.resumeBodyReads()
 	for end := c.now().Add(limit); ; {
 		c.reader.Discard(len(c.reader.Buffered()))
 		c.reader.Release() // because ReadAhead does nothing if the buffer is full
@@ -191,9 +194,9 @@ func (c *connection) discardUnread() {
 // prepareReset prepares the connection for a TCP reset: when the connection is closed, the reset follows the bytes that
 // have already been written. The client then gets an error instead of a regular end of the connection.
 func (c *connection) prepareReset() {
-	if tcp := tcpBelow(c.raw); tcp != nil {
+	if tcp := tcpBelow(c.netConn); tcp != nil {
 		tcp.SetLinger(0)
-		if _, plain := c.raw.(*socket.Conn); !plain {
+		if _, plain := c.netConn.(*socket.Conn); !plain {
 			tcp.Close() // without the close_notify of TLS, which would be a regular end
 		}
 	}

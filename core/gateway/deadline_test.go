@@ -49,7 +49,7 @@ func TestAReadDeadlineHasOneOwner(t *testing.T) {
 			},
 			"await the rest of a head": func(*rapid.T) {
 				before := c.last
-				d.awaitHeadRest(now.Add(2 * time.Second))
+				d.beginHeadWait(now.Add(2 * time.Second))
 				if partial {
 					require.Equal(t, before, c.last, "only the first call counts")
 					return
@@ -67,7 +67,7 @@ func TestAReadDeadlineHasOneOwner(t *testing.T) {
 					t.Skip("one is in flight")
 				}
 				partial = false
-				require.Equal(t, !draining.Load(), d.awaitRequest(now))
+				require.Equal(t, !draining.Load(), d.beginRequestWait(now))
 				if !over() {
 					left := c.last.Sub(now)
 					require.LessOrEqual(t, left, idleTimeout)
@@ -82,13 +82,13 @@ func TestAReadDeadlineHasOneOwner(t *testing.T) {
 				phase = rapid.Int32Range(phaseBusy, phaseIdle).Draw(t, "phase")
 				d.setPhase(phase)
 			},
-			"resume":    func(*rapid.T) { stopped = false; d.resumeBody() },
+			"resume":    func(*rapid.T) { stopped = false; d.resumeBodyReads() },
 			"interrupt": func(*rapid.T) { d.interruptRead(); require.True(t, c.ended()); d.setDeadline(want) },
-			"stop":      func(*rapid.T) { stopped = true; d.stopBody(); require.True(t, c.ended()) },
+			"stop":      func(*rapid.T) { stopped = true; d.stopBodyReads(); require.True(t, c.ended()) },
 			"the gateway's drain": func(*rapid.T) {
 				before := c.ended()
 				draining.Store(true)
-				d.drain()
+				d.interruptIdleRead()
 				require.Equal(t, before || phase != phaseBusy, c.ended())
 			},
 		})
@@ -106,11 +106,11 @@ func TestADrainDuringAWait(t *testing.T) {
 		goesOn := false
 		wg.Go(func() {
 			d.setPhase(phaseIdle)
-			goesOn = d.awaitRequest(time.Now())
+			goesOn = d.beginRequestWait(time.Now())
 		})
 		wg.Go(func() {
 			draining.Store(true)
-			d.drain()
+			d.interruptIdleRead()
 		})
 		wg.Wait()
 		require.True(t, !goesOn || c.ended())

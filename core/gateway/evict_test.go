@@ -105,8 +105,8 @@ func TestAnUnreadRequestIsNotEvicted(t *testing.T) {
 		require.NoError(t, err)
 		t.Cleanup(func() { raw.Close() })
 		c := newConnection(t.Context(), raw, time.Now, &r.draining)
-		c.readControl.setCurrentWait(awaitsRequest, time.Unix(1, 0))
-		r.places.add(c)
+		c.readControl.setCurrentWait(requestWait, time.Unix(1, 0))
+		r.places.addConn(c)
 		return c
 	}
 	sent := accepted("GET http://a.test/ HTTP/1.1\r\n")
@@ -115,7 +115,7 @@ func TestAnUnreadRequestIsNotEvicted(t *testing.T) {
 	require.True(t, r.Evict())
 	require.False(t, r.Evict())
 	require.Equal(t, []*connection{sent}, r.places.allConns())
-	r.places.remove(sent)
+	r.places.removeConn(sent)
 }
 
 // A client that has sent nothing gets a 503 when its place is needed, because it may be about to send its first

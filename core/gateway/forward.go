@@ -16,9 +16,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// serveForward serves a request in absolute form. The result keep reports whether the connection can serve another
+// serveForward serves a request in absolute form. The result keepAlive reports whether the connection can serve another
 // request.
-func (r *request) serveForward() (keep bool) {
+func (r *request) serveForward() (keepAlive bool) {
 	q, t := &r.forward.Request, &r.target
 	r.fields = proxyhttp.AppendRequestFields(r.fields[:0], r.head.Fields, t.Host)
 	if r.settings.Via {
@@ -83,7 +83,7 @@ func (r *request) copyResult() {
 }
 
 // respondRefusal sends the error response for an exchange that has no response to relay.
-func (r *request) respondRefusal(refusal *executor.Refusal) (keep bool) {
+func (r *request) respondRefusal(refusal *executor.Refusal) (keepAlive bool) {
 	r.exchangeEnd = r.server.Now()
 	if r.clientLeft() {
 		refusal.Close(0, r.exchangeEnd)
@@ -101,18 +101,18 @@ func (r *request) respondRefusal(refusal *executor.Refusal) (keep bool) {
 
 // relay relays a response to the client. It closes the exchange before it writes the last byte, so that the metrics
 // include the request when the client has the whole response.
-func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
-	keep = r.canReuse() && r.forward.Request.Remainder == nil
+func (r *request) relay(x *executor.Relay, in *transport.Response) (keepAlive bool) {
+	keepAlive = r.canReuse() && r.forward.Request.Remainder == nil
 	framing := in.Framing
 	if framing == http1.UntilClose {
 		framing = http1.Chunked
 	}
 	if framing == http1.Chunked && r.head.Minor == 0 {
-		framing, keep = http1.UntilClose, false
+		framing, keepAlive = http1.UntilClose, false
 	}
 	r.log.status = in.Status
 	var h proxyhttp.Head
-	r.startHead(&h, in.Status, in.Reason, keep)
+	r.startHead(&h, in.Status, in.Reason, keepAlive)
 	h.Fields, h.Framing, h.Length = in.Fields, framing, in.Length
 	if framing == http1.Chunked {
 		h.Trailer = in.TrailerNames()
@@ -120,7 +120,7 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 	if r.settings.Via {
 		h.Via = proxyhttp.Via(in.Minor)
 	}
-	r.responseBuf.buf = h.Append(r.responseBuf.borrow())
+	r.responseBuf.buf = h.Append(r.responseBuf.get())
 	responseErr, clientLeft := r.copyBody(x, in, framing == http1.Chunked)
 	switch {
 	case clientLeft:
@@ -130,7 +130,7 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 	case responseErr != nil:
 		// The client gets the bytes of the body that have arrived. It then gets a reset instead of a regular end.
 		if proxyBroke := r.closeRelay(x, in, responseErr, false); proxyBroke {
-			socket.WaitAcked(r.conn.raw, r.settings.BodyIdle)
+			socket.WaitAcked(r.conn.netConn, r.settings.BodyIdle)
 		}
 		r.conn.prepareReset()
 		return false
@@ -138,7 +138,7 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 	if r.forward.Request.Remainder != nil {
 		r.conn.linger(!r.body.Done())
 	}
-	return keep
+	return keepAlive
 }
 
 // closeRelay ends the use of the proxy connection and closes the exchange. The first call decides the recorded result.
@@ -186,7 +186,7 @@ func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bo
 		if !r.writePart(x) {
 			return nil, true
 		}
-		r.responseBuf.giveBack() // the wait for the next bytes may be long
+		r.responseBuf.put() // the wait for the next bytes may be long
 		src := r.conn.writer.spliceSource(in.Conn())
 		if src != nil && !chunked && in.Body.Remaining() >= socket.SpliceMin {
 			if responseErr, clientLeft := r.spliceBody(in, src); responseErr != nil || clientLeft {
@@ -202,7 +202,7 @@ func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bo
 		if err != nil && err != io.EOF {
 			return err, r.clientLeft()
 		}
-		r.responseBuf.buf = appendPiece(r.responseBuf.borrow(), p, chunked)
+		r.responseBuf.buf = appendPiece(r.responseBuf.get(), p, chunked)
 	}
 }
 

@@ -8,27 +8,27 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socks5"
 )
 
-// front speaks one protocol with one client. The Server ends the connection when serve or refuse has returned. A front
-// runs its requests with executor.Run, and passes a tunnel to Server.serveTunnel.
+// front speaks one protocol with one client. The Server ends the connection when serve or respondNoPlace has returned.
+// A front runs its requests with executor.Run, and passes a tunnel to Server.serveTunnel.
 type front interface {
 	// serve serves the client until the client or the gateway ends the connection.
 	serve()
-	// refuse sends an error response to a client without a place.
-	refuse()
+	// respondNoPlace sends an error response to a client without a place.
+	respondNoPlace()
 }
 
 type frontFunc func(*Server, *connection) front
 
-// anyFront serves HTTP/1.1 or SOCKS5: the first byte of a client's connection decides.
-type anyFront struct {
+// sniffingFront serves HTTP/1.1 or SOCKS5: the first byte of a client's connection decides.
+type sniffingFront struct {
 	server *Server
 	conn   *connection
 }
 
-func newAnyFront(s *Server, c *connection) front { return anyFront{s, c} }
+func newSniffingFront(s *Server, c *connection) front { return sniffingFront{s, c} }
 
-func (f anyFront) serve() {
-	if !f.conn.readControl.awaitRequest(f.server.Now()) {
+func (f sniffingFront) serve() {
+	if !f.conn.readControl.beginRequestWait(f.server.Now()) {
 		return
 	}
 	if err := f.conn.reader.ReadAhead(); err != nil {
@@ -45,21 +45,21 @@ func (f anyFront) serve() {
 	newHTTPFront(f.server, f.conn).serve()
 }
 
-// refuse implements front. It responds with HTTP to a client that has not sent anything yet.
-func (f anyFront) refuse() {
-	if _, plain := f.conn.raw.(*socket.Conn); !plain { // for a plain TCP client, sendRefusal has waited already
+// respondNoPlace implements front. It responds with HTTP to a client that has not sent anything yet.
+func (f sniffingFront) respondNoPlace() {
+	if _, plain := f.conn.netConn.(*socket.Conn); !plain { // for a plain TCP client, sendRefusal has waited already
 		f.conn.readControl.setDeadline(f.conn.now().Add(refusalWait))
 		_ = f.conn.reader.ReadAhead() // the response is written even after an error
 	}
 	if f.speaksSOCKS() {
-		newSOCKSFront(f.server, f.conn).refuse()
+		newSOCKSFront(f.server, f.conn).respondNoPlace()
 		return
 	}
-	newHTTPFront(f.server, f.conn).refuse()
+	newHTTPFront(f.server, f.conn).respondNoPlace()
 }
 
 // speaksSOCKS reports whether the first byte of the client has arrived and is the version of SOCKS5.
-func (f anyFront) speaksSOCKS() bool {
+func (f sniffingFront) speaksSOCKS() bool {
 	first := f.conn.reader.Buffered()
 	return len(first) > 0 && first[0] == socks5.Version
 }

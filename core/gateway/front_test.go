@@ -23,7 +23,7 @@ type lineFront struct {
 	conn   *connection
 }
 
-func (f lineFront) refuse() { io.WriteString(&f.conn.writer, "full\r\n") }
+func (f lineFront) respondNoPlace() { io.WriteString(&f.conn.writer, "full\r\n") }
 
 func (f lineFront) serve() {
 	for !strings.Contains(string(f.conn.reader.Buffered()), "\n") {
@@ -53,8 +53,8 @@ func (f lineFront) serve() {
 	end := executor.Run(f.conn.ctx, f.server.Executor, &x, &in, &call)
 	switch {
 	case end.Tunnel != nil:
-		greeting := borrowedBuffer{pool: f.server.writeBuffers}
-		greeting.buf = append(greeting.borrow(), "+\r\n"...)
+		greeting := pooledBuffer{pool: f.server.writeBuffers}
+		greeting.buf = append(greeting.get(), "+\r\n"...)
 		f.server.serveTunnel(f.conn, end.Tunnel, end.Response, &call, &greeting)
 	case end.Relay != nil:
 		io.WriteString(&f.conn.writer, "-\r\n")

@@ -23,23 +23,23 @@ type hedgedHello struct {
 
 // Hedge implements executor.Hedger.
 func (t *tunnel) Hedge() executor.HedgeSender[*transport.Tunnel] {
-	o := &t.opening
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.phase != phaseReplaceable || o.helloSent.IsZero() {
+	tr := &t.retry
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if tr.phase != phaseReplaceable || tr.helloSent.IsZero() {
 		return nil
 	}
-	return &helloSender{HedgeSender: t.dial.Hedge(), tunnel: t, hello: slices.Clone(o.clientBytes)}
+	return &helloSender{HedgeSender: t.dial.Hedge(), tunnel: t, hello: slices.Clone(tr.clientBytes)}
 }
 
 // Stop implements executor.Hedger. It is called when the hedge has the target's first byte. It makes the pending read
 // from the target return; the goroutine that reads then calls takeHedge.
 func (t *tunnel) Stop() {
-	o := &t.opening
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.phase == phaseReplaceable {
-		o.hedgeWon = true
+	tr := &t.retry
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if tr.phase == phaseReplaceable {
+		tr.hedgeWon = true
 		t.target.SetReadDeadline(aLongTimeAgo)
 	}
 }
@@ -53,24 +53,24 @@ func (t *tunnel) Adopt(_ executor.HedgeSender[*transport.Tunnel], remote *transp
 // hedge has won if it has the target's first byte. takeHedge returns false if the hedge has not won, or if the hedge's
 // tunnel can no longer be used.
 func (t *tunnel) takeHedge() (early []byte, ok bool) {
-	o := &t.opening
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	won := o.hedgeWon
-	o.hedgeWon = false
-	if !won || o.phase != phaseReplaceable { // not replaceable: the client has sent bytes that the hedge has not sent
+	tr := &t.retry
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	won := tr.hedgeWon
+	tr.hedgeWon = false
+	if !won || tr.phase != phaseReplaceable { // not replaceable: the client has sent bytes that the hedge has not sent
 		return nil, false
 	}
-	o.phase = phaseReconnecting
-	o.mu.Unlock()
+	tr.phase = phaseReconnecting
+	tr.mu.Unlock()
 	remote, ok := executor.TakeHedge[*transport.Tunnel](t.exchange)
-	o.mu.Lock()
+	tr.mu.Lock()
 	t.target.Close()
-	if !ok || o.phase != phaseReconnecting { // the client has left
+	if !ok || tr.phase != phaseReconnecting { // the client has left
 		if ok {
 			remote.Abort()
 		}
-		o.finalize()
+		tr.finalize()
 		return nil, false
 	}
 	t.switchTunnel(remote)
@@ -102,10 +102,10 @@ func (h *helloSender) Send(ctx context.Context, a *executor.Attempt, facts *verd
 		*facts = verdict.Facts{Err: silenceError(err), Timing: facts.Timing}
 		return nil
 	}
-	o := &h.tunnel.opening
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.hedgedHello = hedgedHello{remote, len(h.hello)}
+	tr := &h.tunnel.retry
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.hedgedHello = hedgedHello{remote, len(h.hello)}
 	return remote
 }
 

@@ -30,10 +30,10 @@ const (
 	wholeHello                    // exactly one ClientHello
 )
 
-// classify returns the kind of b, which holds all bytes that the client has sent so far. A ClientHello without early
-// data has no effect at the target, and may therefore be sent again. The kind cannot change until b is as long as the
-// second result. If this result is 0, any additional byte may change the kind, or the kind is final.
-func classify(b []byte) (kind helloKind, needed int) {
+// classifyHello returns the kind of b, which holds all bytes that the client has sent so far. A ClientHello without
+// early data has no effect at the target, and may therefore be sent again. The kind cannot change until b is as long as
+// the second result. If this result is 0, any additional byte may change the kind, or the kind is final.
+func classifyHello(b []byte) (kind helloKind, needed int) {
 	var message []byte // the handshake message; a slice of b if it is in one record
 	for needed = tlsRecordHeader; len(b) > 0; needed += tlsRecordHeader {
 		if b[0] != tlsHandshake || len(b) > 1 && b[1] != 3 {
@@ -78,10 +78,10 @@ func classify(b []byte) (kind helloKind, needed int) {
 // hasEarlyData reports whether the body of a ClientHello has the extension early_data (RFC 8446
 // section 4.2.10). It also returns true if the body is malformed.
 func hasEarlyData(body []byte) bool {
-	rest, ok := skip(body, 2+32, 0)              // version and random
+	rest, ok := skipField(body, 2+32, 0)         // version and random
 	for _, lengthBytes := range []int{1, 2, 1} { // session id, cipher suites, compression methods
 		if ok {
-			rest, ok = skip(rest, 0, lengthBytes)
+			rest, ok = skipField(rest, 0, lengthBytes)
 		}
 	}
 	if ok && len(rest) == 0 {
@@ -94,16 +94,16 @@ func hasEarlyData(body []byte) bool {
 		if len(rest) < 4 || rest[0] == 0 && rest[1] == tlsEarlyData {
 			return true
 		}
-		if rest, ok = skip(rest, 2, 2); !ok {
+		if rest, ok = skipField(rest, 2, 2); !ok {
 			return true
 		}
 	}
 	return false
 }
 
-// skip returns the rest of b after its first n bytes and the field that follows them. The field begins with its length,
-// which is encoded in lengthBytes bytes. If b is too short, skip returns false.
-func skip(b []byte, n, lengthBytes int) (rest []byte, ok bool) {
+// skipField returns the rest of b after its first n bytes and the field that follows them. The field begins with its
+// length, which is encoded in lengthBytes bytes. If b is too short, skip returns false.
+func skipField(b []byte, n, lengthBytes int) (rest []byte, ok bool) {
 	if len(b) < n+lengthBytes {
 		return nil, false
 	}

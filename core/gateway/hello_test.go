@@ -25,7 +25,7 @@ func clientHello(t testing.TB, config *tls.Config) []byte {
 }
 
 func kindOf(b []byte) helloKind {
-	kind, _ := classify(b)
+	kind, _ := classifyHello(b)
 	return kind
 }
 
@@ -46,7 +46,7 @@ func TestClassifyAClientHello(t *testing.T) {
 
 	// The result does not change before the needed number of bytes has arrived.
 	for n, needed := range map[int]int{0: 0, 4: 0, 8: 0, 9: 105, 104: 105, 105: 110, 110: len(split)} {
-		_, got := classify(split[:n])
+		_, got := classifyHello(split[:n])
 		require.Equal(t, needed, got, "%d bytes", n)
 	}
 

@@ -9,10 +9,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 )
 
-// countHop subtracts one from the Max-Forwards of a TRACE or OPTIONS (RFC 9110 section 7.6.2). It returns true if the
-// value was 0. In that case the request must not be forwarded. countHop does not change requests with other methods,
-// or values that are not numbers.
-func (r *request) countHop() (last bool) {
+// decrementMaxForwards subtracts one from the Max-Forwards of a TRACE or OPTIONS (RFC 9110 section 7.6.2). It returns
+// true if the value was 0. In that case the request must not be forwarded. It does not change requests with other
+// methods, or values that are not numbers.
+func (r *request) decrementMaxForwards() (last bool) {
 	if r.input.Method != http.MethodTrace && r.input.Method != http.MethodOptions {
 		return false
 	}
@@ -34,7 +34,7 @@ func (r *request) countHop() (last bool) {
 // respondLastHop responds in place of the target to a request whose Max-Forwards is 0. The response to a
 // TRACE contains the request itself, without credentials and cookies (RFC 9110 section 9.3.8); the response
 // to an OPTIONS has an empty body.
-func (r *request) respondLastHop() (keep bool) {
+func (r *request) respondLastHop() (keepAlive bool) {
 	var trace []byte
 	if r.input.Method == http.MethodTrace {
 		trace = http1.AppendRequestLine(nil, r.head.Method, r.head.Target)
@@ -47,14 +47,14 @@ func (r *request) respondLastHop() (keep bool) {
 	}
 	r.outcome.Final = core.FinalSuccess
 	r.log.hasRun, r.log.final, r.log.status = true, core.FinalSuccess, http.StatusOK
-	keep = r.canReuse() && r.discardBody()
+	keepAlive = r.canReuse() && r.discardBody()
 	var h proxyhttp.Head
-	r.startHead(&h, http.StatusOK, []byte("OK"), keep)
+	r.startHead(&h, http.StatusOK, []byte("OK"), keepAlive)
 	h.Framing, h.Length = http1.Length, int64(len(trace))
 	if trace != nil {
 		h.ContentType = "message/http"
 	}
-	return r.respond(append(h.Append(r.responseBuf.borrow()), trace...), keep)
+	return r.respond(append(h.Append(r.responseBuf.get()), trace...), keepAlive)
 }
 
 // isSecret reports whether a field holds credentials or cookies.

@@ -23,18 +23,18 @@ type httpFront struct {
 
 // cache keeps values that seldom change between the requests of a connection, so that they are not parsed again.
 type cache struct {
-	authority   proxyhttp.Authority // authority of the last target
-	regionValue string              // last X-Whirlpool-Region; region and strict are parsed from this value
-	region      string
-	strict      bool
-	accepted    string             // last accepted Proxy-Authorization
-	acceptedBy  *settings          // the settings in force when it was accepted
-	account     *access.Account    // the user who logged in with it; nil without users
-	options     session.Options    // the options of the user name in it
-	override    string             // last override: X-Whirlpool-Retry, or the option retry of the user name
-	base        *retry.Policy      // the policy over which the override was merged
-	mode        retry.OverrideMode // the override mode of that merge
-	policy      *retry.Policy      // the result of that merge
+	authority        proxyhttp.Authority // authority of the last target
+	regionValue      string              // last X-Whirlpool-Region; region and strict are parsed from this value
+	region           string
+	regionStrict     bool
+	acceptedLogin    string             // last accepted Proxy-Authorization
+	acceptedSettings *settings          // the settings in force when it was accepted
+	account          *access.Account    // the user who logged in with it; nil without users
+	options          session.Options    // the options of the user name in it
+	override         string             // last override: X-Whirlpool-Retry, or the option retry of the user name
+	basePolicy       *retry.Policy      // the policy over which the override was merged
+	overrideMode     retry.OverrideMode // the override mode of that merge
+	policy           *retry.Policy      // the result of that merge
 }
 
 func newHTTPFront(s *Server, c *connection) front {
@@ -45,19 +45,19 @@ func newHTTPFront(s *Server, c *connection) front {
 
 func (f *httpFront) start(s *Server, c *connection) {
 	f.request.init(s, c)
-	c.reader.OnPart = func() { c.readControl.awaitHeadRest(s.Now().Add(f.settings.Head)) }
+	c.reader.OnPart = func() { c.readControl.beginHeadWait(s.Now().Add(f.settings.Head)) }
 }
 
 func (f *httpFront) serve() {
 	stop := context.AfterFunc(f.conn.ctx, f.forward.Control.Interrupt.Cancel)
-	f.entry = f.server.Tracker.Track()
-	f.progress = f.entry
+	f.trackerEntry = f.server.Tracker.Track()
+	f.progress = f.trackerEntry
 	defer func() {
 		f.exchange.Abandon()
 		f.endGrant()
 		f.reserved.Release()
 		stop()
-		f.entry.Release()
+		f.trackerEntry.Release()
 	}()
 	for f.serveNext() {
 	}
@@ -69,7 +69,7 @@ func (f *httpFront) serveNext() bool {
 	if now.IsZero() {
 		now = f.server.Now()
 	}
-	if !f.conn.readControl.awaitRequest(now) {
+	if !f.conn.readControl.beginRequestWait(now) {
 		return false
 	}
 	f.conn.reader.Release() // an idle connection needs no buffer
@@ -80,12 +80,12 @@ func (f *httpFront) serveNext() bool {
 	if !f.conn.readControl.setPhase(phaseBusy) {
 		return false
 	}
-	keep := f.serveRequest()
+	keepAlive := f.serveRequest()
 	f.logRequest()
 	f.endGrant()
 	f.releaseMemory()
 	f.conn.readControl.setPhase(phaseIdle)
-	return keep
+	return keepAlive
 }
 
 // handleReadError sends an error response if the head is malformed or late.
@@ -125,8 +125,8 @@ func (f *httpFront) refuseHead(err *http1.ProtocolError) {
 	})
 }
 
-// refuse implements front.
-func (f *httpFront) refuse() {
+// respondNoPlace implements front.
+func (f *httpFront) respondNoPlace() {
 	f.resetRequest()
 	f.conn.writer.setDeadline(f.server.Now().Add(time.Second))
 	f.respondError(&proxyhttp.ErrorResponse{

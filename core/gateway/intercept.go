@@ -146,7 +146,7 @@ const firstByteWait = 2 * time.Second
 // interceptionFor returns the interception of a user's tunnel to a target; nil if the tunnel is not intercepted. The
 // account is nil if the gateway has no users.
 func (s *Server) interceptionFor(set *settings, to *proxyhttp.Authority, a *access.Account) *interception {
-	i := set.intercept
+	i := set.interception
 	if i == nil || !i.Matches(to.Host, portOf(to.HostPort), nameOf(a)) {
 		return nil
 	}
@@ -165,10 +165,10 @@ func nameOf(a *access.Account) string {
 	return a.Name
 }
 
-// intercept serves the client of a CONNECT in place of the target, if the target is intercepted and the client speaks
-// TLS. If the method returns false, the request must be served as a CONNECT. In that case the field r.connectReplied is
-// set if the client has already got the response to the CONNECT.
-func (r *request) intercept() (served bool) {
+// interceptTunnel serves the client of a CONNECT in place of the target, if the target is intercepted and the client
+// speaks TLS. If the method returns false, the request must be served as a CONNECT. In that case the field
+// r.connectReplied is set if the client has already got the response to the CONNECT.
+func (r *request) interceptTunnel() (served bool) {
 	if r.outerConnect != nil {
 		return false
 	}
@@ -176,53 +176,53 @@ func (r *request) intercept() (served bool) {
 	if i == nil {
 		return false
 	}
-	in := &outerConnect{
+	outer := &outerConnect{
 		authority: r.cache.authority, user: nameOf(r.cache.account), credentials: bytes.Clone(r.credentials()),
 	}
 	for i := range r.head.Fields {
 		if f := &r.head.Fields[i]; f.Kind == http1.Whirlpool {
-			in.fields = append(in.fields, http1.Field{
+			outer.fields = append(outer.fields, http1.Field{
 				Name: bytes.Clone(f.Name), Value: bytes.Clone(f.Value), Kind: f.Kind,
 			})
 		}
 	}
 	outcome := r.outcome
 	r.outcome.Final = core.FinalSuccess
-	r.establish()
+	r.prepareConnectResponse()
 	if !r.conn.write(r.responseBuf.buf) {
 		return true
 	}
-	r.responseBuf.giveBack()
+	r.responseBuf.put()
 	r.connectReplied = true
 	r.input.Started = r.server.Now()
-	served, ended := r.conn.intercept(r.server, i, in)
+	served, endErr := r.conn.interceptClient(r.server, i, outer)
 	if !served {
 		r.outcome = outcome
 		return false
 	}
 	r.log.hasRun, r.log.final, r.log.status = true, core.FinalSuccess, http.StatusOK
-	r.log.clientLeft, r.log.code = endingOf(ended)
-	r.conn.writer.sent = 0 // the records of the requests inside the tunnel include these bytes
+	r.log.clientLeft, r.log.code = interceptResult(endErr)
+	r.conn.writer.bytesSent = 0 // the records of the requests inside the tunnel include these bytes
 	return true
 }
 
-// intercept is like request.intercept, for the client of a SOCKS5 request.
-func (f *socksFront) intercept(to *proxyhttp.Authority) (served bool) {
+// interceptTunnel is like request.interceptTunnel, for the client of a SOCKS5 request.
+func (f *socksFront) interceptTunnel(to *proxyhttp.Authority) (served bool) {
 	i := f.server.interceptionFor(f.settings, to, f.account)
 	if i == nil {
 		return false
 	}
-	f.reply(socks5.Succeeded)
+	f.sendReply(socks5.Succeeded)
 	f.connectReplied = true
-	l := f.record()
+	l := f.newRecord()
 	l.Target, l.Started, l.Executed, l.Final, l.Status = to.HostPort, f.server.Now(), true, core.FinalSuccess,
 		http.StatusOK
 	in := &outerConnect{authority: *to, user: nameOf(f.account), credentials: f.credentials}
-	served, ended := f.conn.intercept(f.server, i, in)
+	served, endErr := f.conn.interceptClient(f.server, i, in)
 	if !served {
 		return false
 	}
-	l.ClientLeft, l.Code = endingOf(ended)
+	l.ClientLeft, l.Code = interceptResult(endErr)
 	if f.server.logsRequests() {
 		in := executor.Request{Method: l.Method, Host: to.Host, Target: to.Target, User: l.User}
 		f.server.Executor.Route(&in)
@@ -232,32 +232,32 @@ func (f *socksFront) intercept(to *proxyhttp.Authority) (served bool) {
 	return true
 }
 
-// intercept serves the client in place of the target. It returns false if the connection must become an ordinary
+// interceptClient serves the client in place of the target. It returns false if the connection must become an ordinary
 // tunnel, because the client does not speak TLS or its server name is not intercepted. The error is
 // executor.ErrClientLeft if the client left before its first byte. It is executor.ErrShutdown if a drain ended the wait
 // for this byte, or ended the handshake.
-func (c *connection) intercept(s *Server, i *interception, in *outerConnect) (served bool, ended error) {
+func (c *connection) interceptClient(s *Server, i *interception, outer *outerConnect) (served bool, endErr error) {
 	// Until the first request, the connection may be closed to make room for another client.
-	c.readControl.setCurrentWait(awaitsRequest, c.now())
+	c.readControl.setCurrentWait(requestWait, c.now())
 	c.readControl.setPhase(phaseIdle)
-	speaks, ended := c.speaksTLS()
-	if speaks {
-		served, ended = s.serveIntercepted(c, i, in)
+	isTLS, endErr := c.detectTLS()
+	if isTLS {
+		served, endErr = s.serveIntercepted(c, i, outer)
 	}
-	if !served && ended == nil {
+	if !served && endErr == nil {
 		c.readControl.setPhase(phaseBusy)
 		c.readControl.setDeadline(time.Time{})
 	}
-	return served || ended != nil, ended
+	return served || endErr != nil, endErr
 }
 
-// endingOf returns two fields of the access log for an error of the method connection.intercept: whether the client has
-// left, and the code.
-func endingOf(ended error) (left bool, code string) {
-	if ended == executor.ErrShutdown {
+// interceptResult returns two fields of the access log for an error of the method connection.interceptClient: whether
+// the client has left, and the code.
+func interceptResult(endErr error) (clientLeft bool, code string) {
+	if endErr == executor.ErrShutdown {
 		return false, "shutting_down"
 	}
-	return ended != nil, ""
+	return endErr != nil, ""
 }
 
 // drainEnded reports whether err, the error of a read from the client, is due to a drain.
@@ -265,9 +265,9 @@ func (c *connection) drainEnded(err error) bool {
 	return c.draining() && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// speaksTLS waits for the client's first byte and reports whether this byte begins a TLS handshake. It returns the same
-// errors as the method connection.intercept.
-func (c *connection) speaksTLS() (speaks bool, ended error) {
+// detectTLS waits for the client's first byte and reports whether this byte begins a TLS handshake. It returns the same
+// errors as the method connection.interceptClient.
+func (c *connection) detectTLS() (isTLS bool, endErr error) {
 	if len(c.reader.Buffered()) == 0 {
 		c.readControl.setDeadline(c.now().Add(firstByteWait))
 		err := c.reader.ReadAhead()
@@ -286,11 +286,12 @@ func (c *connection) speaksTLS() (speaks bool, ended error) {
 // serveIntercepted makes the TLS handshake with a client in place of the target, and serves the requests inside the TLS
 // connection. It returns false if the server name of the client is not intercepted. Its error is executor.ErrShutdown
 // if a drain ended the handshake.
-func (s *Server) serveIntercepted(c *connection, i *interception, in *outerConnect) (served bool, ended error) {
-	below := &rereadConn{Conn: c.raw, reader: c.reader, host: in.authority.Host, namePermitted: func(name string) bool {
+func (s *Server) serveIntercepted(c *connection, i *interception, outer *outerConnect) (served bool, endErr error) {
+	below := &rereadConn{Conn: c.netConn, reader: c.reader, host: outer.authority.Host}
+	below.namePermitted = func(name string) bool {
 		_, err := i.Authority.Certificate(name)
-		return err == nil && i.Matches(name, portOf(in.authority.HostPort), in.user)
-	}}
+		return err == nil && i.Matches(name, portOf(outer.authority.HostPort), outer.user)
+	}
 	conn := tls.Server(below, i.tls)
 	c.readControl.setDeadline(s.Now().Add(s.settings.Load().Head))
 	if err := conn.HandshakeContext(c.ctx); below.dropWrites {
@@ -299,36 +300,36 @@ func (s *Server) serveIntercepted(c *connection, i *interception, in *outerConne
 		return false, nil
 	} else if err != nil && c.drainEnded(err) {
 		s.Log.Debug("the gateway drained before the end of a TLS handshake with an intercepted client",
-			slog.String("host", in.authority.Host))
+			slog.String("host", outer.authority.Host))
 		return true, executor.ErrShutdown
 	} else if err != nil {
 		s.countHandshake(false)
-		s.interceptFailures.logHandshake(s.Log, in.authority.Host, err)
+		s.interceptFailures.logHandshake(s.Log, outer.authority.Host, err)
 		return true, nil
 	}
 	s.countHandshake(true)
 	c.readControl.setDeadline(time.Time{})
 	state := conn.ConnectionState()
-	if name := normalName(state.ServerName); name != in.authority.Host {
-		in.serverName = name
+	if name := normalName(state.ServerName); name != outer.authority.Host {
+		outer.serverName = name
 	}
 	if state.NegotiatedProtocol == "h2" {
-		s.streams.serve(s, c, conn, below, in)
+		s.streams.serve(s, c, conn, below, outer)
 		return true, nil
 	}
-	c.raw, c.reader = conn, http1.NewReader(conn)
+	c.netConn, c.reader = conn, http1.NewReader(conn)
 	c.writer.init(conn, c.writer.tcp)
 	c.readControl.setPhase(phaseIdle)
-	newInterceptFront(s, c, in).serve()
+	newInterceptFront(s, c, outer).serve()
 	return true, nil
 }
 
 // newInterceptFront returns a front for the requests of an intercepted connection. If the client speaks HTTP/2, the
 // front serves one stream of the connection at a time.
-func newInterceptFront(s *Server, c *connection, in *outerConnect) *httpFront {
-	own := *in
+func newInterceptFront(s *Server, c *connection, outer *outerConnect) *httpFront {
+	outerCopy := *outer
 	f := &httpFront{}
-	f.outerConnect = &own
+	f.outerConnect = &outerCopy
 	f.start(s, c)
 	return f
 }
@@ -371,13 +372,13 @@ func (r *request) interceptedTarget() (t proxyhttp.Target, bad *proxyhttp.ErrorR
 		}
 	}
 	if err != nil {
-		bad = badRequest("bad_target", err.Error())
+		bad = badRequestResponse("bad_target", err.Error())
 		bad.Close = true
 		return t, bad
 	}
 	r.head.Target = t.Absolute
 	if err := r.outerConnect.requestAuthority.Set(t.Host, "443"); err != nil {
-		return t, badRequest("bad_target", err.Error())
+		return t, badRequestResponse("bad_target", err.Error())
 	}
 	outer := r.outerConnect
 	if named := outer.requestAuthority.Host; named != outer.authority.Host &&

@@ -728,11 +728,11 @@ func TestConstraintsExclude(t *testing.T) {
 func TestReloadOfTheAuthority(t *testing.T) {
 	i := newIntercepting(t, false, func(http.ResponseWriter, *http.Request) {}, nil)
 	set := i.settings.Load().Settings
-	before := i.settings.Load().intercept
+	before := i.settings.Load().interception
 	same := *set.Intercept
 	set.Intercept = &same
 	i.Apply(set)
-	require.Same(t, before.tls, i.settings.Load().intercept.tls)
+	require.Same(t, before.tls, i.settings.Load().interception.tls)
 	certPEM, keyPEM, err := intercept.Create(intercept.Options{Name: "second"}, time.Now())
 	require.NoError(t, err)
 	same.Authority, err = intercept.Load(certPEM, keyPEM, time.Now)
@@ -743,7 +743,7 @@ func TestReloadOfTheAuthority(t *testing.T) {
 	require.Equal(t, "second", c.ConnectionState().PeerCertificates[0].Issuer.CommonName)
 	set.Intercept = nil
 	i.Apply(set)
-	require.Nil(t, i.settings.Load().intercept)
+	require.Nil(t, i.settings.Load().interception)
 }
 
 // FuzzInnerTarget: whatever a client sends as the target and the host of an intercepted request, it goes to the target

@@ -54,17 +54,17 @@ func (k *keptBody) append(p []byte) {
 func (k *keptBody) grow() {
 	switch {
 	case len(k.pieces) == 0:
-		k.add(smallPiece)
+		k.addPiece(smallPiece)
 	case len(k.pieces) == 1 && k.size == smallPiece:
-		first, lent := k.pieces[0], k.pooled[0]
+		first, pooledBuf := k.pieces[0], k.pooled[0]
 		k.pieces, k.pooled = k.pieces[:0], k.pooled[:0]
-		k.add(k.firstPiece())
+		k.addPiece(k.firstPiece())
 		k.pieces[0] = append(k.pieces[0], first...)
-		k.release(lent)
+		k.releasePiece(pooledBuf)
 	case k.length >= 0:
-		k.add(min(k.length-k.size, largePiece))
+		k.addPiece(min(k.length-k.size, largePiece))
 	default:
-		k.add(min(max(k.size/4, smallPiece), largePiece))
+		k.addPiece(min(max(k.size/4, smallPiece), largePiece))
 	}
 }
 
@@ -76,28 +76,28 @@ func (k *keptBody) firstPiece() int64 {
 	return mediumPiece
 }
 
-// add adds an empty piece.
-func (k *keptBody) add(size int64) {
-	var lent *[]byte
+// addPiece adds an empty piece.
+func (k *keptBody) addPiece(size int64) {
+	var pooledBuf *[]byte
 	switch size {
 	case smallPiece:
-		lent = k.pool.small.Get().(*[]byte)
+		pooledBuf = k.pool.small.Get().(*[]byte)
 	case largePiece:
-		lent = k.pool.large.Get().(*[]byte)
+		pooledBuf = k.pool.large.Get().(*[]byte)
 	default:
 		k.pieces, k.pooled = append(k.pieces, make([]byte, 0, size)), append(k.pooled, nil)
 		return
 	}
-	k.pieces, k.pooled = append(k.pieces, (*lent)[:0]), append(k.pooled, lent)
+	k.pieces, k.pooled = append(k.pieces, (*pooledBuf)[:0]), append(k.pooled, pooledBuf)
 }
 
-func (k *keptBody) release(lent *[]byte) {
+func (k *keptBody) releasePiece(pooledBuf *[]byte) {
 	switch {
-	case lent == nil:
-	case cap(*lent) == smallPiece:
-		k.pool.small.Put(lent)
+	case pooledBuf == nil:
+	case cap(*pooledBuf) == smallPiece:
+		k.pool.small.Put(pooledBuf)
 	default:
-		k.pool.large.Put(lent)
+		k.pool.large.Put(pooledBuf)
 	}
 }
 
@@ -106,8 +106,8 @@ const maxIdlePieces = 8
 
 // free drops the body and returns its buffers.
 func (k *keptBody) free() {
-	for _, lent := range k.pooled {
-		k.release(lent)
+	for _, pooledBuf := range k.pooled {
+		k.releasePiece(pooledBuf)
 	}
 	clear(k.pieces)
 	clear(k.pooled)

@@ -54,7 +54,7 @@ func (s *Server) logsRequests() bool { return s.AccessLog != nil && s.AccessLog.
 // logRequest counts the bytes of the request, which has ended, and writes the request to the access log.
 func (r *request) logRequest() {
 	if r.log.hasRun {
-		r.server.countBytes(r.input.Host, r.log.received+r.body.Received()+r.conn.writer.sent, r.exchangeEnd)
+		r.server.countBytes(r.input.Host, r.log.received+r.body.Received()+r.conn.writer.bytesSent, r.exchangeEnd)
 	}
 	if !r.server.logsRequests() {
 		return
@@ -67,7 +67,7 @@ func (r *request) logRequest() {
 		ID: r.input.ID, ClientID: e.clientID, User: e.user, Listener: r.input.Listener, Method: r.input.Method,
 		Target: e.target, Minor: r.head.Minor,
 		HTTP2: r.conn.isStream, Status: e.status, Code: e.code, Final: e.final, Executed: e.hasRun,
-		ClientLeft: e.clientLeft, Received: e.received + r.body.Received(), Sent: r.conn.writer.sent,
+		ClientLeft: e.clientLeft, Received: e.received + r.body.Received(), Sent: r.conn.writer.bytesSent,
 		Started: r.input.Started, Rules: r.input.Route.Labels(), Trace: e.trace,
 	}
 	if l.Executed && l.Final == 0 {
@@ -90,7 +90,7 @@ func (s *Server) countBytes(host string, bytes int64, at time.Time) {
 
 // logEnded completes l and writes it to the access log.
 func (s *Server) logEnded(l *accesslog.Record, c *connection) {
-	l.Client, l.Ended = c.raw.RemoteAddr(), s.Now()
+	l.Client, l.Ended = c.netConn.RemoteAddr(), s.Now()
 	if l.Started.IsZero() { // the request was refused before its start was recorded
 		l.Started = l.Ended
 	}

@@ -37,7 +37,7 @@ func (r *request) checkLoop() (bad *proxyhttp.ErrorResponse) {
 		if errors.Is(err, loop.ErrTooManyGateways) {
 			// The response is a 400, not a 508. If the sender is a gateway, it charges a 508 to its proxy, which is
 			// this gateway. Any client could cause such a charge with invented tokens.
-			return badRequest("too_many_gateways", err.Error())
+			return badRequestResponse("too_many_gateways", err.Error())
 		}
 		r.outcome.Final = core.FinalLoopDetected
 		r.server.Log.Warn("a request came back", slog.String("request_id", r.outcome.ID.String()),

@@ -34,7 +34,7 @@ func TestPipesLeaveRoomForClients(t *testing.T) {
 	}
 	queued := func() (bytes, of int) { // bytes queued for the clients, and the number of these clients
 		r.eachConn(func(c *connection) {
-			if _, n := socket.Progress(c.raw); n > 0 {
+			if _, n := socket.Progress(c.netConn); n > 0 {
 				bytes, of = bytes+n, of+1
 			}
 		})

@@ -16,39 +16,39 @@ type places struct {
 	clients          atomic.Int64  // connections
 	active           atomic.Int64  // number of connections that have a request or wait for their first request
 	waitingAcceptors atomic.Int32  // acceptors that wait for a place
-	freed            chan struct{} // receives a value when a place may have become free while an acceptor waits
+	placeFreed       chan struct{} // receives a value when a place may have become free while an acceptor waits
 
-	mu        sync.Mutex
-	conns     []*connection      // guarded by mu
-	perClient map[netip.Addr]int // number of connections of each client (clientOf); guarded by mu
-	searches  [2]search          // the last search over all clients, and the last over one client; guarded by mu
+	mu            sync.Mutex
+	conns         []*connection      // guarded by mu
+	perClient     map[netip.Addr]int // number of connections of each client (clientOf); guarded by mu
+	evictSearches [2]evictSearch     // the last over all clients, and the last over one; guarded by mu
 }
 
-// search is the result of a search for clients that have kept the gateway waiting for long.
-type search struct {
-	client     netip.Addr // the client whose connections were searched; the zero Addr for all clients
-	found      []waiter   // the found waiters that have not been removed yet; they are removed from the end of the list
-	validUntil time.Time  // the list is used until this time
-	pauseUntil time.Time  // no search is made before this time, because the last search found no waiter
+// evictSearch is the result of a search for clients that have kept the gateway waiting for long.
+type evictSearch struct {
+	client     netip.Addr      // the client whose connections were searched; the zero Addr for all clients
+	evictable  []evictableConn // those not removed yet; they are removed from the end of the list
+	validUntil time.Time       // the list is used until this time
+	pauseUntil time.Time       // no search is made before this time, because the last search found no connection
 }
 
-// waiter is a connection whose client has kept the gateway waiting for longer than clientWait.evictAfter, and may
-// therefore be evicted.
-type waiter struct {
+// evictableConn is a connection whose client has kept the gateway waiting for longer than clientWait.evictAfter, and
+// may therefore be evicted.
+type evictableConn struct {
 	conn *connection
 	clientWait
 }
 
 func (p *places) init() {
-	p.perClient, p.freed = map[netip.Addr]int{}, make(chan struct{}, 1)
+	p.perClient, p.placeFreed = map[netip.Addr]int{}, make(chan struct{}, 1)
 }
 
 // neededFiles returns the number of file descriptors that the clients need: one for each connection, and another one
 // for each active connection. It does not include file descriptors for the requests that idle clients will send.
 func (p *places) neededFiles() int64 { return p.clients.Load() + p.active.Load() }
 
-// The method add puts a connection into the list of connections. The caller must then call countActive(true).
-func (p *places) add(c *connection) {
+// addConn adds a connection to the list of connections. The caller must then call countActive(true).
+func (p *places) addConn(c *connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.conns = append(p.conns, c)
@@ -57,21 +57,21 @@ func (p *places) add(c *connection) {
 	p.perClient[c.client]++
 }
 
-// The method remove takes a connection out of the list of connections. It returns false if the connection is not in the
+// removeConn removes a connection from the list of connections. It returns false if the connection is not in the
 // list.
-func (p *places) remove(c *connection) bool {
+func (p *places) removeConn(c *connection) bool {
 	p.mu.Lock()
-	removed := p.removeLocked(c)
+	removed := p.removeConnLocked(c)
 	p.mu.Unlock()
-	p.signalFreed()
+	p.signalPlaceFreed()
 	return removed
 }
 
 // minConnsCapacity is the minimum capacity of the list of connections.
 const minConnsCapacity = 1024
 
-// removeLocked is like the method remove, but its caller holds the mutex mu.
-func (p *places) removeLocked(c *connection) bool {
+// removeConnLocked is like removeConn, but its caller holds the mutex mu.
+func (p *places) removeConnLocked(c *connection) bool {
 	if c.placeIndex == 0 {
 		return false
 	}
@@ -96,15 +96,15 @@ func (p *places) countActive(active bool) {
 		return
 	}
 	p.active.Add(-1)
-	p.signalFreed()
+	p.signalPlaceFreed()
 }
 
-func (p *places) signalFreed() {
+func (p *places) signalPlaceFreed() {
 	if p.waitingAcceptors.Load() == 0 {
 		return
 	}
 	select {
-	case p.freed <- struct{}{}:
+	case p.placeFreed <- struct{}{}:
 	default:
 	}
 }
@@ -116,15 +116,15 @@ func (p *places) waitForPlace(d time.Duration, done <-chan struct{}) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
-	case <-p.freed:
+	case <-p.placeFreed:
 	case <-timer.C:
 	case <-done:
 	}
 }
 
-// ofClient returns the number of connections of a client. The result hasMajority reports whether the client has more
-// than half of all connections.
-func (p *places) ofClient(client netip.Addr) (n int, hasMajority bool) {
+// countForClient returns the number of connections of a client. The result hasMajority reports whether the client has
+// more than half of all connections.
+func (p *places) countForClient(client netip.Addr) (n int, hasMajority bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n = p.perClient[client]
@@ -153,78 +153,79 @@ const (
 	searchLifetime = 100 * time.Millisecond // if the search found clients
 )
 
-// removeOldest removes and returns the connection of the client that has kept the gateway waiting longest. It returns
-// nil if no client has kept it waiting for long enough. Idle connections come first, then unfinished heads, then slow
-// bodies. Connections with unread bytes stay. If client is valid, only a connection of that client is removed.
-func (p *places) removeOldest(now time.Time, client netip.Addr) *connection {
+// removeEvictable removes and returns the connection of the client that has kept the gateway waiting longest. It
+// returns nil if no client has kept it waiting for long enough. Idle connections come first, then unfinished heads,
+// then slow bodies. Connections with unread bytes stay. If client is valid, only a connection of that client is
+// removed.
+func (p *places) removeEvictable(now time.Time, client netip.Addr) *connection {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := &p.searches[0]
+	s := &p.evictSearches[0]
 	if client.IsValid() {
-		s = &p.searches[1]
+		s = &p.evictSearches[1]
 	}
 	if now.Before(s.pauseUntil) {
 		return nil
 	}
 	if s.client == client && now.Before(s.validUntil) {
-		if c := p.takeFound(s); c != nil {
+		if c := p.takeEvictable(s); c != nil {
 			return c
 		}
 	}
-	p.runSearch(s, now, client)
-	c := p.takeFound(s)
+	p.findEvictable(s, now, client)
+	c := p.takeEvictable(s)
 	if c == nil {
 		s.pauseUntil = now.Add(searchPause)
 	}
 	return c
 }
 
-// takeFound removes a connection that the search s has found, and returns it. It skips connections whose clients have
-// sent something since the search. It returns nil if no connection is left. The caller holds mu.
-func (p *places) takeFound(s *search) *connection {
-	for n := len(s.found) - 1; n >= 0; n-- {
-		w := s.found[n]
-		s.found = s.found[:n]
+// takeEvictable removes a connection that the search s has found, and returns it. It skips connections whose clients
+// have sent something since the search. It returns nil if no connection is left. The caller holds mu.
+func (p *places) takeEvictable(s *evictSearch) *connection {
+	for n := len(s.evictable) - 1; n >= 0; n-- {
+		w := s.evictable[n]
+		s.evictable = s.evictable[:n]
 		if w.conn.placeIndex > 0 && w.conn.readControl.currentWait() == w.clientWait && !w.conn.hasUnread() &&
-			(!w.isFirst || w.conn.readControl.evict()) {
-			p.removeLocked(w.conn)
+			(!w.isFirst || w.conn.readControl.markEvicted()) {
+			p.removeConnLocked(w.conn)
 			return w.conn
 		}
 	}
-	s.found = nil
+	s.evictable = nil
 	return nil
 }
 
-// runSearch looks for clients that have kept the gateway waiting for long, and stores the result in s. The
+// findEvictable looks for clients that have kept the gateway waiting for long, and stores the result in s. The
 // caller holds mu.
-func (p *places) runSearch(s *search, now time.Time, client netip.Addr) {
-	s.client, s.validUntil, s.found = client, now.Add(searchLifetime), nil
+func (p *places) findEvictable(s *evictSearch, now time.Time, client netip.Addr) {
+	s.client, s.validUntil, s.evictable = client, now.Add(searchLifetime), nil
 	for _, c := range p.conns {
 		if client.IsValid() && c.client != client {
 			continue
 		}
 		w := c.readControl.currentWait()
-		if w.awaits != awaitsNothing && now.UnixNano()-w.since >= int64(w.evictAfter()) {
-			s.found = append(s.found, waiter{c, w})
+		if w.kind != noWait && now.UnixNano()-w.start >= int64(w.evictAfter()) {
+			s.evictable = append(s.evictable, evictableConn{c, w})
 		}
 	}
-	slices.SortFunc(s.found, func(a, b waiter) int {
-		return cmp.Or(cmp.Compare(b.awaits, a.awaits), cmp.Compare(b.since, a.since))
+	slices.SortFunc(s.evictable, func(a, b evictableConn) int {
+		return cmp.Or(cmp.Compare(b.kind, a.kind), cmp.Compare(b.start, a.start))
 	})
-	if len(s.found) > 0 {
+	if len(s.evictable) > 0 {
 		until := s.validUntil
-		time.AfterFunc(searchLifetime, func() { p.dropFound(s, until) })
+		time.AfterFunc(searchLifetime, func() { p.dropEvictable(s, until) })
 	}
 }
 
-// dropFound drops the list of the search s, because the list keeps closed connections in memory. The parameter until is
-// the time until which this list is used (search.validUntil). If another search has replaced the list since then,
-// dropFound changes nothing.
-func (p *places) dropFound(s *search, until time.Time) {
+// dropEvictable drops the list of the search s, because the list keeps closed connections in memory. The parameter
+// until is the time until which this list is used (search.validUntil). If another search has replaced the list since
+// then, dropEvictable changes nothing.
+func (p *places) dropEvictable(s *evictSearch, until time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s.validUntil.Equal(until) {
-		s.found = nil
+		s.evictable = nil
 	}
 }
 

@@ -24,10 +24,10 @@ func newPlaces(now time.Time) (*places, func(client string, what int64, waited t
 	return p, func(client string, what int64, waited time.Duration) *connection {
 		c := &connection{client: netip.MustParseAddr(client)}
 		c.readControl.setCurrentWait(what, now.Add(-waited))
-		if what == awaitsBody || what == awaitsNothing {
+		if what == bodyWait || what == noWait {
 			c.readControl.phase.Store(phaseBusy)
 		}
-		p.add(c)
+		p.addConn(c)
 		return c
 	}
 }
@@ -38,39 +38,39 @@ func newPlaces(now time.Time) (*places, func(client string, what int64, waited t
 func TestTheOrderOfRemoval(t *testing.T) {
 	now := time.Now()
 	p, add := newPlaces(now)
-	add("10.0.0.1", awaitsBody, minBodyWait-time.Millisecond)
-	add("10.0.0.1", awaitsHead, minHeadWait-time.Millisecond)
-	add("10.0.0.1", awaitsRequest, minWait-time.Millisecond)
-	add("10.0.0.1", awaitsNothing, time.Hour)
+	add("10.0.0.1", bodyWait, minBodyWait-time.Millisecond)
+	add("10.0.0.1", headWait, minHeadWait-time.Millisecond)
+	add("10.0.0.1", requestWait, minWait-time.Millisecond)
+	add("10.0.0.1", noWait, time.Hour)
 	var order []*connection
-	for _, what := range []int64{awaitsRequest, awaitsHead, awaitsBody} {
+	for _, what := range []int64{requestWait, headWait, bodyWait} {
 		order = append(order, add("10.0.0.1", what, 2*time.Hour), add("10.0.0.1", what, time.Hour))
 	}
 	for i, want := range order {
-		require.Same(t, want, p.removeOldest(now, netip.Addr{}), "number %d", i)
+		require.Same(t, want, p.removeEvictable(now, netip.Addr{}), "number %d", i)
 	}
-	require.Nil(t, p.removeOldest(now, netip.Addr{}))
+	require.Nil(t, p.removeEvictable(now, netip.Addr{}))
 	require.EqualValues(t, 4, p.clients.Load())
-	add("10.0.0.1", awaitsRequest, time.Hour)
-	require.Nil(t, p.removeOldest(now, netip.Addr{}), "nobody is looked for so soon after nobody was found")
-	require.NotNil(t, p.removeOldest(now.Add(searchPause), netip.Addr{}))
+	add("10.0.0.1", requestWait, time.Hour)
+	require.Nil(t, p.removeEvictable(now, netip.Addr{}), "nobody is looked for so soon after nobody was found")
+	require.NotNil(t, p.removeEvictable(now.Add(searchPause), netip.Addr{}))
 }
 
 func TestTheOrderOfRemovalOfOneClient(t *testing.T) {
 	now := time.Now()
 	p, add := newPlaces(now)
 	for range 640 {
-		add("10.0.0.1", awaitsRequest, time.Hour)
+		add("10.0.0.1", requestWait, time.Hour)
 	}
-	mine := add("10.0.0.2", awaitsHead, time.Minute)
-	require.NotNil(t, p.removeOldest(now, netip.Addr{}))
-	require.Same(t, mine, p.removeOldest(now, mine.client))
-	require.Nil(t, p.removeOldest(now, mine.client))
-	require.NotNil(t, p.removeOldest(now, netip.Addr{}), "the search for one client has no effect on others")
-	n, most := p.ofClient(mine.client)
+	mine := add("10.0.0.2", headWait, time.Minute)
+	require.NotNil(t, p.removeEvictable(now, netip.Addr{}))
+	require.Same(t, mine, p.removeEvictable(now, mine.client))
+	require.Nil(t, p.removeEvictable(now, mine.client))
+	require.NotNil(t, p.removeEvictable(now, netip.Addr{}), "the search for one client has no effect on others")
+	n, most := p.countForClient(mine.client)
 	require.Zero(t, n)
 	require.False(t, most)
-	_, most = p.ofClient(netip.MustParseAddr("10.0.0.1"))
+	_, most = p.countForClient(netip.MustParseAddr("10.0.0.1"))
 	require.True(t, most)
 }
 
@@ -81,20 +81,20 @@ func TestOneSearchForManyRemovals(t *testing.T) {
 	p, add := newPlaces(now)
 	var all []*connection
 	for i := range 6 {
-		all = append(all, add("10.0.0.1", awaitsRequest, time.Hour-time.Duration(i)*time.Minute))
+		all = append(all, add("10.0.0.1", requestWait, time.Hour-time.Duration(i)*time.Minute))
 	}
-	require.Same(t, all[0], p.removeOldest(now, netip.Addr{}))
-	first := add("10.0.0.1", awaitsRequest, 2*time.Hour)
-	all[1].readControl.setCurrentWait(awaitsRequest, now) // another request was served
+	require.Same(t, all[0], p.removeEvictable(now, netip.Addr{}))
+	first := add("10.0.0.1", requestWait, 2*time.Hour)
+	all[1].readControl.setCurrentWait(requestWait, now) // another request was served
 	all[2].readControl.setPhase(phaseBusy)
-	require.True(t, p.remove(all[3]))
-	require.False(t, p.remove(all[3]))
-	require.Same(t, all[4], p.removeOldest(now, netip.Addr{}))
+	require.True(t, p.removeConn(all[3]))
+	require.False(t, p.removeConn(all[3]))
+	require.Same(t, all[4], p.removeEvictable(now, netip.Addr{}))
 	later := now.Add(searchLifetime)
-	require.Same(t, first, p.removeOldest(later, netip.Addr{}), "the next search finds it")
-	p.dropFound(&p.searches[0], p.searches[0].validUntil)
-	require.Same(t, all[5], p.removeOldest(later, netip.Addr{}))
-	require.Nil(t, p.removeOldest(later, netip.Addr{}))
+	require.Same(t, first, p.removeEvictable(later, netip.Addr{}), "the next search finds it")
+	p.dropEvictable(&p.evictSearches[0], p.evictSearches[0].validUntil)
+	require.Same(t, all[5], p.removeEvictable(later, netip.Addr{}))
+	require.Nil(t, p.removeEvictable(later, netip.Addr{}))
 	require.ElementsMatch(t, []*connection{all[1], all[2]}, p.allConns())
 }
 
@@ -104,17 +104,17 @@ func TestTheListOfPlaces(t *testing.T) {
 		p, add := newPlaces(now)
 		var want []*connection
 		t.Repeat(map[string]func(*rapid.T){
-			"add": func(*rapid.T) { want = append(want, add("10.0.0.1", awaitsRequest, time.Hour)) },
+			"add": func(*rapid.T) { want = append(want, add("10.0.0.1", requestWait, time.Hour)) },
 			"remove": func(t *rapid.T) {
 				if len(want) == 0 {
 					t.Skip("there is none")
 				}
 				i := rapid.IntRange(0, len(want)-1).Draw(t, "i")
-				require.True(t, p.remove(want[i]))
+				require.True(t, p.removeConn(want[i]))
 				want = slices.Delete(want, i, i+1)
 			},
 			"evict": func(t *rapid.T) {
-				if c := p.removeOldest(now, netip.Addr{}); c != nil {
+				if c := p.removeEvictable(now, netip.Addr{}); c != nil {
 					require.Contains(t, want, c)
 					want = slices.DeleteFunc(want, func(w *connection) bool { return w == c })
 				}
@@ -134,22 +134,22 @@ func TestTimeInTheQueueCounts(t *testing.T) {
 		now := time.Now()
 		var draining atomic.Bool
 		d := &readControl{conn: &deadlines{}, draining: &draining}
-		since := func() time.Duration { return now.Sub(time.Unix(0, d.currentWait().since)).Round(time.Microsecond) }
+		since := func() time.Duration { return now.Sub(time.Unix(0, d.currentWait().start)).Round(time.Microsecond) }
 		d.addQueueTime(time.Second, sent)
-		d.awaitRequest(now)
+		d.beginRequestWait(now)
 		if sent {
 			require.Zero(t, since(), "the head may be complete")
 		} else {
 			require.Equal(t, time.Second, since())
 		}
-		d.awaitHeadRest(now.Add(time.Minute))
-		require.Equal(t, awaitsHead, d.currentWait().awaits)
+		d.beginHeadWait(now.Add(time.Minute))
+		require.Equal(t, headWait, d.currentWait().kind)
 		require.Equal(t, time.Second, since())
 		d.setPhase(phaseBusy)
 		d.setPhase(phaseIdle)
-		d.awaitRequest(now)
+		d.beginRequestWait(now)
 		require.Zero(t, since())
-		d.awaitHeadRest(now.Add(time.Minute))
+		d.beginHeadWait(now.Add(time.Minute))
 		require.Zero(t, since())
 	}
 }
@@ -161,12 +161,12 @@ func TestAnEvictionOrARequest(t *testing.T) {
 		d := &readControl{places: p}
 		var wg sync.WaitGroup
 		var evicted, served bool
-		wg.Go(func() { evicted = d.evict() })
+		wg.Go(func() { evicted = d.markEvicted() })
 		wg.Go(func() { served = d.setPhase(phaseBusy) })
 		wg.Wait()
 		require.NotEqual(t, evicted, served)
 		require.Equal(t, served, d.setPhase(phaseIdle))
-		require.False(t, d.evict())
+		require.False(t, d.markEvicted())
 	}
 }
 
@@ -179,11 +179,11 @@ func TestPatience(t *testing.T) {
 		client: minWait, tls.Server(socket.Wrap(client), nil): minWait, new(socket.Conn): minFirstWait,
 	} {
 		d := &readControl{conn: conn}
-		d.setCurrentWait(awaitsRequest, time.Now())
+		d.setCurrentWait(requestWait, time.Now())
 		require.Equal(t, want, d.currentWait().evictAfter(), "%T", conn)
 		d.phase.Store(phaseIdle)
 		require.Equal(t, minWait, d.currentWait().evictAfter(), "%T", conn)
-		d.setCurrentWait(awaitsHead, time.Now())
+		d.setCurrentWait(headWait, time.Now())
 		require.Equal(t, minHeadWait, d.currentWait().evictAfter(), "%T", conn)
 	}
 }

@@ -43,7 +43,7 @@ func (r *rig) waitOffPoller(n int64) {
 		r.eachConn(func(c *connection) {
 			c.pollerMu.Lock()
 			defer c.pollerMu.Unlock()
-			if tcp := tcpBelow(c.raw); tcp != nil && socket.IsOffPoller(tcp) {
+			if tcp := tcpBelow(c.netConn); tcp != nil && socket.IsOffPoller(tcp) {
 				offPoller++
 			}
 		})

@@ -8,26 +8,26 @@ const maxFollowed = 64 << 10
 // tlsMaxCiphertext is the maximum length of a record's body with encryption (RFC 5246 section 6.2.3).
 const tlsMaxCiphertext = tlsMaxRecord + 2048
 
-// records follows the TLS records of a target by their headers. If the stream ends within a record, the tunnel was cut:
-// the server of the target writes whole records. The zero value follows nothing.
-type records struct {
-	following bool
+// recordFollower follows the TLS records of a target by their headers. If the stream ends within a record, the tunnel
+// was cut: the server of the target writes whole records. The zero value follows nothing.
+type recordFollower struct {
+	active    bool
 	headerLen uint8 // bytes of the header of the next record; 0 while within the body of a record
 	header    [tlsRecordHeader]byte
-	left      int // bytes left of the body of the current record
-	seen      int
+	bodyLeft  int // bytes left of the body of the current record
+	total     int
 }
 
-// read reads the next bytes of the target. It stops following if they are no TLS record, or after maxFollowed bytes.
-func (r *records) read(p []byte) {
-	if !r.following {
+// follow reads the next bytes of the target. It stops following if they are no TLS record, or after maxFollowed bytes.
+func (r *recordFollower) follow(p []byte) {
+	if !r.active {
 		return
 	}
-	r.seen += len(p)
+	r.total += len(p)
 	for len(p) > 0 {
-		if r.left > 0 {
-			n := min(r.left, len(p))
-			r.left -= n
+		if r.bodyLeft > 0 {
+			n := min(r.bodyLeft, len(p))
+			r.bodyLeft -= n
 			p = p[n:]
 			continue
 		}
@@ -38,15 +38,15 @@ func (r *records) read(p []byte) {
 			break
 		}
 		r.headerLen = 0
-		r.left = int(r.header[3])<<8 | int(r.header[4])
+		r.bodyLeft = int(r.header[3])<<8 | int(r.header[4])
 		if r.header[0] < tlsChangeCipherSpec || r.header[0] > tlsHeartbeat || r.header[1] != 3 ||
-			r.left > tlsMaxCiphertext {
-			r.following = false
+			r.bodyLeft > tlsMaxCiphertext {
+			r.active = false
 			return
 		}
 	}
-	r.following = r.seen < maxFollowed
+	r.active = r.total < maxFollowed
 }
 
-// within reports whether the stream has a part of a record at its end.
-func (r *records) within() bool { return r.following && (r.left > 0 || r.headerLen > 0) }
+// endsInRecord reports whether the stream has a part of a record at its end.
+func (r *recordFollower) endsInRecord() bool { return r.active && (r.bodyLeft > 0 || r.headerLen > 0) }

@@ -43,13 +43,13 @@ func TestRecords(t *testing.T) {
 		"beyond the limit": {strings.Repeat(tlsRecord(23, large-5), 4) + "\x17", false},
 	} {
 		t.Run(name, rapid.MakeCheck(func(t *rapid.T) {
-			r := records{following: true}
+			r := recordFollower{active: true}
 			for rest := c.stream; rest != ""; {
 				n := rapid.IntRange(1, len(rest)).Draw(t, "n")
-				r.read([]byte(rest[:n]))
+				r.follow([]byte(rest[:n]))
 				rest = rest[n:]
 			}
-			require.Equal(t, c.within, r.within())
+			require.Equal(t, c.within, r.endsInRecord())
 		}))
 	}
 }
@@ -57,8 +57,8 @@ func TestRecords(t *testing.T) {
 func TestRecordsAllocateNothing(t *testing.T) {
 	p := []byte(tlsRecord(22, 100) + tlsRecord(23, 3000))
 	require.Zero(t, testing.AllocsPerRun(10, func() {
-		r := records{following: true}
-		r.read(p)
+		r := recordFollower{active: true}
+		r.follow(p)
 	}))
 }
 

@@ -7,9 +7,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// refused describes a request, or a connection without a request, that the gateway itself refuses. It does not describe
-// exchanges that the executor refuses: the recorder counts these exchanges by their outcome.
-type refused struct {
+// refusedRequest describes a request, or a connection without a request, that the gateway itself refuses. It does not
+// describe exchanges that the executor refuses: the recorder counts these exchanges by their outcome.
+type refusedRequest struct {
 	id           core.RequestID
 	listener     core.Listener
 	code         string // of the error response that an HTTP client gets
@@ -17,7 +17,7 @@ type refused struct {
 }
 
 // reportRefused counts and logs a refused request of the client c.
-func (s *Server) reportRefused(c *connection, r refused) {
+func (s *Server) reportRefused(c *connection, r refusedRequest) {
 	if s.OnRefused != nil {
 		s.OnRefused(r.listener, r.code)
 	}
@@ -33,12 +33,12 @@ func (s *Server) reportRefused(c *connection, r refused) {
 	}
 	record := slog.NewRecord(s.Now(), level, "request refused", 0)
 	record.AddAttrs(slog.String("request_id", r.id.String()), slog.String("listener", r.listener.String()),
-		slog.Any("client", c.raw.RemoteAddr()), slog.String("user", r.user), slog.String("target", r.target),
+		slog.Any("client", c.netConn.RemoteAddr()), slog.String("user", r.user), slog.String("target", r.target),
 		slog.String("error", r.code))
 	log.Handle(ctx, record)
 }
 
 // reportRefused counts and logs the request, which is refused with the given code.
 func (r *request) reportRefused(code string) {
-	r.server.reportRefused(r.conn, refused{r.input.ID, r.input.Listener, code, r.log.user, r.log.target})
+	r.server.reportRefused(r.conn, refusedRequest{r.input.ID, r.input.Listener, code, r.log.user, r.log.target})
 }

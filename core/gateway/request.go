@@ -46,26 +46,26 @@ type request struct {
 	forward  proxyhttp.Forward // for a request in absolute form
 	connect  proxyhttp.Connect // for a CONNECT
 
-	responseBuf borrowedBuffer     // the response that is being written
-	keptBody    keptBody           // the body, kept for repeats
-	reserved    budget.Reservation // the part of the server's replay memory that the kept body uses
-	fields      []http1.Field      // the fields that are sent to the proxy
-	bodyRate    bodyRate           // limits how slowly the request's body may arrive
-	headCopy    []byte             // copy of the head; see copyHead
-	loopTokens  []byte             // the loop tokens that other gateways have added to the request
-	log         logEntry           // the log entry of the request in flight
-	entry       TrackerEntry       // of the connection
-	progress    executor.Progress  // the same; a conversion at each request would take longer
-	record      *accesslog.Record  // the record of the last request that was logged; nil for none
-	callbacks   callbacks
+	responseBuf  pooledBuffer       // the response that is being written
+	keptBody     keptBody           // the body, kept for repeats
+	reserved     budget.Reservation // the part of the server's replay memory that the kept body uses
+	fields       []http1.Field      // the fields that are sent to the proxy
+	bodyRate     bodyRate           // limits how slowly the request's body may arrive
+	headCopy     []byte             // copy of the head; see copyHead
+	loopTokens   []byte             // the loop tokens that other gateways have added to the request
+	log          logEntry           // the log entry of the request in flight
+	trackerEntry TrackerEntry       // of the connection
+	progress     executor.Progress  // the same; a conversion at each request would take longer
+	record       *accesslog.Record  // the record of the last request that was logged; nil for none
+	callbacks    callbacks
 }
 
 // callbacks has methods as function values. They are created once per connection, because their creation allocates.
 type callbacks struct {
-	awaitBody, stopBody, startWatch, leavePoller func()
-	bodyArrived                                  func(n int64)
-	sendContinue                                 func() bool
-	relayInterim                                 func(*http1.Response)
+	beginBodyWait, stopBodyReads, startWatch, leavePoller func()
+	endBodyWait                                           func(n int64)
+	sendContinue                                          func() bool
+	relayInterim                                          func(*http1.Response)
 }
 
 // maxIdleFields is the number of header fields that an idle connection keeps memory for.
@@ -76,7 +76,7 @@ func (r *request) init(s *Server, c *connection) {
 	c.writer.configure(r.settings)
 	r.responseBuf.pool, r.keptBody.pool, r.reserved = s.writeBuffers, s.piecePool, s.replay.Reservation()
 	r.callbacks = callbacks{
-		awaitBody: r.awaitBody, bodyArrived: r.bodyArrived, stopBody: c.readControl.stopBody,
+		beginBodyWait: r.beginBodyWait, endBodyWait: r.endBodyWait, stopBodyReads: c.readControl.stopBodyReads,
 		startWatch: c.clientWatch.start, leavePoller: c.clientWatch.leavePoller, sendContinue: r.sendContinue,
 		relayInterim: r.relayInterim,
 	}
@@ -96,12 +96,12 @@ func (r *request) resetRequest() {
 	r.outcome.ID = r.input.ID
 	r.sentContinue, r.connectReplied, r.exchangeEnd = false, false, time.Time{}
 	r.log = logEntry{}
-	r.conn.writer.sent = 0
+	r.conn.writer.bytesSent = 0
 }
 
 // releaseMemory releases the memory that an idle connection does not need.
 func (r *request) releaseMemory() {
-	r.responseBuf.giveBack()
+	r.responseBuf.put()
 	r.keptBody.free()
 	r.body = http1.Body{} // it may hold trailers
 	r.forward.Response.Body = http1.Body{}
@@ -118,7 +118,7 @@ func (r *request) releaseMemory() {
 
 // serveRequest serves the request whose head has been read, and reports whether the connection can serve another
 // request.
-func (r *request) serveRequest() (keep bool) {
+func (r *request) serveRequest() (keepAlive bool) {
 	if set := r.server.settings.Load(); set != r.settings {
 		r.settings = set
 		r.conn.writer.configure(set)
@@ -127,7 +127,7 @@ func (r *request) serveRequest() (keep bool) {
 	r.body.Start(r.conn.reader, r.head.Framing, r.head.Length)
 	r.body.KeepTrailers(r.head.Fields)
 	in := &r.input
-	in.Method = method(r.head.Method)
+	in.Method = methodString(r.head.Method)
 	if in.WantsTunnel = in.Method == http.MethodConnect; in.WantsTunnel {
 		in.Listener = core.ListenConnect
 	}
@@ -142,7 +142,7 @@ func (r *request) serveRequest() (keep bool) {
 	if bad := r.checkRequest(); bad != nil {
 		return r.respondError(bad)
 	}
-	if r.countHop() {
+	if r.decrementMaxForwards() {
 		return r.respondLastHop()
 	}
 	in.Host, in.Target = r.cache.authority.Host, r.cache.authority.Target
@@ -151,7 +151,7 @@ func (r *request) serveRequest() (keep bool) {
 	if bad := r.readWhirlpoolFields(); bad != nil {
 		return r.respondError(bad)
 	}
-	if in.WantsTunnel && r.settings.intercept != nil && r.intercept() {
+	if in.WantsTunnel && r.settings.interception != nil && r.interceptTunnel() {
 		return false
 	}
 	if bad := r.grantRequest(); bad != nil {
@@ -159,9 +159,9 @@ func (r *request) serveRequest() (keep bool) {
 	}
 	in.Started = r.server.Now()
 	r.joinSession(in.Started)
-	r.entry.Begin(in.ID, in.Method, in.Host, in.Started)
+	r.trackerEntry.Begin(in.ID, in.Method, in.Host, in.Started)
 	if r.log.clientID != "" {
-		r.entry.SetClientID(r.log.clientID)
+		r.trackerEntry.SetClientID(r.log.clientID)
 	}
 	if in.WantsTunnel {
 		return r.serveConnect()
@@ -192,7 +192,7 @@ func (r *request) parseTarget() (bad *proxyhttp.ErrorResponse) {
 	}
 	if r.input.WantsTunnel {
 		if r.head.Framing != http1.NoBody {
-			bad = badRequest("malformed_request", "a CONNECT with a body")
+			bad = badRequestResponse("malformed_request", "a CONNECT with a body")
 			bad.Close = true
 			return bad
 		}
@@ -201,7 +201,7 @@ func (r *request) parseTarget() (bad *proxyhttp.ErrorResponse) {
 		r.head.Target = r.target.Absolute
 	}
 	if err != nil {
-		bad = badRequest("bad_target", err.Error())
+		bad = badRequestResponse("bad_target", err.Error())
 	}
 	if bad == nil {
 		r.log.target = r.cache.authority.HostPort
@@ -220,24 +220,24 @@ func (r *request) readWhirlpoolFields() (bad *proxyhttp.ErrorResponse) {
 		return nil
 	}
 	var err error
-	switch in.Policy, err = r.policy(in.Route.Policy(in.GlobalPolicy)); {
+	switch in.Policy, err = r.wantedPolicy(in.Route.Policy(in.GlobalPolicy)); {
 	case err == errOverride:
-		return forbidden("override_not_allowed", err.Error())
+		return forbiddenResponse("override_not_allowed", err.Error())
 	case err != nil:
-		return badRequest("invalid_retry_policy", err.Error())
+		return badRequestResponse("invalid_retry_policy", err.Error())
 	}
-	if in.Region, in.RegionStrict, err = r.region(); err != nil {
-		return badRequest("invalid_region", err.Error())
+	if in.Region, in.RegionStrict, err = r.wantedRegion(); err != nil {
+		return badRequestResponse("invalid_region", err.Error())
 	}
 	if in.Region == "" {
 		in.Region, in.RegionStrict = r.cache.options.Region, r.cache.options.RegionStrict
 	}
 	in.PreferredTag = r.cache.options.CityTag
-	if in.Priority, err = r.priority(); err != nil {
-		return badRequest("invalid_priority", err.Error())
+	if in.Priority, err = r.wantedPriority(); err != nil {
+		return badRequestResponse("invalid_priority", err.Error())
 	}
 	if r.sessionRequest, err = r.wantedSession(); err != nil {
-		return badRequest("invalid_session", err.Error())
+		return badRequestResponse("invalid_session", err.Error())
 	}
 	return nil
 }
@@ -245,21 +245,21 @@ func (r *request) readWhirlpoolFields() (bad *proxyhttp.ErrorResponse) {
 // errOverride is the error of a request with an override that gateway.override does not allow.
 var errOverride = errors.New("X-Whirlpool-Retry, or retry in the user name, is not allowed (gateway.override)")
 
-func forbidden(code, message string) *proxyhttp.ErrorResponse {
+func forbiddenResponse(code, message string) *proxyhttp.ErrorResponse {
 	return &proxyhttp.ErrorResponse{
 		Status: http.StatusForbidden, Code: code, Message: message, Reason: "http_request_denied",
 	}
 }
 
-func badRequest(code, message string) *proxyhttp.ErrorResponse {
+func badRequestResponse(code, message string) *proxyhttp.ErrorResponse {
 	return &proxyhttp.ErrorResponse{
 		Status: http.StatusBadRequest, Code: code, Message: message, Reason: "http_request_error",
 	}
 }
 
-// policy returns the base policy, merged with the request's override, if there is one. The override is in
+// wantedPolicy returns the base policy, merged with the request's override, if there is one. The override is in
 // X-Whirlpool-Retry or, without this field, in the option "retry" of the user name.
-func (r *request) policy(base *retry.Policy) (*retry.Policy, error) {
+func (r *request) wantedPolicy(base *retry.Policy) (*retry.Policy, error) {
 	override, found, err := r.whirlpoolField("x-whirlpool-retry")
 	switch attempts := r.cache.options.MaxAttempts; {
 	case err != nil:
@@ -275,7 +275,7 @@ func (r *request) policy(base *retry.Policy) (*retry.Policy, error) {
 	if mode == retry.OverrideNone {
 		return nil, errOverride
 	}
-	if c.policy == nil || c.base != base || c.mode != mode || c.override != string(override) {
+	if c.policy == nil || c.basePolicy != base || c.overrideMode != mode || c.override != string(override) {
 		o, err := retry.ParseHeader(string(override))
 		if err != nil {
 			return nil, err
@@ -284,25 +284,25 @@ func (r *request) policy(base *retry.Policy) (*retry.Policy, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.base, c.mode, c.override, c.policy = base, mode, string(override), &p
+		c.basePolicy, c.overrideMode, c.override, c.policy = base, mode, string(override), &p
 	}
 	return c.policy, nil
 }
 
-// The method region returns the region that the request asks for. It also reports whether no other region may be used.
-func (r *request) region() (region string, strict bool, err error) {
+// wantedRegion returns the region that the request asks for. It also reports whether no other region may be used.
+func (r *request) wantedRegion() (region string, strict bool, err error) {
 	c := &r.cache
 	value, _, err := r.whirlpoolField("x-whirlpool-region")
 	if err == nil && string(value) != c.regionValue {
 		if region, strict, err = proxyhttp.ParseRegion(string(value)); err == nil {
-			c.regionValue, c.region, c.strict = string(value), region, strict
+			c.regionValue, c.region, c.regionStrict = string(value), region, strict
 		}
 	}
-	return c.region, c.strict, err
+	return c.region, c.regionStrict, err
 }
 
-// priority returns the priority that the request asks for, but at most the user's highest permitted priority.
-func (r *request) priority() (core.Priority, error) {
+// wantedPriority returns the priority that the request asks for, but at most the user's highest permitted priority.
+func (r *request) wantedPriority() (core.Priority, error) {
 	limit := core.AnyPriority
 	if r.cache.account != nil {
 		limit = r.cache.account.Priority
@@ -343,8 +343,8 @@ func findField(fields []http1.Field, name string) (value []byte, found bool, err
 	return value, found, nil
 }
 
-// method converts a request's method to a string. It allocates only for unusual methods.
-func method(b []byte) string {
+// methodString converts a request's method to a string. It allocates only for unusual methods.
+func methodString(b []byte) string {
 	switch string(b) {
 	case "GET":
 		return "GET"

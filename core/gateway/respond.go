@@ -9,7 +9,7 @@ import (
 
 // respondError writes an error response and reports whether the connection can serve another
 // request.
-func (r *request) respondError(e *proxyhttp.ErrorResponse) (keep bool) {
+func (r *request) respondError(e *proxyhttp.ErrorResponse) (keepAlive bool) {
 	if r.outerConnect != nil && e.Status == http.StatusProxyAuthRequired { // inside a tunnel, a client expects no proxy
 		e.Status, e.Close = http.StatusForbidden, true
 	}
@@ -22,33 +22,33 @@ func (r *request) respondError(e *proxyhttp.ErrorResponse) (keep bool) {
 	}
 	var room, line [256]byte
 	body := e.AppendBody(room[:0])
-	keep = !e.Close && r.canReuse() && r.discardBody()
+	keepAlive = !e.Close && r.canReuse() && r.discardBody()
 	var h proxyhttp.Head
-	r.startHead(&h, e.Status, e.AppendReason(line[:0]), keep)
+	r.startHead(&h, e.Status, e.AppendReason(line[:0]), keepAlive)
 	h.ContentType, h.Framing, h.Length, h.Error = "application/json", http1.Length, int64(len(body)), e
-	b := h.Append(r.responseBuf.borrow())
+	b := h.Append(r.responseBuf.get())
 	if r.input.Method != http.MethodHead { // r.head.Method may have been overwritten by discardBody
 		b = append(b, body...)
 	}
-	return r.respond(b, keep)
+	return r.respond(b, keepAlive)
 }
 
 // respond writes b, a complete response, and reports whether the connection can serve another request.
-func (r *request) respond(b []byte, keep bool) bool {
+func (r *request) respond(b []byte, keepAlive bool) bool {
 	r.responseBuf.buf = b
 	if !r.conn.write(b) {
 		return false
 	}
-	if !keep {
+	if !keepAlive {
 		r.conn.linger(!r.body.Done())
 	}
-	return keep
+	return keepAlive
 }
 
-// startHead sets the fields of h that every response to the request has. The parameter keep is true if the connection
-// can serve another request after this response. A head that startHead returned would be copied.
-func (r *request) startHead(h *proxyhttp.Head, status int, reason []byte, keep bool) {
-	h.Status, h.Reason, h.Outcome, h.Close, h.Minor = status, reason, r.outcome, !keep, r.head.Minor
+// startHead sets the fields of h that every response to the request has. The parameter keepAlive is true if the
+// connection can serve another request after this response. A head that startHead returned would be copied.
+func (r *request) startHead(h *proxyhttp.Head, status int, reason []byte, keepAlive bool) {
+	h.Status, h.Reason, h.Outcome, h.Close, h.Minor = status, reason, r.outcome, !keepAlive, r.head.Minor
 }
 
 // canReuse reports whether the connection can serve another request after this request. It returns false if a CONNECT
@@ -69,7 +69,7 @@ func (r *request) discardBody() bool {
 		return false // the client waits for a 100 (Continue) before it sends the body
 	}
 	r.bodyRate.start(r.settings.MinBodyRate, r.settings.BodyGrace)
-	r.awaitBody()
-	defer r.bodyArrived(0)
+	r.beginBodyWait()
+	defer r.endBodyWait(0)
 	return r.body.Drain(64 << 10)
 }

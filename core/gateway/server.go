@@ -103,7 +103,7 @@ type Server struct {
 
 	replay budget.Memory
 
-	writeBuffers *sync.Pool // buffers that connections borrow to write a response (borrowedBuffer)
+	writeBuffers *sync.Pool // buffers with which connections write responses (pooledBuffer)
 	piecePool    *piecePool // buffers of kept bodies
 
 	ctx    context.Context // cancelled, like the contexts of the connections, when the grace period of a drain ends
@@ -113,7 +113,7 @@ type Server struct {
 	watcher            socket.Watcher
 	draining           atomic.Bool
 	closeAfterResponse atomic.Bool // see CloseAfterResponse
-	refusals           atomic.Int32
+	activeRefusals     atomic.Int32
 	wg                 sync.WaitGroup
 
 	streams           streams           // HTTP/2 connections of intercepted clients
@@ -122,8 +122,8 @@ type Server struct {
 
 type settings struct {
 	Settings
-	users     *access.Users
-	intercept *interception // nil for none
+	users        *access.Users
+	interception *interception // nil for none
 }
 
 // New returns a Server. Serve makes it accept clients.
@@ -146,13 +146,14 @@ func (s *Server) Apply(set Settings) {
 	var before *access.Users
 	var intercepted *interception
 	if old := s.settings.Load(); old != nil {
-		before, intercepted = old.users, old.intercept
+		before, intercepted = old.users, old.interception
 	}
 	if set.BodyGrace == 0 {
 		set.BodyGrace = bodyGrace
 	}
 	s.settings.Store(&settings{
-		Settings: set, users: access.NewUsers(set.Users, before), intercept: interceptionOf(set.Intercept, intercepted),
+		Settings: set, users: access.NewUsers(set.Users, before),
+		interception: interceptionOf(set.Intercept, intercepted),
 	})
 }
 
@@ -178,7 +179,7 @@ func (s *Server) RestoreCosts(name string, t traffic.Total) {
 
 // Serve accepts HTTP and SOCKS5 clients from l until l is closed, and then returns nil. After any other error of l,
 // it logs the error and accepts again.
-func (s *Server) Serve(l net.Listener) error { return s.accept(l, newAnyFront) }
+func (s *Server) Serve(l net.Listener) error { return s.accept(l, newSniffingFront) }
 
 // serve runs f, a method of the front of c, and then ends the connection c.
 func (s *Server) serve(c *connection, f func()) {
@@ -245,14 +246,14 @@ func (s *Server) Shutdown(ctx context.Context) {
 	select {
 	case <-done:
 		return
-	case <-time.After(shutdownResponse):
+	case <-time.After(shutdownResponseTime):
 	}
 	s.eachConn((*connection).abort)
 	<-done
 }
 
-// shutdownResponse is the time in which cancelled requests can write their 503.
-const shutdownResponse = 500 * time.Millisecond
+// shutdownResponseTime is the time in which cancelled requests can write their 503.
+const shutdownResponseTime = 500 * time.Millisecond
 
 // eachConn calls f for each connection. It does not hold the lock of places during the calls, because f may take
 // long: to close a TLS connection, it sends a close alert.

@@ -27,7 +27,7 @@ func (s *Server) parseOptions(text string, l access.Login) (session.Options, err
 	return o, err
 }
 
-func wrongOption(err error) *proxyhttp.ErrorResponse {
+func wrongOptionResponse(err error) *proxyhttp.ErrorResponse {
 	return &proxyhttp.ErrorResponse{
 		Status: http.StatusProxyAuthRequired, Code: "invalid_user_option", Message: err.Error(),
 		Reason: "http_request_denied",
@@ -70,7 +70,7 @@ func (s *Server) beginSession(a *access.Account, wanted session.Request, region 
 // applyOptions applies the options of the user name to the request. If the options name a session, it begins to use
 // this session and stores the handle in *use. It returns errOverride if the option "retry" is not allowed, or the error
 // of Policy.Overridden.
-func (f *socksFront) applyOptions(in *executor.Request, use *session.Handle) error {
+func (f *socksFront) applyOptions(in *executor.Request, sessionUse *session.Handle) error {
 	o := &f.options
 	in.Region, in.RegionStrict, in.PreferredTag = o.Region, o.RegionStrict, o.CityTag
 	if o.MaxAttempts > 0 {
@@ -85,8 +85,8 @@ func (f *socksFront) applyOptions(in *executor.Request, use *session.Handle) err
 		in.Policy = &p
 	}
 	if o.Session.ID != "" && !in.Route.IsDirect() {
-		*use = f.server.beginSession(f.account, o.Session, in.Route.SessionScope(in.Region), in.Started)
-		in.Session = use
+		*sessionUse = f.server.beginSession(f.account, o.Session, in.Route.SessionScope(in.Region), in.Started)
+		in.Session = sessionUse
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ type socksFront struct {
 	options         session.Options // the options of the user name
 	loopTokens      []byte          // the loop tokens that the client has sent; see package loop
 	clientIsGateway bool            // the client is a gateway: it has offered to send loop tokens
-	responseBuf     borrowedBuffer
+	responseBuf     pooledBuffer
 
 	credentials    []byte // credentials of the client, as a value of Proxy-Authorization; nil without a user name
 	connectReplied bool   // the client got the reply to its request before a tunnel was open
@@ -42,7 +42,7 @@ func newSOCKSFront(s *Server, c *connection) *socksFront {
 	c.writer.configure(set)
 	return &socksFront{
 		server: s, conn: c, settings: set, account: set.users.ByCertificate(c.certNames),
-		responseBuf: borrowedBuffer{pool: s.writeBuffers},
+		responseBuf: pooledBuffer{pool: s.writeBuffers},
 	}
 }
 
@@ -51,7 +51,7 @@ func (f *socksFront) serve() {
 	err := f.authenticate()
 	var to proxyhttp.Authority
 	if err == nil {
-		to, err = f.target()
+		to, err = f.readTarget()
 	}
 	if err != nil {
 		f.server.Log.Debug("SOCKS5 client refused", slog.Any("error", err))
@@ -78,17 +78,17 @@ func (f *socksFront) serve() {
 	if !f.conn.readControl.setPhase(phaseBusy) {
 		return
 	}
-	if f.settings.intercept != nil && f.intercept(&to) {
+	if f.settings.interception != nil && f.interceptTunnel(&to) {
 		return
 	}
-	f.connect(&to)
+	f.serveConnect(&to)
 }
 
-// refuse implements front. It sends all replies together, without waiting for the client's next message. The replies
-// are: a method that the client offers (RFC 1928 section 3), the success of the login if the method has a login, and
-// "general failure". It sends the reply "no acceptable methods" only if the gateway supports none of the offered
-// methods, because clients report this reply as a wrong password.
-func (f *socksFront) refuse() {
+// respondNoPlace implements front. It sends all replies together, without waiting for the client's next message. The
+// replies are: a method that the client offers (RFC 1928 section 3), the success of the login if the method has a
+// login, and "general failure". It sends the reply "no acceptable methods" only if the gateway supports none of the
+// offered methods, because clients report this reply as a wrong password.
+func (f *socksFront) respondNoPlace() {
 	f.conn.writer.setDeadline(f.server.Now().Add(time.Second))
 	offered, _, err := socks5.ParseMethods(f.conn.reader.Buffered())
 	var b [16]byte
@@ -116,7 +116,7 @@ var (
 // accepts any credentials.
 func (f *socksFront) authenticate() error {
 	var method byte = socks5.NoMethod
-	err := f.read(func(b []byte) (int, error) {
+	err := f.readMessage(func(b []byte) (int, error) {
 		offered, n, err := socks5.ParseMethods(b)
 		for _, m := range offered {
 			switch {
@@ -148,7 +148,7 @@ func (f *socksFront) authenticate() error {
 		return nil
 	}
 	var name, password string
-	err = f.read(func(b []byte) (n int, err error) {
+	err = f.readMessage(func(b []byte) (n int, err error) {
 		name, password, n, err = socks5.ParseCredentials(b)
 		return n, err
 	})
@@ -156,13 +156,13 @@ func (f *socksFront) authenticate() error {
 		return err
 	}
 	if f.settings.users.Len() > 0 {
-		l := access.Login{Listener: access.SOCKS5, From: f.conn.raw.RemoteAddr(), User: name}
+		l := access.Login{Listener: access.SOCKS5, From: f.conn.netConn.RemoteAddr(), User: name}
 		var result access.Result
 		var options string
 		l.User, options = f.settings.users.SplitName(name)
-		f.conn.readControl.bodyArrived() // the client does not have to send anything while its password is checked
+		f.conn.readControl.endBodyWait() // the client does not have to send anything while its password is checked
 		f.account, result, _ = f.settings.users.Login(f.conn.ctx, f.server.Guard, l, password)
-		f.conn.readControl.setCurrentWait(awaitsRequest, f.server.Now())
+		f.conn.readControl.setCurrentWait(requestWait, f.server.Now())
 		if result != access.Accepted {
 			f.send(socks5.AuthVersion, 1) // every status except 0 is a failure
 			if result == access.Blocked {
@@ -185,7 +185,7 @@ func (f *socksFront) authenticate() error {
 // connection must not be served.
 func (f *socksFront) readTokens(method byte) error {
 	f.send(socks5.Version, socks5.Tokens)
-	err := f.read(func(b []byte) (int, error) {
+	err := f.readMessage(func(b []byte) (int, error) {
 		tokens, n, err := socks5.ParseTokens(b)
 		f.loopTokens = append(f.loopTokens[:0], tokens...)
 		return n, err
@@ -208,10 +208,10 @@ func (f *socksFront) readTokens(method byte) error {
 	return err
 }
 
-// target reads the client's request and returns its target. If the request cannot be carried out,
-// target sends the reply and returns an error.
-func (f *socksFront) target() (to proxyhttp.Authority, err error) {
-	err = f.read(func(b []byte) (int, error) {
+// readTarget reads the client's request and returns its target. If the request cannot be carried out,
+// readTarget sends the reply and returns an error.
+func (f *socksFront) readTarget() (to proxyhttp.Authority, err error) {
+	err = f.readMessage(func(b []byte) (int, error) {
 		hostPort, n, err := socks5.ParseRequest(b)
 		if err != nil {
 			return n, err
@@ -222,13 +222,13 @@ func (f *socksFront) target() (to proxyhttp.Authority, err error) {
 		return n, nil
 	})
 	if bad := (*socks5.RequestError)(nil); errors.As(err, &bad) {
-		f.reply(bad.Reply)
+		f.sendReply(bad.Reply)
 	}
 	return to, err
 }
 
-// connect runs the client's request and serves the tunnel.
-func (f *socksFront) connect(to *proxyhttp.Authority) {
+// serveConnect runs the client's request and serves the tunnel.
+func (f *socksFront) serveConnect(to *proxyhttp.Authority) {
 	s := f.server
 	policy := s.Policies.Current()
 	priority := core.PriorityNormal
@@ -237,7 +237,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	}
 	var regions *core.Regions
 	var x executor.Exchange
-	l := f.record()
+	l := f.newRecord()
 	l.Target, l.Started = to.HostPort, s.Now()
 	if s.logsRequests() {
 		defer func() {
@@ -251,7 +251,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 		if bad := beginRequest(a, to, s.Now()); bad != nil {
 			l.Status, l.Code = bad.Status, bad.Code
 			f.reportRefused(&l)
-			f.reply(socks5.NotAllowed)
+			f.sendReply(socks5.NotAllowed)
 			f.conn.linger(false)
 			return
 		}
@@ -269,11 +269,11 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	l.Trace = s.newTrace(nil, l.ID)
 	s.Executor.Route(&in)
 	in.Policy, l.Rules = in.Route.Policy(policy), in.Route.Labels()
-	var use session.Handle
-	if err := f.applyOptions(&in, &use); err != nil {
+	var sessionUse session.Handle
+	if err := f.applyOptions(&in, &sessionUse); err != nil {
 		l.Status, l.Code = http.StatusForbidden, "override_not_allowed"
 		f.reportRefused(&l)
-		f.reply(socks5.NotAllowed)
+		f.sendReply(socks5.NotAllowed)
 		f.conn.linger(false)
 		return
 	}
@@ -287,7 +287,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	l.Executed = true
 	switch {
 	case ending.Tunnel != nil:
-		f.responseBuf.buf = f.responseBuf.borrow()
+		f.responseBuf.buf = f.responseBuf.get()
 		if !f.connectReplied {
 			f.responseBuf.buf = socks5.AppendReply(f.responseBuf.buf, socks5.Succeeded)
 		}
@@ -299,7 +299,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 		refused := ending.Response.Refused.Status
 		l.Status = refused
 		ending.Relay.Close(refused, verdict.RelayEnd{}, s.Now())
-		f.reply(replyToStatus(refused))
+		f.sendReply(replyToStatus(refused))
 	default:
 		if errors.Is(context.Cause(f.conn.ctx), executor.ErrClientLeft) {
 			ending.Refusal.Close(0, s.Now())
@@ -310,17 +310,17 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 		l.Status, l.Code = response.Status, response.Code
 		ending.Refusal.Close(response.Status, s.Now())
 		if f.clientIsGateway && response.Status == http.StatusLoopDetected {
-			f.reply(socks5.LoopDetected)
+			f.sendReply(socks5.LoopDetected)
 			break
 		}
-		f.reply(replyToReason(response.Reason))
+		f.sendReply(replyToReason(response.Reason))
 	}
 	f.conn.linger(false)
 }
 
-// record returns the record of the request for the access log, with the fields that are known before the request is
+// newRecord returns the record of the request for the access log, with the fields that are known before the request is
 // served.
-func (f *socksFront) record() accesslog.Record {
+func (f *socksFront) newRecord() accesslog.Record {
 	l := accesslog.Record{ID: f.server.NewID(), Listener: core.ListenSOCKS5, Method: http.MethodConnect, Minor: 1}
 	if f.account != nil {
 		l.User = f.account.Name
@@ -331,7 +331,7 @@ func (f *socksFront) record() accesslog.Record {
 // logRefused counts a refused request, and adds records of it to the log and the access log. status and code are the
 // status and the code of the response that an HTTP client would get.
 func (f *socksFront) logRefused(status int, code string) {
-	l := f.record()
+	l := f.newRecord()
 	l.Status, l.Code = status, code
 	f.reportRefused(&l)
 	if f.server.logsRequests() {
@@ -340,7 +340,7 @@ func (f *socksFront) logRefused(status int, code string) {
 }
 
 func (f *socksFront) reportRefused(l *accesslog.Record) {
-	f.server.reportRefused(f.conn, refused{l.ID, l.Listener, l.Code, l.User, l.Target})
+	f.server.reportRefused(f.conn, refusedRequest{l.ID, l.Listener, l.Code, l.User, l.Target})
 }
 
 // replyToStatus returns the reply for a CONNECT that a proxy refused with an HTTP status.
@@ -369,9 +369,9 @@ func replyToReason(reason string) socks5.Reply {
 	return socks5.GeneralFailure
 }
 
-// The method read reads one message of the client. It calls the function parse with the bytes that have arrived. This
+// readMessage reads one message of the client. It calls the function parse with the bytes that have arrived. This
 // function returns the length of the message, or socks5.ErrIncomplete if more bytes are needed.
-func (f *socksFront) read(parse func(b []byte) (n int, err error)) error {
+func (f *socksFront) readMessage(parse func(b []byte) (n int, err error)) error {
 	for {
 		n, err := parse(f.conn.reader.Buffered())
 		if err == nil {
@@ -381,7 +381,7 @@ func (f *socksFront) read(parse func(b []byte) (n int, err error)) error {
 		if !errors.Is(err, socks5.ErrIncomplete) {
 			return err
 		}
-		f.conn.readControl.awaitHeadRest(f.server.Now().Add(f.settings.Head))
+		f.conn.readControl.beginHeadWait(f.server.Now().Add(f.settings.Head))
 		if err := f.conn.reader.ReadAhead(); err != nil {
 			return err
 		}
@@ -391,8 +391,8 @@ func (f *socksFront) read(parse func(b []byte) (n int, err error)) error {
 // send sends bytes to the client. It ignores write errors, because the next read fails too.
 func (f *socksFront) send(b ...byte) { f.conn.write(b) }
 
-// reply sends a reply to the client's request, unless the client already has a reply to this request.
-func (f *socksFront) reply(code socks5.Reply) {
+// sendReply sends a reply to the client's request, unless the client already has a reply to this request.
+func (f *socksFront) sendReply(code socks5.Reply) {
 	if f.connectReplied {
 		return
 	}

@@ -39,14 +39,14 @@ func TestAStoppedBodyStaysStopped(t *testing.T) {
 	var draining atomic.Bool
 	await := func(d *readControl) { d.setDeadline(time.Now().Add(time.Hour)) }
 	d := &readControl{conn: raw, draining: &draining}
-	d.stopBody()
+	d.stopBodyReads()
 	await(d)
 	ended(d)
 	for range 1000 {
 		d = &readControl{conn: raw, draining: &draining}
 		var wg sync.WaitGroup
 		wg.Go(func() { await(d) })
-		wg.Go(d.stopBody)
+		wg.Go(d.stopBodyReads)
 		wg.Wait()
 		ended(d)
 	}

@@ -119,63 +119,63 @@ func (st *streams) serve(s *Server, c *connection, conn *tls.Conn, below *reread
 }
 
 // endFronts ends the fronts, and waits until they have ended.
-func (m *http2Conn) endFronts() {
-	m.mu.Lock()
-	m.noNewFronts = true
-	m.mu.Unlock()
-	m.transport.CloseIdleConnections()
-	m.fronts.Wait()
+func (h *http2Conn) endFronts() {
+	h.mu.Lock()
+	h.noNewFronts = true
+	h.mu.Unlock()
+	h.transport.CloseIdleConnections()
+	h.fronts.Wait()
 }
 
 // onState is called when the state of the connection changes. An idle connection may be closed by a drain, or to make
 // room for another client.
-func (m *http2Conn) onState(state http.ConnState) {
-	switch read := &m.conn.readControl; state {
+func (h *http2Conn) onState(state http.ConnState) {
+	switch read := &h.conn.readControl; state {
 	case http.StateActive:
 		read.setPhase(phaseBusy)
 	case http.StateIdle:
-		read.setCurrentWait(awaitsRequest, m.gateway.Now())
+		read.setCurrentWait(requestWait, h.gateway.Now())
 		read.setPhase(phaseIdle)
 	case http.StateClosed, http.StateHijacked:
-		close(m.closed)
+		close(h.closed)
 	}
 }
 
-var errEnded = errors.New("the client's connection has ended")
+var errConnEnded = errors.New("the client's connection has ended")
 
 // dial returns a connection in memory to a new front. If the number of active connections and streams (places.active)
 // has reached gateway.max_connections, the front refuses the request.
-func (m *http2Conn) dial() (net.Conn, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.noNewFronts {
-		return nil, errEnded
+func (h *http2Conn) dial() (net.Conn, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.noNewFronts {
+		return nil, errConnEnded
 	}
-	near, far := net.Pipe()
-	s := m.gateway
-	c := newConnection(m.conn.ctx, streamConn{far, m.conn.base.RemoteAddr()}, s.Now, &s.draining)
-	c.certNames, c.isStream = m.conn.certNames, true
-	if most := s.settings.Load().MaxConnections; most > 0 && s.places.active.Load() >= int64(most) {
-		why := reasonMaxConnections
-		c.refusalReason = &why
-		m.fronts.Go(func() {
+	clientEnd, frontEnd := net.Pipe()
+	s := h.gateway
+	c := newConnection(h.conn.ctx, streamConn{frontEnd, h.conn.base.RemoteAddr()}, s.Now, &s.draining)
+	c.certNames, c.isStream = h.conn.certNames, true
+	if maxConns := s.settings.Load().MaxConnections; maxConns > 0 && s.places.active.Load() >= int64(maxConns) {
+		reason := reasonMaxConnections
+		c.refusalReason = &reason
+		h.fronts.Go(func() {
 			s.serve(c, func() {
 				if c.reader.ReadAhead() == nil { // net/http ignores a response that arrives before the request
-					newInterceptFront(s, c, m.outerConnect).refuse()
+					newInterceptFront(s, c, h.outerConnect).respondNoPlace()
 				}
 			})
 		})
-		return near, nil
+		return clientEnd, nil
 	}
 	c.readControl.places = &s.places
 	s.places.countActive(true)
-	m.fronts.Go(func() {
-		s.serve(c, newInterceptFront(s, c, m.outerConnect).serve)
+	h.fronts.Go(func() {
+		s.serve(c, newInterceptFront(s, c, h.outerConnect).serve)
 		if c.readControl.phase.Load() != phaseIdle {
 			s.places.countActive(false)
 		}
 	})
-	return near, nil
+	return clientEnd, nil
 }
 
 // streamConn is the front's side of a connection in memory. Its remote address is the client's address.
@@ -216,7 +216,7 @@ func serveStream(w http.ResponseWriter, in *http.Request) {
 }
 
 // relay writes a response of a front to the client.
-func (m *http2Conn) relay(w http.ResponseWriter, resp *http.Response) {
+func (h *http2Conn) relay(w http.ResponseWriter, resp *http.Response) {
 	header := w.Header()
 	for name, values := range resp.Header {
 		switch name {
@@ -232,7 +232,7 @@ func (m *http2Conn) relay(w http.ResponseWriter, resp *http.Response) {
 		header["Content-Type"] = nil // net/http then does not guess the type
 	}
 	control := http.NewResponseController(w)
-	wait := m.gateway.settings.Load().BodyIdle
+	wait := h.gateway.settings.Load().BodyIdle
 	w.WriteHeader(resp.StatusCode)
 	if resp.Body == http.NoBody {
 		return
@@ -243,7 +243,7 @@ func (m *http2Conn) relay(w http.ResponseWriter, resp *http.Response) {
 	for {
 		n, err := resp.Body.Read(*buf)
 		if n > 0 {
-			control.SetWriteDeadline(m.gateway.Now().Add(wait))
+			control.SetWriteDeadline(h.gateway.Now().Add(wait))
 			if _, err := w.Write((*buf)[:n]); err != nil {
 				panic(http.ErrAbortHandler)
 			}

@@ -11,42 +11,42 @@ import (
 	"time"
 )
 
-// tlsFront makes a TLS handshake with a client. After the handshake, the front in the field next serves the client.
+// tlsFront makes a TLS handshake with a client. After the handshake, the front in the field inner serves the client.
 type tlsFront struct {
 	server *Server
 	conn   *connection
 	tls    *tls.Conn // conn.raw
-	next   front
+	inner  front
 }
 
-// newTLSFront returns a function that makes a tlsFront. The parameter next makes the front that serves the client after
-// the handshake.
-func newTLSFront(next frontFunc) frontFunc {
+// newTLSFront returns a function that makes a tlsFront. The parameter inner makes the front that serves the client
+// after the handshake.
+func newTLSFront(newInner frontFunc) frontFunc {
 	return func(s *Server, c *connection) front {
-		return tlsFront{s, c, c.raw.(*tls.Conn), next(s, c)}
+		return tlsFront{s, c, c.netConn.(*tls.Conn), newInner(s, c)}
 	}
 }
 
 // serve implements front. The handshake may take as long as the head of a request (Settings.Head).
 func (f tlsFront) serve() {
 	now := f.server.Now()
-	if !f.conn.readControl.awaitRequest(now) {
+	if !f.conn.readControl.beginRequestWait(now) {
 		return
 	}
 	if f.handshake(now.Add(f.server.settings.Load().Head)) {
-		f.next.serve()
+		f.inner.serve()
 	}
 }
 
-// refuseTime is the longest time for the handshake with a client that is refused.
-const refuseTime = time.Second
+// refusedHandshakeTimeout is the longest time for the handshake with a client that is refused.
+const refusedHandshakeTimeout = time.Second
 
-// refuse implements front.
-func (f tlsFront) refuse() {
-	until := f.server.Now().Add(refuseTime)
+// respondNoPlace implements front.
+func (f tlsFront) respondNoPlace() {
+	until := f.server.Now().Add(refusedHandshakeTimeout)
 	f.conn.writer.setDeadline(until)
 	if f.handshake(until) {
-		f.next.refuse()
+		f.inner.respondNoPlace()
 	}
 }
 
@@ -70,9 +70,9 @@ func (f tlsFront) logHandshakeError(err error) {
 	f.server.Log.Debug("TLS handshake with a client failed", slog.Any("error", err))
 	var first tls.RecordHeaderError
 	if errors.As(err, &first) && first.Conn != nil && beginsHTTP(first.RecordHeader[:]) {
-		f.conn.writer.setDeadline(f.server.Now().Add(refuseTime))
+		f.conn.writer.setDeadline(f.server.Now().Add(refusedHandshakeTimeout))
 		io.WriteString(first.Conn, tlsRequiredResponse)
-		f.server.reportRefused(f.conn, refused{code: "tls_required"})
+		f.server.reportRefused(f.conn, refusedRequest{code: "tls_required"})
 	}
 }
 

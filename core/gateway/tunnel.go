@@ -21,31 +21,31 @@ import (
 // serveTunnel opens another tunnel with the parameter dial. This parameter is nil after a 101. The results are the
 // numbers of bytes to and from the target.
 func (s *Server) serveTunnel(
-	c *connection, x *executor.Tunnel, remote *transport.Tunnel, dial *proxyhttp.Connect, greeting *borrowedBuffer,
+	c *connection, x *executor.Tunnel, remote *transport.Tunnel, dial *proxyhttp.Connect, greeting *pooledBuffer,
 ) (up, down int64) {
 	c.tunnel.Store(remote)
 	greeting.buf = append(greeting.buf, remote.Early...)
 	if !c.write(greeting.buf) {
-		c.raw.Close() // copyBoth then ends immediately
+		c.netConn.Close() // copyBoth then ends immediately
 	}
-	greeting.giveBack()
+	greeting.put()
 	c.readControl.setDeadline(time.Time{})
 	t := &tunnel{
 		client: c, target: remote.Conn, exchange: x, dial: dial, buffers: s.buffers,
 		halfIdleTimeout: c.writer.stallTimeout,
 	}
 	c.clientWatch.disabled = true // the tunnel reads from the client
-	t.out.init(remote.Conn, remote.TCP())
-	t.out.stallTimeout, t.out.user = t.halfIdleTimeout, c.writer.user
-	t.out.setMayStall(t.bothOpen)
+	t.toTarget.init(remote.Conn, remote.TCP())
+	t.toTarget.stallTimeout, t.toTarget.user = t.halfIdleTimeout, c.writer.user
+	t.toTarget.setMayStall(t.bothOpen)
 	c.writer.setMayStall(t.bothOpen)
-	t.opening.reconnectDone.L = &t.opening.mu
+	t.retry.reconnectDone.L = &t.retry.mu
 	received := dial == nil || len(remote.Early) > 0
 	if received {
 		x.SettleSuccess()
 	} else {
-		dial.Control.OnSlow = nil // not needed: sendFirst reads from the client, and detects that the client leaves
-		t.opening.phase = phaseReplaceable
+		dial.Control.OnSlow = nil // not needed: sendFirstBytes reads from the client, and detects that it leaves
+		t.retry.phase = phaseReplaceable
 	}
 	var targetErr error
 	up, down, targetErr = t.copyBoth(received)
@@ -55,8 +55,9 @@ func (s *Server) serveTunnel(
 	x.Close(verdict.TunnelEnd{
 		BytesUp: up, BytesDown: down, Err: targetErr, Direct: c.tunnel.Load().Direct,
 		StoppedByGateway: c.ctx.Err() != nil,
-		Unused:           t.opening.isUnused(up) && now.After(x.UnusedAfter()),
-		ProxyEndedFirst:  t.targetEndedFirst, ProxyReset: t.reset, Followed: t.followed, InRecord: t.cut,
+		Unused:           t.retry.isUnused(up) && now.After(x.UnusedAfter()),
+		ProxyEndedFirst:  t.targetEndedFirst, ProxyReset: t.targetReset,
+		Followed: t.recordsFollowed, InRecord: t.cutInRecord,
 	}, now)
 	return up, down
 }
@@ -65,27 +66,27 @@ func (s *Server) serveTunnel(
 type tunnel struct {
 	client            *connection
 	target            net.Conn
-	out               stallWriter // writes to target
+	toTarget          stallWriter // writes to target
 	exchange          *executor.Tunnel
 	dial              *proxyhttp.Connect
-	opening           opening
+	retry             tunnelRetry
 	buffers           *buffers
 	halfIdleTimeout   time.Duration // longest time without progress after one direction has ended
-	oneDirectionEnded atomic.Bool   // one direction has ended
+	oneDirectionEnded atomic.Bool
 	clientLeft        atomic.Bool
-	records           records // of the target
-	followed          bool    // the records are followed, or were
+	recordFollower    recordFollower // of the target
+	recordsFollowed   bool           // the records are followed, or were
 
-	// The method copyBoth sets targetEndedFirst if the target's direction ended before the client's direction, reset if
-	// the target's direction ended with an error, and cut if it ended within a TLS record.
-	targetEndedFirst, reset, cut bool
+	// The method copyBoth sets targetEndedFirst if the target's direction ended before the client's direction,
+	// targetReset if the target's direction ended with an error, and cutInRecord if it ended within a TLS record.
+	targetEndedFirst, targetReset, cutInRecord bool
 }
 
 // bothOpen reports whether both directions are open. While it returns true, there is no limit on the time without
 // progress. It also returns false if the client or the target has closed its connection. A read would not show this,
 // because the gateway does not read from one side while the other side accepts no bytes.
 func (t *tunnel) bothOpen() bool {
-	return !t.oneDirectionEnded.Load() && !socket.PeerClosed(tcpBelow(t.client.raw)) &&
+	return !t.oneDirectionEnded.Load() && !socket.PeerClosed(tcpBelow(t.client.netConn)) &&
 		!socket.PeerClosed(t.client.tunnel.Load().TCP())
 }
 
@@ -96,25 +97,25 @@ func (t *tunnel) bothOpen() bool {
 func (t *tunnel) copyBoth(received bool) (up, down int64, targetErr error) {
 	done := make(chan int64, 1)
 	go func() {
-		n, err := t.sendFirst()
+		n, err := t.sendFirstBytes()
 		if err == nil {
 			var more int64
-			more, err = t.copy(&t.out, t.client.raw, nil)
+			more, err = t.copyDirection(&t.toTarget, t.client.netConn, nil)
 			n += more
 		}
-		if w := (*socket.WriteError)(nil); !errors.As(err, &w) || socket.PeerClosed(tcpBelow(t.client.raw)) {
+		if w := (*socket.WriteError)(nil); !errors.As(err, &w) || socket.PeerClosed(tcpBelow(t.client.netConn)) {
 			t.clientLeft.Store(true)
 		}
-		t.endDirection(t.endClientBytes(), err)
+		t.endDirection(t.endClientDirection(), err)
 		done <- n
 	}()
 	var err error
 	if !received {
-		down, received, err = t.receiveFirst()
+		down, received, err = t.receiveFirstBytes()
 	}
 	if err == nil {
 		var more int64
-		more, err = t.copy(&t.client.writer, t.target, &t.records)
+		more, err = t.copyDirection(&t.client.writer, t.target, &t.recordFollower)
 		down += more
 	}
 	if !t.clientLeft.Load() {
@@ -122,16 +123,17 @@ func (t *tunnel) copyBoth(received bool) (up, down int64, targetErr error) {
 			targetErr = err
 		}
 		w := (*socket.WriteError)(nil)
-		t.targetEndedFirst, t.reset = !errors.As(err, &w), err != nil
+		t.targetEndedFirst, t.targetReset = !errors.As(err, &w), err != nil
 		// The client may have left although no read has shown it.
-		t.cut = t.targetEndedFirst && t.records.within() && !socket.PeerClosed(tcpBelow(t.client.raw))
+		t.cutInRecord = t.targetEndedFirst && t.recordFollower.endsInRecord() &&
+			!socket.PeerClosed(tcpBelow(t.client.netConn))
 	}
-	if reply := t.opening.helloRefusal; !received && reply != nil {
+	if reply := t.retry.helloRefusal; !received && reply != nil {
 		t.client.writer.Write(reply) // written last, because the client may leave when it has the reply
 	}
-	t.endDirection(t.client.raw, err)
+	t.endDirection(t.client.netConn, err)
 	up = <-done
-	t.client.raw.Close()
+	t.client.netConn.Close()
 	t.target.Close()
 	return up, down, targetErr
 }
@@ -162,17 +164,17 @@ func (t *tunnel) setReadDeadline(src net.Conn) {
 		return
 	}
 	until := t.client.now().Add(t.halfIdleTimeout)
-	if src == t.client.raw {
+	if src == t.client.netConn {
 		t.client.readControl.applyDeadline(until)
 		return
 	}
 	src.SetReadDeadline(until)
 }
 
-// copy copies src to dst until src ends, and returns the number of bytes. A write error is a *socket.WriteError. If src
-// is a plain TCP connection, no buffer is held while src has no data. The parameter rec follows the TLS records of src;
-// it may be nil.
-func (t *tunnel) copy(dst *stallWriter, src net.Conn, rec *records) (n int64, err error) {
+// copyDirection copies src to dst until src ends, and returns the number of bytes. A write error is a
+// *socket.WriteError. If src is a plain TCP connection, no buffer is held while src has no data. The parameter rec
+// follows the TLS records of src; it may be nil.
+func (t *tunnel) copyDirection(dst *stallWriter, src net.Conn, rec *recordFollower) (n int64, err error) {
 	var buf *[]byte
 	defer func() { t.buffers.put(buf) }()
 	for {
@@ -182,7 +184,7 @@ func (t *tunnel) copy(dst *stallWriter, src net.Conn, rec *records) (n int64, er
 		buf, m, rerr = t.buffers.readInto(src, buf)
 		if m > 0 {
 			if rec != nil {
-				rec.read((*buf)[:m])
+				rec.follow((*buf)[:m])
 			}
 			w, werr := dst.Write((*buf)[:m])
 			n += int64(w)
@@ -212,7 +214,7 @@ func (t *tunnel) copy(dst *stallWriter, src net.Conn, rec *records) (n int64, er
 			buf = t.buffers.get(largeChunk)
 			continue
 		}
-		if rec != nil && rec.following { // the next piece must be read, too
+		if rec != nil && rec.active { // the next piece must be read, too
 			continue
 		}
 		spliced, err := t.splice(dst, from)

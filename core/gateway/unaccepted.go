@@ -23,26 +23,26 @@ type interceptFailures struct {
 }
 
 // addHost adds a host to u, and reports whether the host is new. If u is full, it adds nothing and returns false.
-func (u *interceptFailures) addHost(host string) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if _, known := u.hosts[host]; known || len(u.hosts) >= maxFailedHosts {
+func (f *interceptFailures) addHost(host string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, known := f.hosts[host]; known || len(f.hosts) >= maxFailedHosts {
 		return false
 	}
-	if u.hosts == nil {
-		u.hosts = map[string]struct{}{}
+	if f.hosts == nil {
+		f.hosts = map[string]struct{}{}
 	}
-	u.hosts[host] = struct{}{}
+	f.hosts[host] = struct{}{}
 	return true
 }
 
 // logHandshake logs the error of a TLS handshake that the gateway made with a client in place of host.
-func (u *interceptFailures) logHandshake(log *slog.Logger, host string, err error) {
+func (f *interceptFailures) logHandshake(log *slog.Logger, host string, err error) {
 	attrs := []any{slog.String("host", host), slog.Any("error", err)}
 	switch {
 	case !rejectsCertificate(err):
 		log.Debug("the TLS handshake with an intercepted client failed", attrs...)
-	case u.addHost(host):
+	case f.addHost(host):
 		log.Warn("a client does not accept the certificate of the gateway for an intercepted host: make the client "+
 			"trust the authority (whirlpool ca trust) or, if it accepts only one fixed certificate, add the host to "+
 			"intercept.exclude; further refusals of this host are logged with level debug", attrs...)
@@ -52,8 +52,8 @@ func (u *interceptFailures) logHandshake(log *slog.Logger, host string, err erro
 }
 
 // logExcluded logs that a rule intercepts host, but the authority cannot sign a certificate for host.
-func (u *interceptFailures) logExcluded(log *slog.Logger, host string, err error) {
-	if u.addHost(host) {
+func (f *interceptFailures) logExcluded(log *slog.Logger, host string, err error) {
+	if f.addHost(host) {
 		log.Warn("a host is not intercepted, because the authority cannot sign for it",
 			slog.String("host", host), slog.Any("error", err))
 	}

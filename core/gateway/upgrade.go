@@ -14,11 +14,11 @@ func (r *request) upgrade(x *executor.Relay, in *transport.Response) {
 	if r.settings.Via {
 		h.Via = proxyhttp.Via(in.Minor)
 	}
-	r.responseBuf.buf = h.Append(r.responseBuf.borrow())
+	r.responseBuf.buf = h.Append(r.responseBuf.get())
 	remote := in.Tunnel(&r.forward.Control)
 	r.keptBody.free() // the kept body is not needed any more, and the tunnel may last for days
 	r.reserved.Release()
 	r.log.status = in.Status
 	tunnel := x.SwitchProtocols(r.server.Now())
-	r.log.received, r.conn.writer.sent = r.server.serveTunnel(r.conn, tunnel, &remote, nil, &r.responseBuf)
+	r.log.received, r.conn.writer.bytesSent = r.server.serveTunnel(r.conn, tunnel, &remote, nil, &r.responseBuf)
 }

@@ -29,22 +29,22 @@ func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
 	if sent == nil {
 		return r.authorizeCertificate()
 	}
-	if c.acceptedBy == r.settings && c.accepted == string(sent) {
+	if c.acceptedSettings == r.settings && c.acceptedLogin == string(sent) {
 		return nil
 	}
-	c.acceptedBy, c.account, c.options = nil, nil, session.Options{}
+	c.acceptedSettings, c.account, c.options = nil, nil, session.Options{}
 	value := string(sent)
 	name, password := parseBasic(value)
 	name, options := r.settings.users.SplitName(name)
-	l := access.Login{Listener: access.Gateway, From: r.conn.raw.RemoteAddr(), User: name}
+	l := access.Login{Listener: access.Gateway, From: r.conn.netConn.RemoteAddr(), User: name}
 	account, result, retryAfter := r.settings.users.Login(r.conn.ctx, r.server.Guard, l, password)
 	switch result {
 	case access.Accepted:
 		var err error
 		if c.options, err = r.server.parseOptions(options, l); err != nil {
-			return wrongOption(err)
+			return wrongOptionResponse(err)
 		}
-		c.acceptedBy, c.accepted, c.account = r.settings, value, account
+		c.acceptedSettings, c.acceptedLogin, c.account = r.settings, value, account
 		return nil
 	case access.Blocked:
 		return &proxyhttp.ErrorResponse{
@@ -53,7 +53,7 @@ func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
 			RetryAfter: retryAfter, Close: true,
 		}
 	}
-	return loginRequired()
+	return loginRequiredResponse()
 }
 
 // credentials returns the value of the request's Proxy-Authorization field; nil without this field. For an
@@ -62,33 +62,33 @@ func (r *request) credentials() []byte {
 	if r.outerConnect != nil {
 		return r.outerConnect.credentials
 	}
-	return r.field(http1.ProxyAuthorization)
+	return r.fieldOfKind(http1.ProxyAuthorization)
 }
 
 // authorizeCertificate is like the method authorize, but for a request without credentials. It sets the user whose name
 // is one of the names in the client's certificate. If there is no such user, it returns an error response.
 func (r *request) authorizeCertificate() *proxyhttp.ErrorResponse {
 	c := &r.cache
-	if c.acceptedBy == r.settings && c.accepted == "" {
+	if c.acceptedSettings == r.settings && c.acceptedLogin == "" {
 		return nil
 	}
-	c.acceptedBy, c.options = nil, session.Options{}
+	c.acceptedSettings, c.options = nil, session.Options{}
 	if c.account = r.settings.users.ByCertificate(r.conn.certNames); c.account == nil {
-		return loginRequired()
+		return loginRequiredResponse()
 	}
-	c.acceptedBy, c.accepted = r.settings, ""
+	c.acceptedSettings, c.acceptedLogin = r.settings, ""
 	return nil
 }
 
-func loginRequired() *proxyhttp.ErrorResponse {
+func loginRequiredResponse() *proxyhttp.ErrorResponse {
 	return &proxyhttp.ErrorResponse{
 		Status: http.StatusProxyAuthRequired, Code: "proxy_authentication_required",
 		Message: "this proxy wants a user name and password", Reason: "http_request_denied",
 	}
 }
 
-// field returns the value of the first header field of the given kind, or nil.
-func (r *request) field(kind http1.Kind) []byte {
+// fieldOfKind returns the value of the first header field of the given kind, or nil.
+func (r *request) fieldOfKind(kind http1.Kind) []byte {
 	if !r.head.Has(kind) {
 		return nil
 	}
@@ -159,32 +159,32 @@ func beginRequest(a *access.Account, to *proxyhttp.Authority, now time.Time) *pr
 	case access.Granted:
 		return nil
 	case access.TargetDenied:
-		return forbidden("user_target_denied", "the user may not use this target: deny has the rule "+rule)
+		return forbiddenResponse("user_target_denied", "the user may not use this target: deny has the rule "+rule)
 	case access.TargetNotAllowed:
-		return forbidden("user_target_denied", "the user may not use this target: no rule of allow matches it")
+		return forbiddenResponse("user_target_denied", "the user may not use this target: no rule of allow matches it")
 	case access.TooManyInFlight:
-		return limited("user_in_flight", "the user has max_in_flight requests in flight", time.Second)
+		return limitResponse("user_in_flight", "the user has max_in_flight requests in flight", time.Second)
 	case access.InFlightPartUsed:
-		return partUsed("user_in_flight", "max_in_flight")
+		return partUsedResponse("user_in_flight", "max_in_flight")
 	case access.RequestsSpent:
-		return limited("user_requests_spent", "the user has made requests_per_day requests today",
+		return limitResponse("user_requests_spent", "the user has made requests_per_day requests today",
 			access.UntilNextDay(now))
 	case access.RequestsPartUsed:
-		return partUsed("user_requests_spent", "requests_per_day")
+		return partUsedResponse("user_requests_spent", "requests_per_day")
 	case access.BytesPartUsed:
-		return partUsed("user_bytes_spent", "bytes_per_day")
+		return partUsedResponse("user_bytes_spent", "bytes_per_day")
 	default:
-		return limited("user_bytes_spent", "the user has used bytes_per_day today", access.UntilNextDay(now))
+		return limitResponse("user_bytes_spent", "the user has used bytes_per_day today", access.UntilNextDay(now))
 	}
 }
 
-// partUsed returns the response to a request for which this gateway's part of a shared limit is used up.
-func partUsed(code, limit string) *proxyhttp.ErrorResponse {
-	return limited(code, "this gateway's part of the user's "+limit+
+// partUsedResponse returns the response to a request for which this gateway's part of a shared limit is used up.
+func partUsedResponse(code, limit string) *proxyhttp.ErrorResponse {
+	return limitResponse(code, "this gateway's part of the user's "+limit+
 		" is in use; the gateways of the cluster share the limit", time.Second)
 }
 
-func limited(code, message string, retryAfter time.Duration) *proxyhttp.ErrorResponse {
+func limitResponse(code, message string, retryAfter time.Duration) *proxyhttp.ErrorResponse {
 	return &proxyhttp.ErrorResponse{
 		Status: http.StatusTooManyRequests, Code: code, Message: message, Reason: "http_request_denied",
 		RetryAfter: retryAfter,

@@ -16,7 +16,7 @@ type stallWriter struct {
 	tcp          *socket.Conn // conn, or the TCP connection below its TLS; nil if there is no TCP connection
 	stall        socket.Stall
 	stallTimeout time.Duration
-	sent         int64           // bytes written
+	bytesSent    int64           // bytes written
 	user         *access.Account // the written bytes count for the usage of this user; nil without a user
 }
 
@@ -68,7 +68,7 @@ func (w *stallWriter) splice(pipes *socket.Pipes, src *socket.Conn, limit int64)
 }
 
 func (w *stallWriter) count(n int64) {
-	w.sent += n
+	w.bytesSent += n
 	if w.user != nil {
 		w.user.Usage.AddBytes(n)
 	}

@@ -19,34 +19,34 @@ import (
 // maxKeptBytes is the maximum number of the client's bytes that are kept, so that they can be sent again.
 const maxKeptBytes = 64 << 10
 
-// opening is the state of a tunnel before the target's first byte. It keeps the bytes that the client has sent. If
+// tunnelRetry is the state of a tunnel before the target's first byte. It keeps the bytes that the client has sent. If
 // the client has sent nothing, a ClientHello, or a part of a ClientHello, a new tunnel can replace the tunnel,
 // usually through another proxy. The tunnel is replaced if it ends, or if the target does not respond to the
 // ClientHello in time.
-type opening struct {
+type tunnelRetry struct {
 	mu            sync.Mutex // guards the fields below and, before phaseFinal, the tunnel's fields target and out
 	reconnectDone sync.Cond  // signals the end of the phase phaseReconnecting; its lock is mu
-	phase         openingPhase
+	phase         tunnelRetryPhase
 	clientBytes   []byte    // the bytes of the client so far
-	classifyAt    int       // when the field clientBytes has this length, it must be classified again (classify)
+	classifyAt    int       // when the field clientBytes has this length, it must be classified again (classifyHello)
 	partialLen    int       // length of the client's incomplete ClientHello; 0 if the ClientHello is complete
 	helloSent     time.Time // when the ClientHello was sent; zero if the target's response has no time limit
 	helloRefusal  []byte    // refusal of the ClientHello that an earlier tunnel received; nil if there is none
 
-	hedgeWon    bool        // the hedge has the target's first byte, and receiveFirst must take the hedge's tunnel
+	hedgeWon    bool        // the hedge has the target's first byte, and receiveFirstBytes must take the hedge's tunnel
 	hedgedHello hedgedHello // the ClientHello of the hedge
 }
 
-type openingPhase uint8
+type tunnelRetryPhase uint8
 
 const (
-	phaseFinal        openingPhase = iota // the tunnel cannot be replaced any more
-	phaseReplaceable                      // the tunnel can be replaced
-	phaseReconnecting                     // the tunnel has failed, and another tunnel is being opened
+	phaseFinal        tunnelRetryPhase = iota // the tunnel cannot be replaced any more
+	phaseReplaceable                          // the tunnel can be replaced
+	phaseReconnecting                         // the tunnel has failed, and another tunnel is being opened
 )
 
-// sendFirst forwards bytes from the client to the target until the phase is final.
-func (t *tunnel) sendFirst() (n int64, err error) {
+// sendFirstBytes forwards bytes from the client to the target until the phase is final.
+func (t *tunnel) sendFirstBytes() (n int64, err error) {
 	r := t.client.reader
 	if early := r.Buffered(); len(early) > 0 {
 		n, err = t.sendToTarget(early)
@@ -57,7 +57,7 @@ func (t *tunnel) sendFirst() (n int64, err error) {
 		var buf *[]byte
 		var m int
 		var readErr, writeErr error
-		if buf, m, readErr = t.buffers.readInto(t.client.raw, nil); m > 0 {
+		if buf, m, readErr = t.buffers.readInto(t.client.netConn, nil); m > 0 {
 			var sent int64
 			sent, writeErr = t.sendToTarget((*buf)[:m])
 			n += sent
@@ -76,9 +76,9 @@ func (t *tunnel) sendFirst() (n int64, err error) {
 }
 
 func (t *tunnel) isFinal() bool {
-	t.opening.mu.Lock()
-	defer t.opening.mu.Unlock()
-	return t.opening.phase == phaseFinal
+	t.retry.mu.Lock()
+	defer t.retry.mu.Unlock()
+	return t.retry.phase == phaseFinal
 }
 
 // sendToTarget writes p to the target. While the tunnel can be replaced, sendToTarget also keeps p, and ignores write
@@ -88,7 +88,7 @@ func (t *tunnel) sendToTarget(p []byte) (n int64, err error) {
 	if t.keepBytes(p) {
 		return int64(len(p)), nil
 	}
-	m, err := t.out.Write(p)
+	m, err := t.toTarget.Write(p)
 	if err != nil {
 		err = &socket.WriteError{Err: err}
 	}
@@ -98,74 +98,74 @@ func (t *tunnel) sendToTarget(p []byte) (n int64, err error) {
 // keepBytes stores p for a tunnel that may replace the current tunnel. If the current tunnel is open, the method
 // also writes p to it. If the phase is final or becomes final, the method writes nothing and returns false.
 func (t *tunnel) keepBytes(p []byte) bool {
-	o := &t.opening
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	full := len(o.clientBytes)+len(p) > maxKeptBytes
-	for full && o.phase == phaseReconnecting {
-		o.reconnectDone.Wait()
+	tr := &t.retry
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	full := len(tr.clientBytes)+len(p) > maxKeptBytes
+	for full && tr.phase == phaseReconnecting {
+		tr.reconnectDone.Wait()
 	}
 	switch {
-	case o.phase == phaseFinal:
+	case tr.phase == phaseFinal:
 		return false
 	case full:
-		o.finalize()
+		tr.finalize()
 		return false
 	}
 	all := p // no copy: usually p is all that the client has sent
-	if len(o.clientBytes) > 0 {
-		all = append(o.clientBytes, p...)
+	if len(tr.clientBytes) > 0 {
+		all = append(tr.clientBytes, p...)
 	}
 	kind := partialHello
-	if o.phase == phaseReplaceable && len(all) >= o.classifyAt {
-		if kind, o.classifyAt = classify(all); kind == notHello {
-			o.finalize()
+	if tr.phase == phaseReplaceable && len(all) >= tr.classifyAt {
+		if kind, tr.classifyAt = classifyHello(all); kind == notHello {
+			tr.finalize()
 			return false
 		}
 	}
-	o.clientBytes = append(o.clientBytes, p...)
-	if o.phase == phaseReconnecting {
+	tr.clientBytes = append(tr.clientBytes, p...)
+	if tr.phase == phaseReconnecting {
 		return true // switchTunnel will classify the bytes
 	}
-	o.setPartialLen(kind)
-	t.out.Write(p)
-	t.limitFirstByte(kind)
+	tr.setPartialLen(kind)
+	t.toTarget.Write(p)
+	t.startFirstByteLimit(kind)
 	return true
 }
 
 // setPartialLen sets the field partialLen. The parameter kind is the kind of the bytes in the field clientBytes. The
 // caller holds mu.
-func (o *opening) setPartialLen(kind helloKind) {
-	o.partialLen = 0
+func (tr *tunnelRetry) setPartialLen(kind helloKind) {
+	tr.partialLen = 0
 	if kind == partialHello {
-		o.partialLen = len(o.clientBytes)
+		tr.partialLen = len(tr.clientBytes)
 	}
 }
 
 // isUnused reports whether the target has nothing to respond to, because the client has sent nothing or only a part of
 // a ClientHello. The parameter sentBytes is the number of bytes that the client has sent.
-func (o *opening) isUnused(sentBytes int64) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return sentBytes == int64(o.partialLen)
+func (tr *tunnelRetry) isUnused(sentBytes int64) bool {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return sentBytes == int64(tr.partialLen)
 }
 
 // finalize makes the phase phaseFinal. The caller holds mu.
-func (o *opening) finalize() {
-	o.phase, o.clientBytes = phaseFinal, nil
-	o.reconnectDone.Broadcast()
+func (tr *tunnelRetry) finalize() {
+	tr.phase, tr.clientBytes = phaseFinal, nil
+	tr.reconnectDone.Broadcast()
 }
 
 // recheckInterval is the interval at which the time limit for the target's response is computed again.
 // The limit depends on the latencies of the pool, which may change.
 const recheckInterval = 250 * time.Millisecond
 
-// limitFirstByte starts the time limit for the target's response if the client has sent a whole
-// ClientHello. The caller holds the opening's mu.
-func (t *tunnel) limitFirstByte(kind helloKind) {
+// startFirstByteLimit starts the time limit for the target's response if the client has sent a whole
+// ClientHello. The caller holds the mutex of t.retry.
+func (t *tunnel) startFirstByteLimit(kind helloKind) {
 	if kind == wholeHello {
-		t.opening.helloSent = t.client.now()
-		t.setFirstByteDeadline(t.opening.helloSent)
+		t.retry.helloSent = t.client.now()
+		t.setFirstByteDeadline(t.retry.helloSent)
 		executor.HedgeTunnel[*transport.Tunnel](t.client.ctx, t.exchange, t)
 	}
 }
@@ -175,17 +175,17 @@ func (t *tunnel) limitFirstByte(kind helloKind) {
 const maxHelloRefusalDelay = 2 * time.Second
 
 // setFirstByteDeadline sets the deadline of the next read from the target. It returns false if the time limit for
-// the target's response has passed. The caller holds the opening's mu.
+// the target's response has passed. The caller holds the mutex of t.retry.
 func (t *tunnel) setFirstByteDeadline(now time.Time) bool {
 	limit := t.exchange.FirstByteTimeout()
-	if limit == 0 && t.opening.helloRefusal != nil && !t.exchange.CanChangeProxy() {
+	if limit == 0 && t.retry.helloRefusal != nil && !t.exchange.CanChangeProxy() {
 		limit = maxHelloRefusalDelay
 	}
 	if limit == 0 {
 		t.target.SetReadDeadline(time.Time{})
 		return true
 	}
-	left := limit - now.Sub(t.opening.helloSent)
+	left := limit - now.Sub(t.retry.helloSent)
 	if left <= 0 {
 		return false
 	}
@@ -193,57 +193,57 @@ func (t *tunnel) setFirstByteDeadline(now time.Time) bool {
 	return true
 }
 
-// waitsLonger is called after a read from the target has failed with err. It reports whether the gateway waits longer
-// for the target.
-func (t *tunnel) waitsLonger(err error) bool {
-	o := &t.opening
-	o.mu.Lock()
-	defer o.mu.Unlock()
+// extendFirstByteWait is called after a read from the target has failed with err. It reports whether the gateway waits
+// longer for the target.
+func (t *tunnel) extendFirstByteWait(err error) bool {
+	tr := &t.retry
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
 	switch {
-	case o.helloSent.IsZero() || !errors.Is(err, os.ErrDeadlineExceeded):
+	case tr.helloSent.IsZero() || !errors.Is(err, os.ErrDeadlineExceeded):
 		return false
-	case o.phase == phaseReplaceable && o.hedgeWon:
+	case tr.phase == phaseReplaceable && tr.hedgeWon:
 		return true
-	case o.phase == phaseReplaceable:
+	case tr.phase == phaseReplaceable:
 		return t.setFirstByteDeadline(t.client.now())
 	}
 	t.removeFirstByteLimit()
 	return true
 }
 
-// removeFirstByteLimit removes the time limit for the target's response. The caller holds the opening's mu.
+// removeFirstByteLimit removes the time limit for the target's response. The caller holds the mutex of t.retry.
 func (t *tunnel) removeFirstByteLimit() {
-	t.opening.helloSent = time.Time{}
+	t.retry.helloSent = time.Time{}
 	t.target.SetReadDeadline(time.Time{})
 	t.setReadDeadline(t.target)
 }
 
-// endClientBytes is called when the client has ended its direction. It makes the phase phaseFinal and returns the
+// endClientDirection is called when the client has ended its direction. It makes the phase phaseFinal and returns the
 // connection to the target.
-func (t *tunnel) endClientBytes() (target net.Conn) {
-	o := &t.opening
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.phase == phaseReconnecting {
+func (t *tunnel) endClientDirection() (target net.Conn) {
+	tr := &t.retry
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if tr.phase == phaseReconnecting {
 		t.client.cancel(executor.ErrClientLeft)
 	}
-	o.finalize()
+	tr.finalize()
 	return t.target
 }
 
-// receiveFirst forwards the first bytes from the target to the client. If the tunnel fails before these bytes arrive,
-// receiveFirst replaces the tunnel if possible. It returns the number of bytes that were written to the client, and
-// whether the target has sent bytes. A write error is a *socket.WriteError. If the target closes the tunnel without
-// sending a byte, the error is io.ErrUnexpectedEOF.
-func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
-	o := &t.opening
+// receiveFirstBytes forwards the first bytes from the target to the client. If the tunnel fails before these bytes
+// arrive, receiveFirstBytes replaces the tunnel if possible. It returns the number of bytes that were written to the
+// client, and whether the target has sent bytes. A write error is a *socket.WriteError. If the target closes the tunnel
+// without sending a byte, the error is io.ErrUnexpectedEOF.
+func (t *tunnel) receiveFirstBytes() (n int64, received bool, err error) {
+	tr := &t.retry
 	for {
 		t.setReadDeadline(t.target)
 		buf, m, err := t.buffers.readInto(t.target, nil)
 		helloRefused := m > 0 && t.isHelloRefused((*buf)[:m])
 		switch {
 		case helloRefused && t.exchange.HasUntriedProxy():
-			o.keepHelloRefusal((*buf)[:m])
+			tr.keepHelloRefusal((*buf)[:m])
 			err = verdict.ErrHelloRefused
 		case m > 0:
 			n, err = t.relayFirstBytes((*buf)[:m], helloRefused)
@@ -255,14 +255,14 @@ func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 		t.buffers.put(buf)
 		early, ok := t.takeHedge()
 		if !ok {
-			if t.waitsLonger(err) {
+			if t.extendFirstByteWait(err) {
 				continue
 			}
 			early, ok = t.replaceTunnel(err)
 		}
 		switch {
 		case !ok && helloRefused: // the target's own reply, through the proxy that is in use
-			n, err = t.relayFirstBytes(o.helloRefusal, true)
+			n, err = t.relayFirstBytes(tr.helloRefusal, true)
 			return n, true, err
 		case !ok:
 			return 0, false, err
@@ -273,39 +273,40 @@ func (t *tunnel) receiveFirst() (n int64, received bool, err error) {
 	}
 }
 
-func (o *opening) keepHelloRefusal(p []byte) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.helloRefusal = slices.Clone(p)
+func (tr *tunnelRetry) keepHelloRefusal(p []byte) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.helloRefusal = slices.Clone(p)
 }
 
 // isHelloRefused reports whether p, the target's first bytes, refuse the client's ClientHello. Either the target has no
 // TLS or refuses the ClientHello with an alert, or the proxy itself has responded. Such a proxy is, for example, a web
 // server that responds to CONNECT with 200 and to the ClientHello with an error page.
 func (t *tunnel) isHelloRefused(p []byte) bool {
-	o := &t.opening
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return refusesHello(p) && o.phase == phaseReplaceable && len(o.clientBytes) > 0 && o.partialLen == 0 && !o.hedgeWon
+	tr := &t.retry
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return refusesHello(p) && tr.phase == phaseReplaceable && len(tr.clientBytes) > 0 && tr.partialLen == 0 &&
+		!tr.hedgeWon
 }
 
 // relayFirstBytes is called with p, the target's first bytes. It forwards p to the client. After that, the tunnel is
 // not replaced any more.
 func (t *tunnel) relayFirstBytes(p []byte, helloRefused bool) (n int64, err error) {
-	o := &t.opening
-	o.mu.Lock()
-	sentHello := len(o.clientBytes) > 0 && o.partialLen == 0
-	o.finalize()
-	if !o.helloSent.IsZero() {
+	tr := &t.retry
+	tr.mu.Lock()
+	sentHello := len(tr.clientBytes) > 0 && tr.partialLen == 0
+	tr.finalize()
+	if !tr.helloSent.IsZero() {
 		t.removeFirstByteLimit()
 	}
-	o.mu.Unlock()
+	tr.mu.Unlock()
 	if helloRefused {
 		t.exchange.SettleHelloRefused()
 	} else {
 		if sentHello && t.exchange.Follow() {
-			t.followed, t.records.following = true, true
-			t.records.read(p)
+			t.recordsFollowed, t.recordFollower.active = true, true
+			t.recordFollower.follow(p)
 		}
 		t.exchange.SettleSuccess()
 	}
@@ -321,60 +322,60 @@ func (t *tunnel) relayFirstBytes(p []byte, helloRefused bool) (n int64, err erro
 // possible, or no proxy opens a tunnel. It also returns false if the tunnel counts as unused (Tunnel.UnusedAfter) and
 // the client has sent nothing that the target can respond to.
 func (t *tunnel) replaceTunnel(err error) (early []byte, ok bool) {
-	o := &t.opening
-	o.mu.Lock()
-	unused := len(o.clientBytes) == o.partialLen && t.client.now().After(t.exchange.UnusedAfter())
-	ok = o.phase == phaseReplaceable && !unused && t.client.ctx.Err() == nil && t.exchange.CanRetry()
+	tr := &t.retry
+	tr.mu.Lock()
+	unused := len(tr.clientBytes) == tr.partialLen && t.client.now().After(t.exchange.UnusedAfter())
+	ok = tr.phase == phaseReplaceable && !unused && t.client.ctx.Err() == nil && t.exchange.CanRetry()
 	var silence time.Duration
 	if ok {
-		o.phase = phaseReconnecting
+		tr.phase = phaseReconnecting
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			silence = t.client.now().Sub(o.helloSent)
+			silence = t.client.now().Sub(tr.helloSent)
 		}
 	}
-	o.mu.Unlock()
+	tr.mu.Unlock()
 	if !ok {
 		return nil, false
 	}
 	t.target.Close()
 	ending := executor.RetryTunnel(t.client.ctx, t.exchange, err, silence, t.dial)
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if remote := ending.Response; ending.Tunnel != nil && o.phase == phaseReconnecting {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if remote := ending.Response; ending.Tunnel != nil && tr.phase == phaseReconnecting {
 		t.switchTunnel(remote)
 		return remote.Early, true
 	}
 	t.closeUnusedEnding(&ending)
-	o.finalize()
+	tr.finalize()
 	return nil, false
 }
 
 // switchTunnel replaces the current tunnel by newTunnel, and sends the client's bytes through newTunnel. If newTunnel
 // is the tunnel of the hedge, switchTunnel leaves out the ClientHello, because the hedge has already sent it. The
-// caller holds the opening's mu.
+// caller holds the mutex of t.retry.
 func (t *tunnel) switchTunnel(newTunnel *transport.Tunnel) {
-	o := &t.opening
+	tr := &t.retry
 	t.client.tunnel.Store(newTunnel)
 	t.target = newTunnel.Conn
-	t.out.init(newTunnel.Conn, newTunnel.TCP())
-	unsent := o.clientBytes
-	if newTunnel == o.hedgedHello.remote {
-		unsent = o.clientBytes[o.hedgedHello.size:]
+	t.toTarget.init(newTunnel.Conn, newTunnel.TCP())
+	unsent := tr.clientBytes
+	if newTunnel == tr.hedgedHello.remote {
+		unsent = tr.clientBytes[tr.hedgedHello.size:]
 	}
 	if len(unsent) > 0 {
-		t.out.Write(unsent)
+		t.toTarget.Write(unsent)
 	}
-	o.helloSent = time.Time{}
-	kind, needed := classify(o.clientBytes)
-	o.classifyAt = needed
-	o.setPartialLen(kind)
+	tr.helloSent = time.Time{}
+	kind, needed := classifyHello(tr.clientBytes)
+	tr.classifyAt = needed
+	tr.setPartialLen(kind)
 	if len(newTunnel.Early) > 0 || kind == notHello {
-		o.finalize()
+		tr.finalize()
 		return
 	}
-	o.phase = phaseReplaceable
-	o.reconnectDone.Broadcast()
-	t.limitFirstByte(kind)
+	tr.phase = phaseReplaceable
+	tr.reconnectDone.Broadcast()
+	t.startFirstByteLimit(kind)
 }
 
 // closeUnusedEnding closes an ending that is not used because the tunnel cannot be replaced any more. It closes a relay
