@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/otlp"
@@ -44,6 +46,18 @@ func (l *requestLog) On() bool {
 func (l *requestLog) Write(r *accesslog.Record) {
 	l.access.Write(r)
 	l.traces.Write(r)
+}
+
+// lostLinesInterval is the minimum time between two records about lost lines while the file cannot be written.
+const lostLinesInterval = time.Minute
+
+// lostAttrs returns the attributes of a record about lost lines of a log: their number, and the error. Without an error
+// the output of the log was too slow.
+func lostAttrs(unit string, n int, err error) []any {
+	if err == nil {
+		err = errors.New("the output is too slow")
+	}
+	return []any{slog.Int(unit, n), slog.Any("error", err)}
 }
 
 // openedAccessLog is a newly opened access log. The gateway writes to it after a call of replaceFile.
@@ -92,8 +106,9 @@ func (a *accessLog) replaceFile(o *openedAccessLog) {
 	out := a.defaultOutput
 	a.file, a.buffer = o.file, nil
 	if o.file != nil {
-		a.buffer = spool.New(o.file, func(lines int) {
-			a.log.Warn("lines of the access log were lost: writing to log.access_file failed", slog.Int("lines", lines))
+		a.buffer = spool.NewReported(o.file, lostLinesInterval, func(lines int, err error) {
+			a.log.Warn("lines of the access log were lost: writing to log.access_file failed",
+				lostAttrs("lines", lines, err)...)
 		})
 		out = a.buffer
 	}

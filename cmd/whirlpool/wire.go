@@ -67,8 +67,9 @@ func openLog(cfg config.Log, out io.Writer, foldedMessages ...string) (
 	level = &slog.LevelVar{}
 	setLevel(level, cfg.Level)
 	opts := &slog.HandlerOptions{Level: level}
-	w = spool.New(out, func(records int) {
-		log.Warn("log records were lost: the output of the log was blocked or failed", slog.Int("records", records))
+	w = spool.New(out, func(records int, err error) {
+		log.Warn("log records were lost: the output of the log was blocked or failed",
+			lostAttrs("records", records, err)...)
 	})
 	var handler slog.Handler = slog.NewTextHandler(w, opts)
 	if cfg.Format == "json" {

@@ -77,7 +77,7 @@ func TestModel(t *testing.T) {
 			s := &modalSink{}
 			var w *Writer
 			written, reported := 0, 0
-			w = New(s, func(n int) {
+			w = New(s, func(n int, _ error) {
 				reported += n
 				written++
 				fmt.Fprintf(w, "%d lost.\n", n)
@@ -176,7 +176,7 @@ func TestCloseReportsLosses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &modalSink{}
 		var w *Writer
-		w = New(s, func(n int) { fmt.Fprintln(w, n, "lost") })
+		w = New(s, func(n int, _ error) { fmt.Fprintln(w, n, "lost") })
 		w.Write(make([]byte, maxPending+1))
 		require.NoError(t, w.Close())
 		require.Equal(t, "1 lost\n", s.got.String())

@@ -27,16 +27,19 @@ const (
 // use.
 type Writer struct {
 	sink       io.Writer
-	onLost     func(records int)
-	brokenLine bool // the sink's last line is incomplete; only flush uses this field
+	onLost     func(records int, err error)
+	interval   time.Duration // between two calls of onLost while the sink fails; 0 for no calls meanwhile
+	brokenLine bool          // the sink's last line is incomplete; only flush uses this field
 
 	mu           sync.Mutex // guards the fields from pending to stopped
 	pending      []byte
 	writing      []byte // being written to the sink
 	spare        []byte
-	lostRecords  int  // records lost and not yet reported
-	sinkFailed   bool // the last write to the sink failed
-	flushOnWrite bool // the method run has ended, so Write must flush
+	lostRecords  int       // records lost and not yet reported
+	lastReport   time.Time // time of the last call of onLost
+	sinkError    error     // error of the last write to the sink; nil if it succeeded
+	lastError    error     // error of the last write that failed since the last call of onLost
+	flushOnWrite bool      // the method run has ended, so Write must flush
 
 	wake chan struct{} // holds a value if there is something to flush
 	once sync.Once     // for quit
@@ -52,11 +55,20 @@ func (u Unwritten) Error() string {
 }
 
 // New returns a Writer for sink. The caller must Close it. If the sink blocks or fails, records are lost. After the
-// next successful write, the Writer calls onLost with the number of lost records. The function onLost may be nil, and
-// may write to the Writer.
-func New(sink io.Writer, onLost func(records int)) *Writer {
-	w := &Writer{sink: sink, onLost: onLost, wake: make(chan struct{}, 1), quit: make(chan struct{}),
-		done: make(chan struct{})}
+// next successful write, the Writer calls onLost with the number of lost records, and the error of the sink (nil if
+// the sink was only too slow). The function onLost may be nil, and may write to the Writer.
+func New(sink io.Writer, onLost func(records int, err error)) *Writer {
+	return newWriter(&Writer{sink: sink, onLost: onLost})
+}
+
+// NewReported is like New, but the Writer calls onLost also while the sink fails: after the first failure, and then at
+// most once in an interval. The function onLost must not write to the Writer.
+func NewReported(sink io.Writer, interval time.Duration, onLost func(records int, err error)) *Writer {
+	return newWriter(&Writer{sink: sink, onLost: onLost, interval: interval})
+}
+
+func newWriter(w *Writer) *Writer {
+	w.wake, w.quit, w.done = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
 	go w.run()
 	return w
 }
@@ -131,58 +143,70 @@ func (w *Writer) requestFlush() {
 // drain calls flush until no record is pending, even after a failed write. After drain has returned, each Write calls
 // it again. The caller holds mu.
 func (w *Writer) drain() {
-	w.flushOnWrite, w.sinkFailed = false, false
-	for len(w.pending) > 0 || w.lostRecords > 0 && !w.sinkFailed {
+	w.flushOnWrite, w.sinkError = false, nil
+	for len(w.pending) > 0 || w.lostRecords > 0 && w.sinkError == nil {
 		w.flush()
 	}
 	w.flushOnWrite = true
 }
 
-// flush first reports lost records (onLost), unless the last write to the sink failed. Then it writes to the sink the
-// records that were pending when flush was called. The caller holds mu; flush releases mu while it reports and writes.
+// flush first reports lost records (onLost), if mayReport permits it. Then it writes to the sink the records that were
+// pending when flush was called. The caller holds mu; flush releases mu while it reports and writes.
 func (w *Writer) flush() {
-	out, lost := w.pending, 0
+	out, lost, cause := w.pending, 0, w.lastError
 	w.pending, w.writing, w.spare = w.spare[:0], out, nil
-	if !w.sinkFailed {
-		lost, w.lostRecords = w.lostRecords, 0
+	if w.mayReport() {
+		lost, w.lostRecords, w.lastError, w.lastReport = w.lostRecords, 0, nil, time.Now()
 	}
 	w.mu.Unlock()
 	if lost > 0 && w.onLost != nil {
-		w.onLost(lost)
+		w.onLost(lost, cause)
 	}
-	unwritten := w.write(out)
+	unwritten, err := w.write(out)
 	w.mu.Lock()
 	w.writing = nil
 	if cap(out) <= maxKeptBuffer {
 		w.spare = out[:0]
 	}
 	if len(out) > 0 {
-		w.sinkFailed = unwritten > 0
+		w.sinkError = err
 	}
-	if w.lostRecords += unwritten; w.lostRecords > 0 && !w.sinkFailed {
+	if err != nil {
+		w.lastError = err
+	}
+	if w.lostRecords += unwritten; w.mayReport() {
 		w.requestFlush()
 	}
 }
 
-// The method write writes the records in out to the sink, and returns the number of records that were not written. If a
-// record was written only in part, this part becomes a separate line.
-func (w *Writer) write(out []byte) (unwritten int) {
+// mayReport reports whether there are lost records to report, and whether they may be reported now. The caller holds
+// mu.
+func (w *Writer) mayReport() bool {
+	return w.lostRecords > 0 && (w.sinkError == nil || w.interval > 0 && time.Since(w.lastReport) >= w.interval)
+}
+
+// The method write writes the records in out to the sink, and returns the number of records that were not written, and
+// the error if there are any. If a record was written only in part, this part becomes a separate line.
+func (w *Writer) write(out []byte) (unwritten int, err error) {
 	if len(out) == 0 {
-		return 0
+		return 0, nil
 	}
 	if w.brokenLine {
 		if _, err := w.sink.Write([]byte{'\n'}); err != nil {
-			return countRecords(out)
+			return countRecords(out), err
 		}
 	}
-	n, _ := w.sink.Write(out)
+	n, err := w.sink.Write(out)
 	w.brokenLine = n > 0 && out[n-1] != '\n'
 	rest := out[n:]
 	if w.brokenLine {
 		// only the newline of this record is missing; the next write adds it
 		rest = bytes.TrimPrefix(rest, []byte{'\n'})
 	}
-	return countRecords(rest)
+	if unwritten = countRecords(rest); unwritten == 0 {
+		err = nil
+	}
+	return unwritten, err
 }
 
 func countRecords(lines []byte) int { return bytes.Count(lines, []byte{'\n'}) }

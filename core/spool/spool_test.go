@@ -83,7 +83,7 @@ func TestFlushInterval(t *testing.T) {
 
 func TestCloseLosesNothing(t *testing.T) {
 	s := &sink{}
-	w := New(s, func(n int) { t.Errorf("%d lost", n) })
+	w := New(s, func(n int, _ error) { t.Errorf("%d lost", n) })
 	var want strings.Builder
 	for i := range 1_000 {
 		line := fmt.Sprintln(i)
@@ -104,7 +104,7 @@ func TestBlockedSink(t *testing.T) {
 		s := &sink{gate: make(chan struct{})}
 		var lost atomic.Int64
 		var w *Writer
-		w = New(s, func(n int) { lost.Add(int64(n)); fmt.Fprintf(w, "lost %d\n", n) })
+		w = New(s, func(n int, _ error) { lost.Add(int64(n)); fmt.Fprintf(w, "lost %d\n", n) })
 		begun := time.Now()
 		io.WriteString(w, "first\n")
 		synctest.Wait() // the sink has it and blocks
@@ -130,7 +130,7 @@ func TestFailingSink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sink{failed: true}
 		var lost atomic.Int64
-		w := New(s, func(n int) { lost.Add(int64(n)) })
+		w := New(s, func(n int, _ error) { lost.Add(int64(n)) })
 		defer w.Close()
 		io.WriteString(w, "first\n")
 		time.Sleep(10 * flushInterval)
@@ -204,4 +204,37 @@ func BenchmarkWrite(b *testing.B) {
 	for b.Loop() {
 		w.Write(record)
 	}
+}
+
+// While the sink fails, NewReported's Writer reports the losses with their cause: the first one at once, and then one
+// report in an interval.
+func TestReportsWhileTheSinkFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &modalSink{}
+		var reports []string
+		w := NewReported(s, time.Minute, func(n int, err error) { reports = append(reports, fmt.Sprint(n, " ", err)) })
+		write := func(count int) {
+			for range count {
+				fmt.Fprintln(w, "record")
+				time.Sleep(time.Second)
+			}
+		}
+		write(1)
+		s.set("none")
+		write(1)
+		require.Equal(t, []string{"1 broken pipe"}, reports)
+		write(100)
+		require.Len(t, reports, 2, "one report in a minute")
+		s.set("good")
+		write(1)
+		require.Len(t, reports, 3)
+		total := 0
+		for _, r := range reports {
+			n := 0
+			fmt.Sscanf(r, "%d broken pipe", &n)
+			total += n
+		}
+		require.Equal(t, 101, total, "%q", reports)
+		require.NoError(t, w.Close())
+	})
 }
