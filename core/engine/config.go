@@ -145,9 +145,8 @@ func (c *Config) validate() error {
 			}
 		}
 	}
-	var setting *health.SettingError
-	if err := c.Health.Check(); c.Health.URL != "" && errors.As(err, &setting) {
-		return &core.KeyError{Key: "health." + setting.Key, Err: errors.New(setting.Msg)}
+	if faults := c.Health.Check(); c.Health.URL != "" && len(faults) > 0 {
+		return &core.KeyError{Key: "health." + faults[0].Key, Err: errors.New(faults[0].Msg)}
 	}
 	if c.TierAttempts < 1 {
 		return &core.KeyError{

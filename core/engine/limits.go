@@ -10,10 +10,11 @@ import (
 
 // checkLimits returns the first error in a list of limits as a *core.KeyError.
 func checkLimits(entries []limit.Entry) error {
-	var wrong *limit.Error
-	if err := limit.CheckEntries(entries); !errors.As(err, &wrong) {
-		return err
+	faults := limit.CheckEntries(entries)
+	if len(faults) == 0 {
+		return nil
 	}
+	wrong := faults[0]
 	key := fmt.Sprintf("limits[%d]", wrong.Index)
 	if wrong.Field != "" {
 		key += "." + wrong.Field

@@ -50,29 +50,28 @@ type SettingError struct {
 
 func (e *SettingError) Error() string { return e.Key + " " + e.Msg }
 
-// Check returns the first error in the settings, a *SettingError.
-func (s *Settings) Check() error {
-	name, _, _ := strings.Cut(s.Expect.Header, ":")
-	switch {
-	case s.Interval <= 0:
-		return &SettingError{"interval", "must be above 0"}
-	case s.Timeout <= 0:
-		return &SettingError{"timeout", "must be above 0"}
-	case !(s.Jitter >= 0 && s.Jitter <= 1):
-		return &SettingError{"jitter", "must be 0 to 1"}
-	case s.Expect.Status != 0 && (s.Expect.Status < 200 || s.Expect.Status > 599):
-		return &SettingError{"expect.status", "must be 200 to 599, or 0 for 200 to 299"}
-	case s.Expect.Header != "" && !isToken(name):
-		return &SettingError{"expect.header", "must be the name of a header field, or \"Name: text\""}
-	case s.Exit != "" && !isToken(s.Exit):
-		return &SettingError{"exit", "must be \"body\" or the name of a header field"}
-	}
-	if s.URL != "" {
-		if _, err := ParseURL(s.URL); err != nil {
-			return &SettingError{"url", err.Error()}
+// Check returns the errors in the settings, at most one for each key.
+func (s *Settings) Check() (list []*SettingError) {
+	bad := func(isWrong bool, key, msg string) {
+		if isWrong {
+			list = append(list, &SettingError{key, msg})
 		}
 	}
-	return nil
+	name, _, _ := strings.Cut(s.Expect.Header, ":")
+	bad(s.Interval <= 0, "interval", "must be above 0")
+	bad(s.Timeout <= 0, "timeout", "must be above 0")
+	bad(!(s.Jitter >= 0 && s.Jitter <= 1), "jitter", "must be 0 to 1")
+	bad(s.Expect.Status != 0 && (s.Expect.Status < 200 || s.Expect.Status > 599), "expect.status",
+		"must be 200 to 599, or 0 for 200 to 299")
+	bad(s.Expect.Header != "" && !isToken(name), "expect.header",
+		"must be the name of a header field, or \"Name: text\"")
+	bad(s.Exit != "" && !isToken(s.Exit), "exit", "must be \"body\" or the name of a header field")
+	if s.URL != "" {
+		if _, err := ParseURL(s.URL); err != nil {
+			bad(true, "url", err.Error())
+		}
+	}
+	return list
 }
 
 // isToken reports whether s is a token (RFC 9110 section 5.6.2), such as the name of a header field.

@@ -27,22 +27,23 @@ const (
 	MaxBytes    = 1 << 50 // 1 PiB
 )
 
-// Check returns the configuration key of the first invalid field, and a message about the error. Both are "" if all
-// fields are valid.
-func (l Limit) Check() (field, msg string) {
-	switch {
-	case l.MaxInFlight < 0:
-		return "max_in_flight", fmt.Sprintf("max_in_flight is %d; it must be at least 0", l.MaxInFlight)
-	case !(l.Rate >= 0 && l.Rate <= MaxRate):
-		return "rate", fmt.Sprintf("rate is %v; it must be 0 to 1000000 attempts a second", l.Rate)
-	case l.Rate > 0 && l.Rate < minRate:
-		return "rate", fmt.Sprintf("rate is %v; it must be 0, or at least %v", l.Rate, minRate)
-	case l.MinInterval < 0 || l.MinInterval > MaxInterval:
-		return "min_interval", fmt.Sprintf("min_interval is %v; it must be 0s to 24h", l.MinInterval)
-	case l.BytesPerDay < 0 || l.BytesPerDay > MaxBytes:
-		return "bytes_per_day", fmt.Sprintf("bytes_per_day is %d; it must be 0 to 1 PiB", l.BytesPerDay)
+// Check calls bad for each invalid field, with its configuration key and a message about the error.
+func (l Limit) Check(bad func(field, msg string)) {
+	if l.MaxInFlight < 0 {
+		bad("max_in_flight", fmt.Sprintf("max_in_flight is %d; it must be at least 0", l.MaxInFlight))
 	}
-	return "", ""
+	switch {
+	case !(l.Rate >= 0 && l.Rate <= MaxRate):
+		bad("rate", fmt.Sprintf("rate is %v; it must be 0 to 1000000 attempts a second", l.Rate))
+	case l.Rate > 0 && l.Rate < minRate:
+		bad("rate", fmt.Sprintf("rate is %v; it must be 0, or at least %v", l.Rate, minRate))
+	}
+	if l.MinInterval < 0 || l.MinInterval > MaxInterval {
+		bad("min_interval", fmt.Sprintf("min_interval is %v; it must be 0s to 24h", l.MinInterval))
+	}
+	if l.BytesPerDay < 0 || l.BytesPerDay > MaxBytes {
+		bad("bytes_per_day", fmt.Sprintf("bytes_per_day is %d; it must be 0 to 1 PiB", l.BytesPerDay))
+	}
 }
 
 // minRate is the smallest rate: about one attempt a day.

@@ -126,14 +126,21 @@ func TestInvalidLimits(t *testing.T) {
 		"min_interval":  {MinInterval: 25 * time.Hour},
 		"bytes_per_day": {BytesPerDay: -1},
 	} {
-		found, msg := l.Check()
-		require.Equal(t, field, found)
-		require.Contains(t, msg, field)
+		l.Check(func(found, msg string) {
+			require.Equal(t, field, found)
+			require.Contains(t, msg, field)
+			field = ""
+		})
+		require.Empty(t, field, "there was an error")
 	}
-	field, _ := limit.Limit{Rate: 1e-9}.Check()
-	require.Equal(t, "rate", field)
-	field, _ = limit.Limit{MaxInFlight: 1, Rate: 0.5, MinInterval: time.Second, BytesPerDay: 1}.Check()
-	require.Empty(t, field)
+	fields := func(l limit.Limit) (list []string) {
+		l.Check(func(field, _ string) { list = append(list, field) })
+		return list
+	}
+	require.Equal(t, []string{"rate"}, fields(limit.Limit{Rate: 1e-9}))
+	require.Empty(t, fields(limit.Limit{MaxInFlight: 1, Rate: 0.5, MinInterval: time.Second, BytesPerDay: 1}))
+	require.Equal(t, []string{"max_in_flight", "rate", "min_interval", "bytes_per_day"},
+		fields(limit.Limit{MaxInFlight: -1, Rate: -1, MinInterval: -1, BytesPerDay: -1}))
 }
 
 func TestAChangedLimitKeepsTheUsage(t *testing.T) {
@@ -207,13 +214,14 @@ func TestEntriesAreChecked(t *testing.T) {
 		{limit.Entry{Host: "http://x", Limit: limit.Limit{Rate: 1}}, "host"},
 		{limit.Entry{Host: "x", Limit: limit.Limit{Rate: -1}}, "rate"},
 	} {
-		var wrong *limit.Error
-		require.ErrorAs(t, limit.CheckEntries([]limit.Entry{{Limit: limit.Limit{Rate: 1}}, c.entry}), &wrong)
-		require.Equal(t, 1, wrong.Index)
-		require.Equal(t, c.field, wrong.Field)
+		wrong := limit.CheckEntries([]limit.Entry{{Limit: limit.Limit{Rate: 1}}, c.entry})
+		require.Len(t, wrong, 1)
+		require.Equal(t, 1, wrong[0].Index)
+		require.Equal(t, c.field, wrong[0].Field)
 	}
-	require.NoError(t, limit.CheckEntries([]limit.Entry{{Host: "*.x", Limit: limit.Limit{Rate: 1}}}))
-	require.Error(t, limit.CheckEntries(make([]limit.Entry, limit.MaxEntries+1)))
+	require.Empty(t, limit.CheckEntries([]limit.Entry{{Host: "*.x", Limit: limit.Limit{Rate: 1}}}))
+	require.Len(t, limit.CheckEntries([]limit.Entry{{}, {Host: "http://x", Limit: limit.Limit{Rate: -1}}}), 3)
+	require.Len(t, limit.CheckEntries(make([]limit.Entry, limit.MaxEntries+1)), 1)
 }
 
 func TestDefaultTakesTheFirstOfEachKind(t *testing.T) {

@@ -41,26 +41,25 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("limits[%d].%s: %s", e.Index, e.Field, e.Msg)
 }
 
-// CheckEntries returns the first error in a list of entries, an *Error.
-func CheckEntries(entries []Entry) error {
+// CheckEntries returns the errors in a list of entries: one for each invalid field.
+func CheckEntries(entries []Entry) (list []*Error) {
 	if len(entries) > MaxEntries {
-		return &Error{MaxEntries, "",
-			fmt.Sprintf("there are %d entries; at most %d are allowed", len(entries), MaxEntries)}
+		return []*Error{{MaxEntries, "",
+			fmt.Sprintf("there are %d entries; at most %d are allowed", len(entries), MaxEntries)}}
 	}
 	for i, e := range entries {
+		bad := func(field, msg string) { list = append(list, &Error{i, field, msg}) }
 		if e.Host != "" {
 			if _, err := rules.ParseHost(e.Host); err != nil {
-				return &Error{i, "host", err.Error()}
+				bad("host", err.Error())
 			}
 		}
-		if field, msg := e.Check(); field != "" {
-			return &Error{i, field, msg}
-		}
+		e.Check(bad)
 		if e.Limit == (Limit{}) {
-			return &Error{i, "", "sets no limit; set max_in_flight, rate, min_interval or bytes_per_day"}
+			bad("", "sets no limit; set max_in_flight, rate, min_interval or bytes_per_day")
 		}
 	}
-	return nil
+	return list
 }
 
 // DefaultLimit returns the limits of every proxy. Each limit is from the first entry without a host that sets it.

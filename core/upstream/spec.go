@@ -94,23 +94,24 @@ const (
 	maxOwnErrorText = 1024 // bytes of a header or body
 )
 
-// check returns a message about an invalid rule, and the wrong field ("" for the whole rule). The message is "" for a
-// valid rule.
-func (o *OwnError) check() (part, msg string) {
+// check calls bad for each wrong field of a rule ("" for the whole rule), with a message.
+func (o *OwnError) check(bad func(part, msg string)) {
 	name, _, _ := strings.Cut(o.Header, ":")
-	switch {
-	case *o == OwnError{}:
-		return "", "names no status, header or body"
-	case o.Status != 0 && (o.Status < 400 || o.Status > 999):
-		return "status", fmt.Sprintf("is %d; it must be 400 to 999", o.Status)
-	case len(o.Header) > maxOwnErrorText:
-		return "header", fmt.Sprintf("has more than %d bytes", maxOwnErrorText)
-	case o.Header != "" && (name == "" || strings.ContainsFunc(name, isNoTokenRune)):
-		return "header", "must be the name of a header field, or \"Name: text\""
-	case len(o.Body) > maxOwnErrorText:
-		return "body", fmt.Sprintf("has more than %d bytes", maxOwnErrorText)
+	if *o == (OwnError{}) {
+		bad("", "names no status, header or body")
 	}
-	return "", ""
+	if o.Status != 0 && (o.Status < 400 || o.Status > 999) {
+		bad("status", fmt.Sprintf("is %d; it must be 400 to 999", o.Status))
+	}
+	switch {
+	case len(o.Header) > maxOwnErrorText:
+		bad("header", fmt.Sprintf("has more than %d bytes", maxOwnErrorText))
+	case o.Header != "" && (name == "" || strings.ContainsFunc(name, isNoTokenRune)):
+		bad("header", "must be the name of a header field, or \"Name: text\"")
+	}
+	if len(o.Body) > maxOwnErrorText {
+		bad("body", fmt.Sprintf("has more than %d bytes", maxOwnErrorText))
+	}
 }
 
 // isNoTokenRune reports whether r is not allowed in a field name (RFC 9110, section 5.6.2).
@@ -234,62 +235,78 @@ func (e *DuplicateError) Unwrap() error { return ErrSpec }
 // CheckSpec returns the first error in a proxy's configuration. The id may be missing. All errors wrap
 // ErrSpec; an error of a field is a *SpecError.
 func CheckSpec(s *Spec) error {
-	bad := func(field, format string, args ...any) error { return &SpecError{field, fmt.Sprintf(format, args...)} }
+	if faults := SpecFaults(s); len(faults) > 0 {
+		return faults[0]
+	}
+	return nil
+}
+
+// SpecFaults returns all errors in the fields of a proxy's configuration, at most one for each field. The id may be
+// missing.
+func SpecFaults(s *Spec) (faults []*SpecError) {
+	bad := func(field, format string, args ...any) {
+		faults = append(faults, &SpecError{field, fmt.Sprintf(format, args...)})
+	}
 	e := s.Extra()
 	switch {
 	case s.ID == metricsID:
-		return bad("id", "the id \"metrics\" is taken by the API's /circuit-breakers/metrics")
+		bad("id", "the id \"metrics\" is taken by the API's /circuit-breakers/metrics")
 	case s.ID == DirectID && s.Address.Scheme != Direct:
-		return bad("id", "the id \"direct\" stands for requests without a proxy; choose another one")
+		bad("id", "the id \"direct\" stands for requests without a proxy; choose another one")
 	case len(s.ID) > MaxIDLength:
-		return bad("id", "an id has at most %d bytes, this one %d", MaxIDLength, len(s.ID))
+		bad("id", "an id has at most %d bytes, this one %d", MaxIDLength, len(s.ID))
 	case strings.ContainsFunc(s.ID, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\ufffd' }):
-		return bad("id", "the id %q has a control character", s.ID)
-	case s.Weight < 0 || s.Weight > 1e6 || s.Weight != s.Weight:
-		return bad("weight", "weight is %v; it must be above 0, at most 1000000", s.Weight)
-	case s.Cost < 0 || s.Cost > 1e12 || s.Cost != s.Cost:
-		return bad("cost", "cost is %v; it must be 0 to 1e12", s.Cost)
-	case s.Address.Scheme == "":
-		return bad("url", "url is missing")
-	case e.TLS != nil && s.Address.Scheme != HTTPS:
-		return bad("url", "ca_file, insecure, cert and key are for https:// proxies")
-	case e.Auth != "" && e.Auth != AuthDigest:
-		return bad("auth", "auth is %q; it must be \"digest\" or \"\"", e.Auth)
-	case e.Auth != "" && s.Address.Scheme != HTTP && s.Address.Scheme != HTTPS:
-		return bad("auth", "auth is for http:// and https:// proxies")
+		bad("id", "the id %q has a control character", s.ID)
+	}
+	if s.Weight < 0 || s.Weight > 1e6 || s.Weight != s.Weight {
+		bad("weight", "weight is %v; it must be above 0, at most 1000000", s.Weight)
+	}
+	if s.Cost < 0 || s.Cost > 1e12 || s.Cost != s.Cost {
+		bad("cost", "cost is %v; it must be 0 to 1e12", s.Cost)
 	}
 	switch {
-	case s.Tier < 0 || s.Tier > MaxTier:
-		return bad("tier", "tier is %d; it must be 0 to %d", s.Tier, MaxTier)
-	case len(e.Vendor) > maxVendor || strings.ContainsFunc(e.Vendor, isControl):
-		return bad("vendor", "vendor must have at most %d bytes and no control character", maxVendor)
-	case !(e.Price.Request >= 0 && e.Price.Request <= maxPrice):
-		return bad("cost_per_request", "cost_per_request is %v; it must be 0 to 1e12", e.Price.Request)
-	case !(e.Price.GB >= 0 && e.Price.GB <= maxPrice):
-		return bad("cost_per_gb", "cost_per_gb is %v; it must be 0 to 1e12", e.Price.GB)
+	case s.Address.Scheme == "":
+		bad("url", "url is missing")
+	case e.TLS != nil && s.Address.Scheme != HTTPS:
+		bad("url", "ca_file, insecure, cert and key are for https:// proxies")
 	}
-	if field, msg := s.limit().Check(); field != "" {
-		return bad(field, "%s", msg)
+	switch {
+	case e.Auth != "" && e.Auth != AuthDigest:
+		bad("auth", "auth is %q; it must be \"digest\" or \"\"", e.Auth)
+	case e.Auth != "" && s.Address.Scheme != HTTP && s.Address.Scheme != HTTPS:
+		bad("auth", "auth is for http:// and https:// proxies")
 	}
-	if i, msg := checkTags(s.Tags); msg != "" {
-		return bad(fmt.Sprintf("tags[%d]", i), "tags[%d] %s", i, msg)
+	if s.Tier < 0 || s.Tier > MaxTier {
+		bad("tier", "tier is %d; it must be 0 to %d", s.Tier, MaxTier)
 	}
+	if len(e.Vendor) > maxVendor || strings.ContainsFunc(e.Vendor, isControl) {
+		bad("vendor", "vendor must have at most %d bytes and no control character", maxVendor)
+	}
+	if !(e.Price.Request >= 0 && e.Price.Request <= maxPrice) {
+		bad("cost_per_request", "cost_per_request is %v; it must be 0 to 1e12", e.Price.Request)
+	}
+	if !(e.Price.GB >= 0 && e.Price.GB <= maxPrice) {
+		bad("cost_per_gb", "cost_per_gb is %v; it must be 0 to 1e12", e.Price.GB)
+	}
+	s.limit().Check(func(field, msg string) { bad(field, "%s", msg) })
+	checkTags(s.Tags, func(i int, msg string) { bad(fmt.Sprintf("tags[%d]", i), "tags[%d] %s", i, msg) })
 	if e.Breaker != nil {
 		if err := e.Breaker.Validate(); err != nil {
-			return bad("breaker", "breaker: %v", err)
+			bad("breaker", "breaker: %v", err)
 		}
 	}
 	if len(e.OwnErrors) > MaxOwnErrors {
-		return bad("own_error", "own_error has %d rules; at most %d are allowed", len(e.OwnErrors), MaxOwnErrors)
+		bad("own_error", "own_error has %d rules; at most %d are allowed", len(e.OwnErrors), MaxOwnErrors)
+		return faults
 	}
 	for i := range e.OwnErrors {
-		if part, msg := e.OwnErrors[i].check(); msg != "" {
+		e.OwnErrors[i].check(func(part, msg string) {
 			field := fmt.Sprintf("own_error[%d]", i)
 			if part != "" {
 				field += "." + part
 			}
-			return bad(field, "%s %s", field, msg)
-		}
+			bad(field, "%s %s", field, msg)
+		})
 	}
-	return nil
+	return faults
 }

@@ -10,20 +10,19 @@ import (
 // MaxTags is the maximum number of tags of a proxy.
 const MaxTags = 32
 
-// checkTags returns the index of a wrong tag, and a message; the message is "" if the tags are right.
-func checkTags(tags []string) (index int, msg string) {
+// checkTags calls bad for each wrong tag, with its index and a message.
+func checkTags(tags []string, bad func(index int, msg string)) {
 	if len(tags) > MaxTags {
-		return MaxTags, fmt.Sprintf("is one too many; at most %d are allowed", MaxTags)
+		bad(MaxTags, fmt.Sprintf("is one too many; at most %d are allowed", MaxTags))
+		return
 	}
 	for i, tag := range tags {
 		if err := core.CheckTag(tag); err != nil {
-			return i, fmt.Sprintf("is %q; it %v", tag, err)
-		}
-		if slices.Contains(tags[:i], tag) {
-			return i, fmt.Sprintf("is %q, which appears twice", tag)
+			bad(i, fmt.Sprintf("is %q; it %v", tag, err))
+		} else if slices.Contains(tags[:i], tag) {
+			bad(i, fmt.Sprintf("is %q, which appears twice", tag))
 		}
 	}
-	return 0, ""
 }
 
 // hashTags returns the core.Hash53 of each tag; nil without tags.

@@ -16,7 +16,6 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
 	"github.com/whirlpool-proxy/whirlpool/core/cluster/redisstore"
 	"github.com/whirlpool-proxy/whirlpool/core/egress"
-	"github.com/whirlpool-proxy/whirlpool/core/health"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics/push"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -92,13 +91,9 @@ func (l *loader) checkMetrics() {
 // checkHealth checks the rules for [health] that the range tags of Health do not express.
 func (l *loader) checkHealth() {
 	s := l.cfg.Health.settings()
-	var wrong *health.SettingError
-	if errors.As(s.Check(), &wrong) && wrong.Key != "url" {
-		l.addFault("health."+wrong.Key, nil, wrong.Msg)
-	}
-	if s.URL != "" { // Check reports one fault, and checks the URL last
-		if _, err := health.ParseURL(s.URL); err != nil {
-			l.addFault("health.url", nil, err.Error()) // without the value, because a URL may contain a secret
+	for _, wrong := range s.Check() {
+		if key := "health." + wrong.Key; !l.hasFault(key) {
+			l.addFault(key, nil, wrong.Msg) // without the value, because a URL may contain a secret
 		}
 	}
 }

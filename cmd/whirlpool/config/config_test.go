@@ -238,6 +238,37 @@ then = { policy = { max_attempts = 11, base_delay = "x", attempt_timeout = 0.001
 		require.ErrorContains(t, err, part)
 	}
 	require.Len(t, err.(*Error).Faults, 10)
+
+	// All faults of one entry are reported.
+	_, err = load(t, `[[proxies]]
+url = "ftp://x"
+weight = -1
+cost = -1
+tier = 101
+rate = -1
+max_in_flight = -1
+auth = "basic"
+tags = ["a b", "a", "a"]
+own_error = { status = 200, header = "a b" }
+breaker = { failure_threshold = 0, window_duration = "0s" }
+[[limits]]
+host = "http://x"
+rate = -1
+[[limits]]
+[health]
+interval = "0s"
+exit = "a b"
+`, nil)
+	keys := []string{}
+	for _, f := range err.(*Error).Faults {
+		keys = append(keys, f.Key)
+	}
+	slices.Sort(keys)
+	require.Equal(t, []string{"health.exit", "health.interval", "limits[0].host", "limits[0].rate", "limits[1]",
+		"proxies[0].auth", "proxies[0].breaker.failure_threshold", "proxies[0].breaker.window_duration",
+		"proxies[0].cost", "proxies[0].max_in_flight", "proxies[0].own_error[0].header",
+		"proxies[0].own_error[0].status", "proxies[0].rate", "proxies[0].tags[0]", "proxies[0].tags[2]",
+		"proxies[0].tier", "proxies[0].url", "proxies[0].weight"}, keys)
 	_, err = load(t, "[[rules]]\nwhen = { user = \"*\" }\nthen = { direct = true }\n", nil)
 	require.ErrorContains(t, err, `rules[0].when.user = "*": holds for no request, because there are no `+
 		`[[gateway.users]]`)

@@ -29,7 +29,7 @@ func (l *loader) readProxies() {
 		}
 		if err != nil {
 			l.addFault(key+".url", nil, err.Error())
-			continue
+			a.Scheme = upstream.HTTPS // a scheme for which every other field is permitted
 		}
 		if p.Weight == nil {
 			defaultWeight := 1.0
@@ -54,12 +54,10 @@ func (l *loader) readProxies() {
 			l.addFault(key+"."+specErr.Field, nil, specErr.Msg)
 		}
 		if p.Breaker != nil {
-			own := p.Breaker.mergeOver(c.Breaker)
-			if !l.checkBreaker(key+".breaker", own) {
-				continue
+			if own := p.Breaker.mergeOver(c.Breaker); l.checkBreaker(key+".breaker", own) {
+				b := own.config()
+				extras.Breaker = &b
 			}
-			b := own.config()
-			extras.Breaker = &b
 		}
 		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Tags: p.Tags, Weight: *p.Weight, Cost: p.Cost,
 			Tier: p.Tier, Source: "config"}
@@ -71,8 +69,8 @@ func (l *loader) readProxies() {
 			spec.ID = ""
 			spec.ChangeExtras(func(e *upstream.Extras) { e.IDTemplate = template })
 		}
-		if err := upstream.CheckSpec(&spec); errors.As(err, &specErr) {
-			l.addFault(key+"."+specErr.Field, nil, specErr.Msg)
+		for _, wrong := range upstream.SpecFaults(&spec) {
+			l.addFault(key+"."+wrong.Field, nil, wrong.Msg)
 		}
 		if len(l.faults) > faultCount { // without this, the pool would report the same faults again
 			continue

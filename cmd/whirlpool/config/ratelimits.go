@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -29,10 +28,9 @@ func (c *Config) limitList() []limit.Entry {
 	return list
 }
 
-// checkLimits adds a fault for the first error in [[limits]].
+// checkLimits adds a fault for each error in [[limits]].
 func (l *loader) checkLimits() {
-	var wrong *limit.Error
-	if err := limit.CheckEntries(l.cfg.limitList()); errors.As(err, &wrong) {
+	for _, wrong := range limit.CheckEntries(l.cfg.limitList()) {
 		key := fmt.Sprintf("limits[%d]", wrong.Index)
 		if wrong.Field != "" {
 			key += "." + wrong.Field
