@@ -344,6 +344,7 @@ type fakeMetrics struct {
 	summary     metrics.Summary
 	points      []metrics.Point
 	proxies     map[string]metrics.ProxyStats
+	counts      map[string][]minutes.Count
 	transitions []core.Transition
 	truncated   bool
 
@@ -380,6 +381,8 @@ func (m *fakeMetrics) ByProxy(hours int) map[string]metrics.ProxyStats {
 	m.hours = hours
 	return m.proxies
 }
+
+func (m *fakeMetrics) Counts(proxyID string, _ int) []minutes.Count { return m.counts[proxyID] }
 
 func (m *fakeMetrics) Transitions(hours int) (list []core.Transition, truncated bool) {
 	m.hours = hours

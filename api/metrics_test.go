@@ -1,13 +1,17 @@
 package api
 
 import (
+	"encoding/json"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/minutes"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 func TestSummary(t *testing.T) {
@@ -73,12 +77,36 @@ func TestByProxy(t *testing.T) {
 		"F2": {BreakerOpens: 1},
 		"F1": {Successes: 2, Failures: 1, Cancelled: 1, Latency: time.Second, BreakerOpens: 3},
 	}
+	r.metrics.counts = map[string][]minutes.Count{"F1": {{Key: minutes.KeyOf(verdict.Answered, 200), N: 2},
+		{Key: minutes.KeyOf(verdict.ProxyUnreachable, 0), N: 1}}}
 	r.check(t, get(path+"?hours=3", 200, `{"proxies":{`+
 		`"F1":{"proxy_id":"F1","total_attempts":4,"success_count":2,"failure_count":1,"cancelled_count":1,`+
-		`"avg_latency":0.25,"circuit_breaker_opens":3},`+
+		`"avg_latency":0.25,"circuit_breaker_opens":3,`+
+		`"causes":{"answered":2,"proxy_unreachable":1},"statuses":{"200":2,"2xx":2}},`+
 		`"F2":{"proxy_id":"F2","total_attempts":0,"success_count":0,"failure_count":0,"cancelled_count":0,`+
-		`"avg_latency":0,"circuit_breaker_opens":1}},`+
+		`"avg_latency":0,"circuit_breaker_opens":1,"causes":{},"statuses":{}}},`+
 		`"retention_hours":48}`))
 	require.Equal(t, 3, r.metrics.hours)
 	r.checkHours(t, path)
+}
+
+// The proxies with the most failures have their causes; with 10,000 proxies all of them would take half a second.
+func TestByProxyOfManyProxies(t *testing.T) {
+	r := newRig(t, nil)
+	r.metrics.proxies = map[string]metrics.ProxyStats{}
+	for i := range uint64(150) {
+		r.metrics.proxies[fmt.Sprint(i)] = metrics.ProxyStats{Failures: i}
+	}
+	_, body := r.send(t, "GET", "/api/v1/metrics/retries/by-proxy", "")
+	var v struct {
+		Proxies map[string]struct {
+			FailureCount int `json:"failure_count"`
+			Causes       map[string]int
+		}
+	}
+	require.NoError(t, json.Unmarshal(body, &v))
+	require.Len(t, v.Proxies, 150)
+	for id, p := range v.Proxies {
+		require.Equal(t, p.FailureCount >= 50, p.Causes != nil, id)
+	}
 }

@@ -72,12 +72,17 @@ func viewOfReasons(s *minutes.Sum, window time.Duration) reasonsView {
 func statuses(s *minutes.Sum) map[string]uint64 {
 	out := map[string]uint64{}
 	for k, n := range s.Counts {
-		if status := k.Status(); status != 0 {
-			out[strconv.Itoa(status/100)+"xx"] += n.N
-			out[strconv.Itoa(status)] += n.N
-		}
+		addStatus(out, k, n.N)
 	}
 	return out
+}
+
+// addStatus adds n attempts with a key to the numbers of attempts by status.
+func addStatus(out map[string]uint64, k minutes.Key, n uint64) {
+	if status := k.Status(); status != 0 {
+		out[strconv.Itoa(status/100)+"xx"] += n
+		out[strconv.Itoa(status)] += n
+	}
 }
 
 // queryMinutes returns a query parameter that is a number of minutes or hours, such as 5m or 24h.

@@ -42,7 +42,7 @@ type targetView struct {
 	LastFailure    time.Time  `json:"last_failure"`
 	LastSuccess    *time.Time `json:"last_success"`
 
-	*reasonsView // attempts at all ports of the host; only if the query has a window
+	*reasonsView // attempts at all ports of the host
 }
 
 // host returns the target's name without the port.
@@ -63,7 +63,7 @@ type targetsView struct {
 const defaultTargets = 100
 
 // list responds with the targets with a recent failure: by default suspect ones first, then by the number of failures.
-// If the query has a window, the other targets with failures in it follow, as far as the metrics are kept.
+// The other targets with failures in the window follow, as far as the metrics are kept.
 func (h *targetHandler) list(c *fiber.Ctx) error {
 	p, err := parsePage(c, targetOrders, nil, maxPage, defaultTargets)
 	if err != nil {
@@ -78,10 +78,7 @@ func (h *targetHandler) list(c *fiber.Ctx) error {
 		return err
 	}
 	all := h.recent()
-	_, withReasons := queryValue(c, "window")
-	if withReasons {
-		all = append(all, h.kept(window, all)...)
-	}
+	all = append(all, h.kept(window, all)...)
 	for _, t := range all {
 		if (states == nil || t.Suspect) && containsText(p.text, t.Target) {
 			p.list = append(p.list, t)
@@ -90,11 +87,9 @@ func (h *targetHandler) list(c *fiber.Ctx) error {
 	p.hasTotal = true // the response has always been a page
 	list, fields := p.takePage()
 	for _, t := range list {
-		if withReasons {
-			sum := h.metrics.Reasons().SumTarget(t.host(), window)
-			reasons := viewOfReasons(&sum, window)
-			t.reasonsView = &reasons
-		}
+		sum := h.metrics.Reasons().SumTarget(t.host(), window)
+		reasons := viewOfReasons(&sum, window)
+		t.reasonsView = &reasons
 	}
 	return send(c, targetsView{append([]*targetView{}, list...), *fields})
 }

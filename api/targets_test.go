@@ -26,14 +26,16 @@ func TestTargets(t *testing.T) {
 			LastFailure: time.Second},
 	}
 	const (
+		none = `,"reasons":[],"traffic":{"window":3600,"attempts":0,"statuses":{},"latency_p50":0,"latency_p95":0,` +
+			`"bytes":0}}`
 		d = `{"target":"d.test:80","attempts":2,"failures":2,"failure_rate":1,"proxies_failing":2,` +
-			`"suspect":true,"last_failure":"2026-11-28T12:00:01Z","last_success":null}`
+			`"suspect":true,"last_failure":"2026-11-28T12:00:01Z","last_success":null` + none
 		c = `{"target":"c.test:80","attempts":4,"failures":3,"failure_rate":0.75,"proxies_failing":2,` +
-			`"suspect":false,"last_failure":"2026-11-28T12:00:01Z","last_success":null}`
+			`"suspect":false,"last_failure":"2026-11-28T12:00:01Z","last_success":null` + none
 		a = `{"target":"a.test:80","attempts":4,"failures":1,"failure_rate":0.25,"proxies_failing":1,` +
-			`"suspect":false,"last_failure":"2026-11-28T12:00:01Z","last_success":null}`
+			`"suspect":false,"last_failure":"2026-11-28T12:00:01Z","last_success":null` + none
 		b = `{"target":"b.test:80","attempts":4,"failures":1,"failure_rate":0.25,"proxies_failing":1,` +
-			`"suspect":false,"last_failure":"2026-11-28T12:00:01Z","last_success":"2026-11-28T12:00:02Z"}`
+			`"suspect":false,"last_failure":"2026-11-28T12:00:01Z","last_success":"2026-11-28T12:00:02Z"` + none
 	)
 	limit := `{"error":"invalid_field","message":"limit must be one integer from 1 to 1000",` +
 		`"details":{"field":"limit","limit":"1 to 1000"}}`
@@ -53,7 +55,7 @@ func TestTargets(t *testing.T) {
 	)
 }
 
-// With a window, the list has the targets of the kept metrics as well, after those of the ledger.
+// The list has the targets of the kept metrics as well, after those of the ledger.
 func TestTargetsOfTheKeptMetrics(t *testing.T) {
 	r := newRig(t, nil)
 	attempt := func(host string, cause core.Cause, status int) {
@@ -96,13 +98,15 @@ func TestTargetsOfTheKeptMetrics(t *testing.T) {
 	require.Equal(t, []int{2, 1, 2}, []int{a.Attempts, a.Failures, a.Traffic.Attempts})
 	require.Equal(t, []time.Time{noon, noon}, []time.Time{a.LastFailure, *a.LastSuccess})
 	require.Nil(t, l.Targets[1].LastSuccess)
+	attempt("late.test", verdict.TunnelFailed, 0)
+	r.now = noon.Add(61 * time.Minute)
 	for query, want := range map[string][]string{
-		"":                              {"d.test:80"},
+		"":                              {"d.test:80", "late.test"},
 		"?window=24h&state=suspect":     {"d.test:80"},
 		"?window=24h&q=A.":              {"a.test"},
-		"?window=24h&sort=target":       {"a.test", "c.test", "d.test:80"},
+		"?window=24h&sort=target":       {"a.test", "c.test", "d.test:80", "late.test"},
 		"?window=24h&limit=1&cursor=2":  {"a.test"},
-		"?window=24h&sort=last_failure": {"d.test:80", "c.test", "a.test"},
+		"?window=24h&sort=last_failure": {"d.test:80", "c.test", "a.test", "late.test"},
 	} {
 		names, _ := read(query)
 		require.Equal(t, want, names, query)

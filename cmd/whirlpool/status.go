@@ -229,7 +229,7 @@ func (r *remote) readTargets(s *gatewayStatus) error {
 			Suspect  bool
 		}
 	}
-	if err := r.get("/targets?limit=10", &v); err != nil { // suspect targets come first
+	if err := r.get("/targets?state=suspect&limit=10", &v); err != nil {
 		return err
 	}
 	for _, t := range v.Targets {

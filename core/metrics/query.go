@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/minutes"
 )
 
 // Summary has the totals over the retention, which is the time for which a Recorder keeps counters.
@@ -143,6 +144,12 @@ func (r *Recorder) ByProxy(hours int) map[string]ProxyStats {
 		return true
 	})
 	return out
+}
+
+// Counts returns the attempts of a proxy by cause and status, for the time of which ByProxy(hours) has its counts.
+func (r *Recorder) Counts(proxyID string, hours int) []minutes.Count {
+	since := r.now().Add(-min(time.Duration(hours)*time.Hour, r.retention))
+	return r.reasons.ProxyCounts(proxyID, since.Truncate(time.Hour))
 }
 
 // stats sums up the hours from first to last, both included.

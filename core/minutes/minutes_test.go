@@ -188,6 +188,11 @@ func TestCountsAreExact(t *testing.T) {
 					require.Equal(t, want.within(s.minute(c.now.Add(-window)), last), counts(sum), window)
 					require.Equal(t, counts(sum), counts(s.SumAll(window)))
 					require.Equal(t, counts(sum), counts(s.SumTarget("x.test", window)))
+					causes := map[Key]uint64{}
+					for _, count := range s.ProxyCounts("a", c.now.Add(-window)) {
+						causes[count.Key] = count.N
+					}
+					require.Equal(t, counts(sum), causes)
 				}
 				if c.now.Sub(noon) < 24*time.Hour {
 					require.InDelta(t, bytes, s.SumProxy("a", 24*time.Hour).Bytes, 1<<15,
@@ -433,8 +438,14 @@ func BenchmarkDay(b *testing.B) {
 		c.now = c.now.Add(time.Minute)
 		s.CountAttempt(attempt(c.now, "a", "x.test", served, 20*time.Millisecond), &SeriesRef{})
 	}
-	b.ReportAllocs()
-	for b.Loop() {
-		s.SumProxy("a", 24*time.Hour)
-	}
+	b.Run("reasons", func(b *testing.B) {
+		for b.Loop() {
+			s.SumProxy("a", 24*time.Hour)
+		}
+	})
+	b.Run("causes", func(b *testing.B) {
+		for b.Loop() {
+			s.ProxyCounts("a", c.now.Add(-24*time.Hour))
+		}
+	})
 }

@@ -76,7 +76,7 @@ func (c *Client) ResetBreaker(ctx context.Context, id string) (b *Breaker, err e
 	return b, c.Do(ctx, "POST", "/circuit-breakers/"+url.PathEscape(id)+"/reset", nil, nil, &b)
 }
 
-// Target is a target at which an attempt has failed recently.
+// Target is a target at which attempts have failed.
 type Target struct {
 	Target         string     `json:"target"` // host:port; a host if it has no recent failure
 	Attempts       int        `json:"attempts"`
@@ -86,7 +86,7 @@ type Target struct {
 	Suspect        bool       `json:"suspect"`
 	LastFailure    time.Time  `json:"last_failure"`
 	LastSuccess    *time.Time `json:"last_success"`
-	*Reasons                  // only in a response about a window
+	*Reasons                  // of the window
 }
 
 // TargetPage is one page of the targets.
@@ -95,7 +95,7 @@ type TargetPage struct {
 	Page
 }
 
-// Targets lists the targets with recent failures, the worst first. l.State may hold "suspect" or be empty.
+// Targets lists the targets with failures in the last hour, the worst first. l.State may hold "suspect" or be empty.
 func (c *Client) Targets(ctx context.Context, l List) (p *TargetPage, err error) {
 	return p, c.Do(ctx, "GET", "/targets", l.Query(), nil, &p)
 }
