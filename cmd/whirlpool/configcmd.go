@@ -157,9 +157,9 @@ there is an error.`,
 			for _, l := range result.Lists {
 				printList(cmd.OutOrStdout(), &l)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %d proxies\n", args[0], result.Proxies)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %s\n", args[0], plural(result.Proxies, "proxy"))
 			if offline && result.byURL > 0 {
-				fmt.Fprintf(cmd.OutOrStdout(), "%d lists by URL are not fetched (--offline)\n", result.byURL)
+				fmt.Fprintf(cmd.OutOrStdout(), "%s by URL: not fetched (--offline)\n", plural(result.byURL, "list"))
 			}
 			return nil
 		},
@@ -172,7 +172,7 @@ there is an error.`,
 
 // printList prints how the gateway reads a proxy list.
 func printList(w io.Writer, l *config.Reading) {
-	fmt.Fprintf(w, "%s: %d proxies\n", l.Name, l.Proxies)
+	fmt.Fprintf(w, "%s: %s\n", l.Name, plural(l.Proxies, "proxy"))
 	counts := func(title string, m map[string]int) {
 		if len(m) == 0 {
 			return
@@ -344,7 +344,7 @@ is a difference.`,
 			return err
 		}
 		if len(list) > 0 {
-			return fmt.Errorf("%d keys of %s differ from the configuration in force", len(list), args[0])
+			return fmt.Errorf("%s and the configuration in force differ in %s", args[0], plural(len(list), "key"))
 		}
 		return nil
 	})

@@ -167,7 +167,7 @@ func TestConfigDiff(t *testing.T) {
 	out, errs, code = run("config", "diff", file)
 	require.Equal(t, exitFailed, code)
 	require.Equal(t, "- log.level = \"warn\"\n+ log.level = \"debug\"\n", out)
-	require.Contains(t, errs, "1 keys of ")
+	require.Contains(t, errs, "and the configuration in force differ in 1 key\n")
 	out, _, _ = run("config", "diff", file, "--json")
 	require.Contains(t, out, `"key": "log.level"`)
 	_, _, code = run("config", "diff", file+"x")

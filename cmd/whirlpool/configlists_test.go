@@ -65,7 +65,7 @@ func TestConfigCheckFetchesLists(t *testing.T) {
 	out, errs, code = run("config", "check", file, "--offline")
 	require.Zero(t, code, errs)
 	require.Empty(t, errs)
-	require.Contains(t, out, "is valid: 0 proxies\n3 lists by URL are not fetched (--offline)\n")
+	require.Contains(t, out, "is valid: 0 proxies\n3 lists by URL: not fetched (--offline)\n")
 	require.Equal(t, before, requests.Load())
 
 	configure("/slow")

@@ -139,10 +139,14 @@ func reportFindings(w io.Writer, findings []doctor.Finding, asJSON bool) error {
 	return nil
 }
 
-// plural returns a number with a noun in the right form, such as "1 check" or "2 checks".
+// plural returns a number with a noun in the right form, such as "1 check", "2 checks" or "2 proxies".
 func plural(n int, noun string) string {
-	if n == 1 {
+	stem, endsWithY := strings.CutSuffix(noun, "y")
+	switch {
+	case n == 1:
 		return "1 " + noun
+	case endsWithY && !strings.HasSuffix(stem, "e"):
+		return fmt.Sprintf("%d %sies", n, stem)
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
 }

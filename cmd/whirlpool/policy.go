@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -187,8 +188,8 @@ func (r *remote) reload() (s reloadResult, err error) {
 
 // withFaults adds the faults in the details of an API error to the text of the error.
 func withFaults(err error) error {
-	failed, ok := err.(*client.Error)
-	if !ok {
+	var failed *client.Error
+	if !errors.As(err, &failed) {
 		return err
 	}
 	var details struct{ Faults []json.RawMessage }

@@ -165,7 +165,7 @@ func TestPolicyCommands(t *testing.T) {
 			map[string][]string{"PUT /retry/policy": {policy}}, 0, "", "",
 			`{"hedge":"p95","persist":false}`},
 		"set what is refused": {[]string{"set", "max_attempt=5"}, map[string][]string{"PUT /retry/policy": {
-			`400 {"error":"invalid_field","message":"max_attempt: unknown field; did you mean max_attempts?"}`}}, 1, "",
+			`400 {"error":"invalid_field","message":"max_attempt: unknown field; did you mean max_attempts?"}`}}, 2, "",
 			"did you mean max_attempts?", ""},
 		"set nothing":  {[]string{"set"}, nil, 2, "", "KEY=VALUE is missing", ""},
 		"set no value": {[]string{"set", "max_attempts"}, nil, 2, "", "must be KEY=VALUE", ""},

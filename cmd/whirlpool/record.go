@@ -54,7 +54,7 @@ in GET /api/v1/proxies, until the time is over or the command is interrupted.`,
 		}
 		summary := map[string]any{"proxies": len(t.Proxies), "duration": t.Duration, "rate": t.Rate}
 		return r.print(summary, func(w io.Writer) {
-			fmt.Fprintf(w, "%s: %d proxies in %.0f s, %.3g attempts a second\n", args[0], len(t.Proxies), t.Duration,
+			fmt.Fprintf(w, "%s: %s in %.0f s, %.3g attempts a second\n", args[0], plural(len(t.Proxies), "proxy"), t.Duration,
 				t.Rate)
 		})
 	})
@@ -72,7 +72,7 @@ func record(ctx context.Context, g *remote, interval, length time.Duration) (*si
 		return nil, err
 	}
 	r.Record(0, proxies)
-	g.printNote("recording %d proxies for %v, or until it is interrupted ...", len(proxies), length)
+	g.printNote("recording %s for %v, or until it is interrupted ...", plural(len(proxies), "proxy"), length)
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	end := time.NewTimer(length)

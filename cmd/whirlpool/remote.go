@@ -147,6 +147,9 @@ func (r *remote) addAdvice(err error) (status int, _ error) {
 		return http.StatusOK, nil
 	case errors.As(err, &failed):
 		r.advise(failed)
+		if failed.Status == http.StatusBadRequest { // a wrong argument or flag
+			err = usageError{err}
+		}
 		return failed.Status, err
 	case errors.Is(err, context.Canceled), !errors.As(err, &noResponse):
 		return 0, err

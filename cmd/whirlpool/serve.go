@@ -150,7 +150,7 @@ func listenerURL(tls bool, hostPort string) string {
 }
 
 func printAddresses(out io.Writer, gateway, api, state string, proxies int, demo *lab.Demo) {
-	fmt.Fprintf(out, "gateway    %s   (%d proxies)\n", gateway, proxies)
+	fmt.Fprintf(out, "gateway    %s   (%s)\n", gateway, plural(proxies, "proxy"))
 	fmt.Fprintf(out, "dashboard  %s/   API %s/api/v1\n", api, api)
 	if state == "" {
 		state = "none: changes through the API last until the restart"

@@ -43,7 +43,7 @@ func showStateCommand() *cobra.Command {
 				fmt.Fprintln(w, "no state folder: changes by the API last until the restart")
 				return
 			}
-			fmt.Fprintf(w, "%d changes in %s\n", len(list.Changes), list.Dir)
+			fmt.Fprintf(w, "%s in %s\n", plural(len(list.Changes), "change"), list.Dir)
 			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 			for _, c := range list.Changes {
 				note := ""

@@ -146,6 +146,6 @@ func TestEvents(t *testing.T) {
 	newFakeAPI(t,
 		map[string][]string{"GET /events": {`400 {"error":"bad_query","message":"type must be one of a, b"}`}})
 	_, errs, code = run("events")
-	require.Equal(t, exitFailed, code)
+	require.Equal(t, exitUsage, code)
 	require.Contains(t, errs, "type must be one of a, b")
 }
