@@ -54,8 +54,8 @@ in GET /api/v1/proxies, until the time is over or the command is interrupted.`,
 		}
 		summary := map[string]any{"proxies": len(t.Proxies), "duration": t.Duration, "rate": t.Rate}
 		return r.print(summary, func(w io.Writer) {
-			fmt.Fprintf(w, "%s: %s in %.0f s, %.3g attempts a second\n", args[0], plural(len(t.Proxies), "proxy"), t.Duration,
-				t.Rate)
+			fmt.Fprintf(w, "%s: %s in %.0f s, %.3g attempts a second\n", args[0], plural(len(t.Proxies), "proxy"),
+				t.Duration, t.Rate)
 		})
 	})
 	return cmd

@@ -163,8 +163,8 @@ func (s *Store) eachMinute(series *Series, window time.Duration, f func(*Row, *L
 	s.eachMinuteSince(series, s.minute(s.now().Add(-window)), f)
 }
 
-// eachMinuteSince calls f for each minute of a series since the minute first. It leaves out the minutes whose counts the
-// store need not keep any more.
+// eachMinuteSince calls f for each minute of a series since the minute first. It leaves out the minutes whose counts
+// the store need not keep any more.
 func (s *Store) eachMinuteSince(series *Series, first int64, f func(*Row, *Latencies)) {
 	if series == nil {
 		return
