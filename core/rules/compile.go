@@ -399,6 +399,9 @@ func elementKey(key string, i, n int) string {
 func ParseHost(s string) (string, error) {
 	pattern := NormalHost(s)
 	switch {
+	case strings.ContainsAny(pattern, "[]") || strings.HasPrefix(s, "[") != strings.HasSuffix(s, "]"):
+		return "", errors.New("has a bracket that does not enclose the whole host; an IPv6 address is written " +
+			"without brackets and port, such as 2001:db8::1")
 	case pattern == "" || len(pattern) > maxPattern:
 		return "", fmt.Errorf("must have 1 to %d characters", maxPattern)
 	case strings.HasSuffix(pattern, "."):

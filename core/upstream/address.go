@@ -155,6 +155,9 @@ func HostPort(s, defaultPort string) (string, error) {
 		host, port = s, defaultPort
 		if len(s) > 2 && s[0] == '[' && s[len(s)-1] == ']' {
 			host = s[1 : len(s)-1]
+		} else if strings.HasPrefix(s, "[") && !strings.Contains(s, "]") {
+			return "", errors.New("the bracket at the beginning of the host is not closed; an IPv6 address is " +
+				"written as [2001:db8::1]:8080")
 		} else if strings.ContainsAny(s, ":[]") {
 			return "", errors.New("the host is not host:port, or an IPv6 address lacks its brackets")
 		}
