@@ -90,7 +90,7 @@ var allowed = map[string]string{
 	"core/rules":        "egress retry strict verdict",
 	"core/limit":        "egress share rules traffic",
 	"core/upstream":     "ability breaker evidence limit share ban strict traffic verdict",
-	"core/proxylist":    "upstream",
+	"core/proxylist":    "strict upstream",
 	"core/changes":      "retry state strict traffic upstream",
 	"core/selector":     "ability limit ban upstream",
 	"core/health":       "ability evidence upstream verdict",

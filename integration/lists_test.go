@@ -204,3 +204,22 @@ func TestS226AProxyReturnsToItsList(t *testing.T) {
 	require.Equal(t, "open", w.breaker(id)["state"])
 	require.NotContains(t, w.getJSON("/proxies/127.0.1.1:1")["url"], dead)
 }
+
+// A misspelt option of a line is metadata, and config check, doctor and the log of the start and of a reload say so.
+func TestS255AMisspeltOption(t *testing.T) {
+	w := start(t, 0, "")
+	list := filepath.Join(w.dir, "list.txt")
+	require.NoError(t, os.WriteFile(list, []byte("127.0.1.1:1#max_in_flght=3&city=x\n"), 0o600))
+	w.writeConfig("[pool]\nfiles = [\"list.txt\"]\n")
+	eventually(t, "the list is read", func() bool { return len(w.proxyURLs()) == 1 })
+	const warning = "did you mean max_in_flight?"
+	eventually(t, "the reload warns", func() bool { return strings.Contains(w.log.String(), warning) })
+	proxy := w.getJSON("/proxies")["proxies"].([]any)[0].(map[string]any)
+	require.Equal(t, map[string]any{"max_in_flght": "3", "city": "x"}, proxy["metadata"])
+	require.EqualValues(t, 0, proxy["max_in_flight"])
+	for _, command := range []string{"config check " + w.configFile, "doctor --config " + w.configFile} {
+		out, _ := w.command(strings.Fields(command)...)
+		require.Contains(t, out, list+`:1: the option "max_in_flght" is not known`, command)
+		require.Contains(t, out, warning, command)
+	}
+}

@@ -44,8 +44,8 @@ The exit code is 1 if a check fails; warnings do not count.`,
 	return cmd
 }
 
-// readForDoctor reads the configuration. If the configuration has faults, readForDoctor returns the defaults, and a
-// finding with the number of faults.
+// readForDoctor reads the configuration. If the configuration has faults, readForDoctor returns the defaults. The
+// finding has the number of faults or warnings.
 func readForDoctor(file string, required bool) (*config.Config, doctor.Finding, error) {
 	finding := doctor.Finding{Check: "configuration", Result: doctor.OK, Text: file + " is valid"}
 	if required {
@@ -62,6 +62,11 @@ func readForDoctor(file string, required bool) (*config.Config, doctor.Finding, 
 	}
 	if !cfg.Found() {
 		finding.Text = "there is no " + file + ": the defaults are used"
+	}
+	if n := len(cfg.Warnings); n > 0 {
+		finding.Result = doctor.Warn
+		finding.Text += ", with " + plural(n, "warning") + "; the first one: " + cfg.Warnings[0]
+		finding.Advice = "whirlpool config check " + file + " lists them"
 	}
 	return cfg, finding, nil
 }

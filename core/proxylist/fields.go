@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -43,8 +44,8 @@ var fieldNames = map[string]field{
 	"portsocks": fieldSOCKSPort,
 	"http":      fieldHTTP, "https": fieldHTTP, "ssl": fieldHTTP, "socks4": fieldSOCKS4, "socks5": fieldSOCKS5,
 	"protocol": fieldProtocol, "protocols": fieldProtocol, "type": fieldProtocol, "scheme": fieldProtocol,
-	"proxytype": fieldProtocol,
-	"user":      fieldUser, "username": fieldUser, "login": fieldUser, "proxyuser": fieldUser,
+	"proxytype": fieldProtocol, "ptype": fieldProtocol, "proto": fieldProtocol, "proxyprotocol": fieldProtocol,
+	"user": fieldUser, "username": fieldUser, "login": fieldUser, "proxyuser": fieldUser,
 	"proxyusername": fieldUser, "proxylogin": fieldUser,
 	"password": fieldPassword, "pass": fieldPassword, "pwd": fieldPassword, "proxypassword": fieldPassword,
 	"passwd": fieldPassword, "proxypass": fieldPassword,
@@ -56,7 +57,7 @@ var fieldNames = map[string]field{
 }
 
 func fieldOf(name string) field {
-	return fieldNames[signRemover.Replace(strings.ToLower(strings.TrimSpace(name)))]
+	return fieldNames[plainName(name)]
 }
 
 var signRemover = strings.NewReplacer(" ", "", "_", "", "-", "", ".", "", "/", "", "(", "", ")", "")
@@ -64,9 +65,12 @@ var signRemover = strings.NewReplacer(" ", "", "_", "", "-", "", ".", "", "/", "
 type fieldValues [numFields]string
 
 // The method set sets the value of a field. If several columns have the same meaning, such as country and region, the
-// first value that is not empty counts.
+// first value that is not empty counts. However, a URL with a scheme is preferred to one without, and the name of a
+// host to a URL.
 func (v *fieldValues) set(f field, value string) {
-	if v[f] == "" {
+	hadScheme, hasScheme := strings.Contains(v[f], "://"), strings.Contains(value, "://")
+	if v[f] == "" || value != "" && (f == fieldURL && !hadScheme && hasScheme ||
+		f == fieldHost && hadScheme && !hasScheme) {
 		v[f] = value
 	}
 }
@@ -112,7 +116,7 @@ func (v *fieldValues) spec(scheme string) (spec upstream.Spec, err error) {
 	case v[fieldHost] == "" && v[fieldPort] != "" && !strings.Contains(address, ":"):
 		address += ":" + v[fieldPort]
 	case v[fieldHost] == "":
-	case v[fieldPort] == "":
+	case v[fieldPort] == "", isHostPort(v[fieldHost]), strings.Contains(v[fieldHost], "://"):
 		address = v[fieldHost] // may contain the port
 	default:
 		address = joinPort(v[fieldHost], v[fieldPort])
@@ -133,18 +137,22 @@ func (v *fieldValues) spec(scheme string) (spec upstream.Spec, err error) {
 		spec.Address.Username, spec.Address.Password = v[fieldUser], upstream.Secret(v[fieldPassword])
 		err = checkTemplates(&spec.Address)
 	}
-	if spec.Region == "" {
+	if spec.Region == "" && strings.ContainsFunc(v[fieldRegion], unicode.IsLetter) { // not of a region such as --
 		spec.Region = v[fieldRegion]
 	}
 	return spec, err
 }
+
+// protocolNames replaces other spellings of protocols.
+var protocolNames = strings.NewReplacer("http(s)", "http", "socks4/5", "socks4/socks5", "socks 4", "socks4",
+	"socks 5", "socks5", "socks v4", "socks4", "socks v5", "socks5", "socks-4", "socks4", "socks-5", "socks5")
 
 // protocols returns the supported schemes of a list of protocols such as "http|https" or "SOCKS4, SOCKS5"; nil if the
 // text is no such list, or no protocol is supported. In free lists of proxies, "https" means an HTTP proxy that accepts
 // CONNECT, so it becomes http.
 func protocols(text string) (schemes []string) {
 	socks4 := false
-	for _, word := range strings.FieldsFunc(strings.ToLower(text),
+	for _, word := range strings.FieldsFunc(protocolNames.Replace(strings.ToLower(text)),
 		func(r rune) bool { return strings.ContainsRune("|/,; +&[]'\"", r) }) {
 		switch word {
 		case "http", "https", "ssl", "connect":

@@ -2,6 +2,8 @@ package proxylist
 
 import (
 	"bufio"
+	"cmp"
+	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"io"
@@ -9,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
 // isJSON reports whether a list begins with a JSON object or array. (A list of lines may begin with "[" of an IPv6
@@ -71,11 +75,8 @@ const maxDepth = 4
 // The proxies of a value are:
 //   - the elements of an array
 //   - an object with an address, as one proxy
-//   - in an object with arrays that are named after protocols: the elements of these arrays
-//   - in an object without arrays, but with URLs that are named after protocols: the URLs
-//   - in an object with other arrays: the elements of the longest array
-//   - in any other object: the inner objects with an address, or named after one, or the proxies in one of the other
-//     inner objects, whichever are more
+//   - in any other object: the proxies that its fields have (fieldProxies) or, if no field has one, the elements of the
+//     longest array, which parseJSON then leaves out
 func findProxies(value any, depth int) []any {
 	object, isObject := value.(map[string]any)
 	if array, ok := value.([]any); ok || !isObject || depth == 0 {
@@ -85,59 +86,83 @@ func findProxies(value any, depth int) []any {
 		return []any{object}
 	}
 	longest, hasArray := longestArray(object)
-	if proxies := byProtocol(object, !hasArray); proxies != nil {
+	if proxies := fieldProxies(object, !hasArray, depth-1); proxies != nil {
 		return proxies
 	}
-	if hasArray {
-		return longest
-	}
-	var inner, objects []any
-	for _, key := range slices.Sorted(maps.Keys(object)) {
-		if o, ok := object[key].(map[string]any); ok {
-			if isPlainAddress(key) && !objectValues(o).hasAddress() {
-				o = maps.Clone(o)
-				o["address"] = key
-			}
-			if objectValues(o).hasAddress() {
-				objects = append(objects, o)
-			} else if found := findProxies(o, depth-1); len(found) > len(inner) {
-				inner = found
-			}
-		}
-	}
-	if len(objects) > len(inner) {
-		return objects
-	}
-	return inner
+	return longest
 }
 
-// byProtocol returns the proxies of an object such as {"http": [...], "socks5": [...]}, each with its protocol; nil for
-// any other object. If urls is set, {"http": "http://192.0.2.1:80"} is such an object, too.
-func byProtocol(object map[string]any, urls bool) (all []any) {
-	for _, name := range slices.Sorted(maps.Keys(object)) {
+// fieldProxies returns the proxies in the fields of an object. A field that is named after a protocol, such as
+// {"socks5": [...]}, sets the protocol of its proxies; it comes first. Addresses that such a field has are not repeated
+// from other fields, such as {"all": [...]}. A field that is named after an address may be the proxy with this address.
+// If urls is set, a text such as {"http": "http://192.0.2.1:80"} is a proxy, too.
+func fieldProxies(object map[string]any, urls bool, depth int) (all []any) {
+	names := slices.SortedFunc(maps.Keys(object), func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(protocols(b)), len(protocols(a))), cmp.Compare(a, b))
+	})
+	known := map[any]bool{}
+	for _, name := range names {
 		schemes := protocols(name)
-		array, ok := object[name].([]any)
-		if address, isText := object[name].(string); urls && isText && strings.Contains(address, "://") {
-			array, ok = []any{address}, true
-		}
-		if len(schemes) == 0 || !ok {
-			continue
-		}
-		for _, e := range array {
-			switch p := e.(type) {
-			case string:
-				if !strings.Contains(p, "://") {
-					e = schemes[0] + "://" + p
-				}
-			case map[string]any:
-				if v := objectValues(p); v[fieldProtocol] == "" && !strings.Contains(v[fieldURL], "://") {
-					p["protocol"] = schemes[0]
-				}
+		var found []any
+		switch field := object[name].(type) {
+		case string:
+			if urls && len(schemes) > 0 && strings.Contains(field, "://") {
+				found = []any{field}
 			}
-			all = append(all, e)
+		case []any:
+			if len(schemes) > 0 || slices.ContainsFunc(field, isProxy) {
+				found = field
+			}
+		case map[string]any:
+			if isPlainAddress(name) && !objectValues(field).hasAddress() {
+				field = maps.Clone(field)
+				field["address"] = name
+			}
+			if found = findProxies(field, depth); !slices.ContainsFunc(found, isProxy) {
+				found = nil
+			}
+		}
+		for _, proxy := range found {
+			if text, ok := proxy.(string); ok && len(schemes) > 0 {
+				known[text] = true
+			} else if ok && known[text] {
+				continue
+			}
+			all = append(all, withProtocol(proxy, schemes))
 		}
 	}
 	return all
+}
+
+// isProxy reports whether a JSON value looks like a proxy.
+func isProxy(value any) bool {
+	switch v := value.(type) {
+	case string:
+		_, _, err := parse(stripComment(v), upstream.HTTP)
+		return err == nil
+	case map[string]any:
+		longest, _ := longestArray(v)
+		return objectValues(v).hasAddress() || slices.ContainsFunc(longest, isProxy)
+	}
+	return false
+}
+
+// withProtocol returns a proxy with the first of the schemes, unless it has a protocol or there are no schemes.
+func withProtocol(proxy any, schemes []string) any {
+	if len(schemes) == 0 {
+		return proxy
+	}
+	switch p := proxy.(type) {
+	case string:
+		if !strings.Contains(p, "://") {
+			return schemes[0] + "://" + p
+		}
+	case map[string]any:
+		if v := objectValues(p); v[fieldProtocol] == "" && !strings.Contains(v[fieldURL], "://") {
+			p["protocol"] = schemes[0]
+		}
+	}
+	return proxy
 }
 
 func objectValues(object map[string]any) *fieldValues {
@@ -147,7 +172,8 @@ func objectValues(object map[string]any) *fieldValues {
 	return v
 }
 
-// jsonLines returns the documents of a list with one JSON document per line; nil if a line is not valid JSON.
+// jsonLines returns the documents of a list with one JSON document per line, with or without a comma at its end; nil if
+// a line is not valid JSON.
 func jsonLines(data []byte) any {
 	var all []any
 	for line := range strings.Lines(string(data)) {
@@ -155,7 +181,7 @@ func jsonLines(data []byte) any {
 			continue
 		}
 		var document any
-		if json.Unmarshal([]byte(line), &document) != nil {
+		if json.Unmarshal([]byte(strings.TrimSuffix(strings.TrimSpace(line), ",")), &document) != nil {
 			return nil
 		}
 		all = append(all, document)
@@ -190,9 +216,24 @@ func (l *listParser) addJSON(n int, proxy any, depth int) {
 		}
 		spec, err := v.spec(l.Scheme)
 		l.add(n, formJSON, spec, "", err)
+	case []any:
+		l.parseLine(n, rowOf(p))
 	default:
-		l.skip(n, errors.New("the element is neither a string nor an object"))
+		l.skip(n, errors.New("the element is neither a string nor an object nor an array"))
 	}
+}
+
+// rowOf returns an array as a row of a table.
+func rowOf(array []any) string {
+	cells := make([]string, len(array))
+	for i, e := range array {
+		cells[i] = textOf(e)
+	}
+	var row strings.Builder
+	w := csv.NewWriter(&row)
+	_ = w.Write(cells) // a Builder has no errors
+	w.Flush()
+	return strings.TrimSpace(strings.ReplaceAll(row.String(), "\n", " "))
 }
 
 // setAll sets the fields of a JSON or YAML object.

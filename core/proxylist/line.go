@@ -1,8 +1,11 @@
 package proxylist
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -52,6 +55,16 @@ var errIPv6 = errors.New("an IPv6 address needs brackets, as in [2001:db8::1]:80
 const describedWarning = "the fields behind the port are taken as a description of the proxy, not as user and " +
 	"password; if they are a login, write user:pass@host:port"
 
+// trailingWarning is the warning for a line with a description behind the password.
+const trailingWarning = "the fields behind the password are taken as a description of the proxy; if they belong to " +
+	"the password, write user:pass@host:port"
+
+// guessedWarning is the warning for a line whose last words are taken as a login, although they could be other text.
+const guessedWarning = "the words behind the address are taken as user and password; if they are not, remove them"
+
+// bracketedIPv4 matches an IPv4 address in brackets at the beginning of a line.
+var bracketedIPv4 = regexp.MustCompile(`^\[(\d{1,3}(?:\.\d{1,3}){3})\](:.*)$`)
+
 // parse parses a line without a comment. If the line has no scheme, the proxy gets the given one.
 func parse(line, scheme string) (spec upstream.Spec, warning string, err error) {
 	if !isText(line) {
@@ -67,6 +80,13 @@ func parse(line, scheme string) (spec upstream.Spec, warning string, err error) 
 		}
 		return spec, "", err
 	}
+	if address, options, ok := strings.Cut(line, "#"); ok && isHostPort(address) && figureName.MatchString(options) {
+		spec, err = parseURL(scheme, line) // host:port#NAME=VALUE
+		return spec, "", err
+	}
+	if strings.HasPrefix(line, "[") {
+		line = bracketedIPv4.ReplaceAllString(line, "$1$2")
+	}
 	f := strings.Split(line, ":")
 	if len(f) >= 3 && isScheme(f[0]) && !isPort(f[1]) && isPort(f[2]) {
 		spec, err = parseURL(f[0], line[len(f[0])+1:])
@@ -77,7 +97,7 @@ func parse(line, scheme string) (spec upstream.Spec, warning string, err error) 
 			return parse(line[:len(line)-len(f[n-1])-1], schemes[0])
 		}
 	}
-	if len(f) == 3 && isPort(f[1]) && (descriptionOf(f[2]) == describes || strings.Contains(f[2], " ")) {
+	if len(f) == 3 && isPort(f[1]) && (descriptionOf(f[2]) >= mayDescribe || strings.Contains(f[2], " ")) {
 		return parse(f[0]+":"+f[1], scheme) // the line is host:port:country
 	}
 	if isBareIPv6(line) {
@@ -88,13 +108,10 @@ func parse(line, scheme string) (spec upstream.Spec, warning string, err error) 
 			return parse(strings.TrimSpace(line[:i]), schemes[0])
 		}
 	}
-	if n := len(f); n == 4 && isPort(f[1]) { // host:port:scheme:country, host:port:country:anonymity
-		switch schemes := protocols(f[2]); {
-		case len(schemes) > 0 && descriptionOf(f[3]) == describes:
-			return parse(f[0]+":"+f[1], schemes[0])
-		case len(schemes) == 0 && descriptionOf(f[2]) == describes && descriptionOf(f[3]) >= mayDescribe:
-			spec, _, err = parse(f[0]+":"+f[1], scheme)
-			return spec, describedWarning, err
+	if len(f) >= 4 && isPort(f[1]) && !strings.Contains(line, "@") {
+		if short, protocol, warning := withoutDescription(f); short != "" {
+			spec, _, err = parse(short, cmp.Or(protocol, scheme))
+			return spec, warning, err
 		}
 	}
 	if i := strings.LastIndexByte(line, '@'); i > 0 && isHostPort(line[:i]) { // host:port@scheme
@@ -116,6 +133,41 @@ func parse(line, scheme string) (spec upstream.Spec, warning string, err error) 
 	spec.Address.Host, err = upstream.HostPort(host, "")
 	return spec, warning, err
 }
+
+// withoutDescription returns a line without the fields that describe the proxy; "" if there are none. The line has the
+// fields f, separated by colons: host, port, and at least two more. It also returns the scheme among the fields, or "",
+// and a warning if fields were removed that could be a login.
+func withoutDescription(f []string) (line, scheme, warning string) {
+	address, rest := f[0]+":"+f[1], f[2:]
+	last := len(rest) - 1
+	mayAllDescribe := func() bool {
+		return !slices.ContainsFunc(rest[1:], func(s string) bool { return descriptionOf(s) < mayDescribe })
+	}
+	if schemes := protocols(rest[0]); len(schemes) > 0 {
+		switch {
+		case (last > 1 || descriptionOf(rest[1]) == describes) && mayAllDescribe(): // host:port:scheme:country
+			return address, schemes[0], ""
+		case last == 2 && isLogin(rest[1], rest[2]): // host:port:scheme:user:pass
+			return address + ":" + rest[1] + ":" + rest[2], schemes[0], ""
+		}
+		return "", "", ""
+	}
+	if descriptionOf(rest[0]) == describes && (mayAllDescribe() || last == 1 && properName.MatchString(rest[1])) {
+		return address, "", describedWarning // host:port:country:anonymity, host:port:country:city
+	}
+	end, highest := last, noDescription
+	for end > 1 && descriptionOf(rest[end]) >= mayDescribe { // host:port:user:pass:country:anonymity
+		highest = max(highest, descriptionOf(rest[end]))
+		end--
+	}
+	if highest < describes {
+		return "", "", ""
+	}
+	return strings.Join(f[:end+3], ":"), "", trailingWarning
+}
+
+// properName matches a text such as Berlin or "New York".
+var properName = regexp.MustCompile(`^[A-Z][a-z]+(?: [A-Z][a-z]+)*$`)
 
 // checkTemplates returns an error if credentials that were not in a URL have a misspelt template.
 func checkTemplates(a *upstream.Address) error {
@@ -178,7 +230,10 @@ func splitFields(line string) (host, user, password, warning string, err error) 
 		case len(f) == 2:
 			return joinPort(f[0], f[1]), "", "", "", nil
 		case len(f) == 4 && isPort(f[1]) && len(protocols(f[2])) == 0 && (isLogin(f[2], f[3]) || f[2] == ""):
-			return joinPort(f[0], f[1]), f[2], f[3], "", nil
+			if properName.MatchString(f[2]) && properName.MatchString(f[3]) { // such as Berlin,Hetzner
+				warning = guessedWarning
+			}
+			return joinPort(f[0], f[1]), f[2], f[3], warning, nil
 		}
 		return "", "", "", "", errForm // a line with more fields is a row of columns, without user and password
 	}

@@ -12,8 +12,11 @@
 //	host:port user pass            host port user pass            host:port user:pass
 //	host:port:user:pass:scheme     https://t.me/socks?server=host&port=port&user=user&pass=pass
 //	scheme://host:port@user:pass   user:pass|host:port             export http_proxy=URL
+//	host:port:scheme:user:pass     host:port#max_in_flight=50      scheme://BASE64@host:port   (base64 of user:pass)
 //	host:port:user:pass[LINK]      (LINK changes the exit address; it is not used)
 //	- {name: a, type: socks5, server: host, port: port, username: user, password: pass}
+//
+// An unknown option becomes metadata. If its name is similar to the name of an option, a warning reports this.
 //
 // Options of https:// proxies are ca_file, insecure, cert and key (upstream.TLSOptions); the caller reads the files.
 //
@@ -26,17 +29,18 @@
 //
 // Four fields separated by colons are host:port:user:pass if only the second field is a port, and user:pass:host:port
 // if only the fourth one is. If both are ports, and only one of the first and the third field contains a dot, that
-// field is the host. Otherwise the line is host:port:user:pass. If the last two fields describe a proxy, such as US and
-// elite, they are not taken as user and password; a warning reports these lines.
+// field is the host. Otherwise the line is host:port:user:pass. Fields that describe a proxy, such as US and elite, are
+// not taken as user and password, nor as the end of a password (host:port:user:pass:US); a warning reports these lines.
 //
 // In the forms with spaces (words.go), the separator can also be a tab, a bar, a semicolon or a comma. Words that
 // describe a proxy, such as a country or a level of anonymity, are not taken as user and password (description.go). A
 // row with more than four columns has no user and no password. A mark before a line, such as "- " or "1. ", and
 // quotes around a line are removed.
 //
-// A table begins with a line of column names (table.go), separated by commas, semicolons, tabs or vertical bars. If one
-// of them is url, columns that are named like options (Columns) have the options of the row's proxy. A JSON document is
-// an array of strings or objects, or an object that contains such an array (json.go).
+// A table begins with a line of column names (table.go), separated by commas, semicolons, tabs or vertical bars. If all
+// of them are protocols, each cell is the address of a proxy. If one of them is url, columns that are named like
+// options (Columns) have the options of the row's proxy. A JSON document is an array of strings, objects or rows of a
+// table, or an object that contains such arrays (json.go).
 package proxylist
 
 import (
@@ -113,8 +117,7 @@ func Parse(r io.Reader, o Options) (specs []upstream.Spec, warnings []Warning, e
 	}
 	l.warnOfLines(l.described, describedWarning)
 	l.warnOfLines(l.textLines, "there is text beside the address; it is not used")
-	l.warnOfLines(l.guessedLogins, "the words behind the address are taken as user and password; if they are not, "+
-		"remove them")
+	l.warnOfLines(l.guessedLogins, guessedWarning)
 	return l.specs.all(), l.warnings, err
 }
 
@@ -195,23 +198,26 @@ func (l *listParser) warnFor(n int, msg, reason string) {
 	}
 }
 
-// removeInvisible removes the characters without width (Unicode class Cf) that web pages put around addresses, and
-// replaces no-break spaces by spaces.
-func removeInvisible(line string) string {
-	for _, r := range line {
-		if r >= 0x80 {
-			return strings.Map(func(r rune) rune {
-				switch {
-				case r == '\u00a0':
-					return ' '
-				case unicode.Is(unicode.Cf, r):
-					return -1
-				}
-				return r
-			}, line)
-		}
+// normalizeText removes the characters without width (Unicode class Cf) that web pages put around addresses, and
+// replaces no-break spaces by spaces. In a line without a colon, it replaces full-width digits and punctuation, such as
+// U+FF1A, by those of ASCII.
+func normalizeText(line string) string {
+	isASCII := func(r rune) bool { return r < 0x80 }
+	if strings.TrimFunc(line, isASCII) == "" {
+		return line
 	}
-	return line
+	hasColon := strings.Contains(line, ":")
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\u00a0':
+			return ' '
+		case unicode.Is(unicode.Cf, r):
+			return -1
+		case !hasColon && r >= '\uff01' && r <= '\uff5e':
+			return r - '\uff01' + '!'
+		}
+		return r
+	}, line)
 }
 
 func (l *listParser) parseLines(in *bufio.Reader) error {
@@ -223,7 +229,7 @@ func (l *listParser) parseLines(in *bufio.Reader) error {
 			return l.parseClash(n, in)
 		} else {
 			for part := range strings.SplitSeq(strings.TrimSpace(line), "\r") { // old files have CR as line ends
-				if part = stripComment(removeInvisible(part)); part != "" {
+				if part = stripComment(normalizeText(part)); part != "" {
 					l.parseLine(n, part)
 				}
 			}
@@ -245,8 +251,13 @@ func (l *listParser) parseLine(n int, line string) {
 			if l.Original != nil {
 				l.Original.header = line
 			}
+			l.warnOfColumns(n, line)
 			return
 		}
+	}
+	if l.table != nil && l.table.protocols {
+		l.addCells(n, line)
+		return
 	}
 	if l.table != nil {
 		spec, err := l.table.parseRow(line, l.Scheme)
@@ -261,11 +272,25 @@ func (l *listParser) parseLine(n int, line string) {
 		return
 	}
 	line = stripListMark(line)
+	if strings.ContainsAny(line, " \t;|") {
+		if m := textAfterPassword.FindStringSubmatch(line); m != nil && descriptionOf(m[2]) == describes {
+			line = m[1]
+			l.textLines.add(n)
+		}
+	}
 	if m := changeLink.FindStringSubmatch(line); m != nil {
 		line = m[1]
 		l.textLines.add(n)
 	}
 	spec, warning, err := parse(line, l.Scheme)
+	if err != nil {
+		if m := textAfterLogin.FindStringSubmatch(line); m != nil && !strings.ContainsAny(m[2], "@") {
+			if spec, warning, err = parse(m[1], l.Scheme); err == nil {
+				line = m[1]
+				l.textLines.add(n)
+			}
+		}
+	}
 	if err == nil {
 		l.add(n, formOf(line, spec.Address), spec, warning, nil)
 		return
@@ -298,10 +323,40 @@ func (l *listParser) parseLine(n int, line string) {
 	l.skip(n, err)
 }
 
+// addCells adds the proxies of a row of a table with protocols.
+func (l *listParser) addCells(n int, line string) {
+	for i, cell := range splitCells(line, l.table.separator) {
+		if cell == "" || i >= len(l.table.columns) {
+			continue
+		}
+		l.entry = "" // a cell alone does not have its protocol
+		spec, warning, err := parse(cell, l.table.protocolOf(i))
+		l.add(n, formTable, spec, warning, err)
+	}
+}
+
+// warnOfColumns adds a warning for each column of the header line that is probably a misspelt option.
+func (l *listParser) warnOfColumns(n int, header string) {
+	for i, name := range splitCells(header, l.table.separator) {
+		if l.table.options == nil || l.table.options[i] != "" || l.table.columns[i] != fieldUnused {
+			continue
+		}
+		if option := similarOption(name); option != "" {
+			l.warn(n, fmt.Sprintf("the column %.40q is not used; did you mean %s?", name, option))
+		}
+	}
+}
+
 // changeLink matches an address with the link that changes its exit address, as vendors of mobile proxies write it:
 // host:port:user:pass[https://vendor/change?key=KEY]. A link without a path or with a login would be a second proxy.
 var changeLink = regexp.MustCompile(`^((?:\w+://)?[^\s/\[|]+)` +
-	`(?:\[https?://[^\s/?@\]]+(?:[/?][^\s\]]*)?\]|\|https?://[^\s/?@]+[/?]\S+)$`)
+	`(?:\[https?://[^\s/?@\]]+(?:[/?][^\s\]]*)?\]|[|: \t]https?://[^\s/?@]+[/?]\S+)$`)
+
+// textAfterPassword matches host:port:user:pass before other text.
+var textAfterPassword = regexp.MustCompile(`^([^\s/@]+:\d+:[^\s:/]+:[^\s;|]+)(?:[ \t]+|[ \t]*[;|])(.+)$`)
+
+// textAfterLogin matches user:pass@host:port, with or without a scheme, before other text.
+var textAfterLogin = regexp.MustCompile(`^(\S+@[^\s@|;,/]+:\d+)/?(?:[ \t]+|[ \t]*[|;,])(.*)$`)
 
 func (l *listParser) skip(n int, err error) { l.skipFor(n, err.Error(), reasonOf(err)) }
 
@@ -361,6 +416,8 @@ func (l *listParser) add(n int, form string, spec upstream.Spec, warning string,
 		case "":
 		case describedWarning:
 			l.described.add(n)
+		case guessedWarning:
+			l.guessedLogins.add(n)
 		default:
 			l.warn(n, warning)
 		}
@@ -370,6 +427,11 @@ func (l *listParser) add(n int, form string, spec upstream.Spec, warning string,
 		}
 		count(&l.Counts.Forms, form)
 		spec.Source = l.Name
+		if spec.Extras != nil {
+			for _, warning := range MetadataWarnings(spec.Extras.Metadata) {
+				l.warnFor(n, warning, misspeltReason)
+			}
+		}
 		l.specs.add(spec, l.Entries)
 		l.Original.add(l.entry)
 	}

@@ -15,6 +15,8 @@ type table struct {
 	separator rune
 	columns   []field
 	options   []string // name of the option that each column has; "" for none; nil for a table without a column url
+	// protocols is set if each column has the addresses of a protocol, such as SOCKS5. A row then has several proxies.
+	protocols bool
 }
 
 // columnURL is the name of a column. A table with this column may also have columns that are named like the options of
@@ -31,17 +33,19 @@ func Columns() []string {
 }
 
 // parseHeader returns the table that begins with a header line, or nil if the line is no header. A header has at
-// least two columns. Their names include a host and a port or a protocol, such as ip:port, or they include a URL.
+// least two columns. Their names include a host with a port, a protocol or a password, such as ip:port, or they include
+// a URL, or all of them are protocols.
 func parseHeader(line string) *table {
 	for _, separator := range []rune{',', ';', '\t', '|'} {
 		if !strings.ContainsRune(line, separator) {
 			continue
 		}
 		names := splitCells(line, separator)
-		t := &table{separator: separator, columns: make([]field, len(names))}
+		t := &table{separator: separator, columns: make([]field, len(names)), protocols: true}
 		host, port, hasURL := false, false, false
 		for i, name := range names {
 			t.columns[i] = fieldOf(name)
+			t.protocols = t.protocols && t.columns[i] >= fieldHTTP
 			host = host || t.columns[i] == fieldHost
 			port = port || t.columns[i] == fieldPort || t.columns[i] >= fieldSOCKSPort ||
 				t.columns[i] == fieldHost && strings.Contains(strings.ToLower(name), "port")
@@ -50,8 +54,9 @@ func parseHeader(line string) *table {
 		if hasURL {
 			t.options = optionsOf(names)
 		}
-		protocol := slices.Contains(t.columns, fieldProtocol)
-		if host && (port || protocol) || hasURL { // if there is no port column, the address contains the port
+		more := slices.Contains(t.columns, fieldProtocol) || slices.Contains(t.columns, fieldPassword)
+		// If there is no column of ports, the address contains the port.
+		if host && (port || more) || hasURL || t.protocols {
 			return t
 		}
 	}
@@ -80,6 +85,17 @@ func splitRow(line string, separator rune) ([]string, error) {
 	r := csv.NewReader(strings.NewReader(line))
 	r.Comma, r.LazyQuotes, r.TrimLeadingSpace, r.FieldsPerRecord = separator, true, separator != '\t', -1
 	return r.Read()
+}
+
+// protocolOf returns the scheme of the proxies in a column of a table with protocols.
+func (t *table) protocolOf(column int) string {
+	switch t.columns[column] {
+	case fieldSOCKS5:
+		return upstream.SOCKS5
+	case fieldSOCKS4:
+		return upstream.SOCKS4
+	}
+	return upstream.HTTP
 }
 
 // parseRow parses a row of the table. A row without a protocol gets the given scheme.

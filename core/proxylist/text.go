@@ -9,9 +9,11 @@ import (
 )
 
 // addressPattern matches an IPv4 address and a port, with or without a scheme, among other text. The address and the
-// port are separated by a colon, or by white space, commas, semicolons or bars.
-var addressPattern = regexp.MustCompile(`(?i)(?:^|[^\w.:@/%-])((?:(?:https?|socks4a?|socks5h?)://)?)` +
-	`(\d{1,3}(?:\.\d{1,3}){3})(?::|[ \t,;|]+)(\d{1,5})(?:$|[^\w.:@%-])`)
+// port are separated by a colon, or by white space, commas, semicolons or bars, with or without the word "port". There
+// may be a word such as "IP:" before the address.
+var addressPattern = regexp.MustCompile(
+	`(?i)(?:^|[^\w.:@/%-]|\b(?:ip|host|addr|address|server|proxy)[ \t]*:[ \t]*)((?:(?:https?|socks4a?|socks5h?)://)?)` +
+		`(\d{1,3}(?:\.\d{1,3}){3})(?::|[ \t,;|]+(?:port[ \t]*[:=][ \t]*)?)(\d{1,5})(?:$|[^\w.:@%-])`)
 
 // htmlTag matches a tag of HTML.
 var htmlTag = regexp.MustCompile(`</?[A-Za-z][^<>]*>`)

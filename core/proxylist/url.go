@@ -1,6 +1,7 @@
 package proxylist
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/url"
@@ -36,6 +37,8 @@ func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 		spec.Address.Host, err = upstream.HostPort(f[0]+":"+f[1], "")
 	} else if spec.Address, err = upstream.ParseAddress(scheme + "://" + rest); err != nil {
 		spec.Address, err = addressOfFields(scheme, rest, err)
+	} else if !strings.Contains(textBefore(rest, '@'), ":") {
+		decodeLogin(&spec.Address)
 	}
 	if err != nil {
 		return spec, err
@@ -51,6 +54,18 @@ func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 		}
 	}
 	return spec, nil
+}
+
+// decodeLogin decodes a user name that is user:pass in base64, as in the links of v2rayN.
+func decodeLogin(a *upstream.Address) {
+	text, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(a.Username, "="))
+	if err != nil {
+		return
+	}
+	user, password, ok := strings.Cut(string(text), ":")
+	if ok && !strings.ContainsFunc(string(text), func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		a.Username, a.Password = user, upstream.Secret(password)
+	}
 }
 
 // addressOfFields returns the address of scheme://user:pass:host:port, of scheme://host:port@user:pass and of

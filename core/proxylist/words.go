@@ -48,7 +48,8 @@ func splitCells(line string, separator rune) (all []string) {
 // It also parses a line with only a scheme and an address. The scheme may be the first or the last field. A line
 // without a scheme gets the given scheme. A line has at most four fields, or five if one of them is the scheme and the
 // separator is a space or a tab. The host is an IP address or has a dot. If the line has user and password, spaces as
-// separators, and no scheme, loginGuessed is true: the last two fields may then be other text.
+// separators, and no scheme, loginGuessed is true: the last two fields may then be other text. It is also true if both
+// are proper names, such as Berlin.
 func parseWords(line, scheme string) (spec upstream.Spec, loginGuessed, ok bool) {
 	f, separator := splitWords(line)
 	if !isText(line) || len(f) == 0 || len(f) > 4 && separator != ' ' && separator != '\t' || len(f) > 5 {
@@ -100,7 +101,11 @@ func parseWords(line, scheme string) (spec upstream.Spec, loginGuessed, ok bool)
 	if len(login) > 0 {
 		spec.Address.Username, spec.Address.Password = login[0], upstream.Secret(login[1])
 	}
-	return spec, separator == ' ' && len(login) > 0 && !hasScheme, true
+	guessed := separator == ' ' && !hasScheme
+	if len(login) > 0 && properName.MatchString(login[0]) && properName.MatchString(login[1]) {
+		guessed = true // such as Berlin,Hetzner
+	}
+	return spec, guessed && len(login) > 0, true
 }
 
 // splitAddresses returns the addresses in a line that consists only of addresses, at least two, such as "1.2.3.4:80,

@@ -83,6 +83,9 @@ func (l *loader) readProxies() {
 			l.faults = append(l.faults, Fault{File: "--proxy", Key: fmt.Sprintf("number %d", i+1), Msg: err.Error()})
 			continue
 		}
+		for _, warning := range proxylist.MetadataWarnings(spec.Extra().Metadata) {
+			c.Warnings = append(c.Warnings, fmt.Sprintf("--proxy: number %d: %s", i+1, warning))
+		}
 		spec.Source = "config"
 		c.specs = append(c.specs, spec)
 	}
