@@ -85,7 +85,7 @@ func (h *breakerHandler) get(c *fiber.Ctx) error {
 		Why     whyView      `json:"why"`
 		Failure *failureView `json:"failure,omitempty"`
 		reasonsView
-	}{h.view(u), h.viewOfWhy(u.Why()), h.lists.failureOf(u), reasons})
+	}{h.view(u), h.viewOfWhy(u.EvidenceReport()), h.lists.failureOf(u), reasons})
 }
 
 func (h *breakerHandler) reset(c *fiber.Ctx) error {
@@ -126,10 +126,10 @@ type targetEvidence struct {
 	Evidence     float64        `json:"evidence"`
 }
 
-func (h *breakerHandler) viewOfWhy(w evidence.Why) whyView {
+func (h *breakerHandler) viewOfWhy(w evidence.Report) whyView {
 	v := whyView{
 		Summary: w.Text(causeWord), Failures: w.Failures, Successes: w.Successes, Evidence: w.Evidence,
-		Needed: w.Needed, OwnFailures: w.Own, OwnCauses: countsByCause(w.OwnCause),
+		Needed: w.Needed, OwnFailures: w.OwnFailures, OwnCauses: countsByCause(w.OwnCauses),
 		Targets: make([]targetEvidence, 0, len(w.Targets)),
 	}
 	if w.Failures > 0 {
@@ -139,7 +139,7 @@ func (h *breakerHandler) viewOfWhy(w evidence.Why) whyView {
 	for _, t := range w.Targets {
 		v.Targets = append(v.Targets, targetEvidence{
 			Target: t.Name, Failures: t.Failures, Attempts: t.Attempts, Causes: countsByCause(t.Causes),
-			RestFailures: t.RestFailures, RestAttempts: t.RestAttempts, Noise: t.Noise, Evidence: t.Evidence,
+			RestFailures: t.OtherFailures, RestAttempts: t.OtherAttempts, Noise: t.Noise, Evidence: t.Evidence,
 		})
 	}
 	return v

@@ -57,12 +57,12 @@ func TestWhyOfABreaker(t *testing.T) {
 	r.now = noon.Add(time.Minute)
 	h := breakerHandler{pool: r.pool, now: func() time.Time { return r.now }}
 	own, atTarget, since := uint8(verdict.ProxyUnreachable), uint8(verdict.TunnelRefused), noon.Add(30*time.Second)
-	why := evidence.Why{
-		Since: 30 * time.Second, Failures: 3, Successes: 1, Evidence: 14, Needed: 13.5, Own: 2,
-		OwnCause: []evidence.CauseCount{{Cause: own, Count: 2}},
-		Targets: []evidence.TargetWhy{{
+	why := evidence.Report{
+		Since: 30 * time.Second, Failures: 3, Successes: 1, Evidence: 14, Needed: 13.5, OwnFailures: 2,
+		OwnCauses: []evidence.CauseCount{{Cause: own, Count: 2}},
+		Targets: []evidence.TargetReport{{
 			Name: "a.test:443", Failures: 1, Attempts: 2, Causes: []evidence.CauseCount{{Cause: atTarget, Count: 1}},
-			RestFailures: 3, RestAttempts: 4, Noise: 0.5, Evidence: 6,
+			OtherFailures: 3, OtherAttempts: 4, Noise: 0.5, Evidence: 6,
 		}},
 	}
 	v := h.viewOfWhy(why)

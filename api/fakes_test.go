@@ -342,15 +342,15 @@ func (f *fakeTargets) Targets() []evidence.TargetView { return slices.Clone(f.li
 // fakeMetrics returns its fields. It records the arguments of the last query.
 type fakeMetrics struct {
 	summary     metrics.Summary
-	points      []metrics.Point
+	points      []metrics.SeriesPoint
 	proxies     map[string]metrics.ProxyStats
 	counts      map[string][]minutes.Count
 	transitions []core.Transition
 	truncated   bool
 
 	reasons *minutes.Store
-	recent  map[string]metrics.Recent
-	window  metrics.Window
+	recent  map[string]metrics.RecentAttempts
+	window  metrics.WindowCounts
 
 	hours int
 	step  time.Duration
@@ -358,21 +358,21 @@ type fakeMetrics struct {
 
 func (m *fakeMetrics) Reasons() *minutes.Store { return m.reasons }
 
-func (m *fakeMetrics) Recent(id string) metrics.Recent { return m.recent[id] }
+func (m *fakeMetrics) RecentAttempts(id string) metrics.RecentAttempts { return m.recent[id] }
 
-func (m *fakeMetrics) Failing() map[string]metrics.Recent {
+func (m *fakeMetrics) FailingProxies() map[string]metrics.RecentAttempts {
 	all := maps.Clone(m.recent)
-	maps.DeleteFunc(all, func(_ string, r metrics.Recent) bool { return !r.Fails() })
+	maps.DeleteFunc(all, func(_ string, r metrics.RecentAttempts) bool { return !r.IsFailing() })
 	return all
 }
 
-func (m *fakeMetrics) ForgetRecent(id string) { delete(m.recent, id) }
+func (m *fakeMetrics) ForgetRecentAttempts(id string) { delete(m.recent, id) }
 
-func (m *fakeMetrics) Window(time.Duration) metrics.Window { return m.window }
+func (m *fakeMetrics) CountsWithin(time.Duration) metrics.WindowCounts { return m.window }
 
 func (m *fakeMetrics) Summary() metrics.Summary { return m.summary }
 
-func (m *fakeMetrics) Series(hours int, step time.Duration) []metrics.Point {
+func (m *fakeMetrics) Series(hours int, step time.Duration) []metrics.SeriesPoint {
 	m.hours, m.step = hours, step
 	return m.points
 }

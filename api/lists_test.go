@@ -94,9 +94,10 @@ func TestListsOfProxies(t *testing.T) {
 			s.ChangeExtras(func(e *upstream.Extras) { e.Vendor = "North" })
 		}
 	})
-	r.metrics.recent = map[string]metrics.Recent{"p3": {Attempts: 2, Bad: 1, Last: metrics.Bad{
-		Key: minutes.KeyOf(verdict.Answered, 403), Host: "a.test", At: noon,
-	}}}
+	r.metrics.recent = map[string]metrics.RecentAttempts{"p3": {Attempts: 2, BadAttempts: 1,
+		LastBad: metrics.BadAttempt{
+			Key: minutes.KeyOf(verdict.Answered, 403), Host: "a.test", At: noon,
+		}}}
 	r.trip("p1")
 	r.trip("p4")
 	r.engine.banned = []ban.Pair{{ProxyID: "p2"}}
@@ -158,9 +159,10 @@ func TestGroups(t *testing.T) {
 	})
 	r.trip("p1")
 	r.trip("p3")
-	r.metrics.recent = map[string]metrics.Recent{"p3": {Attempts: 2, Bad: 2, Last: metrics.Bad{
-		Key: minutes.KeyOf(verdict.ProxyUnreachable, 0), Host: "a.test", At: noon,
-	}}}
+	r.metrics.recent = map[string]metrics.RecentAttempts{"p3": {Attempts: 2, BadAttempts: 2,
+		LastBad: metrics.BadAttempt{
+			Key: minutes.KeyOf(verdict.ProxyUnreachable, 0), Host: "a.test", At: noon,
+		}}}
 	r.engine.banned = []ban.Pair{{ProxyID: "p2"}}
 	for query, want := range map[string]string{
 		"?by=region": "US 2/2 proxy unreachable, EU 0/3 1 banned",

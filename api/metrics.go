@@ -21,17 +21,17 @@ import (
 // Metrics is the metrics recorder.
 type Metrics interface {
 	Summary() metrics.Summary
-	Series(hours int, step time.Duration) []metrics.Point
+	Series(hours int, step time.Duration) []metrics.SeriesPoint
 	ByProxy(hours int) map[string]metrics.ProxyStats
 	Counts(proxyID string, hours int) []minutes.Count
 	Transitions(hours int) (list []core.Transition, truncated bool)
 	RetentionHours() int
 	Handler() http.Handler
 	Reasons() *minutes.Store
-	Recent(proxyID string) metrics.Recent
-	Failing() map[string]metrics.Recent
-	ForgetRecent(proxyID string)
-	Window(d time.Duration) metrics.Window
+	RecentAttempts(proxyID string) metrics.RecentAttempts
+	FailingProxies() map[string]metrics.RecentAttempts
+	ForgetRecentAttempts(proxyID string)
+	CountsWithin(d time.Duration) metrics.WindowCounts
 }
 
 var _ Metrics = (*metrics.Recorder)(nil)
@@ -86,7 +86,7 @@ func (h *metricsHandler) totals() summaryView {
 		TotalRequests: s.Requests, TotalAttempts: s.Attempts, TotalRetries: s.Retries, Replays: s.Replays,
 		SuccessByAttempt: s.SuccessByAttempt, TargetRefused: s.TargetRefused,
 		BannedResponses: s.Banned, CircuitBreakerEventsCount: s.Transitions,
-		RetryLatencySecondsTotal: seconds(s.Waited), ByPolicy: map[string]policyCounts{},
+		RetryLatencySecondsTotal: seconds(s.BackoffTime), ByPolicy: map[string]policyCounts{},
 		RetentionHours: h.metrics.RetentionHours(),
 	}
 	for hash, n := range s.ByPolicy {

@@ -24,7 +24,7 @@ func TestSummary(t *testing.T) {
 	r.metrics.summary = metrics.Summary{
 		Requests: 10, Attempts: 14, Retries: 3, Replays: 1, SuccessByAttempt: map[string]uint64{"0": 7, "1": 2},
 		Transitions: 4, Banned: 5,
-		Waited: 1500000500 * time.Nanosecond, ByPolicy: map[string]metrics.PolicyCounts{
+		BackoffTime: 1500000500 * time.Nanosecond, ByPolicy: map[string]metrics.PolicyCounts{
 			"abc": {Policy: &policy, Requests: 8, Successes: 6}, "other": {Requests: 2},
 		},
 	}
@@ -47,7 +47,7 @@ func TestSeries(t *testing.T) {
 	r.check(t, get(path, 200, `{"data_points":[],"retention_hours":48}`))
 	require.Equal(t, 24, r.metrics.hours)
 	require.Equal(t, time.Hour, r.metrics.step)
-	r.metrics.points = []metrics.Point{
+	r.metrics.points = []metrics.SeriesPoint{
 		{Start: noon, Requests: 4, Delivered: 3, Attempts: 4, Retries: 1, Latency: 2 * time.Second},
 		{Start: noon.Add(time.Hour), Attempts: 1, Latency: time.Second},
 	}

@@ -74,11 +74,11 @@ func searchText(u *upstream.Upstream) string {
 }
 
 // failingProxies are the proxies of the pool whose latest attempts fail, with these attempts.
-type failingProxies map[*upstream.Upstream]*metrics.Recent
+type failingProxies map[*upstream.Upstream]*metrics.RecentAttempts
 
 // findFailing returns the failing proxies of the pool. It is called once for a list of proxies, not for each proxy.
 func (l *poolLists) findFailing() failingProxies {
-	all := l.metrics.Failing()
+	all := l.metrics.FailingProxies()
 	failing := make(failingProxies, len(all))
 	s := l.pool.Snapshot()
 	for id, recent := range all {

@@ -94,7 +94,7 @@ func (h *previewHandler) preview(c *fiber.Ctx) error {
 		return policyProblem("", err)
 	}
 	v := previewView{
-		Policy: viewOfPolicy(&p), Requests: h.metrics.Window(previewWindow).Requests,
+		Policy: viewOfPolicy(&p), Requests: h.metrics.CountsWithin(previewWindow).Requests,
 		Statuses: statusChanges(h.metrics.Reasons().SumAll(previewWindow), &p, current), Limitations: []string{},
 	}
 	start := h.now().Add(-previewWindow)

@@ -285,7 +285,7 @@ func TestRestoreProxy(t *testing.T) {
 		call("DELETE", "/proxies/x", "", 204),
 		call("POST", "/proxies/x/restore?persist=maybe", "", 400),
 	)
-	r.metrics.recent = map[string]metrics.Recent{"x": {Attempts: 1, Bad: 1}}
+	r.metrics.recent = map[string]metrics.RecentAttempts{"x": {Attempts: 1, BadAttempts: 1}}
 	response, body := r.send(t, "POST", "/api/v1/proxies/x/restore", "")
 	require.Empty(t, r.metrics.recent)
 	require.Equal(t, 200, response.StatusCode, string(body))

@@ -75,7 +75,7 @@ func TestHistory(t *testing.T) {
 	r.try("F1", verdict.BannedHere, 403)
 	r.now = noon.Add(7 * time.Minute)
 	r.try("F2", verdict.Answered, 200)
-	r.metrics.points = []metrics.Point{{Start: noon, Requests: 9, Delivered: 7, Refused: 2, Retries: 1,
+	r.metrics.points = []metrics.SeriesPoint{{Start: noon, Requests: 9, Delivered: 7, Refused: 2, Retries: 1,
 		Banned: 3, Cost: 0.5}}
 	const (
 		first = `{"timestamp":"2026-11-28T12:00:00Z","attempts":1,"causes":{"banned_here":1},` +
@@ -107,49 +107,49 @@ func TestHistory(t *testing.T) {
 
 // The sentence of GET /status.
 func TestTheSummaryOfTheStatus(t *testing.T) {
-	at := func(cause core.Cause, status int, host string) metrics.Recent {
-		return metrics.Recent{Attempts: 4, Bad: 2, Last: metrics.Bad{
+	at := func(cause core.Cause, status int, host string) metrics.RecentAttempts {
+		return metrics.RecentAttempts{Attempts: 4, BadAttempts: 2, LastBad: metrics.BadAttempt{
 			Key: minutes.KeyOf(cause, status), Host: host, At: noon,
 		}}
 	}
 	for name, x := range map[string]struct {
 		proxies int
-		fails   func(i int) metrics.Recent
+		fails   func(i int) metrics.RecentAttempts
 		open    int // number of proxies with an open breaker
-		window  metrics.Window
+		window  metrics.WindowCounts
 		want    string
 	}{
-		"all is well": {proxies: 3, window: metrics.Window{Requests: 200, Delivered: 199},
+		"all is well": {proxies: 3, window: metrics.WindowCounts{Requests: 200, Delivered: 199},
 			want: "all 3 proxies work; 99 % delivered in the last 5 minutes"},
 		"idle":       {proxies: 1, want: "the proxy works; no requests in the last 5 minutes"},
 		"no proxies": {want: "the pool is empty; no requests in the last 5 minutes"},
 		"a site refuses most of them": {proxies: 412,
-			fails: func(i int) metrics.Recent {
+			fails: func(i int) metrics.RecentAttempts {
 				switch {
 				case i < 31:
 					return at(verdict.Answered, 403, "shop.example")
 				case i < 37:
 					return at(verdict.ProxyUnreachable, 0, "shop.example")
 				}
-				return metrics.Recent{Attempts: 20, Bad: 9}
+				return metrics.RecentAttempts{Attempts: 20, BadAttempts: 9}
 			},
-			window: metrics.Window{Requests: 100, Delivered: 98, Refused: 2},
+			window: metrics.WindowCounts{Requests: 100, Delivered: 98, Refused: 2},
 			want: "37 of 412 proxies fail, 31 of them with 403 at shop.example; " +
 				"96 % delivered in the last 5 minutes"},
-		"one": {proxies: 9, fails: func(i int) metrics.Recent {
+		"one": {proxies: 9, fails: func(i int) metrics.RecentAttempts {
 			if i == 3 {
 				return at(verdict.ProxyUnreachable, 0, "shop.example")
 			}
-			return metrics.Recent{}
+			return metrics.RecentAttempts{}
 		}, want: "1 of 9 proxies fails with proxy unreachable; no requests in the last 5 minutes"},
-		"all with one reason": {proxies: 2, fails: func(int) metrics.Recent {
+		"all with one reason": {proxies: 2, fails: func(int) metrics.RecentAttempts {
 			return at(verdict.NoAnswerInTime, 0, "a.test")
 		}, want: "2 of 2 proxies fail, all of them with no answer in time at a.test; " +
 			"no requests in the last 5 minutes"},
-		"different reasons": {proxies: 3, fails: func(i int) metrics.Recent {
+		"different reasons": {proxies: 3, fails: func(i int) metrics.RecentAttempts {
 			return at(verdict.Answered, 403, []string{"a.test", "b.test", "c.test"}[i])
 		}, want: "3 of 3 proxies fail, for different reasons; no requests in the last 5 minutes"},
-		"two reasons": {proxies: 2, fails: func(i int) metrics.Recent {
+		"two reasons": {proxies: 2, fails: func(i int) metrics.RecentAttempts {
 			return at([]core.Cause{verdict.BannedHere, verdict.RetryStatus}[i], 429+i*74, "a.test")
 		}, want: "2 of 2 proxies fail, with banned here (429) at a.test and with 503 at a.test; " +
 			"no requests in the last 5 minutes"},
@@ -160,7 +160,7 @@ func TestTheSummaryOfTheStatus(t *testing.T) {
 		r.setPool(t, x.proxies, func(i int, s *upstream.Spec) {
 			if x.fails != nil {
 				if r.metrics.recent == nil {
-					r.metrics.recent = map[string]metrics.Recent{}
+					r.metrics.recent = map[string]metrics.RecentAttempts{}
 				}
 				r.metrics.recent[s.ID] = x.fails(i)
 			}
@@ -190,9 +190,10 @@ func TestTheSummaryOfUnreachedProxies(t *testing.T) {
 // The page of a proxy and of its breaker names why it fails, by its requests or, without any, by its checks.
 func TestTheFailureOfAProxy(t *testing.T) {
 	r := newRig(t, nil)
-	r.metrics.recent = map[string]metrics.Recent{"F1": {Attempts: 1, Bad: 1, Last: metrics.Bad{
-		Key: minutes.KeyOf(verdict.BannedHere, 403), Host: "a.test", At: noon,
-	}}}
+	r.metrics.recent = map[string]metrics.RecentAttempts{"F1": {Attempts: 1, BadAttempts: 1,
+		LastBad: metrics.BadAttempt{
+			Key: minutes.KeyOf(verdict.BannedHere, 403), Host: "a.test", At: noon,
+		}}}
 	u := r.pool.Snapshot().Get("F2")
 	u.CountUnreached(verdict.ProxyUnreachable, 5)
 	for id, want := range map[string]string{

@@ -37,6 +37,6 @@ func (h *proxyHandler) restore(c *fiber.Ctx) error {
 	if err != nil {
 		return proxyProblem(err)
 	}
-	h.metrics.ForgetRecent(id) // the attempts before the removal, which do not concern the new proxy
+	h.metrics.ForgetRecentAttempts(id) // the attempts before the removal, which do not concern the new proxy
 	return send(c, h.view(u))
 }

@@ -110,7 +110,7 @@ func (h *statusHandler) view() statusView {
 		return cmp.Or(cmp.Compare(b.Proxies, a.Proxies), strings.Compare(a.Example, b.Example))
 	})
 	v.Failures = v.Failures[:min(len(v.Failures), maxFailureGroups)]
-	w := h.metrics.Window(statusWindow)
+	w := h.metrics.CountsWithin(statusWindow)
 	v.Requests = windowView{statusWindow.Seconds(), w.Requests, w.Delivered, w.Refused, w.Attempts, w.Retries}
 	v.Summary = v.text()
 	if h.cluster != nil {
@@ -132,18 +132,18 @@ func countIf(n *int, condition bool) {
 func (l *poolLists) failureGroupOf(u *upstream.Upstream, failing failingProxies) (g failureGroup) {
 	r := failing[u]
 	if r == nil { // the breaker of u is not closed, but its latest attempts do not fail
-		recent := l.metrics.Recent(u.ID())
+		recent := l.metrics.RecentAttempts(u.ID())
 		r = &recent
 	}
-	if r.Last.At.IsZero() {
-		if causes := u.Why().OwnCause; len(causes) > 0 {
+	if r.LastBad.At.IsZero() {
+		if causes := u.EvidenceReport().OwnCauses; len(causes) > 0 {
 			g.Cause = causeWord(causes[0].Cause)
 		}
 		g.Reason = cmp.Or(g.text(), unknownReason)
 		return g
 	}
-	k := r.Last.Key
-	g = failureGroup{Cause: verdict.CauseName(k.Cause()), Status: k.Status(), Host: r.Last.Host}
+	k := r.LastBad.Key
+	g = failureGroup{Cause: verdict.CauseName(k.Cause()), Status: k.Status(), Host: r.LastBad.Host}
 	if verdict.IsConnectFailure(k.Cause()) || verdict.BarsProxy(k.Cause()) {
 		g.Host = ""
 	}

@@ -131,7 +131,7 @@ func (cn *clusterNode) attach(
 	if cn.shareLimits {
 		cn.node.AttachLimits(newClusterLimits(e), readHolderName(stateDir, cn.log), strings.ToLower(rand.Text()))
 	}
-	e.Metrics().ObserveCluster(cn.metricsState)
+	e.Metrics().SetClusterSource(cn.metricsState)
 	ctx, cancel := context.WithCancel(context.Background())
 	cn.stop = cancel
 	go func() {
@@ -279,7 +279,7 @@ func (cn *clusterNode) Load() cluster.Load {
 		return cn.load
 	}
 	e := cn.engine.Load()
-	pool, w := e.Pool(), e.Metrics().Window(cluster.LoadWindow)
+	pool, w := e.Pool(), e.Metrics().CountsWithin(cluster.LoadWindow)
 	all := pool.Snapshot().All
 	cn.load, cn.loadAt = cluster.Load{
 		Tried: pool.UsedSince(pool.Elapsed(now) - time.Minute), Requests: w.Requests, Delivered: w.Delivered,
@@ -324,7 +324,7 @@ func (cn *clusterNode) Suspects(n int) []string {
 // Suspect implements cluster.Local.
 func (cn *clusterNode) Suspect(target string) {
 	if pool := cn.engine.Load().Pool(); !pool.Literal() {
-		pool.Ledger().SuspectElsewhere(upstream.Target(target), pool.Elapsed(time.Now()))
+		pool.Ledger().RecordClusterSuspect(upstream.Target(target), pool.Elapsed(time.Now()))
 	}
 }
 
@@ -404,10 +404,11 @@ func (cn *clusterNode) Alone() (bool, string) { return cn.node.Alone() }
 func (cn *clusterNode) metricsState() metrics.ClusterState {
 	s := cn.Status()
 	out := metrics.ClusterState{
-		Alone: s.Alone, OpenBreakers: s.Open, Waiting: s.Waiting, Lag: s.Lag, Took: s.Took,
+		Alone: s.Alone, OpenBreakers: s.Open, WaitingEvents: s.Waiting, Lag: s.Lag, ExchangeTime: s.Took,
 		Exchanges: s.Counts.Exchanges, Failures: s.Counts.Failures, TimesAlone: s.Counts.Alone, Sent: s.Counts.Sent,
-		Received: s.Counts.Received, Dropped: s.Counts.Dropped, Leases: s.Counts.Leases, Fenced: s.Counts.Fenced,
-		Followed: s.Counts.Followed, Limits: s.LimitsUsed, ShortLimits: s.LimitsShort, Draws: s.Parts.Requests,
+		Received: s.Counts.Received, DroppedEvents: s.Counts.Dropped, Leases: s.Counts.Leases,
+		FencedResults: s.Counts.Fenced, FollowedOpenings: s.Counts.Followed, Limits: s.LimitsUsed,
+		ShortLimits: s.LimitsShort, ShareRequests: s.Parts.Requests,
 		Uploads: map[string]int{cluster.UploadReady: 0, cluster.UploadWaiting: 0, cluster.UploadFailed: 0},
 	}
 	for _, u := range s.Uploads {

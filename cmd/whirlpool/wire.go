@@ -192,14 +192,14 @@ func wire(
 		return nil, locateErrors(cfg, err)
 	}
 	cfg.ReleaseProxies()
-	g.engine.Tracker().Observe(g.events)
+	g.engine.Tracker().SetObserver(g.events)
 	reg.SetIsUsed(g.usesPlugin)
 	g.changes.Attach(changes.Parts{Engine: g.engine, Pool: g.engine.Pool(), Policies: g.engine.Policies()})
 	g.cluster.attach(g.engine, g.changes, reg, g.useOfPlugin, g.state.path())
-	g.engine.Metrics().Observe(nil, g.pluginStates, nil)
+	g.engine.Metrics().SetSources(nil, g.pluginStates, nil)
 	g.push = push.New(g.engine.Metrics().Gather, log)
 	g.lastReload = api.ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []config.Fault{}, Restart: []string{}}
-	g.engine.Metrics().Reloaded(true, time.Now())
+	g.engine.Metrics().RecordReload(true, time.Now())
 	g.api, err = api.New(api.Config{
 		Engine: g.engine, Pool: g.engine.Pool(), Targets: g.engine.Pool().Ledger(), Policies: g.engine.Policies(),
 		Changes: g.apiChanges(), Cluster: g.cluster.api(), Store: redisstore.Redacted(string(cfg.Cluster.URL)),
@@ -335,8 +335,8 @@ func (g *gateway) pluginStates() []metrics.PluginState {
 			values[m.Name] = m.Value
 		}
 		out = append(out, metrics.PluginState{Name: p.Name, Calls: p.Calls - p.Faults, Faults: p.Faults,
-			FaultsBy: p.FaultsBy, Spent: p.TimeSpent, Missed: p.MissedObservations, Quarantined: p.Quarantined,
-			Own: values})
+			FaultsBy: p.FaultsBy, CallTime: p.TimeSpent, MissedObservations: p.MissedObservations,
+			Quarantined: p.Quarantined, OwnMetrics: values})
 	}
 	return out
 }
@@ -355,7 +355,7 @@ func (g *gateway) reload() api.ReloadStatus {
 	defer g.growth.BeginLoading(memory.Free)()
 	cfg, err := g.loadAndApply()
 	status := api.ReloadStatus{OK: err == nil, At: time.Now().UTC(), Faults: faultsOf(err, g.source.File)}
-	g.engine.Metrics().Reloaded(err == nil, time.Now())
+	g.engine.Metrics().RecordReload(err == nil, time.Now())
 	g.mu.Lock()
 	if err == nil {
 		g.cfg = cfg

@@ -132,7 +132,7 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 		return r.result, nil
 	}
 	r.relay, r.result.Final = ending.Relay, r.exchange.Result().Final
-	r.relay.Streaming()
+	r.relay.ReportStreaming()
 	r.result.Response = r.response(call.Request, ending.Response)
 	return r.result, nil
 }

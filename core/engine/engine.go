@@ -173,22 +173,22 @@ func New(cfg Config, opts Options) (*Engine, error) {
 		return nil, err
 	}
 	e.setEgress(&cfg)
-	e.metrics.Observe(e.proxyStates, nil, e.tracker.InFlight)
+	e.metrics.SetSources(e.proxyStates, nil, e.tracker.InFlight)
 	e.metrics.SetMaxProxies(cfg.MetricProxies)
 	e.policies = retry.NewStore(cfg.Retry, opts.Now)
 	e.policies.OnChange(opts.OnPolicyChange)
 	e.executor = executor.New(e.selector, e.metrics, tuning, opts.Log, opts.Now, opts.Rand)
-	e.metrics.ObserveQueues(e.queueStates)
-	e.metrics.ObserveCosts(e.costStates)
-	e.metrics.ObserveBans(func() (pairs, banned int) {
+	e.metrics.SetQueueSource(e.queueStates)
+	e.metrics.SetCostSource(e.costStates)
+	e.metrics.SetBanSource(func() (pairs, banned int) {
 		now := e.pool.Elapsed(e.opts.Now())
 		return e.selector.HostBans().Count(now), e.selector.ProxyBans().Count(now)
 	})
-	e.metrics.ObserveRules(e.countRules)
+	e.metrics.SetRuleSource(e.countRules)
 	e.guard = access.NewGuard(opts.Now, opts.Log)
 	e.sessions = session.NewTable(session.DefaultMax)
 	e.sessions.OnMove(opts.OnSessionMove)
-	e.metrics.ObserveLogins(e.failedLogins)
+	e.metrics.SetLoginSource(e.failedLogins)
 	e.gateway = gateway.New(gateway.Config{
 		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: tracker{e.tracker},
 		OnTunnelEnd: e.metrics.AddTunnelBytes, Guard: e.guard, Sessions: e.sessions, Loop: e.loops,
@@ -209,7 +209,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 		Parallel: parallelChecks(opts.Files),
 	})
 	e.health.SetSettings(cfg.Health)
-	e.metrics.ObserveChecks(e.health.Counts)
+	e.metrics.SetCheckSource(e.health.Counts)
 	if opts.Restore != nil {
 		opts.Restore(e)
 	}
@@ -435,7 +435,7 @@ func (e *Engine) proxyStates() []metrics.ProxyState {
 	for _, u := range all {
 		used := u.Total()
 		out = append(out, metrics.ProxyState{ID: u.ID(), State: u.Breaker().State(), InFlight: u.InFlight(),
-			Short: u.ShortTunnels(), Up: used.Up, Down: used.Down, Cost: used.Cost})
+			ShortTunnels: u.ShortTunnels(), Up: used.Up, Down: used.Down, Cost: used.Cost})
 	}
 	return out
 }
@@ -446,7 +446,7 @@ func (e *Engine) queueStates() (out []metrics.QueueState) {
 			c := counts[p]
 			out = append(out, metrics.QueueState{
 				Queue: name, Priority: p.String(),
-				Waiting: c.Waiting, Queued: c.Queued, Expired: c.Expired, Full: c.FullRefusals, Waited: c.WaitTime,
+				Waiting: c.Waiting, Queued: c.Queued, Expired: c.Expired, Full: c.FullRefusals, WaitTime: c.WaitTime,
 			})
 		}
 	}

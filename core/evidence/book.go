@@ -20,21 +20,21 @@ type Book struct {
 	records   atomic.Pointer[record] // list of at most maxRecords, the newest first
 	withdrawn atomic.Int32           // see TakeWithdrawn
 
-	mu     sync.Mutex
-	gen    uint64  // generation of the breaker
-	latest Attempt // the latest failure, with a nil Book
+	mu          sync.Mutex
+	breakerGen  uint64  // generation of the breaker
+	lastFailure Attempt // the latest failure, with a nil Book
 
 	episode         uint16        // number of the episode; a record with another number is out of date
-	began           time.Duration // end of the episode's first failure
+	episodeStart    time.Duration // end of the episode's first failure
 	successesBefore uint64        // the proxy's successes when the episode began
 	failures        uint32
 	ownFailures     uint32
 	ownCauses       causes
-	evictedEvidence float64 // evidence of records that were removed (see evict), in nats
-	outage          bool    // the latest failure was part of an outage
+	evictedEvidence float64 // evidence of records that were removed (see evictRecord), in nats
+	inOutage        bool    // the latest failure was part of an outage
 
-	sequential    int           // number of failures whose attempt began after sequentialEnd
-	sequentialEnd time.Duration // end of the latest of these failures
+	sequentialFailures int           // number of failures whose attempt began after sequentialEnd
+	sequentialEnd      time.Duration // end of the latest of these failures
 
 	pendingNoise pendingNoise
 	streak       streak // the proxy's failures since its last success, each with weight 1
@@ -98,33 +98,34 @@ func (s *streak) weightBesidesWorst() float64 { return s.weight - max(s.first.we
 
 // updateEpisode ends the current episode if it is over. If no episode is left, it begins one with the given failure.
 func (b *Book) updateEpisode(l *Ledger, a *Attempt) {
-	if a.BreakerGen > b.gen || a.Ended-b.latest.Ended > a.Window {
-		b.startOver(a.BreakerGen)
+	if a.BreakerGen > b.breakerGen || a.Ended-b.lastFailure.Ended > a.Window {
+		b.resetEpisode(a.BreakerGen)
 	}
 	if b.failures > 0 && b.evidence(l, a).potential <= 0 {
 		b.endEpisode()
 	}
-	b.latest = *a
-	b.latest.Book = nil
+	b.lastFailure = *a
+	b.lastFailure.Book = nil
 	if b.failures == 0 {
-		b.began, b.successesBefore = a.Ended, b.successes.Load()
+		b.episodeStart, b.successesBefore = a.Ended, b.successes.Load()
 	}
 }
 
-// startOver ends the episode without a conclusion, because the breaker has changed its state or the latest failure is
-// too old.
-func (b *Book) startOver(gen uint64) {
-	b.gen = gen
+// resetEpisode ends the episode without a conclusion, because the breaker has changed its state or the latest failure
+// is too old.
+func (b *Book) resetEpisode(gen uint64) {
+	b.breakerGen = gen
 	b.clearEpisode()
 	b.pendingNoise = pendingNoise{successes: b.successes.Load()}
 	b.poolStreak, b.unknownFailureEnd = streak{}, 0
 }
 
-// Forget removes all failures, because the breaker has been reset. The parameter gen is the breaker's new generation.
-func (b *Book) Forget(gen uint64) {
+// Reset removes all failures, because the breaker has been reset. The parameter breakerGen is the breaker's new
+// generation.
+func (b *Book) Reset(gen uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.startOver(max(gen, b.gen))
+	b.resetEpisode(max(gen, b.breakerGen))
 	b.records.Store(nil)
 	b.streak = streak{}
 }
@@ -147,7 +148,7 @@ func (b *Book) clearEpisode() {
 		b.episode = 1
 	}
 	b.failures, b.ownFailures, b.evictedEvidence, b.ownCauses = 0, 0, 0, causes{}
-	b.sequential, b.sequentialEnd, b.outage = 0, 0, false
+	b.sequentialFailures, b.sequentialEnd, b.inOutage = 0, 0, false
 }
 
 // currentRecords yields the records of the episode.
@@ -163,11 +164,11 @@ func (b *Book) currentRecords(yield func(*record) bool) {
 // of the pool. The failures of the proxy's streak become noise, unless they opened the breaker.
 func (b *Book) updateStreaks(l *Ledger, a *Attempt) {
 	switch {
-	case a.BreakerGen > b.gen:
+	case a.BreakerGen > b.breakerGen:
 		b.pendingNoise.confirmed, b.pendingNoise.own = 0, 0
-	case a.Ended-b.latest.Ended < maxMicros:
+	case a.Ended-b.lastFailure.Ended < maxMicros:
 		for r := range b.currentRecords {
-			b.resolve(r, &b.latest)
+			b.resolvePending(r, &b.lastFailure)
 		}
 	}
 	if n := b.successes.Load(); n != b.pendingNoise.successes {
@@ -182,13 +183,13 @@ func (b *Book) updateStreaks(l *Ledger, a *Attempt) {
 
 func (b *Book) addToStreaks(l *Ledger, a *Attempt) {
 	b.failures++
-	if a.began() >= b.sequentialEnd {
-		b.sequential++
+	if a.beginTime() >= b.sequentialEnd {
+		b.sequentialFailures++
 		b.sequentialEnd = a.Ended
 	}
 	b.streak.add(a, 1)
 	// Attempts that began before the pool's streak are left out: they may have begun before the pool's last success.
-	if !a.ServedByOther && int64(a.began()) >= l.streakBegan.Load() {
+	if !a.ServedByOther && int64(a.beginTime()) >= l.streakBegan.Load() {
 		b.poolStreak.add(a, b.outageWeight(l, a))
 	}
 }
@@ -204,23 +205,23 @@ func (b *Book) addAtTarget(l *Ledger, a *Attempt) (Finding, *record) {
 	}
 	t := l.findOrAdd(a.Target)
 	f := l.finding(a, t)
-	r := b.record(l, t)
+	r := b.findOrAddRecord(l, t)
 	if r.episode != b.episode {
 		r.beginEpisode(b.episode)
 	}
-	b.resolve(r, a)
+	b.resolvePending(r, a)
 	r.addFailure(a)
 	l.addFailure(t, a)
-	f.Banned = b.banned(l, r, false)
+	f.Banned = b.isBanned(l, r, false)
 	f.Uncompared = a.ClosedPeers > 0 && r.pending() > 1 && t.onlyUsedBy(a.Proxy)
 	t.updateProvisional(a, f)
 	return f, r
 }
 
-// banned returns the value of Finding.Banned. The parameter served is false if the proxy has had no success since its
+// isBanned returns the value of Finding.Banned. The parameter served is false if the proxy has had no success since its
 // latest failure. Such a proxy may be dead. It counts as banned only if it has at most aliveFailures failures since its
 // last success, all of them at this target.
-func (b *Book) banned(l *Ledger, r *record, served bool) bool {
+func (b *Book) isBanned(l *Ledger, r *record, served bool) bool {
 	if !r.refuses(l) || !b.seldomFailsElsewhere(r) {
 		return false
 	}
@@ -242,9 +243,9 @@ func (b *Book) seldomFailsElsewhere(r *record) bool {
 	return -r.refused.count()*math.Log(share) >= banLimit
 }
 
-// resolve confirms or discards pending failures of a record. The caller passes the proxy's latest failure.
-func (b *Book) resolve(r *record, latest *Attempt) {
-	b.pendingNoise.confirmed += float64(r.resolve(latest))
+// resolvePending confirms or discards pending failures of a record. The caller passes the proxy's latest failure.
+func (b *Book) resolvePending(r *record, latest *Attempt) {
+	b.pendingNoise.confirmed += float64(r.resolvePending(latest))
 }
 
 // Successes returns the number of successes so far.
@@ -253,8 +254,8 @@ func (b *Book) Successes() uint64 { return b.successes.Load() }
 // AddSuccesses adds n successes at targets without a failure.
 func (b *Book) AddSuccesses(n uint64) { b.successes.Add(n) }
 
-// record finds or adds the record of a target.
-func (b *Book) record(l *Ledger, t *target) *record {
+// findOrAddRecord finds or adds the record of a target.
+func (b *Book) findOrAddRecord(l *Ledger, t *target) *record {
 	n := 0
 	for r := b.records.Load(); r != nil; r = r.next.Load() {
 		if r.target == t {
@@ -263,7 +264,7 @@ func (b *Book) record(l *Ledger, t *target) *record {
 		n++
 	}
 	if n >= maxRecords {
-		b.evict(l)
+		b.evictRecord(l)
 	}
 	r := &record{target: t, episode: b.episode - 1}
 	r.next.Store(b.records.Load())
@@ -271,8 +272,8 @@ func (b *Book) record(l *Ledger, t *target) *record {
 	return r
 }
 
-// evict removes the oldest record that is out of date, or the oldest record if none is out of date.
-func (b *Book) evict(l *Ledger) {
+// evictRecord removes the oldest record that is out of date, or the oldest record if none is out of date.
+func (b *Book) evictRecord(l *Ledger) {
 	var oldest, link *atomic.Pointer[record]
 	outdated := false
 	for link = &b.records; link.Load() != nil; link = &link.Load().next {
@@ -283,7 +284,7 @@ func (b *Book) evict(l *Ledger) {
 	r := oldest.Load()
 	if r.episode == b.episode {
 		noise, _ := l.poolNoise()
-		b.resolve(r, &b.latest)
+		b.resolvePending(r, &b.lastFailure)
 		b.evictedEvidence += r.evidence(noise).total
 		b.successesBefore += uint64(r.episodeSuccesses())
 	}

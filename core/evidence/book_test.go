@@ -26,7 +26,7 @@ func TestAPoolOfOneCountsEveryFailure(t *testing.T) {
 	a.ClosedPeers = 0
 	for range 3 {
 		l.RecordSuccess(&a)
-		require.True(t, l.RecordFailure(&a).Worse)
+		require.True(t, l.RecordFailure(&a).ShouldOpen)
 	}
 }
 
@@ -34,25 +34,25 @@ func TestAFailureCountsOnceTheTargetHasServedAnother(t *testing.T) {
 	l, b, other := NewLedger(Config{}), &Book{}, &Book{}
 	a, o := try(b, 1, 0, time.Second), try(other, 2, 0, time.Second)
 	for range 9 {
-		require.False(t, l.RecordFailure(&a).Worse, "there is nothing to compare with")
+		require.False(t, l.RecordFailure(&a).ShouldOpen, "there is nothing to compare with")
 	}
-	require.Zero(t, b.Why(l).Evidence)
+	require.Zero(t, b.Report(l).Evidence)
 	o.Ended = a.Ended + 2*time.Microsecond
 	o.Began = a.Ended - time.Microsecond
 	l.RecordSuccess(&o)
-	require.False(t, l.RecordFailure(&a).Worse, "the success had begun before")
+	require.False(t, l.RecordFailure(&a).ShouldOpen, "the success had begun before")
 	o.Began = a.Ended + time.Microsecond
 	l.RecordSuccess(&o)
 	a.Ended += 3 * time.Microsecond
 	f := l.RecordFailure(&a)
-	require.True(t, f.Worse)
-	require.True(t, f.JustServed)
+	require.True(t, f.ShouldOpen)
+	require.True(t, f.OtherJustServed)
 	require.False(t, f.TargetFails)
-	w := b.Why(l)
+	w := b.Report(l)
 	require.Equal(t, 11, w.Failures)
 	require.Equal(t, 10, w.Targets[0].Confirmed)
 	require.Equal(t, []CauseCount{{0, 11}}, w.Targets[0].Causes)
-	require.Equal(t, 2, w.Targets[0].RestAttempts)
+	require.Equal(t, 2, w.Targets[0].OtherAttempts)
 	require.Equal(t, "t0.example:443", w.Targets[0].Name)
 }
 
@@ -64,12 +64,12 @@ func TestAnOlderGenerationIsIgnored(t *testing.T) {
 	late := a
 	late.BreakerGen = 1
 	for range 20 {
-		require.False(t, l.RecordFailure(&late).Worse)
+		require.False(t, l.RecordFailure(&late).ShouldOpen)
 	}
-	require.Equal(t, 1, b.Why(l).Failures)
+	require.Equal(t, 1, b.Report(l).Failures)
 	a.BreakerGen = 3
 	l.RecordFailure(&a)
-	require.Equal(t, 1, b.Why(l).Failures, "a new generation begins anew")
+	require.Equal(t, 1, b.Report(l).Failures, "a new generation begins anew")
 }
 
 func TestAnOldFailureEndsTheEpisode(t *testing.T) {
@@ -79,10 +79,10 @@ func TestAnOldFailureEndsTheEpisode(t *testing.T) {
 	l.RecordFailure(&a)
 	a.Ended += window
 	l.RecordFailure(&a)
-	require.Equal(t, 2, b.Why(l).Failures)
+	require.Equal(t, 2, b.Report(l).Failures)
 	a.Ended += window + 1
 	l.RecordFailure(&a)
-	require.Equal(t, 1, b.Why(l).Failures)
+	require.Equal(t, 1, b.Report(l).Failures)
 }
 
 func TestSuspect(t *testing.T) {
@@ -107,23 +107,23 @@ func TestSuspect(t *testing.T) {
 				a.ClosedPeers = c.peers
 				l.RecordFailure(&a)
 			}
-			require.Equal(t, c.want, l.Suspect(site(0)))
-			require.False(t, l.Suspect(site(1)))
+			require.Equal(t, c.want, l.IsSuspect(site(0)))
+			require.False(t, l.IsSuspect(site(1)))
 			if !c.want {
 				return
 			}
-			require.False(t, l.TryAsUsual(site(0), false, at+usualEvery-1))
-			require.True(t, l.TryAsUsual(site(0), false, at+usualEvery))
-			require.False(t, l.TryAsUsual(site(0), false, at+usualEvery))
-			l.EndUsual(site(0), at+usualEvery, at+3*usualEvery)
-			require.False(t, l.TryAsUsual(site(0), false, at+4*usualEvery-1))
-			l.EndUsual(site(0), at+usualEvery, at+9*usualEvery) // of a request that is not the latest one
-			require.False(t, l.TryAsUsual(site(0), true, at+8*usualEvery-1), "once in 5 s")
-			require.True(t, l.TryAsUsual(site(0), true, at+8*usualEvery))
+			require.False(t, l.AdmitRetries(site(0), false, at+suspectRetryInterval-1))
+			require.True(t, l.AdmitRetries(site(0), false, at+suspectRetryInterval))
+			require.False(t, l.AdmitRetries(site(0), false, at+suspectRetryInterval))
+			l.RecordRetriesFailed(site(0), at+suspectRetryInterval, at+3*suspectRetryInterval)
+			require.False(t, l.AdmitRetries(site(0), false, at+4*suspectRetryInterval-1))
+			l.RecordRetriesFailed(site(0), at+suspectRetryInterval, at+9*suspectRetryInterval) // an older request
+			require.False(t, l.AdmitRetries(site(0), true, at+8*suspectRetryInterval-1), "once in 5 s")
+			require.True(t, l.AdmitRetries(site(0), true, at+8*suspectRetryInterval))
 			require.Equal(t, c.proxies, l.Targets()[0].Proxies)
 			a := try(&books[0], 1, 0, at)
 			l.RecordSuccess(&a)
-			require.False(t, l.Suspect(site(0)))
+			require.False(t, l.IsSuspect(site(0)))
 		})
 	}
 }
@@ -132,17 +132,17 @@ func TestSuspect(t *testing.T) {
 func TestSuspectAfterRefusals(t *testing.T) {
 	l := NewLedger(Config{})
 	for i := range suspectFailures {
-		require.False(t, l.Suspect(site(0)), i)
+		require.False(t, l.IsSuspect(site(0)), i)
 		a := try(nil, uint64(i%2)+1, 0, time.Second)
 		a.ClosedPeers = 1
 		l.RecordUnserved(&a)
 	}
-	require.True(t, l.Suspect(site(0)))
+	require.True(t, l.IsSuspect(site(0)))
 	var b Book
 	a := try(&b, 1, 0, time.Second)
 	l.RecordSuccess(&a)
-	require.False(t, l.Suspect(site(0)))
-	require.Zero(t, b.Why(l).Failures)
+	require.False(t, l.IsSuspect(site(0)))
+	require.Zero(t, b.Report(l).Failures)
 }
 
 // A target that bans proxies may serve those that have not been tried, so it is not suspect so soon.
@@ -150,12 +150,12 @@ func TestSuspectDespiteBans(t *testing.T) {
 	l := NewLedger(Config{})
 	books := make([]Book, 3)
 	for i := range ringSize {
-		require.False(t, l.Suspect(site(0)), i)
+		require.False(t, l.IsSuspect(site(0)), i)
 		a := try(&books[i%3], uint64(i%3)+1, 0, time.Second)
 		a.ClosedPeers, a.TargetBans = 7, true
 		l.RecordFailure(&a)
 	}
-	require.True(t, l.Suspect(site(0)))
+	require.True(t, l.IsSuspect(site(0)))
 }
 
 // In a pool whose proxies fail half of their attempts at random, nine failures in a row are no sign of a dead target. A
@@ -173,7 +173,7 @@ func TestSuspectDespiteNoise(t *testing.T) {
 	suspect := 0
 	for range 20_000 {
 		p.request()
-		if p.requests > 1000 && p.ledger.Suspect(site(0)) {
+		if p.requests > 1000 && p.ledger.IsSuspect(site(0)) {
 			suspect++
 		}
 	}
@@ -182,7 +182,7 @@ func TestSuspectDespiteNoise(t *testing.T) {
 	for range 6 * 12 {
 		p.request()
 	}
-	require.True(t, p.ledger.Suspect(site(0)))
+	require.True(t, p.ledger.IsSuspect(site(0)))
 	require.Zero(t, p.openings)
 }
 
@@ -264,17 +264,17 @@ func TestInvariants(t *testing.T) {
 				i, a := one(t)
 				a.OwnFailure, a.Cause = rapid.Bool().Draw(t, "own"), uint8(rapid.IntRange(0, 31).Draw(t, "cause"))
 				failed[i]++
-				if f := l.RecordFailure(&a); f.Worse {
+				if f := l.RecordFailure(&a); f.ShouldOpen {
 					require.Greater(t, failed[i], 1, "one failure is never enough")
 				}
 			},
 			"late": func(t *rapid.T) {
 				i, a := one(t)
-				if books[i].gen > 0 {
-					before := books[i].Why(l)
-					a.BreakerGen = books[i].gen - 1
-					require.False(t, l.RecordFailure(&a).Worse)
-					require.Equal(t, before.Failures, books[i].Why(l).Failures)
+				if books[i].breakerGen > 0 {
+					before := books[i].Report(l)
+					a.BreakerGen = books[i].breakerGen - 1
+					require.False(t, l.RecordFailure(&a).ShouldOpen)
+					require.Equal(t, before.Failures, books[i].Report(l).Failures)
 				}
 			},
 			"open": func(t *rapid.T) { i, _ := one(t); gens[i] += 2; failed[i] = 0 },
@@ -284,7 +284,7 @@ func TestInvariants(t *testing.T) {
 					l.RecordSuccess(&a)
 				}
 				l.RecordFailure(&a)
-				require.LessOrEqual(t, books[i].Why(l).Failures, 1, "successes end an episode")
+				require.LessOrEqual(t, books[i].Report(l).Failures, 1, "successes end an episode")
 				failed[i]++
 			},
 			"wait": func(t *rapid.T) {
@@ -294,13 +294,13 @@ func TestInvariants(t *testing.T) {
 			"": func(t *rapid.T) {
 				require.Len(t, l.Targets(), int(l.size.Load()))
 				for i := range books {
-					w := books[i].Why(l)
-					all := w.Own
+					w := books[i].Report(l)
+					all := w.OwnFailures
 					for _, v := range w.Targets {
 						require.True(t, v.Failures > 0 && v.Failures <= v.Attempts && v.Confirmed <= v.Failures, "%+v",
 							v)
-						require.True(t, v.RestFailures >= 0 && v.RestFailures <= v.RestAttempts, "%+v", v)
-						require.True(t, v.Noise >= minNoise && v.Noise <= P1, "%+v", v)
+						require.True(t, v.OtherFailures >= 0 && v.OtherFailures <= v.OtherAttempts, "%+v", v)
+						require.True(t, v.Noise >= minNoise && v.Noise <= BadProxyFailureRate, "%+v", v)
 						all += v.Failures
 					}
 					require.LessOrEqual(t, all, w.Failures)
@@ -326,10 +326,10 @@ func TestManyAtOnce(t *testing.T) {
 				case i%500 == 0:
 					l.Sweep(a.Ended)
 					_ = l.Targets()
-					_ = a.Book.Why(l)
+					_ = a.Book.Report(l)
 				default:
 					l.RecordSuccess(&a)
-					l.Suspect(a.Target)
+					l.IsSuspect(a.Target)
 				}
 			}
 		})
@@ -364,7 +364,7 @@ func TestAllocServed(t *testing.T) {
 		l, a := scene(s.failures, s.records)
 		require.Zero(t, testing.AllocsPerRun(1000, func() {
 			l.RecordSuccess(a)
-			l.Suspect(a.Target)
+			l.IsSuspect(a.Target)
 		}), s.name)
 	}
 }

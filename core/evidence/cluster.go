@@ -22,16 +22,16 @@ func (l *Ledger) OwnSuspects(max int) (names []string) {
 	return names
 }
 
-// SuspectElsewhere makes a target suspect because other gateways suspect it, unless it has served this gateway within
-// the last 10 s. A success at the target ends this state, as for any suspect target.
-func (l *Ledger) SuspectElsewhere(key Target, now time.Duration) {
-	if l.recent.servedOther(key.Hash, ^uint64(0), now, recentlyServed) {
+// RecordClusterSuspect makes a target suspect because other gateways suspect it, unless it has served this gateway
+// within the last 10 s. A success at the target ends this state, as for any suspect target.
+func (l *Ledger) RecordClusterSuspect(key Target, now time.Duration) {
+	if l.recent.hasServedOther(key.Hash, ^uint64(0), now, recentlyServed) {
 		return
 	}
 	t := l.findOrAdd(key)
 	t.lastFailure.Store(int64(now)) // so that Sweep keeps it
 	if !t.suspect.Load() {
-		t.lastUsual.Store(int64(now))
+		t.retriesAdmitted.Store(int64(now))
 		t.suspect.Store(true)
 	}
 }

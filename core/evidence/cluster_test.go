@@ -13,17 +13,17 @@ func TestSuspectElsewhere(t *testing.T) {
 	served, dead := Target{Hash: 1, Name: "a:1"}, Target{Hash: 2 << 10, Name: "b:1"}
 	var b Book
 	l.RecordSuccess(&Attempt{Proxy: 7, Book: &b, Target: served, Ended: time.Minute})
-	l.SuspectElsewhere(served, time.Minute+time.Second)
-	require.False(t, l.Suspect(served))
-	l.SuspectElsewhere(dead, time.Minute+time.Second)
-	require.True(t, l.Suspect(dead))
+	l.RecordClusterSuspect(served, time.Minute+time.Second)
+	require.False(t, l.IsSuspect(served))
+	l.RecordClusterSuspect(dead, time.Minute+time.Second)
+	require.True(t, l.IsSuspect(dead))
 	require.Empty(t, l.OwnSuspects(10), "not by own attempts")
-	require.False(t, l.TryAsUsual(dead, false, time.Minute+time.Second))
-	require.True(t, l.TryAsUsual(dead, false, time.Minute+3*time.Second))
+	require.False(t, l.AdmitRetries(dead, false, time.Minute+time.Second))
+	require.True(t, l.AdmitRetries(dead, false, time.Minute+3*time.Second))
 	l.RecordSuccess(&Attempt{Proxy: 7, Book: &b, Target: dead, Ended: 2 * time.Minute})
-	require.False(t, l.Suspect(dead))
-	l.SuspectElsewhere(served, 2*time.Minute)
-	require.True(t, l.Suspect(served), "the success was long ago")
+	require.False(t, l.IsSuspect(dead))
+	l.RecordClusterSuspect(served, 2*time.Minute)
+	require.True(t, l.IsSuspect(served), "the success was long ago")
 }
 
 func TestOwnSuspects(t *testing.T) {

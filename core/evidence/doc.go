@@ -18,14 +18,14 @@
 //
 //   - The proxy is as good as the other proxies: its attempts at a target fail with probability q, the noise of
 //     that target.
-//   - The proxy is bad: its attempts fail with probability [P1] = 0.85.
+//   - The proxy is bad: its attempts fail with probability p = 0.85 ([BadProxyFailureRate]).
 //
 // Each attempt adds its log-likelihood ratio to the proxy's evidence. The result of the attempt has one probability if
 // the proxy is bad, and another one if the proxy is good. The log-likelihood ratio is the logarithm of the first
 // probability divided by the second one.
 //
-//	failure: log(P1 / q)           above 0; +4.4 if q is 1 %
-//	success: log((1-P1) / (1-q))   below 0; -1.9 if q is 1 %
+//	failure: log(p / q)           above 0; +4.4 if q is 1 %
+//	success: log((1-p) / (1-q))   below 0; -1.9 if q is 1 %
 //
 // The unit is the nat: an evidence of x nats means that all results together are
 // e^x times likelier for a bad proxy than for a good one. (Wald, "Sequential tests
@@ -33,9 +33,9 @@
 //
 // An episode begins with a failure, at evidence 0. It ends when the evidence is back at 0 or below. After that, the
 // attempts of the episode no longer count. (Page, "Continuous inspection schemes", Biometrika 41, 1954.) The proxy is
-// worse than the other proxies if the evidence reaches [Needed] = 13.5 nats within an episode. If the proxy is good,
-// this is a false alarm. By Wald's inequality, a false alarm happens in at most one of e^13.5 = 730,000 episodes of a
-// good proxy.
+// worse than the other proxies if the evidence reaches [NeededEvidence] = 13.5 nats within an episode. If the proxy is
+// good, this is a false alarm. By Wald's inequality, a false alarm happens in at most one of e^13.5 = 730,000 episodes
+// of a good proxy.
 //
 // Example: q is 1 % and a proxy dies. Its evidence is 4.4, 8.9, 13.3 and 17.8 after
 // the first four failures: the fourth exceeds 13.5. docs/verdicts.md has a

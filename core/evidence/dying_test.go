@@ -33,7 +33,7 @@ func TestAProxyThatDiesBesideADeadTarget(t *testing.T) {
 			continue
 		}
 		for range 3 { // a request and its retries
-			require.False(t, try(next(), dead, true).Worse)
+			require.False(t, try(next(), dead, true).ShouldOpen)
 		}
 	}
 	tries := 0
@@ -47,10 +47,10 @@ func TestAProxyThatDiesBesideADeadTarget(t *testing.T) {
 		}
 		f := try(p, host, host == dead || p == 0)
 		if p != 0 {
-			require.False(t, f.Worse)
+			require.False(t, f.ShouldOpen)
 			continue
 		}
-		if f.Worse && tries >= threshold {
+		if f.ShouldOpen && tries >= threshold {
 			require.LessOrEqual(t, tries, 10)
 			return
 		}
@@ -73,7 +73,7 @@ func TestAProxyThatDiesAtOneTarget(t *testing.T) {
 				a := &Attempt{Proxy: uint64(p + 1), Book: &books[p], Target: site(target), Ended: at, Threshold: 5,
 					Window: time.Minute, ClosedPeers: 1, PoolSize: 2}
 				if fails {
-					return l.RecordFailure(a).Worse
+					return l.RecordFailure(a).ShouldOpen
 				}
 				l.RecordSuccess(a)
 				return false

@@ -7,12 +7,12 @@ import (
 
 // The constants of the test.
 const (
-	// P1 is the probability with which an attempt through a bad proxy fails. P1 is well below 1,
+	// BadProxyFailureRate is the probability with which an attempt through a bad proxy fails. The rate is well below 1,
 	// because a proxy that fails 80 % of its attempts has to be detected, too.
-	P1 = 0.85
-	// Needed is the evidence, in nats, from which a proxy counts as worse than the other proxies: log(730,000). If
-	// the noise is 1 %, four failures reach this evidence, and three do not.
-	Needed = 13.5
+	BadProxyFailureRate = 0.85
+	// NeededEvidence is the evidence, in nats, from which a proxy counts as worse than the other proxies: log(730,000).
+	// If the noise is 1 %, four failures reach this evidence, and three do not.
+	NeededEvidence = 13.5
 )
 
 // The constants of the noise. More attempts make an estimate change more slowly.
@@ -28,8 +28,8 @@ const (
 
 // The constants of pending failures and special cases.
 const (
-	discardAfter = 8             // failures of other proxies at the target that discard a pending failure
-	banLimit     = 0.45 * Needed // most evidence from a target that may ban the proxy; two of them stay below Needed
+	discardAfter = 8                     // failures of other proxies at the target that discard a pending failure
+	banLimit     = 0.45 * NeededEvidence // limit of the evidence from a target that may ban the proxy
 
 	aliveFailures = 2 // a proxy with more failures since its last success may be dead, and not banned
 
@@ -60,7 +60,7 @@ const (
 // The constants of a target's state.
 const (
 	comparedAttempts = 8               // number of the other proxies' latest attempts that a Finding uses
-	justServed       = 2 * time.Second // maximum age of a success for Finding.JustServed
+	justServed       = 2 * time.Second // maximum age of a success for Finding.OtherJustServed
 
 	// A target is suspect after suspectFailures failures without a success between them, through suspectProxies
 	// proxies. Three requests with three attempts each make nine failures. If the pool's noise makes nine failures
@@ -71,7 +71,7 @@ const (
 	suspectChance   = 1e-5
 	// The minimum times between two requests that get all attempts at a suspect target. The second one applies if the
 	// target hangs.
-	usualEvery, usualEveryIfHangs = time.Second, 5 * time.Second
+	suspectRetryInterval, hangingRetryInterval = time.Second, 5 * time.Second
 
 	failingAttempts = 3               // number of failures in a row from which a target fails (Ledger.Failing)
 	justFailed      = 2 * time.Second // maximum age of a failure for Failing.FailedThrough
@@ -99,37 +99,37 @@ type Attempt struct {
 	TargetBans      bool          // the target has probably banned a proxy of the pool (upstream.Pool.Avoided)
 	NotInStats      bool          // it is a health check
 	ServedByOther   bool          // another proxy has served the same request afterwards, so there is no outage
-	Cause           uint8         // counted for Why
+	Cause           uint8         // counted for Report
 	Threshold       int           // failure_threshold of the proxy's breaker
 	Window          time.Duration // window_duration of the proxy's breaker
 	ClosedPeers     int           // other proxies of the pool whose breaker is closed
 	PoolSize        int           // proxies of the pool
 }
 
-func (a *Attempt) began() time.Duration {
+func (a *Attempt) beginTime() time.Duration {
 	if a.Began == 0 {
 		return a.Ended
 	}
 	return a.Began
 }
 
-// enoughPeers reports whether more than half of the pool's breakers are closed. The breaker of the attempt's proxy
-// counts as closed.
-func (a *Attempt) enoughPeers() bool { return 2*(a.ClosedPeers+1) > a.PoolSize }
+// mostBreakersClosed reports whether more than half of the pool's breakers are closed. The breaker of the attempt's
+// proxy counts as closed.
+func (a *Attempt) mostBreakersClosed() bool { return 2*(a.ClosedPeers+1) > a.PoolSize }
 
 // Finding is the conclusion from a failure.
 type Finding struct {
-	// Worse means that the evidence is enough to open the proxy's breaker: the proxy is worse than the other proxies,
-	// or cannot be compared with them.
-	Worse bool
+	// ShouldOpen means that the evidence is enough to open the proxy's breaker: the proxy is worse than the other
+	// proxies, or cannot be compared with them.
+	ShouldOpen bool
 	// TargetFails means that the other proxies' latest attempts at the target (4 to 8 in the last minute) all failed.
 	// The failure does not count against the proxy.
 	TargetFails bool
 	// OthersFail means that the other proxies' latest attempts at the target (1 to 8 in the last minute) all failed.
 	OthersFail bool
-	// JustServed means that another proxy has succeeded at the target within the last 2 s. The proxy is then the likely
-	// cause.
-	JustServed bool
+	// OtherJustServed means that another proxy has succeeded at the target within the last 2 s. The proxy is then the
+	// likely cause.
+	OtherJustServed bool
 	// Banned means that the target probably refuses this proxy, which may still be good for other targets: other
 	// proxies succeed at the target, several targets have successes, and the proxy seldom fails elsewhere.
 	Banned bool
@@ -137,12 +137,12 @@ type Finding struct {
 	Uncompared bool
 }
 
-// NotByProxy reports whether the target is the likely cause of the failure.
-func (f *Finding) NotByProxy() bool { return f.TargetFails || f.OthersFail && !f.JustServed }
+// IsTargetLikely reports whether the target is the likely cause of the failure.
+func (f *Finding) IsTargetLikely() bool { return f.TargetFails || f.OthersFail && !f.OtherJustServed }
 
 // llr returns the log-likelihood ratios of a failure and of a success at the noise q, in nats.
 func llr(q float64) (failure, success float64) {
-	return math.Log(P1 / q), math.Log((1 - P1) / (1 - q))
+	return math.Log(BadProxyFailureRate / q), math.Log((1 - BadProxyFailureRate) / (1 - q))
 }
 
 // rate holds the numbers from which the share of failed attempts is estimated. If there are more than poolMemory

@@ -15,18 +15,18 @@ func (l *Ledger) Failing(hash uint64, now time.Duration) Failing {
 	if l.size.Load() == 0 {
 		return Failing{}
 	}
-	set := l.set(hash)
-	for i := range set {
-		if t := set[i].Load(); t != nil && t.hash == hash && t.fails() {
+	slots := l.slotsOf(hash)
+	for i := range slots {
+		if t := slots[i].Load(); t != nil && t.hash == hash && t.isFailing() {
 			return Failing{t, now}
 		}
 	}
 	return Failing{}
 }
 
-func (t *target) fails() bool {
+func (t *target) isFailing() bool {
 	for i := range failingAttempts {
-		if !t.nth(i).failed() {
+		if !t.nthLatest(i).failed() {
 			return false
 		}
 	}
@@ -42,11 +42,11 @@ func (f Failing) FailedThrough(proxy uint64) bool {
 		return false
 	}
 	for i := range ringSize {
-		m := f.target.nth(i)
+		m := f.target.nthLatest(i)
 		if !m.failed() || !m.notBefore(f.now-justFailed) {
 			return false
 		}
-		if m.isOf(proxy) {
+		if m.isThrough(proxy) {
 			return true
 		}
 	}

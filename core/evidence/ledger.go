@@ -9,8 +9,8 @@ import (
 
 // Config limits a ledger. Zero values stand for the defaults.
 type Config struct {
-	MaxTargets int           // targets in the ledger, rounded up to a power of two; default 8192
-	Forget     time.Duration // a target is removed when its last failure is older than this; default 2 minutes
+	MaxTargets  int           // targets in the ledger, rounded up to a power of two; default 8192
+	ForgetAfter time.Duration // a target is removed when its last failure is older than this; default 2 minutes
 	// ComparedOnly makes failures count only after a comparison with other proxies at the same target. So no failure of
 	// the pool's only proxy counts, and none at a target that no other proxy tries. For a caller that also sets
 	// Attempt.ServedByOther, there are no outages either.
@@ -24,10 +24,10 @@ type Ledger struct {
 	mask  uint64
 
 	// The following fields are read at every success and seldom change.
-	size      atomic.Int64 // targets in slots
-	hasServed atomic.Bool  // the pool has had a success
-	inStreak  atomic.Bool  // the pool has had a failure since its last success
-	serving   servingTargets
+	size          atomic.Int64 // targets in slots
+	hasServed     atomic.Bool  // the pool has had a success
+	inStreak      atomic.Bool  // the pool has had a failure since its last success
+	servedTargets servedTargets
 
 	recent recentSuccesses
 
@@ -53,8 +53,8 @@ func NewLedger(cfg Config) *Ledger {
 	if cfg.MaxTargets <= 0 {
 		cfg.MaxTargets = 8192
 	}
-	if cfg.Forget <= 0 {
-		cfg.Forget = 2 * time.Minute
+	if cfg.ForgetAfter <= 0 {
+		cfg.ForgetAfter = 2 * time.Minute
 	}
 	size := setSize
 	for size < cfg.MaxTargets {
@@ -63,9 +63,9 @@ func NewLedger(cfg Config) *Ledger {
 	return &Ledger{cfg: cfg, slots: make([]atomic.Pointer[target], size), mask: uint64(size - setSize)}
 }
 
-// The method set returns the slots in which the entry of a target may be. It mixes the bits of the target's hash,
+// slotsOf returns the slots in which the entry of a target may be. It mixes the bits of the target's hash,
 // because the hash may be weak.
-func (l *Ledger) set(hash uint64) []atomic.Pointer[target] {
+func (l *Ledger) slotsOf(hash uint64) []atomic.Pointer[target] {
 	i := hash * 0x9e3779b97f4a7c15 >> 20 & l.mask
 	return l.slots[i : i+setSize]
 }
@@ -73,9 +73,9 @@ func (l *Ledger) set(hash uint64) []atomic.Pointer[target] {
 // find returns the target's entry, or nil. It compares names as well, because clients can choose two names with the
 // same hash.
 func (l *Ledger) find(key Target) *target {
-	set := l.set(key.Hash)
-	for i := range set {
-		if t := set[i].Load(); t != nil && t.hash == key.Hash && t.name == key.Name {
+	slots := l.slotsOf(key.Hash)
+	for i := range slots {
+		if t := slots[i].Load(); t != nil && t.hash == key.Hash && t.name == key.Name {
 			return t
 		}
 	}
@@ -90,24 +90,24 @@ func (l *Ledger) findOrAdd(key Target) *target {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	set := l.set(key.Hash)
-	place := &set[0]
-	for i := range set {
-		t := set[i].Load()
+	slots := l.slotsOf(key.Hash)
+	slot := &slots[0]
+	for i := range slots {
+		t := slots[i].Load()
 		if t == nil {
-			place = &set[i]
+			slot = &slots[i]
 			break
 		}
 		if t.hash == key.Hash && t.name == key.Name {
 			return t
 		}
-		if t.lastFailure.Load() < place.Load().lastFailure.Load() {
-			place = &set[i]
+		if t.lastFailure.Load() < slot.Load().lastFailure.Load() {
+			slot = &slots[i]
 		}
 	}
 	t := &target{hash: key.Hash, name: key.Name, servedBefore: l.recent.hasTarget(key.Hash)}
-	t.lastSuccess.Store(never)
-	if place.Swap(t) == nil {
+	t.lastSuccess.Store(neverTime)
+	if slot.Swap(t) == nil {
 		l.size.Add(1)
 	}
 	return t
@@ -124,7 +124,7 @@ func (l *Ledger) RecordSuccess(a *Attempt) {
 		l.inStreak.Store(false)
 		l.endedStreaks.Add(1)
 	}
-	l.serving.add(a.Target.Hash)
+	l.servedTargets.add(a.Target.Hash)
 	if l.size.Load() == 0 {
 		return
 	}
@@ -147,7 +147,7 @@ func (l *Ledger) RecordFailure(a *Attempt) Finding {
 	b := a.Book
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if a.BreakerGen < b.gen { // admitted before the breaker changed its state
+	if a.BreakerGen < b.breakerGen { // admitted before the breaker changed its state
 		return l.finding(a, l.find(a.Target))
 	}
 	l.beginStreak(a)
@@ -155,9 +155,9 @@ func (l *Ledger) RecordFailure(a *Attempt) Finding {
 	b.updateEpisode(l, a)
 	b.addToStreaks(l, a)
 	f, r := b.addAtTarget(l, a)
-	b.outage = b.everythingFails(l, a)
-	f.Worse = l.onlyProxy(a) || b.outage || b.worse(l, a)
-	if f.Banned && !f.Worse { // a proxy that is worse is not avoided for one target, because its breaker opens
+	b.inOutage = b.isOutage(l, a)
+	f.ShouldOpen = l.isOnlyProxy(a) || b.inOutage || b.reachesNeeded(l, a)
+	if f.Banned && !f.ShouldOpen { // a proxy that is worse is not avoided for one target, because its breaker opens
 		r.refused |= refusalsReported
 	}
 	return f
@@ -171,7 +171,7 @@ func (l *Ledger) RecordUnserved(a *Attempt) { l.addFailure(l.findOrAdd(a.Target)
 func (l *Ledger) addFailure(t *target, a *Attempt) {
 	t.addFailure(a)
 	if !t.suspect.Load() && t.failsForAll(a, suspectFailures) && t.failsForAll(a, l.suspectFailures(a)) {
-		t.lastUsual.Store(int64(a.Ended))
+		t.retriesAdmitted.Store(int64(a.Ended))
 		t.suspect.Store(true)
 	}
 }
@@ -198,8 +198,8 @@ func (l *Ledger) beginStreak(a *Attempt) {
 	}
 }
 
-// onlyProxy reports whether the pool has never had a second proxy.
-func (l *Ledger) onlyProxy(a *Attempt) bool {
+// isOnlyProxy reports whether the pool has never had a second proxy.
+func (l *Ledger) isOnlyProxy(a *Attempt) bool {
 	if l.cfg.ComparedOnly || l.hadSecondProxy.Load() {
 		return false
 	}
@@ -222,14 +222,14 @@ func (l *Ledger) addNoise(confirmed, own, successes float64) {
 func (l *Ledger) poolNoise() (noise, own float64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.noise.estimate(P1), l.ownNoise.estimate(maxOwnNoise)
+	return l.noise.estimate(BadProxyFailureRate), l.ownNoise.estimate(maxOwnNoise)
 }
 
-// Suspect reports whether the target fails through several proxies and serves none: its latest nine attempts failed,
+// IsSuspect reports whether the target fails through several proxies and serves none: its latest nine attempts failed,
 // through at least three proxies. In a smaller pool, all proxies are required, but at least two. More failures are
 // required if the pool's noise is above 27 %, and 32 if the target bans proxies (Attempt.TargetBans). A request for a
-// suspect target gets one attempt, unless TryAsUsual permits more.
-func (l *Ledger) Suspect(t Target) bool {
+// suspect target gets one attempt, unless AdmitRetries permits more.
+func (l *Ledger) IsSuspect(t Target) bool {
 	if l.size.Load() == 0 {
 		return false
 	}
@@ -237,40 +237,41 @@ func (l *Ledger) Suspect(t Target) bool {
 	return e != nil && e.suspect.Load()
 }
 
-// TryAsUsual reports whether a request for a suspect target gets all its attempts. It returns true at most once a
+// AdmitRetries reports whether a request for a suspect target gets all its attempts. It returns true at most once a
 // second per target, and false for a target without a recent failure. If the target hangs, all attempts take long, so
 // it returns true at most once in 5 s.
-func (l *Ledger) TryAsUsual(t Target, hangs bool, now time.Duration) bool {
+func (l *Ledger) AdmitRetries(t Target, hangs bool, now time.Duration) bool {
 	e := l.find(t)
 	if e == nil {
 		return false
 	}
-	last, interval := e.lastUsual.Load(), usualEvery
+	last, interval := e.retriesAdmitted.Load(), suspectRetryInterval
 	if hangs {
-		interval = usualEveryIfHangs
+		interval = hangingRetryInterval
 	}
-	return int64(now)-last >= int64(interval) && e.lastUsual.CompareAndSwap(last, int64(now))
+	return int64(now)-last >= int64(interval) && e.retriesAdmitted.CompareAndSwap(last, int64(now))
 }
 
-// EndUsual records that a request has failed for which TryAsUsual returned true at the time began. If no other request
-// has got all its attempts since, the interval until the next one begins at the time ended. Otherwise each request of
-// a client that sends one after the other would get all attempts, because these often take longer than the interval.
-func (l *Ledger) EndUsual(t Target, began, ended time.Duration) {
+// RecordRetriesFailed records that a request has failed for which AdmitRetries returned true at the time began. If no
+// other request has got all its attempts since, the interval until the next one begins at the time ended. Otherwise
+// each request of a client that sends one after the other would get all attempts, because these often take longer than
+// the interval.
+func (l *Ledger) RecordRetriesFailed(t Target, began, ended time.Duration) {
 	if e := l.find(t); e != nil {
-		e.lastUsual.CompareAndSwap(int64(began), int64(ended))
+		e.retriesAdmitted.CompareAndSwap(int64(began), int64(ended))
 	}
 }
 
-// ServedElsewhere reports whether another proxy of the pool has succeeded at the target within the last 2 s.
-func (l *Ledger) ServedElsewhere(t Target, proxy uint64, now time.Duration) bool {
-	return l.finding(&Attempt{Proxy: proxy, Ended: now, Target: t}, l.find(t)).JustServed
+// JustServedOther reports whether another proxy of the pool has succeeded at the target within the last 2 s.
+func (l *Ledger) JustServedOther(t Target, proxy uint64, now time.Duration) bool {
+	return l.finding(&Attempt{Proxy: proxy, Ended: now, Target: t}, l.find(t)).OtherJustServed
 }
 
 // finding returns the conclusion from the attempts of other proxies at the target t. If t is nil, there are no such
 // attempts.
 func (l *Ledger) finding(a *Attempt, t *target) Finding {
 	f := t.finding(a)
-	f.JustServed = f.JustServed || l.recent.servedOther(a.Target.Hash, a.Proxy, a.Ended, justServed)
+	f.OtherJustServed = f.OtherJustServed || l.recent.hasServedOther(a.Target.Hash, a.Proxy, a.Ended, justServed)
 	return f
 }
 
@@ -280,41 +281,43 @@ func (l *Ledger) Sweep(now time.Duration) {
 	defer l.mu.Unlock()
 	for i := range l.slots {
 		t := l.slots[i].Load()
-		if t != nil && int64(now)-t.lastFailure.Load() > int64(l.cfg.Forget) {
+		if t != nil && int64(now)-t.lastFailure.Load() > int64(l.cfg.ForgetAfter) {
 			l.slots[i].Store(nil)
 			l.size.Add(-1)
 		}
 	}
-	l.serving.sweep(now, l.cfg.Forget)
+	l.servedTargets.sweep(now, l.cfg.ForgetAfter)
 }
 
-// servingTargets states whether attempts have succeeded at more than one target, in this period or in the one before. A
-// period lasts for Config.Forget.
-type servingTargets struct {
-	severalNow    atomic.Bool   // successes at more than one target in this period
-	firstNow      atomic.Uint64 // hash of the first target in this period; 0 before the first success
-	severalBefore atomic.Bool   // successes at more than one target in the previous period
-	began         time.Duration // beginning of this period; used only by sweep
+// servedTargets states whether attempts have succeeded at more than one target, in this period or in the one before. A
+// period lasts for Config.ForgetAfter.
+type servedTargets struct {
+	severalInPeriod     atomic.Bool   // successes at more than one target in this period
+	firstInPeriod       atomic.Uint64 // hash of the first target in this period; 0 before the first success
+	severalInLastPeriod atomic.Bool   // successes at more than one target in the previous period
+	periodStart         time.Duration // beginning of this period; used only by sweep
 }
 
-func (s *servingTargets) add(hash uint64) {
-	if s.severalNow.Load() {
+func (s *servedTargets) add(hash uint64) {
+	if s.severalInPeriod.Load() {
 		return
 	}
-	if first := s.firstNow.Load(); first != hash && (first != 0 || !s.firstNow.CompareAndSwap(0, hash)) {
-		s.severalNow.Store(true)
+	if first := s.firstInPeriod.Load(); first != hash && (first != 0 || !s.firstInPeriod.CompareAndSwap(0, hash)) {
+		s.severalInPeriod.Store(true)
 	}
 }
 
 // sweep begins a new period if the current period has lasted long enough. Calls must not overlap.
-func (s *servingTargets) sweep(now, period time.Duration) {
-	if now-s.began >= period {
-		s.began = now
-		s.severalBefore.Store(s.severalNow.Swap(false))
-		s.firstNow.Store(0)
+func (s *servedTargets) sweep(now, period time.Duration) {
+	if now-s.periodStart >= period {
+		s.periodStart = now
+		s.severalInLastPeriod.Store(s.severalInPeriod.Swap(false))
+		s.firstInPeriod.Store(0)
 	}
 }
 
-// severalTargets reports whether attempts have succeeded at more than one target. If the pool uses only one target, a
+// hasSeveral reports whether attempts have succeeded at more than one target. If the pool uses only one target, a
 // proxy that it bans is as useless as a dead proxy.
-func (s *servingTargets) severalTargets() bool { return s.severalNow.Load() || s.severalBefore.Load() }
+func (s *servedTargets) hasSeveral() bool {
+	return s.severalInPeriod.Load() || s.severalInLastPeriod.Load()
+}

@@ -40,7 +40,7 @@ func (c *curve) simulate(seed uint64, fails func(p *pool, broken bool, proxy, ta
 		n := x.attempts
 		p.request()
 		if x.attempts > n {
-			c.evidence = append(c.evidence, max(x.book.Why(p.ledger).Evidence, 0))
+			c.evidence = append(c.evidence, max(x.book.Report(p.ledger).Evidence, 0))
 		}
 		if c.opened = p.opened[0] > 0; c.opened {
 			c.evidence[len(c.evidence)-1] = x.evidence
@@ -101,8 +101,8 @@ func picture(curves ...curve) string {
 	for n := 0; n <= 60; n += 10 {
 		text(x(n), y(0)+16, "middle", fmt.Sprint(n))
 	}
-	line(left, y(Needed), left+width, y(Needed), `stroke="black" stroke-dasharray="6 4"`)
-	text(left+width, y(Needed)-5, "end", "needed: 13.5 nats")
+	line(left, y(NeededEvidence), left+width, y(NeededEvidence), `stroke="black" stroke-dasharray="6 4"`)
+	text(left+width, y(NeededEvidence)-5, "end", "needed: 13.5 nats")
 	line(x(20), y(0), x(20), top, `stroke="#999999" stroke-dasharray="2 3"`)
 	text(x(20)-5, top+10, "end", "the proxy, or the target, dies")
 	text(left+width/2, y(0)+32, "middle", "attempts through the proxy")

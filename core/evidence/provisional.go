@@ -8,10 +8,10 @@ import (
 // maxProvisional is the largest number of proxies with provisional failures at one target.
 const maxProvisional = 8
 
-// provisional has the failures of one proxy at a target that may still be withdrawn from the proxy's statistics. This
-// happens if other proxies fail at the target, too (Finding.TargetFails). The failures are final after a minute, or at
-// the target's next success.
-type provisional struct {
+// provisionalFailures has the failures of one proxy at a target that may still be withdrawn from the proxy's
+// statistics. This happens if other proxies fail at the target, too (Finding.TargetFails). The failures are final after
+// a minute, or at the target's next success.
+type provisionalFailures struct {
 	book     *Book
 	proxy    uint64 // hash
 	failures int32
@@ -24,13 +24,13 @@ const provisionalTime = time.Minute
 // updateProvisional updates the provisional failures of the target after the failure a with the conclusion f.
 func (t *target) updateProvisional(a *Attempt, f Finding) {
 	t.mu.Lock()
-	var withdrawn []provisional
+	var withdrawn []provisionalFailures
 	switch {
 	case f.TargetFails:
 		withdrawn, t.provisional = t.provisional, nil
 	case f.Banned: // the failures of this proxy are final
-		t.provisional = slices.DeleteFunc(t.provisional, func(p provisional) bool { return p.book == a.Book })
-	case !f.NotByProxy() && !a.NotInStats: // the proxy may be the cause
+		t.provisional = slices.DeleteFunc(t.provisional, func(p provisionalFailures) bool { return p.book == a.Book })
+	case !f.IsTargetLikely() && !a.NotInStats: // the proxy may be the cause
 		t.addProvisional(a)
 	default:
 		withdrawn = t.withdrawCompared(a)
@@ -51,8 +51,8 @@ func (t *target) updateProvisional(a *Attempt, f Finding) {
 // withdrawCompared removes the provisional failures of a proxy if the other proxies fail at the target, too. It does so
 // for each proxy except the proxy of the attempt a. It returns the removed failures. The caller holds
 // the target's mutex mu.
-func (t *target) withdrawCompared(a *Attempt) (withdrawn []provisional) {
-	t.provisional = slices.DeleteFunc(t.provisional, func(p provisional) bool {
+func (t *target) withdrawCompared(a *Attempt) (withdrawn []provisionalFailures) {
+	t.provisional = slices.DeleteFunc(t.provisional, func(p provisionalFailures) bool {
 		if p.book == a.Book || !t.finding(&Attempt{Proxy: p.proxy, Ended: a.Ended}).TargetFails {
 			return false
 		}
@@ -75,7 +75,7 @@ func (t *target) addProvisional(a *Attempt) {
 		}
 	}
 	if len(t.provisional) < maxProvisional {
-		t.provisional = append(t.provisional, provisional{a.Book, a.Proxy, 1, a.Ended})
+		t.provisional = append(t.provisional, provisionalFailures{a.Book, a.Proxy, 1, a.Ended})
 	}
 }
 

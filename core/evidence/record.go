@@ -33,8 +33,8 @@ type record struct {
 type tallies struct{ successes, failures, otherSuccesses, otherFailures uint32 }
 
 // refusals is the number of confirmed failures since the last success of the proxy at the target, at most maxRefusals.
-// The bit refusalsReported is set if a ban was reported (Finding.Banned, Reconsidered.Banned) since the last confirmed
-// failure.
+// The bit refusalsReported is set if a ban was reported (Finding.Banned, ReconsiderResult.Banned) since the last
+// confirmed failure.
 type refusals uint8
 
 const (
@@ -42,8 +42,8 @@ const (
 	maxRefusals               = refusalsReported - 1
 )
 
-func (r refusals) count() float64 { return float64(r &^ refusalsReported) }
-func (r refusals) reported() bool { return r&refusalsReported != 0 }
+func (r refusals) count() float64   { return float64(r &^ refusalsReported) }
+func (r refusals) isReported() bool { return r&refusalsReported != 0 }
 func (r refusals) add(n uint8) refusals {
 	return min(r&^refusalsReported+min(refusals(n), maxRefusals), maxRefusals)
 }
@@ -79,12 +79,12 @@ func (r *record) addFailure(a *Attempt) {
 	r.causes.add(a.Cause)
 }
 
-// resolve confirms or discards the first batch of pending failures if the other proxies' attempts permit it. It returns
-// the number of confirmed failures. The caller passes the proxy's latest failure.
-func (r *record) resolve(latest *Attempt) (confirmed uint8) {
+// resolvePending confirms or discards the first batch of pending failures if the other proxies' attempts permit it. It
+// returns the number of confirmed failures. The caller passes the proxy's latest failure.
+func (r *record) resolvePending(latest *Attempt) (confirmed uint8) {
 	switch {
 	case r.firstBatch == 0:
-	case r.target.servedOtherSince(latest.Proxy, r.firstBatchEnd):
+	case r.target.hasServedOtherSince(latest.Proxy, r.firstBatchEnd):
 		confirmed = r.firstBatch
 		r.confirmed += min(uint16(r.firstBatch), math.MaxUint16-r.confirmed)
 		r.refused = r.refused.add(r.firstBatch)
@@ -108,11 +108,11 @@ func (r *record) pending() int { return int(r.firstBatch) + int(r.secondBatch) }
 // expectedEvidence returns the evidence that the pending failures will probably add, if each confirmed failure adds
 // perFailure nats.
 func (r *record) expectedEvidence(perFailure float64) float64 {
-	const enoughFailures = 4 // reach Needed at a noise of 1 %
+	const enoughFailures = 4 // reach NeededEvidence at a noise of 1 %
 	if r.otherFailuresSinceBatch() >= 2 {
 		return 0 // the target may be dead
 	}
-	if r.target.unknown() {
+	if r.target.isUnknown() {
 		perFailure = min(perFailure, unknownFailure) // failures there are seldom confirmed
 	}
 	return float64(min(r.pending(), enoughFailures)) * perFailure
@@ -139,7 +139,7 @@ type targetEvidence struct {
 	noise      float64
 }
 
-// evidence returns the evidence from the attempts at the record's target. Book.limitBan has not been applied to it.
+// evidence returns the evidence from the attempts at the record's target. Book.limitBanEvidence has not been applied.
 func (r *record) evidence(poolNoise float64) targetEvidence {
 	successes := r.episodeSuccesses()
 	failures := r.failures - r.atEpisodeStart.failures
@@ -151,7 +151,7 @@ func (r *record) evidence(poolNoise float64) targetEvidence {
 // refuses reports whether the target probably refuses the proxy: attempts succeed at other targets, and the target's
 // noise hardly explains the confirmed failures since the proxy's last success there.
 func (r *record) refuses(l *Ledger) bool {
-	if r.refused.count() == 0 || !l.serving.severalTargets() {
+	if r.refused.count() == 0 || !l.servedTargets.hasSeveral() {
 		return false
 	}
 	noise, _ := l.poolNoise()

@@ -11,7 +11,7 @@ import (
 )
 
 // pool simulates a pool of proxies in virtual time. Their circuit breakers open after 5 failures in 60 s
-// if Finding.Worse is set, stay open for 30 s, or longer after repeated trips, and then admit a
+// if Finding.ShouldOpen is set, stay open for 30 s, or longer after repeated trips, and then admit a
 // probe.
 type pool struct {
 	rng          *rand.Rand
@@ -207,7 +207,7 @@ func (p *pool) settle(t attempt) (f Finding) {
 		x.failures = x.failures[1:]
 	}
 	x.lastFault = t.fault
-	if t.probe || len(x.failures) >= threshold && f.Worse {
+	if t.probe || len(x.failures) >= threshold && f.ShouldOpen {
 		p.open(x, t.probe)
 	}
 	return f
@@ -227,7 +227,7 @@ func (p *pool) open(x *proxy, probe bool) {
 	}
 	if !probe {
 		p.openings++
-		x.live, x.evidence = len(x.failures), x.book.Why(p.ledger).Evidence
+		x.live, x.evidence = len(x.failures), x.book.Report(p.ledger).Evidence
 		p.opened[x.id]++
 	}
 }
@@ -241,7 +241,7 @@ func (p *pool) reconsider() {
 		if x.state != 0 || len(x.failures) < threshold {
 			continue
 		}
-		if r := p.ledger.Reconsider(&x.book, p.now, p.peers(x)); r.Worse && r.Gen == x.gen {
+		if r := p.ledger.Reconsider(&x.book, p.now, p.peers(x)); r.ShouldOpen && r.BreakerGen == x.gen {
 			p.open(x, false)
 		}
 	}
@@ -265,7 +265,7 @@ func (p *pool) request() bool {
 	p.requests++
 	target := p.target()
 	tries := p.tries
-	if p.ledger.Suspect(site(target)) && !p.ledger.TryAsUsual(site(target), false, p.now) {
+	if p.ledger.IsSuspect(site(target)) && !p.ledger.AdmitRetries(site(target), false, p.now) {
 		tries = 1
 	}
 	var tried [8]*proxy
@@ -302,7 +302,7 @@ func (p *pool) batch(n int) {
 		p.advance()
 		r := &running{left: p.tries}
 		r.target = p.target()
-		if p.ledger.Suspect(site(r.target)) && !p.ledger.TryAsUsual(site(r.target), false, p.now) {
+		if p.ledger.IsSuspect(site(r.target)) && !p.ledger.AdmitRetries(site(r.target), false, p.now) {
 			r.left = 1
 		}
 		round = append(round, r)
@@ -366,7 +366,7 @@ func (p *pool) flow(n int, period time.Duration, took func(target int, f fault) 
 		if r.tried == nil {
 			p.requests++
 			r.target, r.left = p.target(), p.tries
-			if p.ledger.Suspect(site(r.target)) && !p.ledger.TryAsUsual(site(r.target), false, p.now) {
+			if p.ledger.IsSuspect(site(r.target)) && !p.ledger.AdmitRetries(site(r.target), false, p.now) {
 				r.left = 1
 			}
 		}

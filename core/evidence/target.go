@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	ringSize = 32              // attempts that a target keeps
-	never    = int64(-1) << 62 // a time before all other times, in ns
+	ringSize  = 32              // attempts that a target keeps
+	neverTime = int64(-1) << 62 // a time before all other times, in ns
 )
 
 // target holds the attempts of all proxies at a target with a recent failure.
@@ -26,15 +26,15 @@ type target struct {
 	lastSuccess atomic.Int64            // ns after the epoch
 	ring        [ringSize]atomic.Uint64 // the latest attempts, as marks
 
-	lastFailure atomic.Int64 // ns after the epoch
-	lastUsual   atomic.Int64 // time of the last TryAsUsual that returned true
+	lastFailure     atomic.Int64 // ns after the epoch
+	retriesAdmitted atomic.Int64 // time of the last AdmitRetries that returned true
 
 	mu sync.Mutex
 	// Old attempts have a reduced weight in the noise. oldSuccesses and oldTransients are the weights of the attempts
 	// that baseSuccesses and baseTransients count.
 	oldSuccesses, oldTransients   float64
 	baseSuccesses, baseTransients uint32
-	provisional                   []provisional
+	provisional                   []provisionalFailures
 	challenge                     challenge
 
 	hasProvisional atomic.Bool
@@ -64,10 +64,10 @@ func newMark(at time.Duration, proxy uint64, failed bool) mark {
 	return m
 }
 
-func (m mark) failed() bool       { return m&1 != 0 }
-func (m mark) proxy() uint64      { return uint64(m >> 1 & proxyMask) }
-func (m mark) micros() uint32     { return uint32(m>>timeShift) - 1 }
-func (m mark) isOf(p uint64) bool { return m.proxy() == p&proxyMask }
+func (m mark) failed() bool            { return m&1 != 0 }
+func (m mark) proxy() uint64           { return uint64(m >> 1 & proxyMask) }
+func (m mark) micros() uint32          { return uint32(m>>timeShift) - 1 }
+func (m mark) isThrough(p uint64) bool { return m.proxy() == p&proxyMask }
 
 func (m mark) notBefore(at time.Duration) bool {
 	return int64(m-mark(at/time.Microsecond+1)<<timeShift)>>timeShift >= 0
@@ -79,12 +79,12 @@ const maxMicros = 35 * time.Minute
 // micros returns a time in µs, modulo 2^32.
 func micros(at time.Duration) uint32 { return uint32(at / time.Microsecond) }
 
-// servedOtherSince reports whether the latest attempts include a success of another proxy that began at the given time
-// (a result of micros) or later.
-func (t *target) servedOtherSince(proxy uint64, began uint32) bool {
+// hasServedOtherSince reports whether the latest attempts include a success of another proxy that began at the given
+// time (a result of micros) or later.
+func (t *target) hasServedOtherSince(proxy uint64, began uint32) bool {
 	for i := range ringSize {
-		m := t.nth(i)
-		if m != 0 && !m.failed() && !m.isOf(proxy) && int32(m.micros()-began) >= 0 {
+		m := t.nthLatest(i)
+		if m != 0 && !m.failed() && !m.isThrough(proxy) && int32(m.micros()-began) >= 0 {
 			return true
 		}
 	}
@@ -94,19 +94,19 @@ func (t *target) servedOtherSince(proxy uint64, began uint32) bool {
 func (t *target) successes() uint32 { return t.attempts.Load() - t.failures.Load() }
 func (t *target) push(m mark)       { t.ring[(t.attempts.Add(1)-1)%ringSize].Store(uint64(m)) }
 
-// nth returns the n-th latest attempt; 0 is the latest.
-func (t *target) nth(n int) mark {
+// nthLatest returns the n-th latest attempt; 0 is the latest.
+func (t *target) nthLatest(n int) mark {
 	return mark(t.ring[(t.attempts.Load()-1-uint32(n))%ringSize].Load())
 }
 
-// unknown reports whether no attempt has succeeded at the target, and there were less than unknownAttempts attempts.
+// isUnknown reports whether no attempt has succeeded at the target, and there were less than unknownAttempts attempts.
 // Its name may not exist.
-func (t *target) unknown() bool {
-	return !t.servedBefore && t.lastSuccess.Load() == never && t.attempts.Load() < unknownAttempts
+func (t *target) isUnknown() bool {
+	return !t.servedBefore && t.lastSuccess.Load() == neverTime && t.attempts.Load() < unknownAttempts
 }
 
 func (t *target) addSuccess(a *Attempt) {
-	t.push(newMark(a.began(), a.Proxy, false))
+	t.push(newMark(a.beginTime(), a.Proxy, false))
 	t.lastSuccess.Store(int64(a.Ended))
 	if t.suspect.Load() {
 		t.suspect.Store(false)
@@ -129,7 +129,7 @@ func (t *target) failsForAll(a *Attempt, failures int) bool {
 	var proxies [suspectProxies]uint64
 	n := 0
 	for i := range failures {
-		m := t.nth(i)
+		m := t.nthLatest(i)
 		if m == 0 || !m.failed() {
 			return false
 		}
@@ -145,8 +145,8 @@ func (t *target) failsForAll(a *Attempt, failures int) bool {
 // comparedAttempts. It also reports whether one of these attempts was a success that began at the time since or later.
 func (t *target) otherAttempts(proxy uint64, now, since time.Duration) (attempts, failures int, servedSince bool) {
 	for i := 0; i < ringSize && attempts < comparedAttempts; i++ {
-		m := t.nth(i)
-		if m == 0 || m.isOf(proxy) || !m.notBefore(now-time.Minute) {
+		m := t.nthLatest(i)
+		if m == 0 || m.isThrough(proxy) || !m.notBefore(now-time.Minute) {
 			continue
 		}
 		attempts++
@@ -162,7 +162,7 @@ func (t *target) otherAttempts(proxy uint64, now, since time.Duration) (attempts
 // onlyUsedBy reports whether all attempts in the ring went through the given proxy.
 func (t *target) onlyUsedBy(proxy uint64) bool {
 	for i := range ringSize {
-		if m := t.nth(i); m != 0 && !m.isOf(proxy) {
+		if m := t.nthLatest(i); m != 0 && !m.isThrough(proxy) {
 			return false
 		}
 	}
@@ -177,7 +177,7 @@ func (t *target) finding(a *Attempt) Finding {
 	attempts, failures, served := t.otherAttempts(a.Proxy, a.Ended, a.Ended-justServed)
 	return Finding{
 		TargetFails: failures >= 4 && failures == attempts, OthersFail: failures > 0 && failures == attempts,
-		JustServed: served,
+		OtherJustServed: served,
 	}
 }
 
@@ -197,5 +197,5 @@ func (t *target) noise(poolNoise float64, ownSuccesses, ownTransients uint32) fl
 	t.mu.Unlock()
 	s = max(s-float64(ownSuccesses), 0)
 	f = max(f-float64(ownTransients), 0)
-	return clamp((f+poolWeight*poolNoise)/(s+f+poolWeight), P1)
+	return clamp((f+poolWeight*poolNoise)/(s+f+poolWeight), BadProxyFailureRate)
 }

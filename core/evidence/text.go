@@ -8,13 +8,13 @@ import (
 // Text describes the evidence in one sentence, for the log. The sentence says how many attempts failed at which targets
 // with which causes, in comparison with the other proxies. It names at most three targets. The function causeWord
 // returns the word for a cause.
-func (w *Why) Text(causeWord func(cause uint8) string) string {
+func (w *Report) Text(causeWord func(cause uint8) string) string {
 	if w.Failures == 0 {
 		return ""
 	}
 	var parts []string
-	if w.Outage > 0 {
-		parts = append(parts, fmt.Sprintf("%d failures since the pool's last success at any target", w.Outage))
+	if w.OutageFailures > 0 {
+		parts = append(parts, fmt.Sprintf("%d failures since the pool's last success at any target", w.OutageFailures))
 	}
 	for i := range w.Targets {
 		t := &w.Targets[i]
@@ -23,11 +23,11 @@ func (w *Why) Text(causeWord func(cause uint8) string) string {
 			break
 		}
 		parts = append(parts, fmt.Sprintf("%d of %d attempts failed at %s%s, where the other proxies failed %d of %d",
-			t.Failures, t.Attempts, t.Name, causeList(t.Causes, causeWord), t.RestFailures, t.RestAttempts))
+			t.Failures, t.Attempts, t.Name, causeList(t.Causes, causeWord), t.OtherFailures, t.OtherAttempts))
 	}
-	if w.Own > 0 {
-		parts = append(parts, fmt.Sprintf("%d failures that no target causes%s", w.Own,
-			causeList(w.OwnCause, causeWord)))
+	if w.OwnFailures > 0 {
+		parts = append(parts, fmt.Sprintf("%d failures that no target causes%s", w.OwnFailures,
+			causeList(w.OwnCauses, causeWord)))
 	}
 	return strings.Join(parts, "; ")
 }

@@ -8,14 +8,15 @@ import (
 
 func TestTheExplanation(t *testing.T) {
 	word := func(c uint8) string { return map[uint8]string{1: "closed", 2: "refused"}[c] }
-	why := Why{Failures: 5, Own: 1, OwnCause: []CauseCount{{2, 1}}, Targets: []TargetWhy{
-		{Name: "a.test:80", Failures: 3, Attempts: 4, Causes: []CauseCount{{1, 3}}, RestFailures: 1, RestAttempts: 20},
-		{Name: "b.test:80", Failures: 1, Attempts: 1, RestAttempts: 7},
+	why := Report{Failures: 5, OwnFailures: 1, OwnCauses: []CauseCount{{2, 1}}, Targets: []TargetReport{
+		{Name: "a.test:80", Failures: 3, Attempts: 4, Causes: []CauseCount{{1, 3}}, OtherFailures: 1,
+			OtherAttempts: 20},
+		{Name: "b.test:80", Failures: 1, Attempts: 1, OtherAttempts: 7},
 	}}
 	require.Equal(t, "3 of 4 attempts failed at a.test:80 (closed 3), where the other proxies failed 1 of 20; "+
 		"1 of 1 attempts failed at b.test:80, where the other proxies failed 0 of 7; "+
 		"1 failures that no target causes (refused 1)", why.Text(word))
 	why.Targets = append(why.Targets, why.Targets...)
 	require.Contains(t, why.Text(word), "and failures at 1 more targets")
-	require.Empty(t, (&Why{}).Text(word))
+	require.Empty(t, (&Report{}).Text(word))
 }

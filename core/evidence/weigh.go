@@ -11,10 +11,10 @@ type evidenceSum struct {
 	potential float64 // total plus the evidence to expect from the pending failures
 }
 
-// worse reports whether the evidence reaches Needed. If at least half of the breakers are not closed, the episode must
-// also have lasted for minEpisode.
-func (b *Book) worse(l *Ledger, a *Attempt) bool {
-	return b.evidence(l, a).total >= Needed && (a.enoughPeers() || a.Ended-b.began >= minEpisode)
+// reachesNeeded reports whether the evidence reaches NeededEvidence. If at least half of the breakers are not closed,
+// the episode must also have lasted for minEpisode.
+func (b *Book) reachesNeeded(l *Ledger, a *Attempt) bool {
+	return b.evidence(l, a).total >= NeededEvidence && (a.mostBreakersClosed() || a.Ended-b.episodeStart >= minEpisode)
 }
 
 // evidence returns the evidence of the episode. The parameter a is the latest attempt.
@@ -22,7 +22,7 @@ func (b *Book) evidence(l *Ledger, a *Attempt) evidenceSum {
 	noise, ownNoise := l.poolNoise()
 	o := b.overview()
 	uncompared := b.enoughUncompared(&o, a)
-	several := l.serving.severalTargets()
+	several := l.servedTargets.hasSeveral()
 	ownFailure, _ := llr(ownNoise)
 	_, success := llr(noise)
 	s := evidenceSum{total: float64(b.ownFailures)*ownFailure + float64(o.successesElsewhere)*success}
@@ -32,17 +32,17 @@ func (b *Book) evidence(l *Ledger, a *Attempt) evidenceSum {
 		e := r.evidence(noise)
 		switch { // cases in which pending failures count without a comparison
 		case l.cfg.ComparedOnly:
-		case uncompared && r.target.onlyUsedBy(a.Proxy), a.ClosedPeers == 0 && !r.target.unknown():
+		case uncompared && r.target.onlyUsedBy(a.Proxy), a.ClosedPeers == 0 && !r.target.isUnknown():
 			e.total += float64(r.pending()) * e.perFailure
 		case a.ClosedPeers == 0:
 			e.total += float64(r.pending()) * min(unknownFailure, e.perFailure)
 		}
 		limited := e.total
 		if several && r.episodeSuccesses() == 0 {
-			limited = b.limitBan(r, e.total, &o)
+			limited = b.limitBanEvidence(r, e.total, &o)
 		}
 		s.total += limited
-		s.potential += max(limited, min(e.total+r.expectedEvidence(e.perFailure), Needed))
+		s.potential += max(limited, min(e.total+r.expectedEvidence(e.perFailure), NeededEvidence))
 	}
 	return s
 }
@@ -61,7 +61,7 @@ func (b *Book) overview() overview {
 	successes := b.successes.Load() - b.successesBefore
 	o := overview{served: successes > 0, successesElsewhere: successes, confirmed: int(b.ownFailures)}
 	for r := range b.currentRecords {
-		b.resolve(r, &b.latest)
+		b.resolvePending(r, &b.lastFailure)
 		if r.confirmed > 0 {
 			o.confirmedTargets++
 			o.confirmed += int(r.confirmed)
@@ -69,7 +69,7 @@ func (b *Book) overview() overview {
 		o.successesElsewhere -= min(o.successesElsewhere, uint64(r.episodeSuccesses()))
 		// A single failure at a target does not count, because a client may try many dead targets once each. A request
 		// to a suspect target gets only one attempt.
-		if n := r.pending(); n > 1 && !r.target.suspect.Load() && r.target.onlyUsedBy(b.latest.Proxy) {
+		if n := r.pending(); n > 1 && !r.target.suspect.Load() && r.target.onlyUsedBy(b.lastFailure.Proxy) {
 			o.uncompared += n
 		}
 	}
@@ -80,36 +80,36 @@ func (b *Book) overview() overview {
 // comparison.
 func (b *Book) enoughUncompared(o *overview, a *Attempt) bool {
 	needed := min(2*a.Threshold, maxUncompared)
-	return o.uncompared >= needed && b.sequential >= needed
+	return o.uncompared >= needed && b.sequentialFailures >= needed
 }
 
-// limitBan limits the evidence from a target at which the proxy has had no success in the episode. Such a target may
-// have banned the proxy. The limit ends if the proxy fails at several targets (docs/decisions/ban-limit.md).
-func (b *Book) limitBan(r *record, evidence float64, o *overview) float64 {
+// limitBanEvidence limits the evidence from a target at which the proxy has had no success in the episode. Such a
+// target may have banned the proxy. The limit ends if the proxy fails at several targets (docs/decisions/ban-limit.md).
+func (b *Book) limitBanEvidence(r *record, evidence float64, o *overview) float64 {
 	limit := banLimit * math.Pow(0.25, float64(r.bannedEpisodes))
 	severalTargetsFail := b.streak.weightBesidesWorst() >= 2 // a single failure at another target may be noise
 	manyTargetsFail := b.streak.weightBesidesWorst() >= 4 && o.confirmed-int(r.confirmed) >= 3
 	switch {
-	case r.bannedEpisodes > 0 && !manyTargetsFail, b.servedSince(r) && !severalTargetsFail:
+	case r.bannedEpisodes > 0 && !manyTargetsFail, b.hasServedSince(r) && !severalTargetsFail:
 		return min(evidence, limit)
 	case o.served && !severalTargetsFail, !o.served && o.confirmedTargets == 1 && b.ownFailures == 0:
-		return min(evidence, max(limit, evidence-Needed)) // the proxy may be dead
+		return min(evidence, max(limit, evidence-NeededEvidence)) // the proxy may be dead
 	}
 	return evidence
 }
 
-// servedSince reports whether the proxy has had a success since it began to fail at the target of r.
-func (b *Book) servedSince(r *record) bool {
+// hasServedSince reports whether the proxy has had a success since it began to fail at the target of r.
+func (b *Book) hasServedSince(r *record) bool {
 	return b.successes.Load() != b.pendingNoise.successes || float64(r.streak.Load()) > b.streak.weightAt(r.target.hash)
 }
 
-// everythingFails reports whether the failures since the pool's last success show an outage of the whole pool.
-func (b *Book) everythingFails(l *Ledger, a *Attempt) bool {
+// isOutage reports whether the failures since the pool's last success show an outage of the whole pool.
+func (b *Book) isOutage(l *Ledger, a *Attempt) bool {
 	s := &b.poolStreak
-	if s.failures < a.Threshold || s.weight < Needed {
+	if s.failures < a.Threshold || s.weight < NeededEvidence {
 		return false
 	}
-	if besides := s.weightBesidesWorst(); besides < 0.6*Needed || 5*besides < s.weight {
+	if besides := s.weightBesidesWorst(); besides < 0.6*NeededEvidence || 5*besides < s.weight {
 		return false // one target may be dead
 	}
 	shortest := minFirstOutage
@@ -124,11 +124,11 @@ func (b *Book) everythingFails(l *Ledger, a *Attempt) bool {
 // retries for names that do not exist fail together.
 func (b *Book) outageWeight(l *Ledger, a *Attempt) float64 {
 	noise, own := l.poolNoise()
-	failure, _ := llr(min(noise+own-minNoise, P1)) // both noise and own include minNoise
+	failure, _ := llr(min(noise+own-minNoise, BadProxyFailureRate)) // both noise and own include minNoise
 	switch {
-	case a.OwnFailure, !l.hasServed.Load() && !a.ReportedByProxy, !l.findOrAdd(a.Target).unknown():
+	case a.OwnFailure, !l.hasServed.Load() && !a.ReportedByProxy, !l.findOrAdd(a.Target).isUnknown():
 		return failure
-	case a.began() < b.unknownFailureEnd:
+	case a.beginTime() < b.unknownFailureEnd:
 		return 0
 	}
 	b.unknownFailureEnd = a.Ended

@@ -381,7 +381,7 @@ func TestATargetThatHangsIsSuspect(t *testing.T) {
 					x, _ := get(hang)
 					require.Equal(t, 3, x.Result().Attempts)
 				}
-				require.True(t, b.pool.Ledger().Suspect(target))
+				require.True(t, b.pool.Ledger().IsSuspect(target))
 				once := 0
 				for range 20 {
 					if x, took := get(hang); x.Result().Attempts == 1 {
@@ -395,7 +395,7 @@ func TestATargetThatHangsIsSuspect(t *testing.T) {
 					require.Equal(t, core.Closed, u.Breaker().State(), u.ID())
 				}
 				get(func(context.Context, *Attempt) verdict.Facts { return verdict.Facts{Status: 200} })
-				require.False(t, b.pool.Ledger().Suspect(target))
+				require.False(t, b.pool.Ledger().IsSuspect(target))
 				b.idle(t)
 			})
 		})
@@ -422,11 +422,11 @@ func TestASlowTargetIsNotSuspect(t *testing.T) {
 					x.Target = target
 					b.run(t.Context(), x, &tries{f: slow})
 					assert.Equal(t, core.FinalSuccess, x.Result().Final)
-					assert.False(t, b.pool.Ledger().Suspect(target))
+					assert.False(t, b.pool.Ledger().IsSuspect(target))
 				})
 			}
 			time.Sleep(8 * time.Second)
-			assert.False(t, b.pool.Ledger().Suspect(target))
+			assert.False(t, b.pool.Ledger().IsSuspect(target))
 		}
 		requests.Wait()
 		b.idle(t)
@@ -442,7 +442,7 @@ func TestATotalTimeoutMakesNoTargetSuspect(t *testing.T) {
 			x.Target = target
 			b.run(t.Context(), x, &tries{f: hang})
 		}
-		require.False(t, b.pool.Ledger().Suspect(target))
+		require.False(t, b.pool.Ledger().IsSuspect(target))
 	})
 }
 

@@ -25,11 +25,11 @@ type Relay struct {
 	settleOnClose bool // the attempt is a success so far, and has not been recorded
 }
 
-// Streaming reports to Request.Progress that the response is being relayed. The caller calls it before it waits for the
-// proxy or the client. A response that is relayed without a wait needs no call.
-func (r *Relay) Streaming() {
+// ReportStreaming reports to Request.Progress that the response is being relayed. The caller calls it before it waits
+// for the proxy or the client. A response that is relayed without a wait needs no call.
+func (r *Relay) ReportStreaming() {
 	if p := r.x.request.Progress; p != nil {
-		p.Streaming()
+		p.BeginStreaming()
 	}
 }
 
@@ -62,7 +62,7 @@ func (r *Relay) Close(status int, relayed verdict.RelayEnd, at time.Time) {
 			x.logFailed(o)
 		}
 	}
-	x.finish(status, relayed.ClientLeft, at)
+	x.recordEnd(status, relayed.ClientLeft, at)
 }
 
 // SwitchProtocols is called if the response is a 101 (Switching Protocols). The connection then becomes a tunnel. The
@@ -74,7 +74,7 @@ func (r *Relay) SwitchProtocols(at time.Time) *Tunnel {
 	x.openEnding = tunnelEnding
 	x.tunnel.SettleSuccess()
 	if p := x.request.Progress; p != nil {
-		p.Tunnel()
+		p.BeginTunnel()
 	}
 	return &x.tunnel
 }
@@ -122,9 +122,9 @@ func (t *Tunnel) SettleHelloRefused() {
 	}
 }
 
-// Follow is called at the first byte of a tunnel whose client has sent a ClientHello. It reports whether the caller
-// follows the TLS records of the target, for TunnelEnd.InRecord.
-func (t *Tunnel) Follow() bool {
+// FollowRecords is called at the first byte of a tunnel whose client has sent a ClientHello. It reports whether the
+// caller follows the TLS records of the target, for TunnelEnd.InRecord.
+func (t *Tunnel) FollowRecords() bool {
 	if t.x.openEnding != tunnelEnding || t.x.tuning.Targets == nil || t.x.proxy.Direct() {
 		return false
 	}
@@ -204,7 +204,7 @@ func (r *Refusal) Close(status int, at time.Time) {
 		return
 	}
 	r.x.openEnding = noEnding
-	r.x.finish(status, false, at)
+	r.x.recordEnd(status, false, at)
 }
 
 func (ex *Exchange) endWithTunnel() *Tunnel {
@@ -215,7 +215,7 @@ func (ex *Exchange) endWithTunnel() *Tunnel {
 		ex.recordTunnel()
 	}
 	if p := ex.request.Progress; p != nil {
-		p.Tunnel()
+		p.BeginTunnel()
 	}
 	return &ex.tunnel
 }
@@ -225,7 +225,7 @@ func (ex *Exchange) recordTunnel() {
 	if ex.tunnel.unrecorded {
 		ex.tunnel.unrecorded = false
 		ex.recordServingAttempt()
-		ex.record(ex.tunnel.status, false, ex.event.Ended)
+		ex.recordRequest(ex.tunnel.status, false, ex.event.Ended)
 	}
 }
 
@@ -234,24 +234,24 @@ func (ex *Exchange) recordServingAttempt() {
 	ex.sendObservation(&ex.event.Outcome, ex.tuning)
 }
 
-func (ex *Exchange) finish(status int, clientLeft bool, at time.Time) {
+func (ex *Exchange) recordEnd(status int, clientLeft bool, at time.Time) {
 	ex.releaseDeferred()
-	if r := &ex.retry; r.retriesSuspect && ex.result.Final != core.FinalSuccess {
-		ex.tuning.Targets.EndUsual(ex.request.Target, r.retriedSince, at.Sub(ex.tuning.Epoch))
+	if r := &ex.retry; r.retriesAdmitted && ex.result.Final != core.FinalSuccess {
+		ex.tuning.Targets.RecordRetriesFailed(ex.request.Target, r.retriesAdmittedAt, at.Sub(ex.tuning.Epoch))
 	}
-	ex.record(status, clientLeft, at)
+	ex.recordRequest(status, clientLeft, at)
 	if p := ex.request.Progress; p != nil {
 		p.End(ex.result.Final, status, at)
 	}
 }
 
-func (ex *Exchange) record(status int, clientLeft bool, at time.Time) {
+func (ex *Exchange) recordRequest(status int, clientLeft bool, at time.Time) {
 	if ex.race != nil {
 		ex.race.join() // its attempts are recorded before the request
 	}
 	q, r := ex.request, &ex.result
 	ex.requestEvent = core.RequestEvent{
-		Request: q.ID, PolicyHash: q.Policy.Hash(), Policy: q.Policy, Attempts: r.Attempts, BackoffTime: r.Waited,
+		Request: q.ID, PolicyHash: q.Policy.Hash(), Policy: q.Policy, Attempts: r.Attempts, BackoffTime: r.BackoffTime,
 		Started: ex.started, Ended: at, Status: status, Final: r.Final, Listener: q.Listener,
 		LimitReached: ex.retry.limitReached, BudgetSpent: ex.retry.budgetSpent,
 		Delivered: r.Final == core.FinalSuccess && !clientLeft, LostHedge: ex.lostHedge,

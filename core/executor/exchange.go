@@ -81,7 +81,7 @@ type attemptState struct {
 	minTimeout            time.Duration // the minimum of this attempt's adaptive timeout
 	cutShort              bool          // the attempt's deadline comes from its adaptive timeout
 	newPoolTimeoutApplies bool          // newPoolTimeout applies if the pool has not served a request
-	silence               time.Duration // if an open tunnel was cut short: how long the target had sent no byte
+	silentTime            time.Duration // if an open tunnel was cut short: how long the target had sent no byte
 }
 
 // retryState is the part of an exchange's state that concerns retries.
@@ -89,11 +89,11 @@ type retryState struct {
 	delay  time.Duration // wait before the last attempt
 	reason string        // reason of the retry, for the log
 
-	retriesSuspect bool          // the target is suspect, but this request is retried
-	retriedSince   time.Duration // when retriesSuspect was set
-	targetSuspect  bool          // no retry, because the target is suspect
-	limitReached   bool          // no retry, because max_attempts was reached
-	budgetSpent    bool          // no retry, because the retry budget was spent
+	retriesAdmitted   bool          // the target is suspect, but this request is retried
+	retriesAdmittedAt time.Duration // when retriesAdmitted was set
+	targetSuspect     bool          // no retry, because the target is suspect
+	limitReached      bool          // no retry, because max_attempts was reached
+	budgetSpent       bool          // no retry, because the retry budget was spent
 }
 
 // endingKind is the kind of an ending that the caller has not closed yet.

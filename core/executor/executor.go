@@ -47,15 +47,15 @@ type Recorder interface {
 
 // Targets reports which targets are suspect. Times count from the pool's epoch (Tuning.Epoch).
 type Targets interface {
-	// Suspect reports whether the target fails through several proxies and serves no proxy.
-	Suspect(target evidence.Target) bool
-	// TryAsUsual reports whether a request for a suspect target gets all its attempts. It returns true at most once a
+	// IsSuspect reports whether the target fails through several proxies and serves no proxy.
+	IsSuspect(target evidence.Target) bool
+	// AdmitRetries reports whether a request for a suspect target gets all its attempts. It returns true at most once a
 	// second per target, or once in 5 s if the target hangs.
-	TryAsUsual(target evidence.Target, hangs bool, now time.Duration) bool
-	// EndUsual records that the request for which TryAsUsual returned true at the time began has failed.
-	EndUsual(target evidence.Target, began, ended time.Duration)
-	// ServedElsewhere reports whether the target has just served a proxy other than the given one.
-	ServedElsewhere(target evidence.Target, proxy uint64, now time.Duration) bool
+	AdmitRetries(target evidence.Target, hangs bool, now time.Duration) bool
+	// RecordRetriesFailed records that the request for which AdmitRetries returned true at the time began has failed.
+	RecordRetriesFailed(target evidence.Target, began, ended time.Duration)
+	// JustServedOther reports whether the target has just served a proxy other than the given one.
+	JustServedOther(target evidence.Target, proxy uint64, now time.Duration) bool
 }
 
 // Tuning holds the settings that a reload may change. An exchange uses the settings that were in force when
@@ -90,7 +90,7 @@ type Executor struct {
 	now        func() time.Time
 	rand       func() uint64
 	tuning     atomic.Pointer[Tuning]
-	places     *queue.Queue[placeKind]     // requests that wait for a place in flight at a proxy
+	places     *queue.Queue[placeNeeds]    // requests that wait for a place in flight at a proxy
 	retries    *queue.Queue[*retry.Budget] // requests that wait for a retry of the retry budget
 	limitTimer limitTimer                  // serves requests that wait because proxies are at a limit
 	excerpts   sync.Pool                   // of *core.Excerpt
@@ -99,7 +99,7 @@ type Executor struct {
 // New returns an executor. The functions now and rand are its only sources of time and randomness.
 func New(s Selector, r Recorder, t Tuning, log *slog.Logger, now func() time.Time, rand func() uint64) *Executor {
 	e := &Executor{selector: s, recorder: r, log: log, now: now, rand: rand}
-	e.places, e.retries = queue.New[placeKind](now), queue.New[*retry.Budget](now)
+	e.places, e.retries = queue.New[placeNeeds](now), queue.New[*retry.Budget](now)
 	e.limitTimer.serveQueue = e.places.Serve
 	e.SetTuning(t)
 	return e

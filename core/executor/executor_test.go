@@ -328,7 +328,7 @@ func TestAllOpenInMidRequest(t *testing.T) {
 		assert.Equal(t, core.FinalAllBreakersOpen, x.Result().Final)
 		assert.Equal(t, NoProxy, x.refusal.Kind)
 		assert.Equal(t, 30*time.Second, x.refusal.RetryAfter, "at once, not after the wait")
-		assert.Zero(t, x.Result().Waited)
+		assert.Zero(t, x.Result().BackoffTime)
 		assert.Len(t, c.at, 1)
 	})
 }

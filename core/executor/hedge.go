@@ -74,8 +74,8 @@ type race[T any] struct {
 	// The hedge's goroutine owns the following fields until it has called the method end; afterwards the exchange owns
 	// them.
 	attemptState
-	response  T
-	uncounted bool // the hedge lost before it had a connection to its proxy, so it does not count as an attempt
+	response     T
+	notAttempted bool // the hedge lost before it had a connection to its proxy, so it does not count as an attempt
 }
 
 type racePhase uint8
@@ -162,7 +162,7 @@ func (r *race[T]) runHedge() {
 // queryAfterAttempt returns the query of the request, and adds the proxy of the current attempt to the tried proxies.
 func (ex *Exchange) queryAfterAttempt() selector.Query {
 	q := ex.query
-	q.Tried = append([]selector.Tried{{Proxy: ex.proxy}}, ex.query.Tried...)
+	q.Tried = append([]selector.TriedProxy{{Proxy: ex.proxy}}, ex.query.Tried...)
 	return q
 }
 
@@ -185,7 +185,7 @@ func (ex *Exchange) chooseHedgeProxy(ctx context.Context, q *selector.Query, fir
 		return lease, false
 	case ctx.Err() != nil, !ex.deadline.IsZero() && !now.Before(ex.deadline):
 		return lease, false
-	case targets != nil && targets.Suspect(ex.request.Target):
+	case targets != nil && targets.IsSuspect(ex.request.Target):
 		return lease, false
 	}
 	lease, err := ex.executor.selector.Select(q, ex.tuning.RetryScorer, now)
@@ -258,11 +258,11 @@ func (r *race[T]) finishHedge(response T, o *core.Outcome) {
 // count as an attempt.
 func (r *race[T]) settleLostHedge() {
 	o := verdict.LoseRace(r.event.Outcome)
-	r.uncounted = verdict.IsConnectFailure(r.event.Outcome.Cause)
+	r.notAttempted = verdict.IsConnectFailure(r.event.Outcome.Cause)
 	r.discardHedge()
 	r.lease.Settle(&o)
 	r.lease.Release()
-	if !r.uncounted {
+	if !r.notAttempted {
 		r.x.recordAttempt(&r.attemptState, &o)
 	}
 }
@@ -345,13 +345,13 @@ func (r *race[T]) endLostHedge() {
 		x.attemptState = first
 	}
 	r.phase = raceOver
-	if !r.uncounted {
+	if !r.notAttempted {
 		x.result.Attempts, x.lostHedge = hedgeNumber+1, true
 	}
 	if p := x.request.Progress; p != nil {
 		p.BeginAttempt(x.event.Attempt, x.event.ProxyID) // until now the tracker shows the hedge as the last attempt
 		if x.openEnding == tunnelEnding {
-			p.Tunnel()
+			p.BeginTunnel()
 		}
 	}
 }

@@ -380,10 +380,10 @@ func (c *courses) closedOnce(t require.TestingT) {
 // suspects reports all targets as suspect.
 type suspects struct{}
 
-func (suspects) Suspect(evidence.Target) bool                                { return true }
-func (suspects) ServedElsewhere(evidence.Target, uint64, time.Duration) bool { return false }
-func (suspects) TryAsUsual(evidence.Target, bool, time.Duration) bool        { return false }
-func (suspects) EndUsual(evidence.Target, time.Duration, time.Duration)      {}
+func (suspects) IsSuspect(evidence.Target) bool                                    { return true }
+func (suspects) JustServedOther(evidence.Target, uint64, time.Duration) bool       { return false }
+func (suspects) AdmitRetries(evidence.Target, bool, time.Duration) bool            { return false }
+func (suspects) RecordRetriesFailed(evidence.Target, time.Duration, time.Duration) {}
 
 // tracked is a Progress that does nothing.
 type tracked struct{}
@@ -393,9 +393,9 @@ func (tracked) BeginQueueWait(core.Priority, time.Time) {}
 func (tracked) EndQueueWait(time.Time)                  {}
 func (tracked) BeginBackoff(time.Time, int)             {}
 func (tracked) EndAttempt(*core.AttemptEvent)           {}
-func (tracked) Streaming()                              {}
+func (tracked) BeginStreaming()                         {}
 func (tracked) SetRules(core.RuleLabels)                {}
-func (tracked) Tunnel()                                 {}
+func (tracked) BeginTunnel()                            {}
 func (tracked) End(core.Final, int, time.Time)          {}
 
 func TestHedgeAfterTheP95(t *testing.T) {

@@ -14,8 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// placeKind describes which proxies a request can use. Two requests with equal values can use the same proxies.
-type placeKind struct {
+// placeNeeds describes which proxies a request can use. Two requests with equal values can use the same proxies.
+type placeNeeds struct {
 	region   float64       // the region if the request is limited to it; otherwise 0
 	regions  *core.Regions // the regions that the request is limited to; nil for all
 	tag      float64       // the tag if the request is limited to it; otherwise 0
@@ -26,7 +26,7 @@ type placeKind struct {
 
 // placeWaiter waits for a place in flight.
 type placeWaiter struct {
-	queue.Waiter[placeKind]
+	queue.Waiter[placeNeeds]
 	scorer   core.Scorer
 	lease    upstream.Lease     // the lease that takePlace has acquired
 	leasedAt time.Time          // when takePlace acquired the lease
@@ -59,11 +59,11 @@ func (ex *Exchange) acquireLease(
 		}
 	}
 	w, q := &ex.placeWait, &ex.query
-	w.Kind = placeKind{need: q.Need, regions: q.Regions}
+	w.Kind = placeNeeds{need: q.Need, regions: q.Regions}
 	if ex.dependsOnHost() {
 		w.Kind.host = q.HostHash
 	}
-	if q.Region == selector.RegionStrict {
+	if q.RegionMode == selector.RegionStrict {
 		w.Kind.region = q.RegionHash
 	}
 	if !q.TagPreferred {
@@ -146,25 +146,25 @@ type limitTimer struct {
 
 // serveAt makes the timer serve the queue at the given time, or earlier. Requests that then still wait in the queue
 // call serveAt again.
-func (a *limitTimer) serveAt(at, now time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+func (t *limitTimer) serveAt(at, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	switch {
-	case a.timer == nil:
-		a.timer = time.AfterFunc(at.Sub(now), a.fire)
-	case a.fireTime.IsZero() || at.Before(a.fireTime):
-		a.timer.Reset(at.Sub(now))
+	case t.timer == nil:
+		t.timer = time.AfterFunc(at.Sub(now), t.fire)
+	case t.fireTime.IsZero() || at.Before(t.fireTime):
+		t.timer.Reset(at.Sub(now))
 	default:
 		return
 	}
-	a.fireTime = at
+	t.fireTime = at
 }
 
-func (a *limitTimer) fire() {
-	a.mu.Lock()
-	a.fireTime = time.Time{}
-	a.mu.Unlock()
-	a.serveQueue()
+func (t *limitTimer) fire() {
+	t.mu.Lock()
+	t.fireTime = time.Time{}
+	t.mu.Unlock()
+	t.serveQueue()
 }
 
 // withdrawRetry takes a retry from the retry budget. If the budget is spent, the request waits in the queue. If the

@@ -98,7 +98,7 @@ func (s *steps) BeginQueueWait(p core.Priority, _ time.Time) { s.add("queued " +
 func (s *steps) EndQueueWait(time.Time)                      { s.add("dequeued") }
 func (s *steps) BeginBackoff(time.Time, int)                 { s.add("waiting") }
 func (s *steps) EndAttempt(*core.AttemptEvent)               { s.add("finished") }
-func (s *steps) Streaming()                                  { s.add("streaming") }
+func (s *steps) BeginStreaming()                             { s.add("streaming") }
 func (s *steps) SetRules(labels core.RuleLabels)             { s.add("routed by " + labels[0]) }
 func (s *steps) End(core.Final, int, time.Time)              { s.add("end") }
 
@@ -362,7 +362,7 @@ func TestRetriesWaitForTheBudget(t *testing.T) {
 				require.NotNil(t, end.Relay)
 				require.Equal(t, c.final, x.Result().Final)
 				require.Equal(t, c.took, took)
-				require.Equal(t, c.delay, x.Result().Waited)
+				require.Equal(t, c.delay, x.Result().BackoffTime)
 				require.Equal(t, []string{"attempt p0", "finished", "queued normal", "dequeued"}, progress.list[:4])
 				require.True(t, b.retries.Empty())
 			})

@@ -51,17 +51,17 @@ type Progress interface {
 	EndQueueWait(at time.Time)
 	BeginBackoff(until time.Time, retry int)
 	EndAttempt(*core.AttemptEvent)
-	Streaming() // a response is being relayed
-	Tunnel()    // a tunnel is open
+	BeginStreaming() // a response is being relayed
+	BeginTunnel()    // a tunnel is open
 	End(final core.Final, status int, at time.Time)
 }
 
 // Result is the state of an exchange after Run has returned.
 type Result struct {
-	Final    core.Final // may change when a relay is closed
-	Attempts int        // number of attempts; replays are not counted
-	ProxyID  string     // of the last attempt; "" if there was none
-	Waited   time.Duration
+	Final       core.Final // may change when a relay is closed
+	Attempts    int        // number of attempts; replays are not counted
+	ProxyID     string     // of the last attempt; "" if there was none
+	BackoffTime time.Duration
 	// MovedFrom is the id of the session's previous proxy, if the request has moved the session; otherwise "".
 	MovedFrom string
 	Events    []core.AttemptEvent // of finished attempts; only with KeepEvents

@@ -49,7 +49,7 @@ func (ex *Exchange) decideStep(ctx context.Context, o *core.Outcome) (wait time.
 		switch queueWait, ok := ex.withdrawRetry(ctx); {
 		case ok: // the time in the queue counts as backoff
 			wait = max(wait, queueWait)
-			ex.result.Waited += wait
+			ex.result.BackoffTime += wait
 			ex.retry.delay, ex.retry.reason = wait, o.Reason
 			return wait - queueWait, stepRetry
 		case ctx.Err() != nil:
@@ -78,18 +78,19 @@ func (ex *Exchange) decideStep(ctx context.Context, o *core.Outcome) (wait time.
 }
 
 // isTargetSuspect reports whether a retry is refused because the target is suspect. A few requests are retried
-// nevertheless (Targets.TryAsUsual), to detect when the target has recovered.
+// nevertheless (Targets.AdmitRetries), to detect when the target has recovered.
 func (ex *Exchange) isTargetSuspect(o *core.Outcome) bool {
 	targets := ex.tuning.Targets
 	// A tunnel that was cut short is open, so the target has not refused it.
 	mayBeTarget := o.Charge == core.ChargeProxyOrTarget || verdict.IsRefusal(o.Cause) ||
-		o.Cause == verdict.CutShort && ex.silence == 0
-	if targets == nil || ex.retry.retriesSuspect || !mayBeTarget || !targets.Suspect(ex.request.Target) {
+		o.Cause == verdict.CutShort && ex.silentTime == 0
+	if targets == nil || ex.retry.retriesAdmitted || !mayBeTarget || !targets.IsSuspect(ex.request.Target) {
 		return false
 	}
-	ex.retry.retriedSince = ex.event.Ended.Sub(ex.tuning.Epoch)
-	ex.retry.retriesSuspect = targets.TryAsUsual(ex.request.Target, verdict.IsTimeout(o.Cause), ex.retry.retriedSince)
-	return !ex.retry.retriesSuspect
+	r := &ex.retry
+	r.retriesAdmittedAt = ex.event.Ended.Sub(ex.tuning.Epoch)
+	r.retriesAdmitted = targets.AdmitRetries(ex.request.Target, verdict.IsTimeout(o.Cause), r.retriesAdmittedAt)
+	return !r.retriesAdmitted
 }
 
 // refuseIfNoProxy reports whether no proxy can be chosen for a retry. If so, it sets the refusal, because a backoff
@@ -113,7 +114,7 @@ func (ex *Exchange) backoff(o *core.Outcome) time.Duration {
 	case p.FailoverDelay != nil && s.HasUntried(&ex.query, now):
 		return seconds(*p.FailoverDelay)
 	case o.RetryAfter > 0 && (!o.NoTargetResponse || ex.tuning.Targets == nil): // the Retry-After of the target itself
-	case (o.NoTargetResponse || ex.finding.JustServed) && s.HasUntried(&ex.query, now):
+	case (o.NoTargetResponse || ex.finding.OtherJustServed) && s.HasUntried(&ex.query, now):
 		return 0 // a wait is useful only if the target has responded and does not serve other proxies at present
 	}
 	r := core.BackoffRequest{
@@ -121,7 +122,7 @@ func (ex *Exchange) backoff(o *core.Outcome) time.Duration {
 		Random: float64(ex.executor.rand()>>11) / (1 << 53), PreviousDelay: ex.retry.delay.Seconds(),
 		RetryAfter: o.RetryAfter.Seconds(), LastStatus: float64(o.Status),
 		Elapsed: now.Sub(ex.bodyEnd).Seconds(), Remaining: -1, MaxAttempts: float64(p.MaxAttempts),
-		HostHash: ex.query.HostHash, IDHash: ex.proxy.IDHash(), Now: unix(now),
+		HostHash: ex.query.HostHash, IDHash: ex.proxy.IDHash(), Now: unixSeconds(now),
 	}
 	if p.Jitter {
 		r.Jitter = 1

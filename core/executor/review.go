@@ -42,8 +42,8 @@ func (ex *Exchange) matchRule(s Excerpter, o *core.Outcome) *rules.Action {
 	if o.Status == http.StatusSwitchingProtocols {
 		return nil
 	}
-	wants := ex.tuning.Rules.ExcerptSpec(&a)
-	if wants == nil {
+	spec := ex.tuning.Rules.ExcerptSpec(&a)
+	if spec == nil {
 		return ex.tuning.Rules.Match(&a, nil)
 	}
 	e, ok := ex.executor.excerpts.Get().(*core.Excerpt)
@@ -53,7 +53,7 @@ func (ex *Exchange) matchRule(s Excerpter, o *core.Outcome) *rules.Action {
 	if s == nil {
 		*e = core.Excerpt{Length: -1}
 	} else {
-		s.Excerpt(wants, e)
+		s.Excerpt(spec, e)
 	}
 	action := ex.tuning.Rules.Match(&a, e)
 	ex.executor.excerpts.Put(e)
@@ -90,19 +90,20 @@ func (ex *Exchange) banForHost(o *core.Outcome, d time.Duration, more ...slog.At
 // the ruling. If the judge fails, it returns o.
 func (ex *Exchange) askJudge(s Excerpter, o core.Outcome) core.Outcome {
 	t := ex.tuning
-	wants := t.Judge.ExcerptSpec()
-	if wants == nil || !wants.IncludesStatus(o.Status) || o.Status == http.StatusSwitchingProtocols {
+	spec := t.Judge.ExcerptSpec()
+	if spec == nil || !spec.IncludesStatus(o.Status) || o.Status == http.StatusSwitchingProtocols {
 		return o
 	}
 	e, ok := ex.executor.excerpts.Get().(*core.Excerpt)
 	if !ok {
 		e = &core.Excerpt{}
 	}
-	s.Excerpt(wants, e)
+	s.Excerpt(spec, e)
 	r := core.JudgeRequest{
-		Now: unix(ex.executor.now()), Attempt: float64(ex.event.Attempt), AttemptsLeft: float64(ex.attemptsLeft(&o)),
-		Status: float64(o.Status), Latency: o.Latency.Seconds(), HostHash: ex.query.HostHash, IDHash: ex.proxy.IDHash(),
-		Length: float64(e.Length),
+		Now: unixSeconds(ex.executor.now()), Attempt: float64(ex.event.Attempt),
+		AttemptsLeft: float64(ex.attemptsLeft(&o)),
+		Status:       float64(o.Status), Latency: o.Latency.Seconds(), HostHash: ex.query.HostHash,
+		IDHash: ex.proxy.IDHash(), Length: float64(e.Length),
 	}
 	if e.Encoded {
 		r.Encoded = 1

@@ -52,12 +52,12 @@ func (ex *Exchange) applyRoute() {
 		region = "" // the request must not use the region that it prefers
 	}
 	ex.region = region
-	query.Regions, query.RegionHash, query.Region = regions, 0, selector.RegionScored
+	query.Regions, query.RegionHash, query.RegionMode = regions, 0, selector.RegionScored
 	query.PlainRegion = upstream.PlainRegion(region)
 	if region != "" {
-		query.RegionHash, query.Region = core.RegionHash(region), selector.RegionPreferred
+		query.RegionHash, query.RegionMode = core.RegionHash(region), selector.RegionPreferred
 		if strict {
-			query.Region = selector.RegionStrict
+			query.RegionMode = selector.RegionStrict
 		}
 	}
 }

@@ -89,15 +89,15 @@ func runAttempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T]
 }
 
 // sendAttempt makes the attempt f. If its idle connection was stale, it replays the request on a new one.
-func sendAttempt[T any](ctx context.Context, x *Exchange, f *attemptState, s Sender[T]) (T, *core.Outcome) {
-	response, o := s.Send(ctx, &f.attempt, &f.facts), &f.event.Outcome
-	x.judgeAttempt(ctx, f)
+func sendAttempt[T any](ctx context.Context, x *Exchange, st *attemptState, s Sender[T]) (T, *core.Outcome) {
+	response, o := s.Send(ctx, &st.attempt, &st.facts), &st.event.Outcome
+	x.judgeAttempt(ctx, st)
 	if o.Retry == core.Replay {
-		x.recordAttempt(f, o)
-		f.beginReplay(x)
-		response = s.Send(ctx, &f.attempt, &f.facts)
-		f.facts.IsReplay = true
-		x.judgeAttempt(ctx, f)
+		x.recordAttempt(st, o)
+		st.beginReplay(x)
+		response = s.Send(ctx, &st.attempt, &st.facts)
+		st.facts.IsReplay = true
+		x.judgeAttempt(ctx, st)
 	}
 	return response, o
 }
@@ -117,7 +117,7 @@ func (ex *Exchange) begin(e *Executor, q *Request) {
 		ex.bodyEnd = ex.started
 	}
 	if q.Policy.Timeout != nil {
-		ex.deadline = ex.bodyEnd.Add(seconds(min(*q.Policy.Timeout, aYear)))
+		ex.deadline = ex.bodyEnd.Add(seconds(min(*q.Policy.Timeout, secondsPerYear)))
 	}
 	if ex.tuning.Budget != nil {
 		ex.tuning.Budget.Deposit(ex.bodyEnd)
@@ -171,29 +171,29 @@ func (ex *Exchange) chooseProxy(ctx context.Context) bool {
 }
 
 // begin begins the attempt f through the proxy of f.lease.
-func (f *attemptState) begin(x *Exchange, number int, now time.Time) {
-	f.proxy, f.lease.Target = f.lease.Proxy, x.request.Target
-	e, a := &f.event, &f.attempt
+func (st *attemptState) begin(x *Exchange, number int, now time.Time) {
+	st.proxy, st.lease.Target = st.lease.Proxy, x.request.Target
+	e, a := &st.event, &st.attempt
 	// Each struct is cleared by one assignment, and its fields are then set one by one. Go would make a copy on the
 	// stack for other assignments of structs.
 	*e = core.AttemptEvent{}
 	*a = Attempt{}
-	f.facts = verdict.Facts{}
-	e.Request, e.ProxyID, e.Attempt, e.Started = x.request.ID, f.proxy.ID(), number, now
+	st.facts = verdict.Facts{}
+	e.Request, e.ProxyID, e.Attempt, e.Started = x.request.ID, st.proxy.ID(), number, now
 	e.Host = x.request.Host
-	a.Upstream, a.Number, a.Started, a.RequestDeadline = f.proxy, number, now, x.deadline
-	a.Region, a.Meters = x.region, f.lease.Meters(x.request.Meter)
-	if s := x.request.Session; s != nil && f.proxy.HasTemplates() {
+	a.Upstream, a.Number, a.Started, a.RequestDeadline = st.proxy, number, now, x.deadline
+	a.Region, a.Meters = x.region, st.lease.Meters(x.request.Meter)
+	if s := x.request.Session; s != nil && st.proxy.HasTemplates() {
 		a.Session = s.Token()
 	}
-	f.silence = 0
-	f.setDeadline(x)
+	st.silentTime = 0
+	st.setDeadline(x)
 }
 
-func (f *attemptState) beginReplay(x *Exchange) {
-	f.event.Started, f.facts = x.executor.now(), verdict.Facts{}
-	f.attempt.NewConnection, f.attempt.Started = true, f.event.Started
-	f.setDeadline(x)
+func (st *attemptState) beginReplay(x *Exchange) {
+	st.event.Started, st.facts = x.executor.now(), verdict.Facts{}
+	st.attempt.NewConnection, st.attempt.Started = true, st.event.Started
+	st.setDeadline(x)
 }
 
 // An adaptive timeout is upstream.TailFactor times the proxy's 99th percentile of latency (upstream.Tail), but at least
@@ -210,33 +210,33 @@ const (
 
 // setDeadline sets the deadline of the attempt that begins. The adaptive timeout applies only if a retry through
 // another proxy is certain to follow. It does not apply if there is a retry budget, which may refuse the retry.
-func (f *attemptState) setDeadline(x *Exchange) {
-	q, t, a := x.request, x.tuning, &f.attempt
-	f.cutShort, f.newPoolTimeoutApplies, a.CurrentDeadline = false, t.Targets != nil && a.Number == 0, nil
+func (st *attemptState) setDeadline(x *Exchange) {
+	q, t, a := x.request, x.tuning, &st.attempt
+	st.cutShort, st.newPoolTimeoutApplies, a.CurrentDeadline = false, t.Targets != nil && a.Number == 0, nil
 	timeout := t.AttemptTimeout
 	if routeTimeout := q.Route.AttemptTimeout(); routeTimeout > 0 {
 		timeout = min(timeout, seconds(routeTimeout))
 	}
-	a.Deadline = f.event.Started.Add(timeout)
+	a.Deadline = st.event.Started.Add(timeout)
 	if !x.deadline.IsZero() && x.deadline.Before(a.Deadline) {
 		a.Deadline = x.deadline
 	}
 	if t.Adaptive && t.Budget == nil && a.Number+1 < q.Policy.MaxAttempts && q.Replayable &&
-		(q.Idempotent || q.Policy.RetryNonIdempotent) && x.canChangeProxy(f.proxy) {
-		f.minTimeout = minAdaptiveTimeout
-		if f.lease.Probe() || f.proxy.Tail() == 0 {
-			f.minTimeout = minTimeoutUnknownProxy
+		(q.Idempotent || q.Policy.RetryNonIdempotent) && x.canChangeProxy(st.proxy) {
+		st.minTimeout = minAdaptiveTimeout
+		if st.lease.Probe() || st.proxy.Tail() == 0 {
+			st.minTimeout = minTimeoutUnknownProxy
 		}
 		switch {
-		case f != &x.attemptState:
-			a.CurrentDeadline = f.updateDeadline
+		case st != &x.attemptState:
+			a.CurrentDeadline = st.updateDeadline
 		case x.updateDeadlineFunc == nil:
-			x.updateDeadlineFunc = f.updateDeadline
+			x.updateDeadlineFunc = st.updateDeadline
 			fallthrough
 		default:
 			a.CurrentDeadline = x.updateDeadlineFunc
 		}
-		f.updateDeadline()
+		st.updateDeadline()
 	}
 }
 
@@ -248,15 +248,15 @@ func (ex *Exchange) canChangeProxy(u *upstream.Upstream) bool {
 
 // updateDeadline applies the adaptive timeout, and returns the attempt's deadline. The timeout may change during the
 // attempt, when the pool gets its first latencies.
-func (f *attemptState) updateDeadline() time.Time {
-	a, timeout := &f.attempt, newPoolTimeout
-	if tail := f.proxy.Tail(); tail > 0 {
-		timeout = max(upstream.TailFactor*tail, f.minTimeout)
-	} else if !f.newPoolTimeoutApplies || f.proxy.PoolHasServed() {
+func (st *attemptState) updateDeadline() time.Time {
+	a, timeout := &st.attempt, newPoolTimeout
+	if tail := st.proxy.Tail(); tail > 0 {
+		timeout = max(upstream.TailFactor*tail, st.minTimeout)
+	} else if !st.newPoolTimeoutApplies || st.proxy.PoolHasServed() {
 		return a.Deadline
 	}
-	if d := f.event.Started.Add(timeout); d.Before(a.Deadline) {
-		a.Deadline, f.cutShort = d, true
+	if d := st.event.Started.Add(timeout); d.Before(a.Deadline) {
+		a.Deadline, st.cutShort = d, true
 	}
 	return a.Deadline
 }
@@ -286,7 +286,7 @@ func (ex *Exchange) judgeAttempt(ctx context.Context, a *attemptState) {
 		}
 	}
 	if targets := ex.tuning.Targets; f.InnerOutcome != "" && targets != nil {
-		f.TargetServedElsewhere = targets.ServedElsewhere(q.Target, a.proxy.Hash(), now.Sub(ex.tuning.Epoch))
+		f.TargetServedElsewhere = targets.JustServedOther(q.Target, a.proxy.Hash(), now.Sub(ex.tuning.Epoch))
 	}
 	a.event.Outcome = verdict.Judge(f)
 }
@@ -317,21 +317,21 @@ func (ex *Exchange) endWithRelay(served bool) *Relay {
 }
 
 func (ex *Exchange) settleFailure(o *core.Outcome) {
-	ex.query.Tried = append(ex.query.Tried, selector.Tried{Proxy: ex.proxy, Barred: verdict.BarsProxy(o.Cause)})
+	ex.query.Tried = append(ex.query.Tried, selector.TriedProxy{Proxy: ex.proxy, Barred: verdict.BarsProxy(o.Cause)})
 	ex.finding = evidence.Finding{}
 	// If the proxy has had no success, Tail returns the value of the pool, which is too short only for tunnels. If Tail
 	// returns 0, the attempt was cut short after newPoolTimeout.
 	if o.Cause == verdict.CutShort && (ex.request.WantsTunnel || ex.proxy.HasServed()) && ex.proxy.Tail() > 0 {
-		least := ex.minTimeout
-		if ex.silence > 0 { // the tunnel was open
-			least = MinFirstByteTimeout + o.Latency
+		minTail := ex.minTimeout
+		if ex.silentTime > 0 { // the tunnel was open
+			minTail = MinFirstByteTimeout + o.Latency
 		}
-		ex.proxy.RaiseTail(o.Latency+ex.silence, least)
+		ex.proxy.RaiseTail(o.Latency+ex.silentTime, minTail)
 	}
 	t := ex.tuning
 	if o.Charge == core.ChargeProxyIfServed && (t.Targets != nil || o.Cause == verdict.CutShort) {
 		ex.deferredAttempts = append(ex.deferredAttempts, deferredAttempt{
-			lease: ex.lease.DetachPermit(), outcome: *o, silentTime: o.Latency + ex.silence,
+			lease: ex.lease.DetachPermit(), outcome: *o, silentTime: o.Latency + ex.silentTime,
 			awaitsFirstByte: errors.Is(o.Err, verdict.ErrHelloRefused),
 		})
 	} else {
@@ -342,21 +342,21 @@ func (ex *Exchange) settleFailure(o *core.Outcome) {
 	ex.sendObservation(o, t)
 }
 
-func (ex *Exchange) recordAttempt(f *attemptState, o *core.Outcome) {
-	if o != &f.event.Outcome {
-		f.event.Outcome = *o
+func (ex *Exchange) recordAttempt(st *attemptState, o *core.Outcome) {
+	if o != &st.event.Outcome {
+		st.event.Outcome = *o
 	}
 	if o.Retry != core.Replay && verdict.SentToProxy(o.Cause) {
-		f.attempt.Meters.CountAttempt()
+		st.attempt.Meters.CountAttempt()
 	}
-	ex.executor.recorder.CountAttempt(&f.event, f.proxy.Slot())
+	ex.executor.recorder.CountAttempt(&st.event, st.proxy.Slot())
 	if p := ex.request.Progress; p != nil {
-		p.EndAttempt(&f.event)
+		p.EndAttempt(&st.event)
 	}
 	if ex.request.KeepEvents {
 		ex.eventsMu.Lock()
 		defer ex.eventsMu.Unlock()
-		ex.result.Events = append(ex.result.Events, f.event)
+		ex.result.Events = append(ex.result.Events, st.event)
 	}
 }
 
@@ -368,7 +368,7 @@ func (ex *Exchange) sendObservation(o *core.Outcome, t *Tuning) {
 	}
 	ob := &ex.observation
 	*ob = core.Observation{
-		Now: unix(ex.event.Ended), IDHash: ex.proxy.IDHash(), HostHash: ex.query.HostHash,
+		Now: unixSeconds(ex.event.Ended), IDHash: ex.proxy.IDHash(), HostHash: ex.query.HostHash,
 		Attempt: float64(ex.event.Attempt), Latency: o.Latency.Seconds(), Status: float64(o.Status),
 		Delay: ex.retry.delay.Seconds(),
 	}
@@ -378,9 +378,9 @@ func (ex *Exchange) sendObservation(o *core.Outcome, t *Tuning) {
 	t.Observe(ob)
 }
 
-// aYear is a year in seconds. No request takes longer, and a time.Duration can hold this time.
-const aYear = 365 * 24 * 60 * 60
+// secondsPerYear is a year in seconds. No request takes longer, and a time.Duration can hold this time.
+const secondsPerYear = 365 * 24 * 60 * 60
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-func unix(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }
+func unixSeconds(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }

@@ -73,10 +73,12 @@ func (t *Tunnel) UnusedAfter() time.Time {
 }
 
 // RetryTunnel ends the tunnel as a failed attempt and continues its exchange with the next attempt. The target must
-// have sent nothing, and the client at most a ClientHello. If the parameter silence is 0, the tunnel has ended with the
-// error tunnelErr. Otherwise the tunnel is open, and the target has been silent for the time silence. RetryTunnel
+// have sent nothing, and the client at most a ClientHello. If the parameter silentTime is 0, the tunnel has ended with
+// the error tunnelErr. Otherwise the tunnel is open, and the target has been silent for the time silence. RetryTunnel
 // removes Request.BeforeWait.
-func RetryTunnel[T any](ctx context.Context, t *Tunnel, tunnelErr error, silence time.Duration, s Sender[T]) Ending[T] {
+func RetryTunnel[T any](
+	ctx context.Context, t *Tunnel, tunnelErr error, silentTime time.Duration, s Sender[T],
+) Ending[T] {
 	x := t.x
 	if x.openEnding != tunnelEnding {
 		return endWithRefusal[T](x)
@@ -85,12 +87,12 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, tunnelErr error, silence
 	x.request.BeforeWait = nil
 	x.event.Ended = x.executor.now()
 	x.lease.EndAt(x.event.Ended)
-	o := verdict.RetryTunnel(x.event.Outcome, tunnelErr, silence > 0)
-	x.silence = silence
+	o := verdict.RetryTunnel(x.event.Outcome, tunnelErr, silentTime > 0)
+	x.silentTime = silentTime
 	r, raced := x.race.(*race[T])
 	raced = raced && r.stopTimer()
 	x.settleFailure(&o)
-	if n := len(x.deferredAttempts); n > 0 && silence > 0 {
+	if n := len(x.deferredAttempts); n > 0 && silentTime > 0 {
 		x.deferredAttempts[n-1].awaitsFirstByte = true
 	}
 	if raced && r.phase != raceFailed {

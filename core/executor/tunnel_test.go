@@ -137,7 +137,7 @@ func TestATunnelFailsWhenItEnds(t *testing.T) {
 				end.Tunnel.Close(verdict.TunnelEnd{BytesUp: 1, BytesDown: 1}, time.Now())
 				require.Zero(t, b.rec.Attempts()[0].Outcome.Latency)
 				u := b.pool.Snapshot().Get("p0")
-				require.Equal(t, 5*time.Minute+time.Second, u.Why().Since)
+				require.Equal(t, 5*time.Minute+time.Second, u.EvidenceReport().Since)
 			})
 		})
 	}

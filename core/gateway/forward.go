@@ -208,7 +208,7 @@ func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bo
 
 // writePart writes the part of the response in r.responseBuf. Further parts may follow.
 func (r *request) writePart(x *executor.Relay) bool {
-	x.Streaming()
+	x.ReportStreaming()
 	return r.conn.write(r.responseBuf.buf)
 }
 

@@ -100,5 +100,5 @@ func (s *Server) logEnded(l *accesslog.Record, c *connection) {
 // addResult copies the result of the exchange x to the record l.
 func addResult(l *accesslog.Record, x *executor.Exchange) {
 	result := x.Result()
-	l.Final, l.WaitTime, l.Attempts = result.Final, result.Waited, result.Events
+	l.Final, l.WaitTime, l.Attempts = result.Final, result.BackoffTime, result.Events
 }

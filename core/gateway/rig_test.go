@@ -377,10 +377,10 @@ func (untracked) SetClientID(string)                              {}
 func (untracked) BeginAttempt(int, string)                        {}
 func (untracked) BeginBackoff(time.Time, int)                     {}
 func (untracked) EndAttempt(*core.AttemptEvent)                   {}
-func (untracked) Streaming()                                      {}
+func (untracked) BeginStreaming()                                 {}
 func (untracked) SetRules(core.RuleLabels)                        {}
 func (untracked) BeginQueueWait(core.Priority, time.Time)         {}
 func (untracked) EndQueueWait(time.Time)                          {}
-func (untracked) Tunnel()                                         {}
+func (untracked) BeginTunnel()                                    {}
 func (untracked) End(core.Final, int, time.Time)                  {}
 func (untracked) Release()                                        {}

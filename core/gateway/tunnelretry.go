@@ -304,7 +304,7 @@ func (t *tunnel) relayFirstBytes(p []byte, helloRefused bool) (n int64, err erro
 	if helloRefused {
 		t.exchange.SettleHelloRefused()
 	} else {
-		if sentHello && t.exchange.Follow() {
+		if sentHello && t.exchange.FollowRecords() {
 			t.recordsFollowed, t.recordFollower.active = true, true
 			t.recordFollower.follow(p)
 		}

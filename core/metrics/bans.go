@@ -1,8 +1,8 @@
 package metrics
 
-// ObserveBans sets a function that is called at each scrape. The function returns the number of banned pairs of a
+// SetBanSource sets a function that is called at each scrape. The function returns the number of banned pairs of a
 // proxy and a host, and the number of proxies that are banned for all hosts.
-func (r *Recorder) ObserveBans(count func() (pairs, banned int)) {
+func (r *Recorder) SetBanSource(count func() (pairs, banned int)) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
 	r.sources.banCounts = count

@@ -11,18 +11,19 @@ type ClusterState struct {
 	Alone, Isolated bool
 	Nodes           int // nodes that are alive
 	OpenBreakers    int
-	Waiting         int            // events that the store does not have yet
+	WaitingEvents   int            // events that the store does not have yet
 	Lag             time.Duration  // time since the last exchange; negative if there was none
-	Took            time.Duration  // of the last exchange
+	ExchangeTime    time.Duration  // of the last exchange
 	Uploads         map[string]int // number of shared uploads by state
 
 	Limits, ShortLimits int // shared limits in use, and those whose share is used up here
 
-	Draws, Exchanges, Failures, TimesAlone, Sent, Received, Dropped, Leases, Fenced, Followed uint64
+	ShareRequests, Exchanges, Failures, TimesAlone, Sent, Received uint64
+	DroppedEvents, Leases, FencedResults, FollowedOpenings         uint64
 }
 
-// ObserveCluster sets the function that returns the state of the cluster. It is called at each scrape.
-func (r *Recorder) ObserveCluster(state func() ClusterState) {
+// SetClusterSource sets the function that returns the state of the cluster. It is called at each scrape.
+func (r *Recorder) SetClusterSource(state func() ClusterState) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
 	r.sources.cluster = state
@@ -62,23 +63,23 @@ func (s *ClusterState) collect(out chan<- prometheus.Metric) {
 	emit(out, clusterIsolatedDesc, prometheus.GaugeValue, number(s.Isolated))
 	emit(out, clusterNodesDesc, prometheus.GaugeValue, float64(s.Nodes))
 	emit(out, clusterOpenDesc, prometheus.GaugeValue, float64(s.OpenBreakers))
-	emit(out, clusterWaitingDesc, prometheus.GaugeValue, float64(s.Waiting))
+	emit(out, clusterWaitingDesc, prometheus.GaugeValue, float64(s.WaitingEvents))
 	if s.Lag >= 0 {
 		emit(out, clusterLagDesc, prometheus.GaugeValue, s.Lag.Seconds())
 	}
-	emit(out, clusterTookDesc, prometheus.GaugeValue, s.Took.Seconds())
+	emit(out, clusterTookDesc, prometheus.GaugeValue, s.ExchangeTime.Seconds())
 	emit(out, clusterExchangeDesc, prometheus.CounterValue, float64(s.Exchanges), "ok")
 	emit(out, clusterExchangeDesc, prometheus.CounterValue, float64(s.Failures), "failed")
 	emit(out, clusterTimesDesc, prometheus.CounterValue, float64(s.TimesAlone))
 	emit(out, clusterSentDesc, prometheus.CounterValue, float64(s.Sent))
 	emit(out, clusterReceivedDesc, prometheus.CounterValue, float64(s.Received))
-	emit(out, clusterDroppedDesc, prometheus.CounterValue, float64(s.Dropped))
+	emit(out, clusterDroppedDesc, prometheus.CounterValue, float64(s.DroppedEvents))
 	emit(out, clusterLeasesDesc, prometheus.CounterValue, float64(s.Leases))
-	emit(out, clusterFencedDesc, prometheus.CounterValue, float64(s.Fenced))
+	emit(out, clusterFencedDesc, prometheus.CounterValue, float64(s.FencedResults))
 	emit(out, clusterLimitsDesc, prometheus.GaugeValue, float64(s.Limits))
 	emit(out, clusterShortDesc, prometheus.GaugeValue, float64(s.ShortLimits))
-	emit(out, clusterDrawsDesc, prometheus.CounterValue, float64(s.Draws))
-	emit(out, clusterFollowedDesc, prometheus.CounterValue, float64(s.Followed))
+	emit(out, clusterDrawsDesc, prometheus.CounterValue, float64(s.ShareRequests))
+	emit(out, clusterFollowedDesc, prometheus.CounterValue, float64(s.FollowedOpenings))
 	for state, count := range s.Uploads {
 		emit(out, clusterUploadsDesc, prometheus.GaugeValue, float64(count), state)
 	}

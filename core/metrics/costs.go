@@ -21,8 +21,8 @@ type CostStates struct{ Vendors, Users []CostState }
 // number of users that have them.
 const maxLabelled = 1_000
 
-// ObserveCosts sets the function that returns the costs. It is called at each scrape.
-func (r *Recorder) ObserveCosts(costs func() CostStates) {
+// SetCostSource sets the function that returns the costs. It is called at each scrape.
+func (r *Recorder) SetCostSource(costs func() CostStates) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
 	r.sources.costs = costs

@@ -17,14 +17,14 @@ const exemplarEvery = time.Second
 
 // exemplar is one request. The field version is a sequence lock: it is odd while the exemplar is being written.
 type exemplar struct {
-	version atomic.Uint32
-	id      atomic.Uint64 // a core.RequestID
-	took    atomic.Int64  // ns
-	at      atomic.Int64  // ns since the Unix epoch
+	version  atomic.Uint32
+	id       atomic.Uint64 // a core.RequestID
+	duration atomic.Int64  // ns
+	at       atomic.Int64  // ns since the Unix epoch
 }
 
-// offer stores a request as the exemplar of its bucket, unless the bucket has a recent one.
-func (ex *exemplars) offer(bucket int, id core.RequestID, took time.Duration, ended time.Time) {
+// offerRequest stores a request as the exemplar of its bucket, unless the bucket has a recent one.
+func (ex *exemplars) offerRequest(bucket int, id core.RequestID, took time.Duration, ended time.Time) {
 	e := &ex[bucket]
 	now := ended.UnixNano()
 	if now-e.at.Load() < int64(exemplarEvery) {
@@ -35,7 +35,7 @@ func (ex *exemplars) offer(bucket int, id core.RequestID, took time.Duration, en
 		return
 	}
 	e.id.Store(uint64(id))
-	e.took.Store(int64(took))
+	e.duration.Store(int64(took))
 	e.at.Store(now)
 	e.version.Store(v + 2)
 }
@@ -45,7 +45,7 @@ func (ex *exemplars) list() (list []prometheus.Exemplar) {
 	for i := range ex {
 		e := &ex[i]
 		v := e.version.Load()
-		id, took, at := core.RequestID(e.id.Load()), time.Duration(e.took.Load()), e.at.Load()
+		id, took, at := core.RequestID(e.id.Load()), time.Duration(e.duration.Load()), e.at.Load()
 		if v == 0 || v%2 == 1 || e.version.Load() != v {
 			continue
 		}

@@ -158,7 +158,7 @@ func TestCountsMatchTheRecordedEvents(t *testing.T) {
 		if fmt.Sprint(s.SuccessByAttempt) != fmt.Sprint(byAttempt) {
 			t.Fatalf("success_by_attempt %v, want %v", s.SuccessByAttempt, byAttempt)
 		}
-		check("seconds waited", uint64(s.Waited/time.Second), uint64(waited/time.Second))
+		check("seconds waited", uint64(s.BackoffTime/time.Second), uint64(waited/time.Second))
 		var inDays uint64
 		for _, p := range r.Series(24, 24*time.Hour) {
 			inDays += p.Requests
@@ -309,8 +309,8 @@ func TestAnHourWithAttemptsOnly(t *testing.T) {
 	r.Request(&core.RequestEvent{Attempts: 2, Ended: now, Final: core.FinalExhausted})
 	points := r.Series(24, time.Hour)
 	require.Len(t, points, 2)
-	assert.Equal(t, Point{Start: noon, Attempts: 1}, points[0])
-	assert.Equal(t, Point{Start: now, Requests: 1, Attempts: 1, Retries: 1}, points[1])
+	assert.Equal(t, SeriesPoint{Start: noon, Attempts: 1}, points[0])
+	assert.Equal(t, SeriesPoint{Start: now, Requests: 1, Attempts: 1, Retries: 1}, points[1])
 }
 
 func TestTransitionsAreTruncated(t *testing.T) {
@@ -372,7 +372,7 @@ func TestARecordAllocatesNothing(t *testing.T) {
 		r.Request(&q)
 		entry.End(core.FinalSuccess, 200, now)
 	}
-	for range 2 * keepDone {
+	for range 2 * maxEnded {
 		one()
 	}
 	assert.Zero(t, testing.AllocsPerRun(1000, one))
@@ -447,7 +447,7 @@ func TestAMinuteThatBeginsForMany(t *testing.T) {
 
 func TestProxiesOfAScrapeAreBounded(t *testing.T) {
 	r := New(Config{Now: func() time.Time { return noon }})
-	r.Observe(func() []ProxyState {
+	r.SetSources(func() []ProxyState {
 		list := make([]ProxyState, DefaultMaxProxies+5)
 		for i := range list {
 			list[i] = ProxyState{ID: strconv.Itoa(i), State: core.Open, InFlight: 1}
@@ -466,14 +466,14 @@ func TestProxiesOfAScrapeAreBounded(t *testing.T) {
 // A proxy has a bucket only for each hour in which it was used, within the retention. Lists that change
 // often therefore need little memory.
 func TestAProxyHasBucketsOnlyForItsHours(t *testing.T) {
-	p := &proxy{keep: 24}
+	p := &proxy{keepHours: 24}
 	at := func(h int) time.Time { return noon.Add(time.Duration(h) * time.Hour) }
 	use := func(h int) {
-		p.attempt(&core.AttemptEvent{Ended: at(h), Outcome: core.Outcome{Result: core.ResultSuccess}}, time.Second)
+		p.countAttempt(&core.AttemptEvent{Ended: at(h), Outcome: core.Outcome{Result: core.ResultSuccess}}, time.Second)
 	}
 	held := func() (hours []int, n uint32) {
 		for _, h := range p.hours {
-			hours, n = append(hours, int(h.at-at(0).Unix()/3600)), n+h.success
+			hours, n = append(hours, int(h.number-at(0).Unix()/3600)), n+h.success
 		}
 		return hours, n
 	}
@@ -495,7 +495,7 @@ func TestAProxyHasBucketsOnlyForItsHours(t *testing.T) {
 		use(h)
 	}
 	require.Len(t, p.hours, 25)
-	require.True(t, slices.IsSortedFunc(p.hours, func(a, b hour) int { return cmp.Compare(a.at, b.at) }))
+	require.True(t, slices.IsSortedFunc(p.hours, func(a, b hour) int { return cmp.Compare(a.number, b.number) }))
 }
 
 // Each metric has a description and the form that Prometheus requires. (In the metrics of tally, the
@@ -509,17 +509,17 @@ func TestEachMetricHasAHelpText(t *testing.T) {
 	r.AddIntercepted(false)
 	r.AddRefused(core.ListenSOCKS5, "user_requests_spent")
 	r.AddRefused(core.ListenSOCKS5, "user_requests_spent")
-	r.Reloaded(true, noon)
-	r.Observe(func() []ProxyState { return []ProxyState{{ID: "\"p\"\\"}, {ID: "q", State: core.Open, InFlight: 3}} },
+	r.RecordReload(true, noon)
+	r.SetSources(func() []ProxyState { return []ProxyState{{ID: "\"p\"\\"}, {ID: "q", State: core.Open, InFlight: 3}} },
 		func() []PluginState {
 			return []PluginState{{Name: "a", Calls: 2, Faults: 1, FaultsBy: map[string]uint64{"trap": 1},
-				Own: map[string]float64{"level": -2.5}}}
+				OwnMetrics: map[string]float64{"level": -2.5}}}
 		},
 		func() int { return 1 })
-	r.ObserveBans(func() (int, int) { return 7, 3 })
-	r.ObserveQueues(func() []QueueState {
+	r.SetBanSource(func() (int, int) { return 7, 3 })
+	r.SetQueueSource(func() []QueueState {
 		return []QueueState{{Queue: "place", Priority: "low", Waiting: 3, Queued: 9, Expired: 4, Full: 5,
-			Waited: 1500 * time.Millisecond}}
+			WaitTime: 1500 * time.Millisecond}}
 	})
 	w := httptest.NewRecorder()
 	r.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))

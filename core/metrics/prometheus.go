@@ -17,23 +17,23 @@ import (
 
 // ProxyState is one proxy at the time of a scrape.
 type ProxyState struct {
-	ID       string
-	State    core.State
-	InFlight int64
-	Short    uint64 // short tunnels since the proxy was added
-	Up, Down int64  // bytes to and from the proxy since it was added
-	Cost     float64
+	ID           string
+	State        core.State
+	InFlight     int64
+	ShortTunnels uint64 // short tunnels since the proxy was added
+	Up, Down     int64  // bytes to and from the proxy since it was added
+	Cost         float64
 }
 
 // PluginState is one plugin at the time of a scrape.
 type PluginState struct {
-	Name          string
-	Calls, Faults uint64            // calls that succeeded, and calls that failed
-	FaultsBy      map[string]uint64 // Faults by reason
-	Spent         time.Duration     // sum of the durations of all calls
-	Missed        uint64            // observations that were discarded because the plugin was too slow
-	Quarantined   bool
-	Own           map[string]float64 // the plugin's own metrics, by name
+	Name               string
+	Calls, Faults      uint64            // calls that succeeded, and calls that failed
+	FaultsBy           map[string]uint64 // Faults by reason
+	CallTime           time.Duration     // sum of the durations of all calls
+	MissedObservations uint64            // observations that were discarded because the plugin was too slow
+	Quarantined        bool
+	OwnMetrics         map[string]float64 // the plugin's own metrics, by name
 }
 
 // sources are the functions that are called at each scrape.
@@ -53,8 +53,8 @@ type sources struct {
 	reloadedAt time.Time
 }
 
-// Observe sets the functions that are called at each scrape. A nil argument changes nothing.
-func (r *Recorder) Observe(proxies func() []ProxyState, plugins func() []PluginState, inFlight func() int) {
+// SetSources sets the functions that are called at each scrape. A nil argument changes nothing.
+func (r *Recorder) SetSources(proxies func() []ProxyState, plugins func() []PluginState, inFlight func() int) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
 	if proxies != nil {
@@ -68,23 +68,23 @@ func (r *Recorder) Observe(proxies func() []ProxyState, plugins func() []PluginS
 	}
 }
 
-// ObserveChecks sets the function that returns the numbers of health checks. It is called at each scrape.
-func (r *Recorder) ObserveChecks(checks func() (passed, failed uint64)) {
+// SetCheckSource sets the function that returns the numbers of health checks. It is called at each scrape.
+func (r *Recorder) SetCheckSource(checks func() (passed, failed uint64)) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
 	r.sources.checks = checks
 }
 
-// ObserveLogins sets a function that is called at each scrape. For each listener, the function calls its argument count
-// with the number of failed logins.
-func (r *Recorder) ObserveLogins(logins func(count func(listener string, failed uint64))) {
+// SetLoginSource sets a function that is called at each scrape. For each listener, the function calls its argument
+// count with the number of failed logins.
+func (r *Recorder) SetLoginSource(logins func(count func(listener string, failed uint64))) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
 	r.sources.logins = logins
 }
 
-// Reloaded sets the result of the last reload of the configuration.
-func (r *Recorder) Reloaded(ok bool, at time.Time) {
+// RecordReload sets the result of the last reload of the configuration.
+func (r *Recorder) RecordReload(ok bool, at time.Time) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
 	r.sources.reloadOK, r.sources.reloadedAt = 0, at
@@ -233,10 +233,10 @@ func (t *totals) report(count func(name string, value uint64, tags ...string)) {
 			count("intercept_handshakes_total", n, "outcome", handshakeOutcome(ok))
 		}
 	}
-	count("retry_success_total", t.recovered.Load())
-	count("retry_limit_exceeded_total", t.limited.Load())
+	count("retry_success_total", t.servedByRetry.Load())
+	count("retry_limit_exceeded_total", t.limitReached.Load())
 	count("target_refused_total", t.targetRefused.Load())
-	count("retry_budget_exhausted_total", t.overBudget.Load())
+	count("retry_budget_exhausted_total", t.budgetSpent.Load())
 }
 
 // collector collects the metrics that do not go through tally.
@@ -277,8 +277,8 @@ func (c *collector) Describe(chan<- *prometheus.Desc) {}
 // Collect sends the metrics of a scrape.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	r := c.recorder
-	emit(out, waitedDesc, prometheus.CounterValue, time.Duration(r.totals.waited.Load()).Seconds())
-	out <- r.totals.examples.withExemplars(r.totals.requestTime.metric(requestDesc))
+	emit(out, waitedDesc, prometheus.CounterValue, time.Duration(r.totals.backoffTime.Load()).Seconds())
+	out <- r.totals.requestExemplars.withExemplars(r.totals.requestTime.metric(requestDesc))
 	for i, phase := range phases {
 		out <- r.totals.phases[i].metric(attemptDesc, phase)
 	}
@@ -336,7 +336,7 @@ func emit(
 func (r *Recorder) collectProxies(out chan<- prometheus.Metric, proxies []ProxyState) {
 	byState := map[core.State]float64{core.Closed: 0, core.Open: 0, core.HalfOpen: 0}
 	stats := r.ByProxy(r.RetentionHours())
-	named, inFlight := r.collectNamed(out, proxies), int64(0)
+	named, inFlight := r.collectNamedProxies(out, proxies), int64(0)
 	for _, p := range proxies {
 		byState[p.State]++
 		if !named[p.ID] {
@@ -344,7 +344,7 @@ func (r *Recorder) collectProxies(out chan<- prometheus.Metric, proxies []ProxyS
 		} else {
 			emit(out, breakerDesc, prometheus.GaugeValue, float64(p.State), p.ID)
 			emit(out, inFlightDesc, prometheus.GaugeValue, float64(p.InFlight), p.ID)
-			emit(out, shortDesc, prometheus.CounterValue, float64(p.Short), p.ID)
+			emit(out, shortDesc, prometheus.CounterValue, float64(p.ShortTunnels), p.ID)
 			emit(out, opensDesc, prometheus.GaugeValue, float64(stats[p.ID].BreakerOpens), p.ID)
 		}
 	}
@@ -362,14 +362,14 @@ func (p *PluginState) collect(out chan<- prometheus.Metric) {
 	for reason, n := range p.FaultsBy {
 		emit(out, faultsDesc, prometheus.CounterValue, float64(n), p.Name, reason)
 	}
-	emit(out, missedDesc, prometheus.CounterValue, float64(p.Missed), p.Name)
-	out <- prometheus.MustNewConstSummary(pluginTimeDesc, p.Calls+p.Faults, p.Spent.Seconds(), nil, p.Name)
+	emit(out, missedDesc, prometheus.CounterValue, float64(p.MissedObservations), p.Name)
+	out <- prometheus.MustNewConstSummary(pluginTimeDesc, p.Calls+p.Faults, p.CallTime.Seconds(), nil, p.Name)
 	quarantined := 0.0
 	if p.Quarantined {
 		quarantined = 1
 	}
 	emit(out, quarantineDesc, prometheus.GaugeValue, quarantined, p.Name)
-	for name, value := range p.Own { // without a type, because some are counters and others gauges
+	for name, value := range p.OwnMetrics { // without a type, because some are counters and others gauges
 		emit(out, ownDesc, prometheus.UntypedValue, value, p.Name, name)
 	}
 }

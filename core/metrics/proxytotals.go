@@ -20,11 +20,11 @@ const otherProxies = "other"
 
 // proxyTotals counts attempts since the start of the process, of one proxy or of several.
 type proxyTotals struct {
-	causes    []causeCount // in the order of the first attempt with each cause
-	durations [len(bounds) + 1]uint64
-	spent     time.Duration
-	up, down  int64   // bytes, as of the last scrape
-	cost      float64 // as of the last scrape, in the currency of the prices
+	causes      []causeCount // in the order of the first attempt with each cause
+	durations   [len(bounds) + 1]uint64
+	attemptTime time.Duration
+	up, down    int64   // bytes, as of the last scrape
+	cost        float64 // as of the last scrape, in the currency of the prices
 }
 
 type causeCount struct {
@@ -43,7 +43,7 @@ func (t *proxyTotals) count(c core.Cause, n uint64) {
 func (t *proxyTotals) addAttempt(c core.Cause, took time.Duration) {
 	t.count(c, 1)
 	t.durations[bucketIndex(took)]++
-	t.spent += took
+	t.attemptTime += took
 }
 
 func (t *proxyTotals) add(o *proxyTotals) {
@@ -53,7 +53,7 @@ func (t *proxyTotals) add(o *proxyTotals) {
 	for i, n := range o.durations {
 		t.durations[i] += n
 	}
-	t.spent += o.spent
+	t.attemptTime += o.attemptTime
 	t.up += o.up
 	t.down += o.down
 	t.cost += o.cost
@@ -66,7 +66,7 @@ func (t *proxyTotals) subtract(o *proxyTotals) {
 	for i, n := range o.durations {
 		t.durations[i] -= n
 	}
-	t.spent -= o.spent
+	t.attemptTime -= o.attemptTime
 	t.up -= o.up
 	t.down -= o.down
 	t.cost -= o.cost
@@ -97,7 +97,7 @@ func (t *proxyTotals) collect(out chan<- prometheus.Metric, id string) {
 		buckets[bound.Seconds()] = total
 	}
 	total += t.durations[len(bounds)]
-	out <- prometheus.MustNewConstHistogram(proxyTimeDesc, total, t.spent.Seconds(), buckets, id)
+	out <- prometheus.MustNewConstHistogram(proxyTimeDesc, total, t.attemptTime.Seconds(), buckets, id)
 	emit(out, proxyBytesDesc, prometheus.CounterValue, float64(t.up), id, "up")
 	emit(out, proxyBytesDesc, prometheus.CounterValue, float64(t.down), id, "down")
 	if t.cost > 0 {
@@ -120,9 +120,9 @@ type namedProxies struct {
 // SetMaxProxies sets the number of proxies that have their own time series in the scrapes of Prometheus: the busiest
 // ones. If n is 0, no proxy has its own time series.
 func (r *Recorder) SetMaxProxies(n int) {
-	r.named.mu.Lock()
-	defer r.named.mu.Unlock()
-	r.named.max = n
+	r.namedProxies.mu.Lock()
+	defer r.namedProxies.mu.Unlock()
+	r.namedProxies.max = n
 }
 
 // A proxy replaces a named proxy if it has had more than replaceRatio times as many attempts. At a ratio near 1, two
@@ -132,10 +132,10 @@ const replaceRatio = 2
 // The busiest proxies are the proxies with the most attempts in the last busyHours hours.
 const busyHours = 1
 
-// chooseNamed decides which proxies of the pool have their own time series: those with the most attempts in the last
+// chooseProxies decides which proxies of the pool have their own time series: those with the most attempts in the last
 // busyHours hours. It calls endSeries for each proxy that loses its time series, and then beginSeries for each proxy
 // that gets one.
-func (n *namedProxies) chooseNamed(
+func (n *namedProxies) chooseProxies(
 	pool []ProxyState, attempts map[string]uint64, beginSeries, endSeries func(id string),
 ) {
 	inPool := make(map[string]bool, len(pool))
@@ -177,9 +177,9 @@ func (n *namedProxies) chooseNamed(
 	}
 }
 
-// collectNamed sends the series of the named proxies and of "other". It returns the ids of the named proxies.
-func (r *Recorder) collectNamed(out chan<- prometheus.Metric, pool []ProxyState) map[string]bool {
-	n := &r.named
+// collectNamedProxies sends the series of the named proxies and of "other". It returns the ids of the named proxies.
+func (r *Recorder) collectNamedProxies(out chan<- prometheus.Metric, pool []ProxyState) map[string]bool {
+	n := &r.namedProxies
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	attempts := map[string]uint64{}
@@ -191,7 +191,7 @@ func (r *Recorder) collectNamed(out chan<- prometheus.Metric, pool []ProxyState)
 			r.proxyCounters(s.ID).updateTraffic(s)
 		}
 	}
-	n.chooseNamed(pool, attempts, func(id string) { n.baselines[id] = r.findProxy(id).summedTotal() }, r.endSeries)
+	n.chooseProxies(pool, attempts, func(id string) { n.baselines[id] = r.findProxy(id).totalInOther() }, r.endSeries)
 	sum := n.forgottenProxies.clone()
 	named := make(map[string]*proxyTotals, len(n.baselines))
 	r.proxies.Range(func(id, v any) bool {
@@ -201,7 +201,7 @@ func (r *Recorder) collectNamed(out chan<- prometheus.Metric, pool []ProxyState)
 			t.subtract(before)
 			named[id.(string)] = t
 		} else {
-			v.(*proxy).joinSum()
+			v.(*proxy).markInOther()
 		}
 		return true
 	})
@@ -225,9 +225,9 @@ func (r *Recorder) collectNamed(out chan<- prometheus.Metric, pool []ProxyState)
 // endSeries ends the series of a named proxy. The caller holds the mutex of r.named.
 func (r *Recorder) endSeries(id string) {
 	value := r.findProxy(id).total()
-	value.subtract(r.named.baselines[id])
-	r.named.endedSeries.add(value)
-	delete(r.named.baselines, id)
+	value.subtract(r.namedProxies.baselines[id])
+	r.namedProxies.endedSeries.add(value)
+	delete(r.namedProxies.baselines, id)
 }
 
 // findProxy returns the counters of a proxy; nil if it has not been used.
@@ -248,25 +248,25 @@ func (p *proxy) total() *proxyTotals {
 	return p.totals.clone()
 }
 
-// summedTotal returns the totals of a proxy that a scrape has included in the time series "other". For any other proxy,
-// and for nil, it returns empty totals.
-func (p *proxy) summedTotal() *proxyTotals {
+// totalInOther returns the totals of a proxy that a scrape has included in the time series "other". For any other
+// proxy, and for nil, it returns empty totals.
+func (p *proxy) totalInOther() *proxyTotals {
 	if p == nil {
 		return &proxyTotals{}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.inSum {
+	if !p.inOther {
 		return &proxyTotals{}
 	}
 	return p.totals.clone()
 }
 
-// joinSum records that a scrape has included the proxy in the time series "other".
-func (p *proxy) joinSum() {
+// markInOther records that a scrape has included the proxy in the time series "other".
+func (p *proxy) markInOther() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.inSum = true
+	p.inOther = true
 }
 
 // updateTraffic updates the bytes and the cost of the totals.
@@ -282,9 +282,10 @@ func (p *proxy) updateTraffic(s *ProxyState) {
 	p.up, p.down, p.cost = s.Up, s.Down, s.Cost
 }
 
-// forget deletes the counters of a proxy that is not in the pool. The series "other" keeps the attempts of the proxy.
-func (r *Recorder) forget(id string) {
-	n := &r.named
+// forgetProxy deletes the counters of a proxy that is not in the pool. The series "other" keeps the attempts of the
+// proxy.
+func (r *Recorder) forgetProxy(id string) {
+	n := &r.namedProxies
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.baselines[id] != nil {
@@ -294,5 +295,5 @@ func (r *Recorder) forget(id string) {
 		p.(*proxy).isForgotten.Store(true)
 		n.forgottenProxies.add(p.(*proxy).total())
 	}
-	r.failing.remove(id)
+	r.failingProxies.remove(id)
 }

@@ -24,7 +24,7 @@ func newPooled(max int, ids ...string) *pooled {
 	p := &pooled{now: noon}
 	p.Recorder = New(Config{Now: func() time.Time { return p.now }})
 	p.SetMaxProxies(max)
-	p.Observe(func() []ProxyState { return p.pool }, nil, nil)
+	p.SetSources(func() []ProxyState { return p.pool }, nil, nil)
 	for _, id := range ids {
 		p.pool = append(p.pool, ProxyState{ID: id})
 	}
@@ -130,11 +130,11 @@ func TestTheSumOfTheOthersIsExact(t *testing.T) {
 				page := scrape(p.Recorder)
 				now := map[string]float64{}
 				sum := 0.0
-				for id := range p.named.baselines {
+				for id := range p.namedProxies.baselines {
 					now[id] = page.sum(t, "whirlpool_proxy_attempts_total", `"`+id+`"`)
 					sum += now[id]
 				}
-				require.LessOrEqual(t, len(now), min(p.named.max, len(p.pool)))
+				require.LessOrEqual(t, len(now), min(p.namedProxies.max, len(p.pool)))
 				for id, value := range last {
 					if _, has := now[id]; !has || now[id] < value {
 						ended += value // the last value that a scrape has seen
@@ -183,11 +183,11 @@ func TestExemplars(t *testing.T) {
 	end(0xd, 4*time.Millisecond, noon.Add(exemplarEvery))
 	_, body = get("application/openmetrics-text")
 	require.Contains(t, body, `000000000000000d`)
-	r.totals.examples[2].version.Add(1) // being written
+	r.totals.requestExemplars[2].version.Add(1) // being written
 	_, body = get("application/openmetrics-text")
 	require.NotContains(t, body, `000000000000000d`)
 	end(0xe, 4*time.Millisecond, noon.Add(time.Hour)) // another writer leaves it
-	require.EqualValues(t, 0xd, r.totals.examples[2].id.Load())
+	require.EqualValues(t, 0xd, r.totals.requestExemplars[2].id.Load())
 }
 
 // Recording allocates nothing, except for the first attempt of a proxy with a cause.

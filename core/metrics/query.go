@@ -19,7 +19,7 @@ type Summary struct {
 	TargetRefused    uint64            // delivered requests with status 403 or 429, with which targets refuse clients
 	Banned           uint64            // attempts whose response a rule or the judge has called a ban
 	Transitions      uint64            // transitions of all breakers
-	Waited           time.Duration     // sum of all backoffs
+	BackoffTime      time.Duration     // sum of all backoffs
 	ByPolicy         map[string]PolicyCounts
 }
 
@@ -30,8 +30,8 @@ type PolicyCounts struct {
 	Successes uint64
 }
 
-// Point has the totals of one hour or day.
-type Point struct {
+// SeriesPoint has the totals of one hour or day.
+type SeriesPoint struct {
 	Start     time.Time // UTC
 	Requests  uint64
 	Delivered uint64 // requests that succeeded
@@ -44,7 +44,7 @@ type Point struct {
 }
 
 // AvgLatency returns the mean latency of the attempts; 0 without any.
-func (p *Point) AvgLatency() time.Duration { return average(p.Latency, p.Attempts) }
+func (p *SeriesPoint) AvgLatency() time.Duration { return average(p.Latency, p.Attempts) }
 
 // ProxyStats are the attempts through one proxy.
 type ProxyStats struct {
@@ -75,7 +75,7 @@ func (r *Recorder) eachMinute(d time.Duration, f func(start time.Time, m *minute
 	last := now.Unix() / 60
 	first := now.Add(-min(d, r.retention)).Unix() / 60
 	for n := first; n <= last; n++ {
-		if m := &r.minutes[n%int64(len(r.minutes))]; m.at.Load() == n {
+		if m := &r.minutes[n%int64(len(r.minutes))]; m.number.Load() == n {
 			f(time.Unix(n*60, 0).UTC(), m)
 		}
 	}
@@ -92,7 +92,7 @@ func (r *Recorder) Summary() Summary {
 		s.TargetRefused += m.targetRefused.Load()
 		s.Banned += m.banned.Load()
 		s.Transitions += m.transitions.Load()
-		s.Waited += time.Duration(m.waited.Load())
+		s.BackoffTime += time.Duration(m.backoffTime.Load())
 		for i := range m.successByAttempt {
 			if n := m.successByAttempt[i].Load(); n > 0 {
 				s.SuccessByAttempt[strconv.Itoa(i)] += n
@@ -107,15 +107,15 @@ func (r *Recorder) Summary() Summary {
 
 // Series returns a point for each step within the given number of hours before now, the oldest first. The step is an
 // hour or a day. Steps without data are left out.
-func (r *Recorder) Series(hours int, step time.Duration) []Point {
-	points := []Point{}
+func (r *Recorder) Series(hours int, step time.Duration) []SeriesPoint {
+	points := []SeriesPoint{}
 	r.eachMinute(time.Duration(hours)*time.Hour, func(at time.Time, m *minute) {
 		if m.requests.Load() == 0 && m.attempts.Load() == 0 && m.cost.Load() == 0 { // the minute has only transitions
 			return
 		}
 		start := at.Truncate(step)
 		if len(points) == 0 || !points[len(points)-1].Start.Equal(start) {
-			points = append(points, Point{Start: start})
+			points = append(points, SeriesPoint{Start: start})
 		}
 		p := &points[len(points)-1]
 		p.Requests += m.requests.Load()
@@ -136,7 +136,7 @@ func (r *Recorder) ByProxy(hours int) map[string]ProxyStats {
 	now := r.now()
 	first, last := now.Add(-min(time.Duration(hours)*time.Hour, r.retention)).Unix()/3600, now.Unix()/3600
 	out := map[string]ProxyStats{}
-	r.openingsOnly.each(first, last, func(id string, n uint64) { out[id] = ProxyStats{BreakerOpens: n} })
+	r.unusedOpenings.each(first, last, func(id string, n uint64) { out[id] = ProxyStats{BreakerOpens: n} })
 	r.proxies.Range(func(id, v any) bool {
 		if s := v.(*proxy).stats(first, last); s.Attempts()+s.BreakerOpens > 0 {
 			out[id.(string)] = s
@@ -159,7 +159,7 @@ func (p *proxy) stats(first, last int64) ProxyStats {
 	defer p.mu.Unlock()
 	for i := range p.hours {
 		h := &p.hours[i]
-		if h.at < first || h.at > last { // an hour is after last if the clock was set back
+		if h.number < first || h.number > last { // an hour is after last if the clock was set back
 			continue
 		}
 		s.Successes += uint64(h.success)
@@ -177,10 +177,10 @@ func (r *Recorder) Prune(inPool func(id string) bool) {
 	r.reasons.Prune(inPool)
 	now := r.now()
 	first, last := now.Add(-r.retention).Unix()/3600, now.Unix()/3600
-	r.openingsOnly.prune(first, last, inPool)
+	r.unusedOpenings.prune(first, last, inPool)
 	r.proxies.Range(func(id, p any) bool {
 		if s := p.(*proxy).stats(first, last); s.Attempts()+s.BreakerOpens == 0 && !inPool(id.(string)) {
-			r.forget(id.(string))
+			r.forgetProxy(id.(string))
 		}
 		return true
 	})
@@ -190,7 +190,7 @@ func (r *Recorder) Prune(inPool func(id string) bool) {
 // also reports whether some of them have been dropped.
 func (r *Recorder) Transitions(hours int) (list []core.Transition, truncated bool) {
 	from := r.now().Add(-min(time.Duration(hours)*time.Hour, r.retention))
-	list, truncated = r.transitions.since(from)
+	list, truncated = r.transitions.listSince(from)
 	slices.SortStableFunc(list, func(a, b core.Transition) int { return a.At.Compare(b.At) })
 	return list, truncated
 }

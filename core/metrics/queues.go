@@ -14,11 +14,11 @@ type QueueState struct {
 	Queued   uint64        // requests that have waited or wait
 	Expired  uint64        // requests that have waited for the maximum time
 	Full     uint64        // requests that were refused or displaced because the queue was full
-	Waited   time.Duration // sum of all waits that have ended
+	WaitTime time.Duration // sum of all waits that have ended
 }
 
-// ObserveQueues sets a function that is called at each scrape. The function returns the state of the queues.
-func (r *Recorder) ObserveQueues(queues func() []QueueState) {
+// SetQueueSource sets a function that is called at each scrape. The function returns the state of the queues.
+func (r *Recorder) SetQueueSource(queues func() []QueueState) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
 	r.sources.queues = queues
@@ -39,5 +39,5 @@ func (s *QueueState) collect(out chan<- prometheus.Metric) {
 	emit(out, queuedDesc, prometheus.CounterValue, float64(s.Queued), s.Queue, s.Priority)
 	emit(out, queueExpiredDesc, prometheus.CounterValue, float64(s.Expired), s.Queue, s.Priority)
 	emit(out, queueFullDesc, prometheus.CounterValue, float64(s.Full), s.Queue, s.Priority)
-	emit(out, queueTimeDesc, prometheus.CounterValue, s.Waited.Seconds(), s.Queue, s.Priority)
+	emit(out, queueTimeDesc, prometheus.CounterValue, s.WaitTime.Seconds(), s.Queue, s.Priority)
 }

@@ -16,75 +16,75 @@ import (
 // each target, and a series of all attempts.
 func (r *Recorder) Reasons() *minutes.Store { return r.reasons }
 
-// recentAttempts is the maximum of Recent.Attempts.
-const recentAttempts = 20
+// maxRecentAttempts is the maximum of RecentAttempts.Attempts.
+const maxRecentAttempts = 20
 
-// Recent has the results of the latest attempts of a proxy.
-type Recent struct {
-	Attempts int // at most recentAttempts; cancelled and replayed attempts do not count
-	Bad      int // of Attempts: failures, and responses with status 403 or 429
-	Last     Bad // the latest bad attempt; zero if there is none
+// RecentAttempts has the results of the latest attempts of a proxy.
+type RecentAttempts struct {
+	Attempts    int        // at most maxRecentAttempts; cancelled and replayed attempts do not count
+	BadAttempts int        // of Attempts: failures, and responses with status 403 or 429
+	LastBad     BadAttempt // the latest bad attempt; zero if there is none
 }
 
-// Bad is an attempt that counts in Recent.Bad.
-type Bad struct {
+// BadAttempt is an attempt that counts in RecentAttempts.BadAttempts.
+type BadAttempt struct {
 	Key  minutes.Key
 	Host string // "" if it is not known
 	At   time.Time
 }
 
-// Fails reports whether at least half of the attempts were bad.
-func (r *Recent) Fails() bool { return fails(r.Bad, r.Attempts) }
+// IsFailing reports whether at least half of the attempts were bad.
+func (r *RecentAttempts) IsFailing() bool { return isFailing(r.BadAttempts, r.Attempts) }
 
-func fails(bad, attempts int) bool { return bad > 0 && 2*bad >= attempts }
+func isFailing(bad, attempts int) bool { return bad > 0 && 2*bad >= attempts }
 
-// Recent returns the results of the latest attempts of a proxy.
-func (r *Recorder) Recent(id string) Recent {
+// RecentAttempts returns the results of the latest attempts of a proxy.
+func (r *Recorder) RecentAttempts(id string) RecentAttempts {
 	v, ok := r.proxies.Load(id)
 	if !ok {
-		return Recent{}
+		return RecentAttempts{}
 	}
 	p := v.(*proxy)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Recent{Attempts: p.recent.n, Bad: bits.OnesCount32(p.recent.bad), Last: p.recent.last}
+	return RecentAttempts{Attempts: p.recent.n, BadAttempts: bits.OnesCount32(p.recent.bad), LastBad: p.recent.lastBad}
 }
 
-// ForgetRecent forgets the latest attempts of a proxy that may have been repaired.
-func (r *Recorder) ForgetRecent(id string) {
+// ForgetRecentAttempts forgets the latest attempts of a proxy that may have been repaired.
+func (r *Recorder) ForgetRecentAttempts(id string) {
 	if v, ok := r.proxies.Load(id); ok {
 		p := v.(*proxy)
 		p.mu.Lock()
-		p.recent = recent{}
+		p.recent = recentResults{}
 		p.mu.Unlock()
-		r.failing.update(id, p)
+		r.failingProxies.update(id, p)
 	}
 }
 
-// Failing returns the latest attempts of the proxies for which Recent.Fails is true. It costs nothing for other
-// proxies.
-func (r *Recorder) Failing() map[string]Recent {
-	list := map[string]Recent{}
-	for _, id := range r.failing.ids() {
-		if recent := r.Recent(id); recent.Fails() {
+// FailingProxies returns the latest attempts of the proxies for which RecentAttempts.IsFailing is true. It costs
+// nothing for other proxies.
+func (r *Recorder) FailingProxies() map[string]RecentAttempts {
+	list := map[string]RecentAttempts{}
+	for _, id := range r.failingProxies.ids() {
+		if recent := r.RecentAttempts(id); recent.IsFailing() {
 			list[id] = recent
 		}
 	}
 	return list
 }
 
-// failing holds the ids of the proxies whose latest attempts fail. Some of these proxies may have been deleted.
-type failing struct {
+// failingProxies holds the ids of the proxies whose latest attempts fail. Some of these proxies may have been deleted.
+type failingProxies struct {
 	mu  sync.Mutex
 	set map[string]struct{} // guarded by mu
 }
 
 // update adds or removes a proxy.
-func (f *failing) update(id string, p *proxy) {
+func (f *failingProxies) update(id string, p *proxy) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p.mu.Lock()
-	bad := p.recent.fails()
+	bad := p.recent.isFailing()
 	p.mu.Unlock()
 	if !bad {
 		delete(f.set, id)
@@ -96,41 +96,41 @@ func (f *failing) update(id string, p *proxy) {
 	f.set[id] = struct{}{}
 }
 
-func (f *failing) remove(id string) {
+func (f *failingProxies) remove(id string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.set, id)
 }
 
-func (f *failing) ids() []string {
+func (f *failingProxies) ids() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Collect(maps.Keys(f.set))
 }
 
-// recent holds the results of the latest attempts of a proxy.
-type recent struct {
-	n    int    // at most recentAttempts
-	bad  uint32 // a bit for each of the n attempts, the lowest for the latest; 1 for a bad attempt
-	last Bad
+// recentResults holds the results of the latest attempts of a proxy.
+type recentResults struct {
+	n       int    // at most maxRecentAttempts
+	bad     uint32 // a bit for each of the n attempts, the lowest for the latest; 1 for a bad attempt
+	lastBad BadAttempt
 }
 
-func (r *recent) fails() bool { return fails(bits.OnesCount32(r.bad), r.n) }
+func (r *recentResults) isFailing() bool { return isFailing(bits.OnesCount32(r.bad), r.n) }
 
-func (r *recent) add(e *core.AttemptEvent) {
+func (r *recentResults) add(e *core.AttemptEvent) {
 	if e.Outcome.Result == core.ResultCancelled || e.Outcome.Result == core.ResultReplay {
 		return
 	}
-	r.n = min(r.n+1, recentAttempts)
-	r.bad = r.bad << 1 & (1<<recentAttempts - 1)
-	if e.Outcome.Result != core.ResultSuccess || refused(e.Outcome.Status) {
+	r.n = min(r.n+1, maxRecentAttempts)
+	r.bad = r.bad << 1 & (1<<maxRecentAttempts - 1)
+	if e.Outcome.Result != core.ResultSuccess || isTargetRefusal(e.Outcome.Status) {
 		r.bad |= 1
-		r.last = Bad{minutes.KeyOf(e.Outcome.Cause, e.Outcome.Status), e.Host, e.Ended}
+		r.lastBad = BadAttempt{minutes.KeyOf(e.Outcome.Cause, e.Outcome.Status), e.Host, e.Ended}
 	}
 }
 
-// refused reports whether a response with this status is a refusal by the target.
-func refused(status int) bool {
+// isTargetRefusal reports whether a response with this status is a refusal by the target.
+func isTargetRefusal(status int) bool {
 	return status == http.StatusForbidden || status == http.StatusTooManyRequests
 }
 
@@ -159,8 +159,8 @@ func (r *Recorder) CountTargetBytes(host string, n int64, at time.Time) {
 	r.reasons.CountTargetBytes(host, uint64(n), at)
 }
 
-// Window has the requests of the latest minutes.
-type Window struct {
+// WindowCounts has the requests of the latest minutes.
+type WindowCounts struct {
 	Requests  uint64
 	Delivered uint64
 	Refused   uint64 // delivered with status 403 or 429
@@ -168,8 +168,8 @@ type Window struct {
 	Retries   uint64
 }
 
-// Window returns the requests within the time d before now. It rounds d up to whole minutes.
-func (r *Recorder) Window(d time.Duration) (w Window) {
+// CountsWithin returns the requests within the time d before now. It rounds d up to whole minutes.
+func (r *Recorder) CountsWithin(d time.Duration) (w WindowCounts) {
 	r.eachMinute(d, func(_ time.Time, m *minute) {
 		w.Requests += m.requests.Load()
 		w.Delivered += m.delivered.Load()

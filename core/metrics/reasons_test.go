@@ -17,28 +17,30 @@ func TestRecentAttempts(t *testing.T) {
 		r.Attempt(&core.AttemptEvent{ProxyID: "a", Host: "x.test", Ended: noon,
 			Outcome: core.Outcome{Cause: 1, Result: result, Status: status}})
 	}
-	require.False(t, new(Recent).Fails())
+	require.False(t, new(RecentAttempts).IsFailing())
 	end(core.ResultSuccess, 200)
-	recent := r.Recent("a")
-	require.False(t, recent.Fails())
-	require.Zero(t, recent.Last)
+	recent := r.RecentAttempts("a")
+	require.False(t, recent.IsFailing())
+	require.Zero(t, recent.LastBad)
 	end(core.ResultSuccess, 403)
 	end(core.ResultCancelled, 0) // counts as none
-	recent = r.Recent("a")
-	require.Equal(t, Recent{Attempts: 2, Bad: 1, Last: Bad{minutes.KeyOf(1, 403), "x.test", noon}}, recent)
-	require.True(t, recent.Fails())
-	for range recentAttempts {
+	recent = r.RecentAttempts("a")
+	require.Equal(t, RecentAttempts{
+		Attempts: 2, BadAttempts: 1, LastBad: BadAttempt{minutes.KeyOf(1, 403), "x.test", noon},
+	}, recent)
+	require.True(t, recent.IsFailing())
+	for range maxRecentAttempts {
 		end(core.ResultFailure, 0)
 	}
-	recent = r.Recent("a")
-	require.Equal(t, recentAttempts, recent.Attempts)
-	require.Equal(t, recentAttempts, recent.Bad)
-	for range recentAttempts {
+	recent = r.RecentAttempts("a")
+	require.Equal(t, maxRecentAttempts, recent.Attempts)
+	require.Equal(t, maxRecentAttempts, recent.BadAttempts)
+	for range maxRecentAttempts {
 		end(core.ResultSuccess, 200)
 	}
-	recent = r.Recent("a")
-	require.Zero(t, recent.Bad, "it has recovered")
-	require.Zero(t, r.Recent("unknown"))
+	recent = r.RecentAttempts("a")
+	require.Zero(t, recent.BadAttempts, "it has recovered")
+	require.Zero(t, r.RecentAttempts("unknown"))
 }
 
 func TestAClosedBreakerEndsTheRecentFailures(t *testing.T) {
@@ -47,7 +49,7 @@ func TestAClosedBreakerEndsTheRecentFailures(t *testing.T) {
 		r.Attempt(&core.AttemptEvent{ProxyID: "a", Ended: noon,
 			Outcome: core.Outcome{Cause: 1, Result: core.ResultFailure}})
 	}
-	fails := func() bool { recent := r.Recent("a"); return recent.Fails() }
+	fails := func() bool { recent := r.RecentAttempts("a"); return recent.IsFailing() }
 	fail()
 	r.Transition(core.Transition{ProxyID: "a", From: core.Closed, To: core.Open, At: noon})
 	require.True(t, fails())
@@ -55,8 +57,8 @@ func TestAClosedBreakerEndsTheRecentFailures(t *testing.T) {
 	require.False(t, fails())
 	fail()
 	require.True(t, fails())
-	r.ForgetRecent("a")
-	r.ForgetRecent("unknown")
+	r.ForgetRecentAttempts("a")
+	r.ForgetRecentAttempts("unknown")
 	require.False(t, fails())
 }
 
@@ -72,16 +74,16 @@ func TestFailing(t *testing.T) {
 				r.Attempt(&core.AttemptEvent{ProxyID: rapid.SampledFrom(ids).Draw(t, "id"), Ended: noon,
 					Outcome: core.Outcome{Cause: 1, Result: result}})
 			},
-			"reset":  func(t *rapid.T) { r.ForgetRecent(rapid.SampledFrom(ids).Draw(t, "id")) },
-			"remove": func(t *rapid.T) { r.forget(rapid.SampledFrom(ids).Draw(t, "id")) },
+			"reset":  func(t *rapid.T) { r.ForgetRecentAttempts(rapid.SampledFrom(ids).Draw(t, "id")) },
+			"remove": func(t *rapid.T) { r.forgetProxy(rapid.SampledFrom(ids).Draw(t, "id")) },
 			"": func(t *rapid.T) {
-				want := map[string]Recent{}
+				want := map[string]RecentAttempts{}
 				for _, id := range ids {
-					if recent := r.Recent(id); recent.Fails() {
+					if recent := r.RecentAttempts(id); recent.IsFailing() {
 						want[id] = recent
 					}
 				}
-				require.Equal(t, want, r.Failing())
+				require.Equal(t, want, r.FailingProxies())
 			},
 		})
 	})
@@ -107,6 +109,6 @@ func TestTheRequestsOfAWindow(t *testing.T) {
 		now = now.Add(3 * time.Minute)
 	}
 	r.Request(&core.RequestEvent{Ended: now, Status: 502})
-	require.Equal(t, Window{Requests: 3, Delivered: 2, Refused: 1}, r.Window(6*time.Minute))
-	require.Equal(t, Window{Requests: 4, Delivered: 3, Refused: 1}, r.Window(time.Hour))
+	require.Equal(t, WindowCounts{Requests: 3, Delivered: 2, Refused: 1}, r.CountsWithin(6*time.Minute))
+	require.Equal(t, WindowCounts{Requests: 4, Delivered: 3, Refused: 1}, r.CountsWithin(time.Hour))
 }

@@ -44,23 +44,23 @@ type Recorder struct {
 	minutes []minute   // a ring, by minute since the Unix epoch
 	rotate  sync.Mutex // held while a minute is cleared
 
-	proxies      sync.Map     // id -> *proxy
-	openingsOnly openingsOnly // proxies that have no entry in proxies
-	failing      failing
-	reasons      *minutes.Store
-	named        namedProxies
-	policies     policies
-	transitions  transitions
-	totals       totals
-	sources      sources
-	exporter     *exporter
-	saver        saver // see Save
-	cost         costSoFar
+	proxies        sync.Map       // id -> *proxy
+	unusedOpenings unusedOpenings // proxies that have no entry in proxies
+	failingProxies failingProxies
+	reasons        *minutes.Store
+	namedProxies   namedProxies
+	policies       policies
+	transitions    transitions
+	totals         totals
+	sources        sources
+	exporter       *exporter
+	saveState      saveState // see Save
+	cost           costSoFar
 }
 
 // minute holds the counters of one minute.
 type minute struct {
-	at               atomic.Int64 // minutes since the Unix epoch
+	number           atomic.Int64 // minutes since the Unix epoch
 	requests         atomic.Uint64
 	delivered        atomic.Uint64
 	targetRefused    atomic.Uint64
@@ -70,7 +70,7 @@ type minute struct {
 	replays          atomic.Uint64
 	cost             atomic.Int64 // millionths of a unit of the prices
 	latency          atomic.Int64 // ns, sum over attempts
-	waited           atomic.Int64 // ns, sum of backoffs
+	backoffTime      atomic.Int64 // ns, sum of backoffs
 	transitions      atomic.Uint64
 	successByAttempt [maxAttempts]atomic.Uint64
 }
@@ -84,7 +84,7 @@ func (m *minute) clear() {
 	}
 	m.cost.Store(0)
 	m.latency.Store(0)
-	m.waited.Store(0)
+	m.backoffTime.Store(0)
 	for i := range m.successByAttempt {
 		m.successByAttempt[i].Store(0)
 	}
@@ -102,7 +102,7 @@ func New(cfg Config) *Recorder {
 	r.minutes = make([]minute, cfg.RetentionHours*60+1)
 	r.reasons = minutes.NewStore(r.retention, cfg.Now)
 	r.policies.byHash.Store(&map[string]*policyCount{})
-	r.named = namedProxies{max: DefaultMaxProxies, baselines: map[string]*proxyTotals{}}
+	r.namedProxies = namedProxies{max: DefaultMaxProxies, baselines: map[string]*proxyTotals{}}
 	r.exporter = newExporter(r)
 	return r
 }
@@ -114,11 +114,11 @@ func (r *Recorder) RetentionHours() int { return int(r.retention / time.Hour) }
 func (r *Recorder) minuteAt(t time.Time) *minute {
 	n := t.Unix() / 60
 	m := &r.minutes[n%int64(len(r.minutes))]
-	if m.at.Load() != n { // it holds an earlier minute
+	if m.number.Load() != n { // it holds an earlier minute
 		r.rotate.Lock()
-		if m.at.Load() != n {
+		if m.number.Load() != n {
 			m.clear()
-			m.at.Store(n)
+			m.number.Store(n)
 		}
 		r.rotate.Unlock()
 	}
@@ -143,13 +143,13 @@ func (r *Recorder) CountAttempt(e *core.AttemptEvent, slot *core.Slot) {
 		m.replays.Add(1)
 	case e.Attempt > 0:
 		m.retries.Add(1)
-		m.waited.Add(int64(e.Delay))
-		r.totals.retry(e)
+		m.backoffTime.Add(int64(e.Delay))
+		r.totals.countRetry(e)
 	}
-	r.totals.attempt(&e.Outcome)
+	r.totals.countAttempt(&e.Outcome)
 	p := r.proxyIn(slot, e.ProxyID)
-	if p.attempt(e, took) {
-		r.failing.update(e.ProxyID, p)
+	if p.countAttempt(e, took) {
+		r.failingProxies.update(e.ProxyID, p)
 	}
 	r.reasons.CountAttempt(e, &p.reasons)
 }
@@ -161,13 +161,13 @@ func (r *Recorder) Request(e *core.RequestEvent) {
 	if n := e.ServedBy(); n > 0 {
 		m.delivered.Add(1)
 		m.successByAttempt[min(n, maxAttempts)-1].Add(1)
-		if refused(e.Status) {
+		if isTargetRefusal(e.Status) {
 			m.targetRefused.Add(1)
 			r.totals.targetRefused.Add(1)
 		}
 	}
 	r.policies.count(e)
-	r.totals.request(e)
+	r.totals.countRequest(e)
 }
 
 // Transition counts a transition of a breaker.
@@ -179,7 +179,7 @@ func (r *Recorder) Transition(t core.Transition) {
 	case core.Open:
 		r.countOpening(t.ProxyID, t.At)
 	case core.Closed: // the failures that opened the breaker are not recent any more
-		r.ForgetRecent(t.ProxyID)
+		r.ForgetRecentAttempts(t.ProxyID)
 	}
 }
 
@@ -201,20 +201,20 @@ func (r *Recorder) proxyCounters(id string) *proxy {
 	if p, ok := r.proxies.Load(id); ok {
 		return p.(*proxy)
 	}
-	r.openingsOnly.mu.Lock()
-	defer r.openingsOnly.mu.Unlock()
+	r.unusedOpenings.mu.Lock()
+	defer r.unusedOpenings.mu.Unlock()
 	return r.addProxy(id)
 }
 
-// addProxy finds or creates the counters of a proxy. The caller holds openingsOnly.mu.
+// addProxy finds or creates the counters of a proxy. The caller holds unusedOpenings.mu.
 func (r *Recorder) addProxy(id string) *proxy {
 	if p := r.findProxy(id); p != nil {
 		return p
 	}
-	p := &proxy{recorder: r, keep: int64(r.retention / time.Hour)}
-	if n, ok := r.openingsOnly.byID[id]; ok {
-		delete(r.openingsOnly.byID, id)
-		p.hours = []hour{{at: int64(n.hour), opens: uint32(n.n), saved: uint32(n.saved)}}
+	p := &proxy{recorder: r, keepHours: int64(r.retention / time.Hour)}
+	if n, ok := r.unusedOpenings.byID[id]; ok {
+		delete(r.unusedOpenings.byID, id)
+		p.hours = []hour{{number: int64(n.hour), opens: uint32(n.count), saved: uint32(n.saved)}}
 	}
 	r.proxies.Store(id, p)
 	return p
@@ -226,53 +226,53 @@ type proxy struct {
 	isForgotten atomic.Bool // the recorder has deleted these counters
 	reasons     minutes.SeriesRef
 
-	mu   sync.Mutex
-	keep int64 // hours
+	mu        sync.Mutex
+	keepHours int64 // hours
 
 	// The following fields are guarded by mu.
 	hours    []hour // in ascending order
-	recent   recent
+	recent   recentResults
 	bytes    int64 // total of the last CountBytes
 	totals   proxyTotals
 	up, down int64   // bytes of the proxy at the last scrape
 	cost     float64 // of the proxy at the last scrape
-	inSum    bool    // see joinSum
+	inOther  bool    // see markInOther
 }
 
 type hour struct {
-	at                                          int64 // hours since the Unix epoch
+	number                                      int64 // hours since the Unix epoch
 	attempts, success, failed, cancelled, opens uint32
 	saved                                       uint32 // sum of attempts and opens at the last Save
 	latency                                     time.Duration
 }
 
-// The method hour returns the hour that contains the time t. If p does not have this hour, the method adds it, and
+// hourAt returns the hour that contains the time t. If p does not have this hour, the method adds it, and
 // removes all hours that are more than p.keep hours older. The caller holds mu.
-func (p *proxy) hour(t time.Time) *hour {
+func (p *proxy) hourAt(t time.Time) *hour {
 	n := t.Unix() / 3600
 	i := len(p.hours)
-	for i > 0 && p.hours[i-1].at > n { // skips hours after n, which exist if the clock was set back
+	for i > 0 && p.hours[i-1].number > n { // skips hours after n, which exist if the clock was set back
 		i--
 	}
-	if i > 0 && p.hours[i-1].at == n {
+	if i > 0 && p.hours[i-1].number == n {
 		return &p.hours[i-1]
 	}
 	old := 0
-	for old < i && p.hours[old].at < n-p.keep {
+	for old < i && p.hours[old].number < n-p.keepHours {
 		old++
 	}
-	p.hours = slices.Insert(slices.Delete(p.hours, 0, old), i-old, hour{at: n})
+	p.hours = slices.Insert(slices.Delete(p.hours, 0, old), i-old, hour{number: n})
 	return &p.hours[i-old]
 }
 
-// The method attempt counts an attempt through the proxy. It reports whether Recent.Fails has changed.
-func (p *proxy) attempt(e *core.AttemptEvent, took time.Duration) (failsChanged bool) {
+// countAttempt counts an attempt through the proxy. It reports whether RecentAttempts.IsFailing has changed.
+func (p *proxy) countAttempt(e *core.AttemptEvent, took time.Duration) (failsChanged bool) {
 	p.mu.Lock() // without defer, because every attempt calls this method
-	failed := p.recent.fails()
+	failed := p.recent.isFailing()
 	p.recent.add(e)
-	failsChanged = p.recent.fails() != failed
+	failsChanged = p.recent.isFailing() != failed
 	p.totals.addAttempt(e.Outcome.Cause, took)
-	h := p.hour(e.Ended)
+	h := p.hourAt(e.Ended)
 	h.attempts++
 	h.latency += took
 	switch e.Outcome.Result {
@@ -290,7 +290,7 @@ func (p *proxy) attempt(e *core.AttemptEvent, took time.Duration) (failsChanged 
 func (p *proxy) countOpening(at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.hour(at).opens++
+	p.hourAt(at).opens++
 }
 
 // policies counts requests by policy.

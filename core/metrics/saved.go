@@ -36,8 +36,8 @@ func (s *Saved) Empty() bool {
 	return len(s.Minutes)+len(s.Hours)+len(s.Transitions)+len(s.Reasons) == 0
 }
 
-// saver is the state that Save keeps between its calls.
-type saver struct {
+// saveState is the state that Save keeps between its calls.
+type saveState struct {
 	last        int64           // minute of the last call of Save
 	minutes     map[int64]int64 // the sum of the saved counters of each minute that may still change
 	transitions uint64          // number of transitions that Save has returned
@@ -51,7 +51,7 @@ func (m *minute) counters() []int64 {
 	row := []int64{
 		int64(m.requests.Load()), int64(m.delivered.Load()), int64(m.targetRefused.Load()), int64(m.attempts.Load()),
 		int64(m.retries.Load()), int64(m.replays.Load()), int64(m.transitions.Load()), m.latency.Load(),
-		m.waited.Load(),
+		m.backoffTime.Load(),
 	}
 	for i := range m.successByAttempt {
 		row = append(row, int64(m.successByAttempt[i].Load()))
@@ -59,9 +59,9 @@ func (m *minute) counters() []int64 {
 	return append(row, int64(m.banned.Load()), m.cost.Load())
 }
 
-// set sets the counters of a minute from a row without its first number. It returns false if the row has a wrong
-// length. Rows of version 0.2 lack the banned responses and the cost.
-func (m *minute) set(row []int64) bool {
+// setCounters sets the counters of a minute from a row without its first number. It returns false if the row has a
+// wrong length. Rows of version 0.2 lack the banned responses and the cost.
+func (m *minute) setCounters(row []int64) bool {
 	const known = 9 + maxAttempts
 	if len(row) < known || len(row) > known+2 {
 		return false
@@ -78,7 +78,7 @@ func (m *minute) set(row []int64) bool {
 		c.Store(uint64(row[i]))
 	}
 	m.latency.Store(row[7])
-	m.waited.Store(row[8])
+	m.backoffTime.Store(row[8])
 	for i := range m.successByAttempt {
 		m.successByAttempt[i].Store(uint64(row[9+i]))
 	}
@@ -108,12 +108,12 @@ func (r *Recorder) Save(all bool) iter.Seq[*Saved] {
 			}
 			s = &Saved{Hours: map[string][][]int64{}}
 		}
-		since := r.saver.transitions
+		since := r.saveState.transitions
 		if all {
 			since = 0
 		}
 		for {
-			list, next := r.transitions.after(since, partLength)
+			list, next := r.transitions.listAfter(since, partLength)
 			since = next
 			for _, t := range list {
 				if !t.At.Before(oldest) {
@@ -128,7 +128,7 @@ func (r *Recorder) Save(all bool) iter.Seq[*Saved] {
 			}
 			s = &Saved{}
 		}
-		r.saver = saver{last: now, minutes: sums, transitions: since}
+		r.saveState = saveState{last: now, minutes: sums, transitions: since}
 	}
 }
 
@@ -138,14 +138,14 @@ func (r *Recorder) saveMinutes(all bool, now int64) (rows [][]int64, sums map[in
 	sums = map[int64]int64{}
 	r.eachMinute(r.retention, func(start time.Time, m *minute) {
 		at := start.Unix() / 60
-		if at < r.saver.last-lateMinutes && !all {
+		if at < r.saveState.last-lateMinutes && !all {
 			return
 		}
 		row, sum := m.counters(), int64(0)
 		for _, n := range row {
 			sum += n
 		}
-		if sum != r.saver.minutes[at] || all {
+		if sum != r.saveState.minutes[at] || all {
 			rows = append(rows, append([]int64{at}, row...))
 		}
 		if at >= now-lateMinutes {
@@ -158,8 +158,8 @@ func (r *Recorder) saveMinutes(all bool, now int64) (rows [][]int64, sums map[in
 // savedHours yields the rows of Saved.Hours by proxy. The parameters are those of proxy.save.
 func (r *Recorder) savedHours(all bool, oldest int64) iter.Seq2[string, [][]int64] {
 	return func(yield func(string, [][]int64) bool) {
-		for _, n := range r.openingsOnly.save(all, oldest) {
-			if !yield(n.id, [][]int64{{int64(n.hour), 0, 0, 0, 0, int64(n.n), 0}}) {
+		for _, n := range r.unusedOpenings.save(all, oldest) {
+			if !yield(n.id, [][]int64{{int64(n.hour), 0, 0, 0, 0, int64(n.count), 0}}) {
 				return
 			}
 		}
@@ -177,10 +177,10 @@ func (p *proxy) save(all bool, oldest int64) (rows [][]int64) {
 	defer p.mu.Unlock()
 	for i := range p.hours {
 		h := &p.hours[i]
-		if sum := h.attempts + h.opens; (all || sum != h.saved) && h.at >= oldest {
+		if sum := h.attempts + h.opens; (all || sum != h.saved) && h.number >= oldest {
 			h.saved = sum
-			rows = append(rows, []int64{h.at, int64(h.attempts), int64(h.success), int64(h.failed), int64(h.cancelled),
-				int64(h.opens), int64(h.latency)})
+			rows = append(rows, []int64{h.number, int64(h.attempts), int64(h.success), int64(h.failed),
+				int64(h.cancelled), int64(h.opens), int64(h.latency)})
 		}
 	}
 	return rows
@@ -192,14 +192,14 @@ func (r *Recorder) Restore(s *Saved) {
 	oldest, now := r.now().Add(-r.retention), r.now()
 	for _, row := range s.Minutes {
 		if len(row) > 0 && row[0] >= oldest.Unix()/60 && row[0] <= now.Unix()/60 {
-			r.minuteAt(time.Unix(row[0]*60, 0)).set(row[1:])
+			r.minuteAt(time.Unix(row[0]*60, 0)).setCounters(row[1:])
 		}
 	}
 	for id, rows := range s.Hours {
 		for _, row := range rows {
 			valid := len(row) == 7 && row[0] >= oldest.Unix()/3600 && row[0] <= now.Unix()/3600
 			if valid && !r.restoreOpenings(id, row) {
-				r.proxyCounters(id).set(row)
+				r.proxyCounters(id).setHour(row)
 			}
 		}
 	}
@@ -211,11 +211,11 @@ func (r *Recorder) Restore(s *Saved) {
 	}
 }
 
-func (p *proxy) set(row []int64) {
+func (p *proxy) setHour(row []int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	h := p.hour(time.Unix(row[0]*3600, 0))
-	*h = hour{at: row[0], attempts: uint32(row[1]), success: uint32(row[2]), failed: uint32(row[3]),
+	h := p.hourAt(time.Unix(row[0]*3600, 0))
+	*h = hour{number: row[0], attempts: uint32(row[1]), success: uint32(row[2]), failed: uint32(row[3]),
 		cancelled: uint32(row[4]), opens: uint32(row[5]), latency: time.Duration(row[6])}
 	h.saved = h.attempts + h.opens
 }
@@ -223,8 +223,8 @@ func (p *proxy) set(row []int64) {
 // EndRestore adds a transition for each breaker that was not closed, because breakers are closed after a restart.
 func (r *Recorder) EndRestore() {
 	r.reasons.EndRestore()
-	list, total := r.transitions.after(0, maxTransitions)
-	r.saver.transitions = total // the file already has these transitions
+	list, total := r.transitions.listAfter(0, maxTransitions)
+	r.saveState.transitions = total // the file already has these transitions
 	last := map[string]core.State{}
 	for _, t := range list {
 		last[t.ProxyID] = t.To

@@ -10,38 +10,38 @@ import (
 
 // totals are the counters since the start of the process, for Prometheus.
 type totals struct {
-	requests      [core.NumListeners][core.LastFinal + 1]atomic.Uint64
-	succeeded     atomic.Uint64 // attempts that succeeded
-	hedges        atomic.Uint64
-	hedgesWon     atomic.Uint64
-	transitions   [core.HalfOpen + 1]atomic.Uint64
-	recovered     atomic.Uint64 // requests that succeeded after a retry
-	targetRefused atomic.Uint64 // relayed responses with status 403 or 429
-	limited       atomic.Uint64 // requests that reached max_attempts
-	overBudget    atomic.Uint64 // requests for which the retry budget was spent
-	waited        atomic.Int64  // ns, sum of backoffs
-	tunnelUp      atomic.Int64  // bytes
-	tunnelDown    atomic.Int64  // bytes
-	requestTime   histogram
-	examples      exemplars // exemplars of requestTime
-	phases        [len(phases)]histogram
+	requests         [core.NumListeners][core.LastFinal + 1]atomic.Uint64
+	succeeded        atomic.Uint64 // attempts that succeeded
+	hedges           atomic.Uint64
+	hedgesWon        atomic.Uint64
+	transitions      [core.HalfOpen + 1]atomic.Uint64
+	servedByRetry    atomic.Uint64 // requests that succeeded after a retry
+	targetRefused    atomic.Uint64 // relayed responses with status 403 or 429
+	limitReached     atomic.Uint64 // requests that reached max_attempts
+	budgetSpent      atomic.Uint64 // requests for which the retry budget was spent
+	backoffTime      atomic.Int64  // ns, sum of backoffs
+	tunnelUp         atomic.Int64  // bytes
+	tunnelDown       atomic.Int64  // bytes
+	requestTime      histogram
+	requestExemplars exemplars // exemplars of requestTime
+	phases           [len(phases)]histogram
 
 	intercepted, notIntercepted atomic.Uint64 // TLS handshakes with clients in place of targets: succeeded, failed
 
-	mu      sync.Mutex         // guards the maps
-	failed  map[failure]uint64 // attempts that did not succeed
-	retries map[string]uint64  // retries by the reason of the previous attempt
-	refused map[refusedBy]uint64
+	mu      sync.Mutex               // guards the maps
+	failed  map[failureLabels]uint64 // attempts that did not succeed
+	retries map[string]uint64        // retries by the reason of the previous attempt
+	refused map[refusalLabels]uint64
 }
 
-// refusedBy holds the labels of a request that the gateway refused itself.
-type refusedBy struct {
+// refusalLabels holds the labels of a request that the gateway refused itself.
+type refusalLabels struct {
 	listener core.Listener
 	reason   string
 }
 
-// failure holds the labels of an attempt that did not succeed.
-type failure struct {
+// failureLabels holds the labels of an attempt that did not succeed.
+type failureLabels struct {
 	result core.Result
 	reason string
 }
@@ -49,7 +49,7 @@ type failure struct {
 // phases are the parts of an attempt that have a histogram.
 var phases = [...]string{"dial", "handshake", "ttfb"}
 
-func (t *totals) attempt(o *core.Outcome) {
+func (t *totals) countAttempt(o *core.Outcome) {
 	if o.Timing.Dial > 0 {
 		t.phases[0].observe(o.Timing.Dial)
 	}
@@ -66,13 +66,13 @@ func (t *totals) attempt(o *core.Outcome) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.failed == nil {
-		t.failed = map[failure]uint64{}
+		t.failed = map[failureLabels]uint64{}
 	}
-	t.failed[failure{o.Result, o.Reason}]++
+	t.failed[failureLabels{o.Result, o.Reason}]++
 }
 
-func (t *totals) retry(e *core.AttemptEvent) {
-	t.waited.Add(int64(e.Delay))
+func (t *totals) countRetry(e *core.AttemptEvent) {
+	t.backoffTime.Add(int64(e.Delay))
 	if e.Hedge {
 		t.hedges.Add(1)
 		if e.Outcome.Result == core.ResultSuccess {
@@ -87,20 +87,20 @@ func (t *totals) retry(e *core.AttemptEvent) {
 	t.retries[e.RetryReason]++
 }
 
-func (t *totals) request(e *core.RequestEvent) {
+func (t *totals) countRequest(e *core.RequestEvent) {
 	t.requests[e.Listener][e.Final].Add(1)
 	took := e.Ended.Sub(e.Started)
 	i := bucketIndex(took)
 	t.requestTime.add(i, took)
-	t.examples.offer(i, e.Request, took, e.Ended)
+	t.requestExemplars.offerRequest(i, e.Request, took, e.Ended)
 	if e.ServedBy() > 1 {
-		t.recovered.Add(1)
+		t.servedByRetry.Add(1)
 	}
 	if e.LimitReached {
-		t.limited.Add(1)
+		t.limitReached.Add(1)
 	}
 	if e.BudgetSpent {
-		t.overBudget.Add(1)
+		t.budgetSpent.Add(1)
 	}
 }
 
@@ -153,9 +153,9 @@ func (r *Recorder) AddRefused(l core.Listener, reason string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.refused == nil {
-		t.refused = map[refusedBy]uint64{}
+		t.refused = map[refusalLabels]uint64{}
 	}
-	t.refused[refusedBy{l, reason}]++
+	t.refused[refusalLabels{l, reason}]++
 }
 
 func handshakeOutcome(ok bool) string {

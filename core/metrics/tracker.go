@@ -24,8 +24,8 @@ func States() []string {
 	return []string{StateSelecting, StateQueued, StateAttempting, StateWaiting, StateStreaming, StateTunnel, StateDone}
 }
 
-// keepDone is the number of ended requests that a tracker keeps.
-const keepDone = 1_000
+// maxEnded is the number of ended requests that a tracker keeps.
+const maxEnded = 1_000
 
 // Request is the state of one request. It never contains a path or a query string.
 type Request struct {
@@ -58,11 +58,11 @@ func (r *Request) copy() Request {
 type Tracker struct {
 	mu      sync.Mutex // guards all fields; locked after Entry.mu
 	entries []*Entry
-	done    []Request // a ring of up to keepDone requests
-	next    int       // index of the oldest request when the ring is full; the next request replaces it
+	ended   []Request // a ring of up to maxEnded requests
+	oldest  int       // index of the oldest request when the ring is full; the next request replaces it
 
-	keepDone int      // never changes
-	observer Observer // nil for none; never changes after Observe
+	maxEnded int      // never changes
+	observer Observer // nil for none; never changes after SetObserver
 }
 
 // Observer receives the requests and the attempts of a tracker when they have ended. Its methods must return soon and
@@ -72,19 +72,19 @@ type Observer interface {
 	Request(*Request)
 }
 
-// Observe sets the observer. It must be called before Track.
-func (t *Tracker) Observe(o Observer) { t.observer = o }
+// SetObserver sets the observer. It must be called before Track.
+func (t *Tracker) SetObserver(o Observer) { t.observer = o }
 
 // NewTracker returns an empty tracker.
 func NewTracker() *Tracker {
-	return &Tracker{keepDone: keepDone}
+	return &Tracker{maxEnded: maxEnded}
 }
 
 // Entry is the tracker's row of one client connection, which has one request at a time. The goroutine of the
 // connection and the goroutine of a hedge write to the entry; other goroutines read it.
 type Entry struct {
 	tracker *Tracker
-	place   int // index of the entry in tracker.entries; guarded by tracker.mu
+	index   int // index of the entry in tracker.entries; guarded by tracker.mu
 
 	mu       sync.Mutex // guards the fields below
 	inFlight bool
@@ -96,7 +96,7 @@ func (t *Tracker) Track() *Entry {
 	e := &Entry{tracker: t}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e.place = len(t.entries)
+	e.index = len(t.entries)
 	t.entries = append(t.entries, e)
 	return e
 }
@@ -111,7 +111,7 @@ func (e *Entry) Release() {
 	defer t.mu.Unlock()
 	n := len(t.entries) - 1
 	last := t.entries[n]
-	t.entries[e.place], t.entries[n], last.place = last, nil, e.place
+	t.entries[e.index], t.entries[n], last.index = last, nil, e.index
 	if t.entries = t.entries[:n]; cap(t.entries) > minEntries && n < cap(t.entries)/4 {
 		t.entries = append(make([]*Entry, 0, cap(t.entries)/2), t.entries...) // the memory of a burst is not kept
 	}
@@ -119,7 +119,7 @@ func (e *Entry) Release() {
 
 // Begin begins a request.
 func (e *Entry) Begin(id core.RequestID, method, host string, started time.Time) {
-	e.mu.Lock() // without defer, because every request calls Begin, BeginAttempt and keep
+	e.mu.Lock() // without defer, because every request calls Begin, BeginAttempt and keepEnded
 	e.inFlight = true
 	r, attempts := &e.request, e.request.Attempts[:0]
 	*r = Request{} // field by field: a composite literal would be copied on the stack
@@ -182,11 +182,11 @@ func (e *Entry) EndAttempt(ev *core.AttemptEvent) {
 	}
 }
 
-// Streaming reports that the response is being relayed to the client.
-func (e *Entry) Streaming() { e.setState(StateStreaming) }
+// BeginStreaming reports that the response is being relayed to the client.
+func (e *Entry) BeginStreaming() { e.setState(StateStreaming) }
 
-// Tunnel reports that the tunnel is open.
-func (e *Entry) Tunnel() { e.setState(StateTunnel) }
+// BeginTunnel reports that the tunnel is open.
+func (e *Entry) BeginTunnel() { e.setState(StateTunnel) }
 
 func (e *Entry) setState(state string) {
 	e.mu.Lock()
@@ -207,18 +207,18 @@ func (e *Entry) End(final core.Final, status int, at time.Time) {
 	if o := e.tracker.observer; o != nil {
 		o.Request(r)
 	}
-	r.Attempts = e.tracker.keep(r)
+	r.Attempts = e.tracker.keepEnded(r)
 }
 
-// The method keep adds an ended request to the ring. A full ring loses its oldest request: keep then returns the memory
+// keepEnded adds an ended request to the ring. A full ring loses its oldest request: keepEnded then returns the memory
 // of that request's attempts, for the entry's next request.
-func (t *Tracker) keep(r *Request) (spare []core.AttemptEvent) {
+func (t *Tracker) keepEnded(r *Request) (spare []core.AttemptEvent) {
 	t.mu.Lock()
-	if len(t.done) < t.keepDone {
-		t.done = append(t.done, *r)
+	if len(t.ended) < t.maxEnded {
+		t.ended = append(t.ended, *r)
 	} else {
-		oldest := &t.done[t.next]
-		t.next = (t.next + 1) % t.keepDone
+		oldest := &t.ended[t.oldest]
+		t.oldest = (t.oldest + 1) % t.maxEnded
 		spare = oldest.Attempts[:0]
 		*oldest = *r
 	}
@@ -246,8 +246,8 @@ func (t *Tracker) List(state string, limit int) []Request {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i := len(t.done) - 1; i >= 0 && len(out) < limit; i-- {
-		r := &t.done[(t.next+i)%len(t.done)]
+	for i := len(t.ended) - 1; i >= 0 && len(out) < limit; i-- {
+		r := &t.ended[(t.oldest+i)%len(t.ended)]
 		if _, twice := listed[r.ID]; !twice { // the request has ended since its entry was read
 			out = append(out, r.copy())
 		}
@@ -273,8 +273,8 @@ func (e *Entry) current() (r Request, ok bool) {
 	return r, e.inFlight
 }
 
-// id returns the id of the request in flight, if there is one.
-func (e *Entry) id() (id core.RequestID, ok bool) {
+// currentID returns the id of the request in flight, if there is one.
+func (e *Entry) currentID() (id core.RequestID, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.request.ID, e.inFlight
@@ -283,7 +283,7 @@ func (e *Entry) id() (id core.RequestID, ok bool) {
 // Get returns the request with the given id, if the tracker has it.
 func (t *Tracker) Get(id core.RequestID) (Request, bool) {
 	for _, e := range t.allEntries() {
-		if at, ok := e.id(); !ok || at != id {
+		if at, ok := e.currentID(); !ok || at != id {
 			continue
 		}
 		if r, ok := e.current(); ok && r.ID == id {
@@ -292,9 +292,9 @@ func (t *Tracker) Get(id core.RequestID) (Request, bool) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i := range t.done {
-		if t.done[i].ID == id {
-			return t.done[i].copy(), true
+	for i := range t.ended {
+		if t.ended[i].ID == id {
+			return t.ended[i].copy(), true
 		}
 	}
 	return Request{}, false
@@ -304,7 +304,7 @@ func (t *Tracker) Get(id core.RequestID) (Request, bool) {
 func (t *Tracker) InFlight() int {
 	n := 0
 	for _, e := range t.allEntries() {
-		if _, ok := e.id(); ok {
+		if _, ok := e.currentID(); ok {
 			n++
 		}
 	}

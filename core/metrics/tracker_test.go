@@ -67,7 +67,7 @@ func TestTrackerModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		tr := NewTracker()
 		m := &trackerModel{now: noon, keep: rapid.IntRange(1, 4).Draw(t, "keep")}
-		tr.keepDone = m.keep
+		tr.maxEnded = m.keep
 		type answer struct{ got, want Request }
 		var answers []answer
 		// with returns an action on an entry that has a request in flight, or has none. Without such an entry the
@@ -109,11 +109,11 @@ func TestTrackerModel(t *testing.T) {
 			}),
 			"streaming": with(true, func(_ *rapid.T, e *entryModel) {
 				e.current.State = StateStreaming
-				e.Streaming()
+				e.BeginStreaming()
 			}),
 			"tunnel": with(true, func(_ *rapid.T, e *entryModel) {
 				e.current.State = StateTunnel
-				e.Tunnel()
+				e.BeginTunnel()
 			}),
 			"end": with(true, func(_ *rapid.T, e *entryModel) {
 				r := *e.current
@@ -219,7 +219,7 @@ func (o *observer) Request(r *Request) {
 
 func TestAnObserver(t *testing.T) {
 	tr, o := NewTracker(), &observer{}
-	tr.Observe(o)
+	tr.SetObserver(o)
 	e := tr.Track()
 	defer e.Release()
 	for id := range core.RequestID(3) {

@@ -42,7 +42,7 @@ func (tr *transitions) add(t core.Transition) {
 	case i == maxTransitions:
 		i = tr.next
 		tr.next = (tr.next + 1) % maxTransitions
-		tr.lastOverwritten = tr.get(i).At
+		tr.lastOverwritten = tr.at(i).At
 	case i%partSize == 0:
 		tr.parts = append(tr.parts, make([]transition, partSize))
 		fallthrough
@@ -63,37 +63,37 @@ func (tr *transitions) reasonOf(reason string) uint16 {
 	return uint16(i)
 }
 
-// get returns the transition with the index i in the ring. The caller holds mu.
-func (tr *transitions) get(i int) core.Transition {
+// at returns the transition with the index i in the ring. The caller holds mu.
+func (tr *transitions) at(i int) core.Transition {
 	t := &tr.parts[i/partSize][i%partSize]
 	return core.Transition{ProxyID: t.id, From: t.from, To: t.to, At: time.Unix(0, t.at).UTC(),
 		FailureCount: int(t.failures), Reason: tr.reasons[t.reason], Why: t.why}
 }
 
-// The method since returns the transitions from the given time on, in the order in which they were added. It also
+// listSince returns the transitions from the given time on, in the order in which they were added. It also
 // reports whether some of them were overwritten.
-func (tr *transitions) since(from time.Time) (list []core.Transition, truncated bool) {
+func (tr *transitions) listSince(from time.Time) (list []core.Transition, truncated bool) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	for i := range tr.n {
-		if t := tr.get((tr.next + i) % tr.n); !t.At.Before(from) {
+		if t := tr.at((tr.next + i) % tr.n); !t.At.Before(from) {
 			list = append(list, t)
 		}
 	}
 	return list, !tr.lastOverwritten.IsZero() && !tr.lastOverwritten.Before(from)
 }
 
-// The method after returns up to limit transitions, in the order in which they were added. It leaves out the first n
+// listAfter returns up to limit transitions, in the order in which they were added. It leaves out the first n
 // transitions that were ever added, and those that were overwritten. The result next is the argument n of the following
 // call.
-func (tr *transitions) after(n uint64, limit int) (list []core.Transition, next uint64) {
+func (tr *transitions) listAfter(n uint64, limit int) (list []core.Transition, next uint64) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	overwritten := tr.added - uint64(tr.n)
 	n = max(n, overwritten)
 	next = min(n+uint64(limit), tr.added)
 	for ; n < next; n++ {
-		list = append(list, tr.get((tr.next+int(n-overwritten))%tr.n))
+		list = append(list, tr.at((tr.next+int(n-overwritten))%tr.n))
 	}
 	return list, next
 }

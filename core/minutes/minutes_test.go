@@ -182,10 +182,10 @@ func TestCountsAreExact(t *testing.T) {
 				s.EndRestore()
 			},
 			"": func(t *rapid.T) {
-				last := s.minute(c.now)
+				last := s.minuteOf(c.now)
 				for _, window := range []time.Duration{0, 5 * time.Minute, 24 * time.Hour} {
 					sum := s.SumProxy("a", window)
-					require.Equal(t, want.within(s.minute(c.now.Add(-window)), last), counts(sum), window)
+					require.Equal(t, want.within(s.minuteOf(c.now.Add(-window)), last), counts(sum), window)
 					require.Equal(t, counts(sum), counts(s.SumAll(window)))
 					require.Equal(t, counts(sum), counts(s.SumTarget("x.test", window)))
 					causes := map[Key]uint64{}
@@ -366,11 +366,11 @@ func TestMemory(t *testing.T) {
 				left -= n
 				for i := 0; i < n; i += 5 { // one call for five attempts, because the race detector makes them slow
 					latency := time.Duration(math.Exp(random.NormFloat64()*0.5) * 3e8)
-					series.add(s.minute(c.now), s.keepMinutes, x.k, bucketOf(latency))
+					series.add(s.minuteOf(c.now), s.keepMinutes, x.k, bucketOf(latency))
 					series.more(x.k, bucketOf(latency), min(n-i, 5)-1)
 				}
 			}
-			s.proxies.get(id).AddBytes(s.minute(c.now), s.keepMinutes, uint64(60*random.IntN(40_000)))
+			s.proxies.get(id).AddBytes(s.minuteOf(c.now), s.keepMinutes, uint64(60*random.IntN(40_000)))
 		}
 	}
 	busy := heap() - before

@@ -59,7 +59,7 @@ func (s *Store) SumProxy(id string, window time.Duration) Sum {
 // ProxyCounts returns the attempts of a proxy by key since the minute of a time. It is faster than SumProxy.
 func (s *Store) ProxyCounts(id string, since time.Time) []Count {
 	var sum Row
-	s.eachMinuteSince(s.proxies.find(id), s.minute(since), func(r *Row, _ *Latencies) {
+	s.eachMinuteSince(s.proxies.find(id), s.minuteOf(since), func(r *Row, _ *Latencies) {
 		for _, c := range r.Counts {
 			sum.addAttempts(c.Key, c.N)
 		}
@@ -86,7 +86,7 @@ type TargetCounts struct {
 func (s *Store) FailingTargets(window time.Duration, judge func(Key) core.Verdict) []TargetCounts {
 	var list []TargetCounts
 	failed := func(k Key) bool { return judge(k) == core.Failure }
-	first := s.minute(s.now().Add(-window))
+	first := s.minuteOf(s.now().Add(-window))
 	for host, series := range s.targets.all() {
 		if !series.mayHave(first, failed) {
 			continue
@@ -160,7 +160,7 @@ func (s *Store) stepsOf(series *Series, window, step time.Duration) []Sum {
 // eachMinute calls f for each minute of a series in the time window before now.
 func (s *Store) eachMinute(series *Series, window time.Duration, f func(*Row, *Latencies)) {
 	// The current minute is incomplete, so the rows cover one minute more than the window.
-	s.eachMinuteSince(series, s.minute(s.now().Add(-window)), f)
+	s.eachMinuteSince(series, s.minuteOf(s.now().Add(-window)), f)
 }
 
 // eachMinuteSince calls f for each minute of a series since the minute first. It leaves out the minutes whose counts
@@ -169,7 +169,7 @@ func (s *Store) eachMinuteSince(series *Series, first int64, f func(*Row, *Laten
 	if series == nil {
 		return
 	}
-	last := s.minute(s.now())
+	last := s.minuteOf(s.now())
 	series.mu.Lock()
 	defer series.mu.Unlock()
 	series.eachRow(max(first, last-s.keepMinutes), last, f)

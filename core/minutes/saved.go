@@ -8,24 +8,24 @@ type Saved map[string][]string
 
 // The names of series in Saved. A prefix is followed by the id of the proxy or the host of the target.
 const (
-	nameAll    = "all"
-	nameOthers = "others"
-	proxyName  = "proxy/"
-	targetName = "target/"
+	nameAll          = "all"
+	nameOtherTargets = "others"
+	proxyName        = "proxy/"
+	targetName       = "target/"
 )
 
 // Save returns the rows that have changed since the last call. If the argument all is true, it returns all rows. It
 // must not be called concurrently.
 func (s *Store) Save(all bool) Saved {
 	out := Saved{}
-	first := s.minute(s.now()) - s.keepMinutes
+	first := s.minuteOf(s.now()) - s.keepMinutes
 	add := func(name string, series *Series) {
 		if blocks := series.save(all, first); len(blocks) > 0 {
 			out[name] = blocks
 		}
 	}
 	add(nameAll, &s.allAttempts)
-	add(nameOthers, &s.otherTargets)
+	add(nameOtherTargets, &s.otherTargets)
 	s.proxies.each(func(id string, series *Series) { add(proxyName+id, series) })
 	for host, series := range s.targets.all() {
 		add(targetName+host, series)
@@ -107,7 +107,7 @@ func (r *Row) attempts() (n uint64) {
 // Restore adds the rows that Save returned in an earlier process. It skips damaged blocks. Before anything is counted,
 // the caller passes each result of Save to Restore, in order, and then calls EndRestore once.
 func (s *Store) Restore(saved Saved) {
-	last := s.minute(s.now())
+	last := s.minuteOf(s.now())
 	for name, blocks := range saved {
 		series := s.seriesByName(name)
 		if series == nil {
@@ -123,7 +123,7 @@ func (s *Store) Restore(saved Saved) {
 			}
 			_ = b.eachRow(func(r *Row) {
 				if r.Minute >= last-s.keepMinutes && r.Minute <= last {
-					series.restore(r)
+					series.restoreRow(r)
 				}
 			})
 		}
@@ -141,13 +141,13 @@ func (s *Store) EndRestore() {
 	}
 }
 
-// The method restore keeps a row in pendingRow, because a following row of the same minute replaces it. If the previous
+// restoreRow keeps a row in pendingRow, because a following row of the same minute replaces it. If the previous
 // row is of another minute, the method first adds that row to the series.
-func (s *Series) restore(r *Row) {
+func (s *Series) restoreRow(r *Row) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.pendingRow != nil && s.pendingRow.Minute != r.Minute {
-		s.append(s.pendingRow)
+		s.appendRow(s.pendingRow)
 	}
 	row := r.clone()
 	s.pendingRow = &row
@@ -157,7 +157,7 @@ func (s *Series) endRestore() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.pendingRow != nil {
-		s.append(s.pendingRow)
+		s.appendRow(s.pendingRow)
 		s.minute.Store(s.pendingRow.Minute)
 		s.savedMinute, s.pendingRow = s.pendingRow.Minute, nil
 	}

@@ -24,8 +24,8 @@ type Series struct {
 	latencies [numBuckets]atomic.Uint32
 	bytes     atomic.Uint64
 
-	changed atomic.Bool // there are counts that save has not returned
-	dropped atomic.Bool // the store has dropped the series
+	changed   atomic.Bool // there are counts that save has not returned
+	isDropped atomic.Bool // the store has dropped the series
 
 	mu          sync.Mutex     // guards the fields below
 	otherKeys   map[Key]uint32 // attempts of the current minute whose keys have no slot; nil if there are none
@@ -110,11 +110,11 @@ func (s *Series) endMinute() {
 		row.P50, row.P95 = 0, 0 // an attempt was counted, and its latency will be counted in the next minute
 	}
 	row.Bytes = s.bytes.Swap(0)
-	s.append(&row)
+	s.appendRow(&row)
 }
 
-// The method append adds the row of a minute that is over to the series. The caller holds mu.
-func (s *Series) append(r *Row) {
+// appendRow adds the row of a minute that is over to the series. The caller holds mu.
+func (s *Series) appendRow(r *Row) {
 	if len(r.Counts) == 0 && r.Bytes == 0 {
 		return
 	}

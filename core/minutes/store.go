@@ -63,7 +63,7 @@ func (t *seriesTable) each(f func(name string, s *Series)) {
 
 func (t *seriesTable) drop(name string) {
 	if series, loaded := t.series.LoadAndDelete(name); loaded {
-		series.(*Series).dropped.Store(true)
+		series.(*Series).isDropped.Store(true)
 	}
 }
 
@@ -78,9 +78,9 @@ func (t *targetTable) find(host string) *Series { return t.all()[host] }
 
 func (t *targetTable) all() map[string]*Series { return *t.byHost.Load() }
 
-// The method add returns the series of a host, and creates it if there is none. It returns nil if there already are
+// findOrAdd returns the series of a host, and creates it if there is none. It returns nil if there already are
 // MaxTargets series.
-func (t *targetTable) add(host string) *Series {
+func (t *targetTable) findOrAdd(host string) *Series {
 	if len(t.all()) >= MaxTargets { // without the mutex, because add is called again for each attempt at the host
 		return nil
 	}
@@ -106,11 +106,11 @@ func (t *targetTable) dropIdle(oldest int64) {
 	t.byHost.Store(&all)
 }
 
-// target returns the series that counts the attempts at a host.
-func (s *Store) target(host string) *Series {
+// seriesOfTarget returns the series that counts the attempts at a host.
+func (s *Store) seriesOfTarget(host string) *Series {
 	series := s.targets.find(host)
 	if series == nil {
-		series = s.targets.add(host)
+		series = s.targets.findOrAdd(host)
 	}
 	if series == nil {
 		series = &s.otherTargets
@@ -124,18 +124,18 @@ func (s *Store) seriesByName(name string) *Series {
 		return s.proxies.get(id)
 	}
 	if host, ok := strings.CutPrefix(name, targetName); ok {
-		return s.target(host)
+		return s.seriesOfTarget(host)
 	}
 	switch name {
 	case nameAll:
 		return &s.allAttempts
-	case nameOthers:
+	case nameOtherTargets:
 		return &s.otherTargets
 	}
 	return nil
 }
 
-func (s *Store) minute(t time.Time) int64 { return t.Unix() / 60 }
+func (s *Store) minuteOf(t time.Time) int64 { return t.Unix() / 60 }
 
 // SeriesRef holds the series of one proxy, so that CountAttempt need not look it up by the proxy's id. The zero value
 // is ready for use.
@@ -144,7 +144,7 @@ type SeriesRef struct{ series atomic.Pointer[Series] }
 // get returns the series of the proxy to which r belongs. id is the id of the proxy.
 func (r *SeriesRef) get(s *Store, id string) *Series {
 	series := r.series.Load()
-	if series == nil || series.dropped.Load() {
+	if series == nil || series.isDropped.Load() {
 		series = s.proxies.get(id)
 		r.series.Store(series)
 	}
@@ -153,7 +153,7 @@ func (r *SeriesRef) get(s *Store, id string) *Series {
 
 // CountAttempt counts a finished attempt through the given proxy.
 func (s *Store) CountAttempt(e *core.AttemptEvent, proxy *SeriesRef) {
-	minute, k := s.minute(e.Ended), KeyOf(e.Outcome.Cause, e.Outcome.Status)
+	minute, k := s.minuteOf(e.Ended), KeyOf(e.Outcome.Cause, e.Outcome.Status)
 	latency := e.Outcome.Latency
 	if latency <= 0 {
 		latency = e.Ended.Sub(e.Started)
@@ -162,13 +162,13 @@ func (s *Store) CountAttempt(e *core.AttemptEvent, proxy *SeriesRef) {
 	s.allAttempts.add(minute, s.keepMinutes, k, bucket)
 	proxy.get(s, e.ProxyID).add(minute, s.keepMinutes, k, bucket)
 	if e.Host != "" {
-		s.target(e.Host).add(minute, s.keepMinutes, k, bucket)
+		s.seriesOfTarget(e.Host).add(minute, s.keepMinutes, k, bucket)
 	}
 }
 
 // CountBytes counts bytes on the connections to a proxy.
 func (s *Store) CountBytes(proxyID string, n uint64) {
-	minute := s.minute(s.now())
+	minute := s.minuteOf(s.now())
 	s.allAttempts.AddBytes(minute, s.keepMinutes, n)
 	s.proxies.get(proxyID).AddBytes(minute, s.keepMinutes, n)
 }
@@ -176,7 +176,7 @@ func (s *Store) CountBytes(proxyID string, n uint64) {
 // CountTargetBytes counts n bytes for a host: those of a request that ended at the given time. The series of all
 // attempts does not include these bytes, because it counts the bytes on connections to proxies.
 func (s *Store) CountTargetBytes(host string, n uint64, at time.Time) {
-	s.target(host).AddBytes(s.minute(at), s.keepMinutes, n)
+	s.seriesOfTarget(host).AddBytes(s.minuteOf(at), s.keepMinutes, n)
 }
 
 // Prune drops old counts. It then drops the series of targets without counts, and of proxies that have no counts and
@@ -184,7 +184,7 @@ func (s *Store) CountTargetBytes(host string, n uint64, at time.Time) {
 // that have had no counts for targetIdle. It must be called a few times a minute.
 func (s *Store) Prune(inPool func(id string) bool) {
 	now := s.now()
-	oldest := s.minute(now) - s.keepMinutes
+	oldest := s.minuteOf(now) - s.keepMinutes
 	s.proxies.each(func(id string, series *Series) {
 		series.dropOldBlocks(oldest)
 		if series.hasNothingSince(oldest) && !inPool(id) {
@@ -192,7 +192,7 @@ func (s *Store) Prune(inPool func(id string) bool) {
 		}
 	})
 	if len(s.targets.all()) > MaxTargets*3/4 {
-		oldest = max(oldest, s.minute(now.Add(-targetIdle)))
+		oldest = max(oldest, s.minuteOf(now.Add(-targetIdle)))
 	}
 	s.targets.dropIdle(oldest)
 }

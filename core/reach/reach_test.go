@@ -170,8 +170,8 @@ func TestADeadEntryCostsNoRequest(t *testing.T) {
 		require.True(t, u.IsUnreached(), "chosen last from the first check on")
 		time.Sleep(2 * time.Second)
 		require.Equal(t, core.Open, u.Breaker().State(), "after failure_threshold checks")
-		why := u.Why()
-		require.Equal(t, 5, why.Own)
+		why := u.EvidenceReport()
+		require.Equal(t, 5, why.OwnFailures)
 		require.Zero(t, u.Stats().Samples)
 		require.Zero(t, u.Stats().Uses)
 

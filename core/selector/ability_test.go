@@ -43,7 +43,7 @@ func TestAbilities(t *testing.T) {
 		require.NotZero(t, used["p0"])
 		require.NotZero(t, used["p1"], "through a tunnel")
 		require.Equal(t, map[string]int{"p1": 30}, uses(connect))
-		connect.Attempt, connect.Tried = 1, []Tried{{Proxy: f.get(1)}}
+		connect.Attempt, connect.Tried = 1, []TriedProxy{{Proxy: f.get(1)}}
 		require.Equal(t, map[string]int{"p1": 30}, uses(connect), "again through the one that can")
 		require.False(t, f.s.HasUntried(&connect, f.now))
 

@@ -28,7 +28,7 @@ func TestResting(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
 		n := rapid.IntRange(1, 8).Draw(t, "proxies")
 		f := newFixture(outer, n, rapid.IntRange(1, 8).Draw(t, "limit"))
-		region := rapid.SampledFrom([]Region{RegionScored, RegionPreferred, RegionStrict}).Draw(t, "region")
+		region := rapid.SampledFrom([]RegionMode{RegionScored, RegionPreferred, RegionStrict}).Draw(t, "region")
 		regions := map[int]string{}
 		for i := range n {
 			regions[i] = rapid.SampledFrom([]string{"us", "us", "eu"}).Draw(t, "region of a proxy")
@@ -76,7 +76,7 @@ func TestResting(outer *testing.T) {
 					u := f.pool.Snapshot().Get(id)
 					_, isBanned := f.s.HostBans().BansOf(bannedHost).EndOf(u.Hash(), f.pool.Elapsed(f.now))
 					require.False(t, isBanned, "%s isBanned", id)
-					q.Tried = append(q.Tried, Tried{Proxy: u})
+					q.Tried = append(q.Tried, TriedProxy{Proxy: u})
 					q.Attempt++
 					return
 				}

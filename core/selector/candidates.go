@@ -25,11 +25,11 @@ func (s *Selector) dropAvoided(c *choice) {
 
 // hasAbility reports whether u is not known to lack the ability that the request needs.
 func (c *choice) hasAbility(u *upstream.Upstream) bool {
-	return !c.byAbility || u.MeetsNeed(c.Need, c.elapsed)
+	return !c.checkAbility || u.MeetsNeed(c.Need, c.elapsed)
 }
 
-// mayUse reports whether the wanted region and the tag permit an attempt of the request through u.
-func (c *choice) mayUse(u *upstream.Upstream, snap *upstream.Snapshot) bool {
+// isPermitted reports whether the wanted region and the tag permit an attempt of the request through u.
+func (c *choice) isPermitted(u *upstream.Upstream, snap *upstream.Snapshot) bool {
 	return !c.isExcluded(u) &&
 		(!c.regionOnly() || c.matchesRegion(u) || snap.Region(c.RegionHash) == nil) &&
 		(!c.tagOnly() || u.HasTag(c.Tag) || snap.Tag(c.Tag) == nil)
@@ -65,16 +65,16 @@ func (s *Selector) gatherCandidates(c *choice, snap *upstream.Snapshot) {
 			// A proxy of g may lack the tag or the region: g is the group of only one of them, and the group of a
 			// region also contains the proxies that can use every plain region.
 			c.onlyPreferred = tag && region || region && !c.PlainRegion
-			s.gatherFrom(c, g)
+			s.gatherFromGroup(c, g)
 			c.onlyPreferred = false
 		}
-		if len(c.candidates) > 0 || (!tag || c.tagStrict()) && (!region || c.Region == RegionStrict) {
+		if len(c.candidates) > 0 || (!tag || c.tagStrict()) && (!region || c.RegionMode == RegionStrict) {
 			return
 		}
 	}
 	if tag && region && !c.tagStrict() { // the region is preferred to the tag
 		if g := snap.Region(c.RegionHash); g != nil {
-			if s.gatherFrom(c, g); len(c.candidates) > 0 {
+			if s.gatherFromGroup(c, g); len(c.candidates) > 0 {
 				return
 			}
 		}
@@ -82,21 +82,21 @@ func (s *Selector) gatherCandidates(c *choice, snap *upstream.Snapshot) {
 	switch {
 	case c.tagStrict():
 		if g := snap.Tag(c.Tag); g != nil {
-			s.gatherFrom(c, g)
+			s.gatherFromGroup(c, g)
 		}
-	case c.Region == RegionStrict:
+	case c.RegionMode == RegionStrict:
 		if g := snap.Region(c.RegionHash); g != nil {
-			s.gatherFrom(c, g)
+			s.gatherFromGroup(c, g)
 		}
 	default:
-		s.gatherFrom(c, snap.Group)
+		s.gatherFromGroup(c, snap.Group)
 	}
 }
 
 // keepPreferred keeps the preferred candidates (Upstream.Preferred). If there are none, it keeps those that can be
 // reached.
 func (c *choice) keepPreferred() {
-	if allProven(c.candidates) {
+	if allHaveFullLoad(c.candidates) {
 		return
 	}
 	preferred, reached := 0, 0
@@ -117,7 +117,7 @@ func (c *choice) keepPreferred() {
 	}
 }
 
-func allProven(list []*upstream.Upstream) bool {
+func allHaveFullLoad(list []*upstream.Upstream) bool {
 	for _, u := range list {
 		if !u.HasFullLoad() {
 			return false
@@ -140,8 +140,8 @@ func (c *choice) keepIf(ok func(*upstream.Upstream) bool) {
 	}
 }
 
-// gatherFrom sets the candidates from a group of proxies. All candidates are of one tier.
-func (s *Selector) gatherFrom(c *choice, group *upstream.Group) {
+// gatherFromGroup sets the candidates from a group of proxies. All candidates are of one tier.
+func (s *Selector) gatherFromGroup(c *choice, group *upstream.Group) {
 	if len(c.tiers) == 0 {
 		s.collectGroup(c, group)
 		return
@@ -244,7 +244,7 @@ func (s *Selector) sampleGroup(c *choice, group *upstream.Group) {
 // breaker, because a probe is likely to fail.
 func (c *choice) isAdmissible(u *upstream.Upstream) bool {
 	return u.Admissible(c.elapsed, c.Idempotent) && !(len(c.Tried) > 0 && c.hasTried(u)) && c.hasAbility(u) &&
-		!c.isBanned(u) && !c.isExcluded(u) && !c.outsideTier(u) && !c.isLimited(u) && !c.isNotPreferred(u)
+		!c.isBanned(u) && !c.isExcluded(u) && !c.isOutsideTier(u) && !c.isLimited(u) && !c.isNotPreferred(u)
 }
 
 // isNotPreferred reports whether u lacks a region or tag that onlyPreferred requires.
@@ -254,8 +254,8 @@ func (c *choice) isNotPreferred(u *upstream.Upstream) bool {
 
 // skipsChecks reports whether every proxy that is ClosedAndNotFull is also admissible (isAdmissible).
 func (c *choice) skipsChecks() bool {
-	return len(c.Tried) == 0 && len(c.hostBans) == 0 && len(c.proxyBans) == 0 && !c.byAbility &&
+	return len(c.Tried) == 0 && len(c.hostBans) == 0 && len(c.proxyBans) == 0 && !c.checkAbility &&
 		!c.checkLimits && !c.hasTier && !c.onlyPreferred &&
-		c.Regions == nil && (c.Region != RegionStrict || c.PlainRegion && c.Tag == 0) &&
-		(c.Region == RegionScored || !c.tagStrict())
+		c.Regions == nil && (c.RegionMode != RegionStrict || c.PlainRegion && c.Tag == 0) &&
+		(c.RegionMode == RegionScored || !c.tagStrict())
 }

@@ -141,7 +141,7 @@ func TestEqualLoadsFollowTheRotation(t *testing.T) {
 				ids[k] = u.ID()
 				lease.Release()
 				if i%4 == 3 {
-					again, err := f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{Proxy: u}}},
+					again, err := f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []TriedProxy{{Proxy: u}}},
 						leastInFlight, f.now)
 					require.NoError(t, err)
 					again.Release()

@@ -30,26 +30,26 @@ func (c *choice) acquire(u *upstream.Upstream) (ok bool) {
 		c.lease, ok = u.Acquire(c.now)
 		return ok
 	}
-	held, admits := limit.Reserve(u.Usage(), c.pairLimits.BeginAttempt(u.Hash(), u.ID(), c.now), c.now)
+	share, admits := limit.Reserve(u.Usage(), c.pairLimits.BeginAttempt(u.Hash(), u.ID(), c.now), c.now)
 	if !admits {
 		return false
 	}
 	if c.lease, ok = u.Acquire(c.now); !ok {
-		held.Cancel(c.now)
+		share.Cancel(c.now)
 		return false
 	}
-	c.lease.SetLimitShare(held)
+	c.lease.SetLimitShare(share)
 	return true
 }
 
-// soonestLimit determines when the first of the proxies that are at a limit admits an attempt.
-type soonestLimit struct {
+// earliestLimit determines when the first of the proxies that are at a limit admits an attempt.
+type earliestLimit struct {
 	until          time.Time // when the first of these proxies admits an attempt; zero if unknown
 	found          bool
 	hasUnknownTime bool // one of them admits an attempt when an attempt in flight has ended
 }
 
-func (s *soonestLimit) add(state limit.State) {
+func (s *earliestLimit) add(state limit.State) {
 	s.found = true
 	switch {
 	case state.Until.IsZero():
@@ -59,8 +59,8 @@ func (s *soonestLimit) add(state limit.State) {
 	}
 }
 
-// The method error returns the error of a request for which each remaining proxy is at a limit, or busy.
-func (s *soonestLimit) error(now time.Time, busy bool) error {
+// limitedError returns the error of a request for which each remaining proxy is at a limit, or busy.
+func (s *earliestLimit) limitedError(now time.Time, busy bool) error {
 	e := &core.LimitedError{WaitsForAttempt: busy || s.hasUnknownTime}
 	if !s.until.IsZero() {
 		e.TimeLeft = max(s.until.Sub(now), time.Nanosecond)

@@ -6,8 +6,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Tried is a proxy through which a request has been attempted.
-type Tried struct {
+// TriedProxy is a proxy through which a request has been attempted.
+type TriedProxy struct {
 	Proxy  *upstream.Upstream
 	Barred bool // no further attempt may use the proxy, which has refused its credentials, for example
 }
@@ -23,28 +23,28 @@ type Query struct {
 	RegionHash          float64 // core.RegionHash of the wanted region; 0 for none
 	Host                string  // the target's host, without port, in lower case
 	PlainRegion         bool    // upstream.PlainRegion of the wanted region
-	Region              Region
+	RegionMode          RegionMode
 	Regions             *core.Regions // the regions that may be used; nil for all
 	Tag                 float64       // core.Hash53 of the tag that a proxy must have; 0 for none
 	TagPreferred        bool          // Tag is only preferred (as with RegionPreferred)
 	Direct              bool          // no proxy: Pool.Direct is chosen
-	Tried               []Tried       // in the order of the attempts
+	Tried               []TriedProxy  // in the order of the attempts
 	Session             Session       // the request's session; nil for none
 }
 
-// Region is the effect of the wanted region (Query.RegionHash) on the choice of proxies.
-type Region uint8
+// RegionMode is the effect of the wanted region (Query.RegionHash) on the choice of proxies.
+type RegionMode uint8
 
 // The effects of a wanted region.
 const (
-	RegionScored    Region = iota // the region is an input of the scorer
-	RegionPreferred               // first attempts use only this region while one of its proxies is admissible
-	RegionStrict                  // no attempt uses another region
+	RegionScored    RegionMode = iota // the region is an input of the scorer
+	RegionPreferred                   // first attempts use only this region while one of its proxies is admissible
+	RegionStrict                      // no attempt uses another region
 )
 
 // regionOnly reports whether the next attempt is limited to the wanted region.
 func (q *Query) regionOnly() bool {
-	return q.Region == RegionStrict || q.Region == RegionPreferred && q.Attempt == 0
+	return q.RegionMode == RegionStrict || q.RegionMode == RegionPreferred && q.Attempt == 0
 }
 
 // tagOnly reports whether the next attempt is limited to the proxies with the tag.
@@ -55,7 +55,7 @@ func (q *Query) tagStrict() bool { return q.Tag != 0 && !q.TagPreferred }
 
 // isRestricted reports whether q excludes proxies by their region or their tags.
 func (q *Query) isRestricted() bool {
-	return q.Region == RegionStrict || q.Regions != nil || q.tagStrict()
+	return q.RegionMode == RegionStrict || q.Regions != nil || q.tagStrict()
 }
 
 // matchesRegion reports whether u is of the wanted region, or can use the region because its credentials have a
@@ -66,13 +66,13 @@ func (q *Query) matchesRegion(u *upstream.Upstream) bool {
 
 // isExcluded reports whether q excludes u by its region or its tags.
 func (q *Query) isExcluded(u *upstream.Upstream) bool {
-	return q.tagStrict() && !u.HasTag(q.Tag) || q.Region == RegionStrict && !q.matchesRegion(u) ||
+	return q.tagStrict() && !u.HasTag(q.Tag) || q.RegionMode == RegionStrict && !q.matchesRegion(u) ||
 		q.Regions != nil && (!q.Regions.Has(u.RegionHash()) || q.leavesRegions(u))
 }
 
 // leavesRegions reports whether u would use the wanted region, although q.Regions does not permit this region.
 func (q *Query) leavesRegions(u *upstream.Upstream) bool {
-	return q.Region != RegionScored && q.PlainRegion && u.AnyRegion() && !q.Regions.Has(q.RegionHash)
+	return q.RegionMode != RegionScored && q.PlainRegion && u.AnyRegion() && !q.Regions.Has(q.RegionHash)
 }
 
 // Reset prepares q for another request. It keeps the memory of Tried.

@@ -8,9 +8,9 @@ import (
 
 // chooseBest ranks the candidates and acquires the best one that can be acquired.
 func (s *Selector) chooseBest(c *choice, scorer core.Scorer) error {
-	scores, tolerance := s.rank(c, scorer)
+	scores, tolerance := s.scoreCandidates(c, scorer)
 	for len(scores) > 0 {
-		i := s.pick(c, scores, tolerance)
+		i := s.pickBest(c, scores, tolerance)
 		if c.acquire(c.candidates[i]) {
 			return nil
 		}
@@ -19,11 +19,11 @@ func (s *Selector) chooseBest(c *choice, scorer core.Scorer) error {
 		scores[i], c.candidates[i] = scores[last], c.candidates[last]
 		scores, c.candidates = scores[:last], c.candidates[:last]
 	}
-	return s.chooseTried(c, s.pool.Snapshot())
+	return s.chooseLastResort(c, s.pool.Snapshot())
 }
 
-// rank scores the candidates: with the scorer or, if it fails, by rotation.
-func (s *Selector) rank(c *choice, scorer core.Scorer) (scores []float64, tolerance float64) {
+// scoreCandidates scores the candidates: with the scorer or, if it fails, by rotation.
+func (s *Selector) scoreCandidates(c *choice, scorer core.Scorer) (scores []float64, tolerance float64) {
 	n := len(c.candidates)
 	if cap(c.scores) < n {
 		c.scores = make([]float64, max(n, 16))
@@ -48,10 +48,10 @@ func (s *Selector) rank(c *choice, scorer core.Scorer) (scores []float64, tolera
 	return scores, tolerance
 }
 
-// pick returns the index of the best candidate. Among the candidates whose scores are within the tolerance of the best
-// score, it picks one with the least load (Upstream.Load). If several have this load, they take turns: in a first
+// pickBest returns the index of the best candidate. Among the candidates whose scores are within the tolerance of the
+// best score, it picks one with the least load (Upstream.Load). If several have this load, they take turns: in a first
 // attempt by the rotation, in a retry by tieTurn.
-func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
+func (s *Selector) pickBest(c *choice, scores []float64, tolerance float64) int {
 	best := math.Inf(-1)
 	for _, score := range scores {
 		if score > best { // false for NaN
@@ -59,19 +59,19 @@ func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 		}
 	}
 	floor := best - tolerance*math.Abs(best)
-	chosen, equals, load := 0, 0, math.Inf(1)
+	chosen, ties, load := 0, 0, math.Inf(1)
 	for i, score := range scores {
 		if !(score >= floor) {
 			continue
 		}
 		switch l := c.candidates[i].Load(); {
 		case l < load:
-			chosen, equals, load = i, 1, l
+			chosen, ties, load = i, 1, l
 		case l == load:
-			equals++
+			ties++
 		}
 	}
-	if equals < 2 {
+	if ties < 2 {
 		return chosen
 	}
 	// If a load has changed since the first loop, fewer candidates may be found. The last one found is then chosen.
@@ -82,7 +82,7 @@ func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 	case c.firstHasTurn:
 		turn = 0
 	}
-	turn %= uint64(equals)
+	turn %= uint64(ties)
 	for i := chosen + 1; i < len(scores) && turn > 0; i++ {
 		if scores[i] >= floor && c.candidates[i].Load() == load {
 			chosen = i

@@ -33,8 +33,8 @@ func (f *fixture) choose(q *Query) (string, error) {
 	return lease.Proxy.ID(), nil
 }
 
-func wants(region string, how Region) *Query {
-	return &Query{Idempotent: true, Retryable: true, RegionHash: core.RegionHash(region), Region: how}
+func wants(region string, how RegionMode) *Query {
+	return &Query{Idempotent: true, Retryable: true, RegionHash: core.RegionHash(region), RegionMode: how}
 }
 
 // First attempts use the wanted region's proxies in turn, in a pool of any size, and also if requests for two
@@ -64,7 +64,7 @@ func TestOtherRegions(t *testing.T) {
 		id, err := f.choose(q)
 		require.NoError(t, err)
 		require.Equal(t, attempt, id)
-		q.Tried = append(q.Tried, Tried{Proxy: f.pool.Snapshot().Get(id)})
+		q.Tried = append(q.Tried, TriedProxy{Proxy: f.pool.Snapshot().Get(id)})
 		q.Attempt++
 	}
 	f.settle(f.get(0), core.Failure)
@@ -100,7 +100,7 @@ func TestStrictRegion(outer *testing.T) {
 			"next request": func(*rapid.T) { q = wants("us", RegionStrict) },
 			"next request of a user": func(t *rapid.T) {
 				q = wants(rapid.SampledFrom([]string{"us", "eu"}).Draw(t, "wanted"),
-					rapid.SampledFrom([]Region{RegionScored, RegionPreferred}).Draw(t, "how"))
+					rapid.SampledFrom([]RegionMode{RegionScored, RegionPreferred}).Draw(t, "how"))
 				q.Regions = core.NewRegions([]string{"us", "jp"})
 			},
 			"select": func(t *rapid.T) {
@@ -125,7 +125,7 @@ func TestStrictRegion(outer *testing.T) {
 				}
 				u := f.pool.Snapshot().Get(id)
 				require.Equal(t, "us", u.Spec().Region)
-				q.Tried = append(q.Tried, Tried{Proxy: u})
+				q.Tried = append(q.Tried, TriedProxy{Proxy: u})
 				q.Attempt++
 			},
 		})

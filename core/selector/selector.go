@@ -37,7 +37,7 @@ type choice struct {
 	hasTier       bool            // the candidates must be of the tier in the next field
 	tier          int32
 	onlyPreferred bool // candidates must have the wanted region and the tag, even if these are only preferred
-	byAbility     bool // proxies known to lack the ability that the request needs are left out
+	checkAbility  bool // proxies known to lack the ability that the request needs are left out
 	candidates    []*upstream.Upstream
 	scores        []float64
 	lease         upstream.Lease // of the chosen proxy
@@ -139,7 +139,7 @@ func (s *Selector) newChoice(q *Query, now time.Time) *choice {
 		c = &choice{}
 	}
 	c.Query, c.now, c.elapsed = q, now, s.pool.Elapsed(now)
-	c.byAbility = s.pool.LacksAbilities()
+	c.checkAbility = s.pool.LacksAbilities()
 	c.hostBans, c.proxyBans = s.hostBans.BansOf(uint64(q.HostHash)), s.proxyBans.BansOf(AllHosts)
 	c.avoided, c.uncompared = s.pool.Avoided().BansOf(q.TargetHash), s.pool.Uncompared().BansOf(q.TargetHash)
 	if !s.limits.Empty() {
@@ -169,26 +169,26 @@ func (s *Selector) chooseProxy(c *choice, snap *upstream.Snapshot, scorer core.S
 			c.turn = g.Turn.Add(1) - 1 // each region and each tag has its own rotation
 		}
 	}
-	err := s.chooseAble(c, snap, scorer)
+	err := s.chooseWithAbility(c, snap, scorer)
 	// The recorded abilities may be wrong, so the proxy is chosen again without regard to them. If able proxies are
 	// only busy, the request waits for these instead.
-	if err != nil && !core.IsBusy(err) && c.byAbility {
-		c.byAbility = false
-		return s.chooseAble(c, snap, scorer)
+	if err != nil && !core.IsBusy(err) && c.checkAbility {
+		c.checkAbility = false
+		return s.chooseWithAbility(c, snap, scorer)
 	}
 	return err
 }
 
-// chooseAble chooses and acquires a proxy. If c.byAbility is set, it leaves out proxies known to lack the ability that
-// the request needs. Unless breaker.blame is "literal", a retry is a probe only if no candidate has a closed breaker
-// (docs/decisions/open-time.md).
-func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Scorer) error {
+// chooseWithAbility chooses and acquires a proxy. If c.checkAbility is set, it leaves out proxies known to lack the
+// ability that the request needs. Unless breaker.blame is "literal", a retry is a probe only if no candidate has a
+// closed breaker (docs/decisions/open-time.md).
+func (s *Selector) chooseWithAbility(c *choice, snap *upstream.Snapshot, scorer core.Scorer) error {
 	if c.Session != nil {
 		return s.chooseForSession(c, snap)
 	}
 	s.gatherCandidates(c, snap)
 	if len(c.candidates) == 0 {
-		return s.chooseTried(c, snap)
+		return s.chooseLastResort(c, snap)
 	}
 	if c.Attempt > 0 && !s.pool.Literal() {
 		c.keepIf(func(u *upstream.Upstream) bool { return u.Breaker().State() == core.Closed })
@@ -204,7 +204,7 @@ func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Sc
 // is no such proxy.
 func (s *Selector) chooseOverdueProbe(c *choice, snap *upstream.Snapshot) bool {
 	for _, u := range s.pool.OverdueProbes() {
-		if !u.Draining() && c.mayUse(u, snap) && c.hasAbility(u) && !c.isBanned(u) && !c.isAvoided(u) &&
+		if !u.Draining() && c.isPermitted(u, snap) && c.hasAbility(u) && !c.isBanned(u) && !c.isAvoided(u) &&
 			c.inFirstTier(u) && u.Breaker().ProbeOverdue() && c.acquire(u) {
 			return true
 		}
@@ -225,17 +225,17 @@ func (s *Selector) chooseExploration(c *choice, snap *upstream.Snapshot) bool {
 	if len(list) == 0 || !c.Idempotent || !c.Retryable {
 		return false
 	}
-	from := s.nextExploration.Load()
+	next := s.nextExploration.Load()
 	for _, u := range list {
-		if c.turn+exploreEvery-trialEvery < from {
+		if c.turn+exploreEvery-trialEvery < next {
 			break
 		}
 		_, due := u.ExplorationDue(c.elapsed)
-		if !due || c.turn < from && !u.OnTrial() || !c.mayUse(u, snap) || !c.hasAbility(u) || c.isBanned(u) ||
+		if !due || c.turn < next && !u.OnTrial() || !c.isPermitted(u, snap) || !c.hasAbility(u) || c.isBanned(u) ||
 			c.isLimited(u) || !c.inFirstTier(u) || c.isAvoided(u) {
 			continue
 		}
-		if !s.nextExploration.CompareAndSwap(from, c.turn+exploreEvery) {
+		if !s.nextExploration.CompareAndSwap(next, c.turn+exploreEvery) {
 			break // another request makes this exploration
 		}
 		if !c.acquire(u) {
@@ -258,11 +258,11 @@ func (s *Selector) HasUntried(q *Query, now time.Time) bool {
 	return len(c.candidates) > 0
 }
 
-// chooseTried is called if there is no candidate. It chooses an untried proxy, whose breaker may be half-open even if
-// the request is not idempotent. If this is impossible, it chooses the proxy that the request tried longest ago.
-func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) error {
+// chooseLastResort is called if there is no candidate. It chooses an untried proxy, whose breaker may be half-open even
+// if the request is not idempotent. If this is impossible, it chooses the proxy that the request tried longest ago.
+func (s *Selector) chooseLastResort(c *choice, snap *upstream.Snapshot) error {
 	busy, barred := false, false
-	limited := soonestLimit{}
+	limited := earliestLimit{}
 	acquire := func(u *upstream.Upstream) bool {
 		switch {
 		case u.Draining() || c.isExcluded(u) || !u.BreakerAdmits(c.elapsed) || !c.hasAbility(u) || c.isBanned(u):
@@ -286,7 +286,7 @@ func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) error {
 		}
 	}
 	for i, t := range c.Tried {
-		if slices.ContainsFunc(c.Tried[i+1:], func(later Tried) bool { return later.Proxy == t.Proxy }) {
+		if slices.ContainsFunc(c.Tried[i+1:], func(later TriedProxy) bool { return later.Proxy == t.Proxy }) {
 			continue
 		}
 		if t.Barred {
@@ -299,7 +299,7 @@ func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) error {
 	}
 	switch {
 	case limited.found:
-		return limited.error(c.now, busy)
+		return limited.limitedError(c.now, busy)
 	case busy:
 		return core.ErrAllBusy
 	case barred:

@@ -131,7 +131,7 @@ func TestErrors(t *testing.T) {
 	assert.ErrorIs(t, err, core.ErrAllBusy)
 	lease.Release()
 
-	_, err = f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{Proxy: f.get(0), Barred: true}}},
+	_, err = f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []TriedProxy{{Proxy: f.get(0), Barred: true}}},
 		rotation, f.now)
 	assert.ErrorIs(t, err, ErrBarred)
 }
@@ -151,7 +151,8 @@ func TestDraining(t *testing.T) {
 		}
 		_, err := f.s.Select(&Query{Idempotent: true}, rotation, f.now)
 		assert.Equal(t, want, err)
-		_, err = f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{Proxy: lease.Proxy}}}, rotation, f.now)
+		tried := []TriedProxy{{Proxy: lease.Proxy}}
+		_, err = f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: tried}, rotation, f.now)
 		assert.Equal(t, want, err)
 		lease.Release()
 	}
@@ -184,7 +185,7 @@ func TestRetriesUseUntriedProxiesFirst(t *testing.T) {
 		lease, err := f.s.Select(&q, rotation, f.now)
 		require.NoError(t, err)
 		order = append(order, lease.Proxy.ID())
-		q.Tried = append(q.Tried, Tried{Proxy: lease.Proxy})
+		q.Tried = append(q.Tried, TriedProxy{Proxy: lease.Proxy})
 		lease.Release()
 	}
 	assert.ElementsMatch(t, []string{"p0", "p1", "p2"}, order[:3])
@@ -236,7 +237,7 @@ func TestRetriesAsProbes(t *testing.T) {
 			for range 8 {
 				q := Query{Idempotent: true, Retryable: true, Attempt: len(tried)}
 				for _, i := range tried {
-					q.Tried = append(q.Tried, Tried{Proxy: f.get(i)})
+					q.Tried = append(q.Tried, TriedProxy{Proxy: f.get(i)})
 				}
 				lease, err := f.s.Select(&q, rotation, f.now)
 				require.NoError(t, err)
@@ -362,7 +363,7 @@ func TestTies(t *testing.T) {
 	same := funcScorer{score: func(*core.Candidate) float64 { return 1 }}
 	uses := map[string]int{}
 	for i := range 300 {
-		q := Query{Idempotent: true, Attempt: 1, Tried: []Tried{{Proxy: f.get(0)}}}
+		q := Query{Idempotent: true, Attempt: 1, Tried: []TriedProxy{{Proxy: f.get(0)}}}
 		lease, err := f.s.Select(&q, same, f.now)
 		require.NoError(t, err)
 		if i == 0 {
@@ -429,7 +430,7 @@ func TestEveryChoiceIsAdmissible(outer *testing.T) {
 				if q.hasTried(lease.Proxy) && untried {
 					t.Fatal("a tried proxy was chosen although an untried one is admissible")
 				}
-				q.Tried = append(q.Tried, Tried{Proxy: lease.Proxy})
+				q.Tried = append(q.Tried, TriedProxy{Proxy: lease.Proxy})
 				q.Attempt++
 				lease.Settle(&core.Outcome{Verdict: core.Success})
 				lease.Release()

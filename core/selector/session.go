@@ -36,9 +36,9 @@ func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) error {
 			return core.ErrAllBusy
 		default:
 			if state, admits := c.checkLimit(u); !admits && (strict || !state.BytesSpent) {
-				limited := soonestLimit{}
+				limited := earliestLimit{}
 				limited.add(state)
-				return limited.error(c.now, false)
+				return limited.limitedError(c.now, false)
 			}
 			if c.acquire(u) {
 				return nil
@@ -51,7 +51,7 @@ func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) error {
 	if u := c.highestScored(snap); u != nil && c.acquire(u) {
 		return nil
 	}
-	return s.chooseTried(c, snap)
+	return s.chooseLastResort(c, snap)
 }
 
 // sessionAdmits reports whether the request may use u, the session's proxy. It does not check whether u has a free
@@ -87,7 +87,7 @@ func (c *choice) highestScored(snap *upstream.Snapshot) (best *upstream.Upstream
 		if c.Tag != 0 && u.HasTag(c.Tag) {
 			rank += 8
 		}
-		if c.Region != RegionScored && c.matchesRegion(u) {
+		if c.RegionMode != RegionScored && c.matchesRegion(u) {
 			rank += 4
 		}
 		if u.ClosedAndNotFull() {
@@ -107,8 +107,8 @@ func (c *choice) highestScored(snap *upstream.Snapshot) (best *upstream.Upstream
 	return best
 }
 
-// sessionBlocked returns the result of CheckSelect for a request that must use the session's proxy.
-func (s *Selector) sessionBlocked(q *Query, snap *upstream.Snapshot, excluded exclusions, now time.Time) error {
+// checkSession returns the result of CheckSelect for a request that must use the session's proxy.
+func (s *Selector) checkSession(q *Query, snap *upstream.Snapshot, excluded exclusions, now time.Time) error {
 	at, u := s.pool.Elapsed(now), snap.Get(q.Session.StartProxy())
 	if u != nil && !u.Draining() && u.BreakerAdmits(at) && !q.isExcluded(u) {
 		if _, banned := excluded.excludedUntil(u, at); !banned {

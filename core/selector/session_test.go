@@ -93,7 +93,7 @@ func TestASessionWhoseProxyIsNotAdmissible(t *testing.T) {
 		}, time.Minute},
 		"it is of another region": {func(f *fixture, q *Query) {
 			f.place(t, map[int]string{0: "us", 2: "us"})
-			q.RegionHash, q.Region = core.Hash53("us"), RegionStrict
+			q.RegionHash, q.RegionMode = core.Hash53("us"), RegionStrict
 		}, 0},
 		"all breakers are open": {func(f *fixture, _ *Query) {
 			for i := range 3 {
@@ -138,7 +138,7 @@ func TestRetriesOfSessions(t *testing.T) {
 			id, err := f.choose(q)
 			require.NoError(t, err)
 			ids = append(ids, id)
-			q.Tried = append(q.Tried, Tried{Proxy: f.pool.Snapshot().Get(id)})
+			q.Tried = append(q.Tried, TriedProxy{Proxy: f.pool.Snapshot().Get(id)})
 			q.Attempt++
 		}
 		require.Equal(t, !s.IsStrict(), f.s.HasUntried(ofSession(s), f.now))
@@ -150,7 +150,7 @@ func TestRetriesOfSessions(t *testing.T) {
 	require.ElementsMatch(t, []string{"p0", "p1", "p2"}, soft[:3])
 
 	q := ofSession(&testSession{proxy: "p1", strict: true})
-	q.Attempt, q.Tried = 1, []Tried{{Proxy: f.get(1), Barred: true}}
+	q.Attempt, q.Tried = 1, []TriedProxy{{Proxy: f.get(1), Barred: true}}
 	_, err := f.choose(q)
 	require.Equal(t, ErrBarred, err)
 }
@@ -161,14 +161,14 @@ func TestRegionsOfSessions(t *testing.T) {
 	f.place(t, map[int]string{4: "us"})
 	for number := range uint64(10) {
 		q := ofSession(&testSession{number: number})
-		q.RegionHash, q.Region = core.Hash53("us"), RegionPreferred
+		q.RegionHash, q.RegionMode = core.Hash53("us"), RegionPreferred
 		id, err := f.choose(q)
 		require.NoError(t, err)
 		require.Equal(t, "p4", id)
 	}
 	f.settle(f.get(4), core.Failure)
 	q := ofSession(&testSession{})
-	q.RegionHash, q.Region = core.Hash53("us"), RegionPreferred
+	q.RegionHash, q.RegionMode = core.Hash53("us"), RegionPreferred
 	_, err := f.choose(q)
 	require.NoError(t, err)
 }
@@ -200,9 +200,9 @@ func TestAProxyOfAllRegions(t *testing.T) {
 	require.NoError(t, f.pool.Apply(append(specs(f), upstream.Spec{ID: "all", Address: upstream.Address{
 		Scheme: upstream.HTTP, Host: "b.test:1", Username: "u-{region}"}})))
 	for region, want := range map[string][]string{"us": {"p0", "all"}, "jp": {"all"}} {
-		for _, how := range []Region{RegionPreferred, RegionStrict} {
+		for _, how := range []RegionMode{RegionPreferred, RegionStrict} {
 			for _, q := range []*Query{wants(region, how), ofSession(&testSession{number: 1})} {
-				q.RegionHash, q.Region, q.PlainRegion = core.RegionHash(region), how, true
+				q.RegionHash, q.RegionMode, q.PlainRegion = core.RegionHash(region), how, true
 				for range 4 {
 					id, err := f.choose(q)
 					require.NoError(t, err)
@@ -222,7 +222,7 @@ func TestARegionThatALoginCannotHave(t *testing.T) {
 	europe := core.NewRegions([]string{"eu"})
 	for _, c := range []struct {
 		wanted  string
-		how     Region
+		how     RegionMode
 		plain   bool
 		regions *core.Regions
 		chosen  bool
@@ -236,7 +236,7 @@ func TestARegionThatALoginCannotHave(t *testing.T) {
 		{"us-west", RegionPreferred, false, europe, true}, // the login then has the proxy's own region
 	} {
 		q := wants(c.wanted, c.how)
-		q.Region, q.PlainRegion, q.Regions = c.how, c.plain, c.regions
+		q.RegionMode, q.PlainRegion, q.Regions = c.how, c.plain, c.regions
 		_, err := f.choose(q)
 		require.Equal(t, c.chosen, err == nil, "%+v: %v", c, err)
 	}

@@ -62,7 +62,7 @@ func TestAPreferredTag(t *testing.T) {
 		id, err := f.choose(q)
 		require.NoError(t, err)
 		require.Equal(t, attempt, id)
-		q.Tried = append(q.Tried, Tried{Proxy: f.pool.Snapshot().Get(id)})
+		q.Tried = append(q.Tried, TriedProxy{Proxy: f.pool.Snapshot().Get(id)})
 		q.Attempt++
 	}
 	f.settle(f.get(0), core.Failure)
@@ -90,7 +90,7 @@ func TestTagsAndRegions(outer *testing.T) {
 		f.tag(outer, tags)
 		var q *Query
 		next := func(t *rapid.T) {
-			q = wants("us", rapid.SampledFrom([]Region{RegionScored, RegionPreferred, RegionStrict}).Draw(t, "how"))
+			q = wants("us", rapid.SampledFrom([]RegionMode{RegionScored, RegionPreferred, RegionStrict}).Draw(t, "how"))
 			if rapid.Bool().Draw(t, "with a tag") {
 				q.Tag, q.TagPreferred = core.Hash53("a"), rapid.Bool().Draw(t, "preferred")
 			}
@@ -105,10 +105,10 @@ func TestTagsAndRegions(outer *testing.T) {
 			"next request": next,
 			"select": func(t *rapid.T) {
 				has := func(i int) bool { return q.Tag == 0 || slices.Contains(tags[i], "a") }
-				inRegion := func(i int) bool { return q.Region == RegionScored || regions[i] == "us" }
+				inRegion := func(i int) bool { return q.RegionMode == RegionScored || regions[i] == "us" }
 				admissible, best := false, false
 				for i := range n {
-					if (q.TagPreferred || has(i)) && (q.Region != RegionStrict || inRegion(i)) {
+					if (q.TagPreferred || has(i)) && (q.RegionMode != RegionStrict || inRegion(i)) {
 						ok := f.get(i).Breaker().Admissible()
 						admissible = admissible || ok
 						best = best || ok && has(i) && inRegion(i)
@@ -122,7 +122,7 @@ func TestTagsAndRegions(outer *testing.T) {
 					switch {
 					case q.tagStrict():
 						require.IsType(t, &core.TagError{}, err)
-					case q.Region == RegionStrict:
+					case q.RegionMode == RegionStrict:
 						require.IsType(t, &core.RegionError{}, err)
 					}
 					return
@@ -130,11 +130,11 @@ func TestTagsAndRegions(outer *testing.T) {
 				var i int
 				fmt.Sscanf(lease.Proxy.ID(), "p%d", &i)
 				require.True(t, q.TagPreferred || has(i), "the tag")
-				require.True(t, q.Region != RegionStrict || inRegion(i), "the region")
+				require.True(t, q.RegionMode != RegionStrict || inRegion(i), "the region")
 				if best && q.Attempt == 0 {
 					require.True(t, has(i) && inRegion(i), "a first attempt with a proxy that is preferred")
 				}
-				q.Tried = append(q.Tried, Tried{Proxy: lease.Proxy})
+				q.Tried = append(q.Tried, TriedProxy{Proxy: lease.Proxy})
 				q.Attempt++
 				lease.Release()
 			},
@@ -166,7 +166,7 @@ func TestAPreferredRegionWithoutThePreferredTag(t *testing.T) {
 	for _, tags := range []map[int][]string{{}, {2: {"city-x"}}} {
 		f.tag(t, tags)
 		q := tagged("city-x", true)
-		q.RegionHash, q.Region = core.RegionHash("us"), RegionPreferred
+		q.RegionHash, q.RegionMode = core.RegionHash("us"), RegionPreferred
 		for range 20 {
 			id, err := f.choose(q)
 			require.NoError(t, err)
@@ -175,7 +175,7 @@ func TestAPreferredRegionWithoutThePreferredTag(t *testing.T) {
 	}
 	f.tag(t, map[int][]string{1: {"city-x"}, 2: {"city-x"}})
 	q := tagged("city-x", true)
-	q.RegionHash, q.Region = core.RegionHash("us"), RegionPreferred
+	q.RegionHash, q.RegionMode = core.RegionHash("us"), RegionPreferred
 	for range 20 {
 		id, err := f.choose(q)
 		require.NoError(t, err)

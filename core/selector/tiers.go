@@ -22,13 +22,13 @@ func (s *Selector) collectTiers(c *choice, group *upstream.Group) {
 	for _, exhausted := range [2]bool{false, true} {
 		for i := range c.tiers {
 			t := &c.tiers[i]
-			if (c.triedIn(t.Number) >= maxAttempts) != exhausted {
+			if (c.attemptsInTier(t.Number) >= maxAttempts) != exhausted {
 				continue
 			}
 			if s.collectTier(c, group, t); len(c.candidates) == 0 {
 				continue
 			}
-			if c.Attempt == 0 || s.pool.Literal() || c.anyClosed() {
+			if c.Attempt == 0 || s.pool.Literal() || c.hasClosedBreaker() {
 				return
 			}
 			if probeTier < 0 {
@@ -49,8 +49,8 @@ func (s *Selector) collectTier(c *choice, group *upstream.Group, t *upstream.Tie
 	s.collectGroup(c, group)
 }
 
-// triedIn returns the number of proxies of a tier through which the request has been attempted.
-func (q *Query) triedIn(tier int32) (n int) {
+// attemptsInTier returns the number of proxies of a tier through which the request has been attempted.
+func (q *Query) attemptsInTier(tier int32) (n int) {
 	for i := range q.Tried {
 		if q.Tried[i].Proxy.Tier() == tier {
 			n++
@@ -59,7 +59,7 @@ func (q *Query) triedIn(tier int32) (n int) {
 	return n
 }
 
-func (c *choice) anyClosed() bool {
+func (c *choice) hasClosedBreaker() bool {
 	for _, u := range c.candidates {
 		if u.Breaker().State() == core.Closed {
 			return true
@@ -68,8 +68,8 @@ func (c *choice) anyClosed() bool {
 	return false
 }
 
-// outsideTier reports whether u cannot be a candidate because the candidates must be of another tier.
-func (c *choice) outsideTier(u *upstream.Upstream) bool { return c.hasTier && u.Tier() != c.tier }
+// isOutsideTier reports whether u cannot be a candidate because the candidates must be of another tier.
+func (c *choice) isOutsideTier(u *upstream.Upstream) bool { return c.hasTier && u.Tier() != c.tier }
 
 // inFirstTier reports whether u is of the lowest tier. A proxy of a higher tier is not explored, and is probed only if
 // it is the best candidate, because an attempt through it would cost more.

@@ -68,7 +68,7 @@ func TestTheLowestTierIsUsed(outer *testing.T) {
 				}
 				require.NoError(t, err)
 				require.Equal(t, best, rank(tiers[lease.Proxy.ID()]), "%s", lease.Proxy.ID())
-				q.Tried = append(q.Tried, Tried{Proxy: lease.Proxy})
+				q.Tried = append(q.Tried, TriedProxy{Proxy: lease.Proxy})
 				q.Attempt++
 				lease.Release()
 			},
@@ -87,13 +87,13 @@ func TestProbesOfALowerTier(t *testing.T) {
 	f.now = f.now.Add(2 * time.Second) // its breaker is half-open
 	f.pool.Sweep()
 	f.pool.SetLiteral(false)
-	require.Equal(t, "p2", f.must(t, &Query{Idempotent: true, Attempt: 1, Tried: []Tried{{Proxy: f.get(1)}}}))
+	require.Equal(t, "p2", f.must(t, &Query{Idempotent: true, Attempt: 1, Tried: []TriedProxy{{Proxy: f.get(1)}}}))
 	require.Equal(t, "p0", f.must(t, &Query{Idempotent: true}))
 	lease, err := f.s.Select(&Query{Idempotent: true}, rotation, f.now)
 	require.NoError(t, err)
 	lease.Settle(&core.Outcome{Verdict: core.Success})
 	lease.Release()
-	require.Equal(t, "p0", f.must(t, &Query{Idempotent: true, Attempt: 1, Tried: []Tried{{Proxy: f.get(1)}}}))
+	require.Equal(t, "p0", f.must(t, &Query{Idempotent: true, Attempt: 1, Tried: []TriedProxy{{Proxy: f.get(1)}}}))
 }
 
 func (f *fixture) must(t *testing.T, q *Query) string {

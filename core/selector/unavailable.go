@@ -9,7 +9,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// ErrBarred reports that every admissible proxy is barred for this request (Tried.Barred).
+// ErrBarred reports that every admissible proxy is barred for this request (TriedProxy.Barred).
 var ErrBarred = errors.New("every admissible proxy is barred for this request")
 
 // allOpenRecord records that all breakers are open, until the pool changes or a breaker becomes half-open.
@@ -41,7 +41,7 @@ func (s *Selector) CheckSelect(q *Query, now time.Time) error {
 	}
 	snap, excluded, at := s.pool.Snapshot(), s.exclusionsFor(q), s.pool.Elapsed(now)
 	if q.isSessionBound() {
-		return s.sessionBlocked(q, snap, excluded, now)
+		return s.checkSession(q, snap, excluded, now)
 	}
 	if q.isRestricted() {
 		err := q.selectError(snap.All, excluded, at)

@@ -26,14 +26,14 @@ func KeyOf(user, id, region string) Key {
 // rates", 1998). A proxy's share of the sessions is proportional to its weight (Schindelhauer, Schomaker, "Weighted
 // distributed hash tables", 2005).
 func (k Key) Score(proxy uint64, weight float64) float64 {
-	h := mix(binary.BigEndian.Uint64(k[:8]) ^ mix(proxy))
+	h := mixBits(binary.BigEndian.Uint64(k[:8]) ^ mixBits(proxy))
 	uniform := (float64(h>>11) + 0.5) / (1 << 53) // above 0 and below 1
 	return -weight / math.Log(uniform)
 }
 
-// mix is the finalizer of splitmix64 (G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number
+// mixBits is the finalizer of splitmix64 (G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number
 // generators", 2014).
-func mix(x uint64) uint64 {
+func mixBits(x uint64) uint64 {
 	x += 0x9e3779b97f4a7c15
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb

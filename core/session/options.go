@@ -50,8 +50,8 @@ var optionWords = map[string]option{
 // cityTagPrefix, followed by the name of a city in lower case, is the tag of the proxies in this city.
 const cityTagPrefix = "city-"
 
-// OptionList lists the options, for messages.
-const OptionList = "session-ID, region-NAME, city-NAME, ttl-10m, retry-N and strict"
+// OptionNames lists the options, for messages.
+const OptionNames = "session-ID, region-NAME, city-NAME, ttl-10m, retry-N and strict"
 
 // OptionError is an error in the options of a user name.
 type OptionError struct{ Msg string }
@@ -74,7 +74,7 @@ func ParseOptions(s string) (o Options, err error) {
 		switch {
 		case kind == 0:
 			return Options{}, optionError("the user name has the unknown option %q%s; the options are %s",
-				shorten(word), strict.DidYouMean(word, slices.Sorted(maps.Keys(optionWords))), OptionList)
+				shorten(word), strict.DidYouMean(word, slices.Sorted(maps.Keys(optionWords))), OptionNames)
 		case seen[kind]:
 			return Options{}, optionError("the user name has the option %q twice, perhaps under two names", word)
 		}
@@ -86,7 +86,7 @@ func ParseOptions(s string) (o Options, err error) {
 		if value, s, more = strings.Cut(s, "-"); value == "" {
 			return Options{}, optionError("the option %q in the user name has no value", word)
 		}
-		if err := o.set(kind, value); err != nil {
+		if err := o.setOption(kind, value); err != nil {
 			return Options{}, optionError("the option %q in the user name: %v", word, err)
 		}
 	}
@@ -107,7 +107,7 @@ func ParseOptions(s string) (o Options, err error) {
 	return o, nil
 }
 
-func (o *Options) set(kind option, value string) (err error) {
+func (o *Options) setOption(kind option, value string) (err error) {
 	switch kind {
 	case optionSession:
 		o.Session.ID = value

@@ -49,9 +49,9 @@ func (p *Pool) recordServedAgain(u *Upstream, target uint64, at time.Duration) {
 func (u *Upstream) Reset() {
 	u.breaker.Reset()
 	x := u.ensureAttemptFields()
-	x.book.Forget(u.breaker.Generation())
+	x.book.Reset(u.breaker.Generation())
 	if ends := x.tunnelEnds.Load(); ends != nil {
-		ends.book.Forget(u.breaker.Generation())
+		ends.book.Reset(u.breaker.Generation())
 	}
 	u.pool.avoided.EndProxy(u.Hash(), u.pool.Elapsed(u.now()))
 	u.pool.uncompared.EndProxy(u.Hash(), u.pool.Elapsed(u.now()))

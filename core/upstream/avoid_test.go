@@ -161,8 +161,8 @@ func TestAResetRemovesAllEvidence(outer *testing.T) {
 				r.get(i).Reset()
 				failures[i] = 0
 				resets[i]++
-				require.Zero(t, r.get(i).Why().Failures)
-				require.Zero(t, r.get(i).Why().Evidence)
+				require.Zero(t, r.get(i).EvidenceReport().Failures)
+				require.Zero(t, r.get(i).EvidenceReport().Evidence)
 				for _, p := range r.Avoided().All(r.Elapsed(r.now)) {
 					require.NotEqual(t, r.get(i).ID(), p.ProxyID)
 				}
@@ -170,7 +170,7 @@ func TestAResetRemovesAllEvidence(outer *testing.T) {
 			"": func(t *rapid.T) {
 				for i := range 3 {
 					u := r.get(i)
-					require.LessOrEqual(t, u.Why().Failures, failures[i])
+					require.LessOrEqual(t, u.EvidenceReport().Failures, failures[i])
 					if u.Breaker().State() != core.Closed {
 						require.GreaterOrEqual(t, failures[i], threshold)
 					}

@@ -26,6 +26,6 @@ func (u *Upstream) ChallengedByTarget(t evidence.Target, challenge uint64, at ti
 	}
 	u.ensureAttemptFields().lastChallenge.Store(now)
 	same := u.pool.ledger.RecordChallenge(t, u.Hash(), challenge, u.HasServed() && !now.hasSeveral, at)
-	return !now.hasSeveral && (same == evidence.ChallengeOfSeveral ||
-		same == evidence.ChallengeOfOne && len(u.pool.Snapshot().All) == 1)
+	return !now.hasSeveral && (same == evidence.ChallengeFromSeveral ||
+		same == evidence.ChallengeFromOne && len(u.pool.Snapshot().All) == 1)
 }

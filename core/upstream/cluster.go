@@ -27,7 +27,8 @@ func (u *Upstream) Observed() Observed {
 	at := u.Elapsed(now)
 	view := u.breaker.Snapshot()
 	o := Observed{
-		Failures: view.FailureCount, Threshold: view.Config.FailureThreshold, Needed: evidence.Needed, Served: -1,
+		Failures: view.FailureCount, Threshold: view.Config.FailureThreshold,
+		Needed: evidence.NeededEvidence, Served: -1,
 		Open: view.State != core.Closed && !u.flags.has(openedByCluster), OpenFor: u.breaker.OpenTime(),
 	}
 	if u.HasServed() {
@@ -35,7 +36,7 @@ func (u *Upstream) Observed() Observed {
 	}
 	if u.pool.literal.Load() {
 		u.observeLiteral(&o, now)
-	} else if w := u.Why(); w.Failures > 0 && (o.Open || at-w.Last <= view.Config.WindowDuration) {
+	} else if w := u.EvidenceReport(); w.Failures > 0 && (o.Open || at-w.LastFailure <= view.Config.WindowDuration) {
 		o.Evidence, o.Failing = w.Evidence, at-w.Since
 	}
 	if o.Open {
@@ -55,7 +56,7 @@ func (u *Upstream) Observed() Observed {
 
 // WhyText returns the evidence against the proxy in words.
 func (u *Upstream) WhyText() string {
-	why := u.Why()
+	why := u.EvidenceReport()
 	return why.Text(causeWord)
 }
 

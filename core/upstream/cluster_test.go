@@ -37,7 +37,7 @@ func TestObserved(t *testing.T) {
 		}
 		o = u.Observed()
 		require.True(t, o.Open)
-		require.Equal(t, evidence.Needed, o.Evidence)
+		require.Equal(t, evidence.NeededEvidence, o.Evidence)
 		require.Equal(t, o.Threshold, o.Failures)
 		u.Reset()
 		require.Zero(t, u.Observed().Failing)

@@ -51,8 +51,8 @@ func (p *Pool) reconsiderPending() {
 			continue
 		}
 		switch r := p.ledger.Reconsider(&u.ensureAttemptFields().book, at, p.countOthers(u)); {
-		case r.Worse:
-			u.breaker.TripOnEvidence(r.Gen, u.storeOpenEvidence())
+		case r.ShouldOpen:
+			u.breaker.TripOnEvidence(r.BreakerGen, u.storeOpenEvidence())
 			if u.breakerWord.IsClosed() {
 				p.pendingFailures.add(u) // not enough failures in the window yet
 			}
@@ -60,7 +60,7 @@ func (p *Pool) reconsiderPending() {
 			for _, t := range r.Banned {
 				u.avoidFor(t, at)
 			}
-			if r.Pending {
+			if r.HasPending {
 				p.pendingFailures.add(u)
 			}
 		}

@@ -22,16 +22,16 @@ func (l *Lease) Settle(o *core.Outcome) (finding evidence.Finding) {
 	u, statsVerdict, breakerVerdict, breakerEvidence := l.Proxy, o.Verdict, o.Verdict, breaker.AlwaysEnough
 	if !u.pool.literal.Load() {
 		finding, breakerEvidence = l.recordEvidence(o)
-		if finding.TargetFails && !finding.Worse && o.Charge != core.ChargeProxy { // every proxy fails at this target
+		if finding.TargetFails && !finding.ShouldOpen && o.Charge != core.ChargeProxy { // every proxy fails there
 			statsVerdict = core.Excluded
 			if l.permit.IsProbe() && u.pool.countOthers(u) > 0 { // without another proxy, the probe counts as a failure
 				breakerVerdict = core.Excluded
 			}
 		}
-		if o.Verdict == core.Failure && o.Charge != core.ChargeProxy && finding.OthersFail && !finding.JustServed {
+		if o.Verdict == core.Failure && o.Charge != core.ChargeProxy && finding.OthersFail && !finding.OtherJustServed {
 			statsVerdict = core.Excluded // the target is the likely cause
 		}
-		if finding.Banned && !finding.Worse {
+		if finding.Banned && !finding.ShouldOpen {
 			statsVerdict = core.Excluded // the statistics are about all targets
 			u.avoidFor(l.Target, l.endTime(o))
 		}
@@ -119,10 +119,10 @@ func (l *Lease) recordEvidence(o *core.Outcome) (finding evidence.Finding, break
 			u.pool.uncompared.Begin(u.Hash(), l.Target.Hash,
 				ban.Pair{ProxyID: u.id, Host: l.Target.Name, Since: a.Ended, Until: a.Ended + avoidTime})
 		}
-		if finding.JustServed && verdict.IsTimeout(o.Cause) {
+		if finding.OtherJustServed && verdict.IsTimeout(o.Cause) {
 			u.countTimeout(a.Ended)
 		}
-		if finding.Worse {
+		if finding.ShouldOpen {
 			breakerEvidence = u.storeOpenEvidence()
 		} else {
 			u.pool.pendingFailures.add(u)
@@ -133,7 +133,7 @@ func (l *Lease) recordEvidence(o *core.Outcome) (finding evidence.Finding, break
 
 // storeOpenEvidence stores the evidence against the proxy, and returns it for the breaker.
 func (u *Upstream) storeOpenEvidence() breaker.Evidence {
-	why := u.ensureAttemptFields().book.Why(u.pool.ledger)
+	why := u.ensureAttemptFields().book.Report(u.pool.ledger)
 	u.openEvidence.Store(&why)
 	return breaker.Evidence{IsEnough: true, Explanation: why.Text(causeWord)}
 }
@@ -169,7 +169,7 @@ type checks struct {
 }
 
 type unreachedWhy struct {
-	why  evidence.Why // must not be changed
+	why  evidence.Report // must not be changed
 	text string
 }
 
@@ -184,9 +184,9 @@ func (s *unreachedWhys) find(cause core.Cause, n int) *unreachedWhy {
 	if w := s.list[key]; w != nil {
 		return w
 	}
-	w := &unreachedWhy{why: evidence.Why{
-		Failures: n, Own: n, OwnCause: []evidence.CauseCount{{Cause: uint8(cause), Count: n}},
-		Evidence: evidence.Needed, Needed: evidence.Needed,
+	w := &unreachedWhy{why: evidence.Report{
+		Failures: n, OwnFailures: n, OwnCauses: []evidence.CauseCount{{Cause: uint8(cause), Count: n}},
+		Evidence: evidence.NeededEvidence, Needed: evidence.NeededEvidence,
 	}}
 	w.text = w.why.Text(causeWord)
 	if n <= maxShared {
@@ -208,14 +208,14 @@ func Target(authority string) evidence.Target {
 // Hash returns IDHash as an integer, without loss of precision.
 func (u *Upstream) Hash() uint64 { return uint64(u.idHash) }
 
-// Why returns the evidence against the proxy. If its breaker is closed, this is the evidence of the current
+// EvidenceReport returns the evidence against the proxy. If its breaker is closed, this is the evidence of the current
 // episode; otherwise it is the evidence that opened the breaker.
-func (u *Upstream) Why() evidence.Why {
+func (u *Upstream) EvidenceReport() evidence.Report {
 	if why := u.openEvidence.Load(); why != nil && !u.breakerWord.IsClosed() {
 		return *why
 	}
 	if x := u.attemptFields.Load(); x != nil {
-		return x.book.Why(u.pool.ledger)
+		return x.book.Report(u.pool.ledger)
 	}
-	return evidence.Why{Needed: evidence.Needed}
+	return evidence.Report{Needed: evidence.NeededEvidence}
 }

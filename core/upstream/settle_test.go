@@ -247,7 +247,7 @@ func TestASweepOpensABreaker(t *testing.T) {
 			require.Equal(t, x.want, r.get(0).Breaker().State())
 			require.Equal(t, core.Closed, r.get(1).Breaker().State())
 			if x.want == core.Open && !x.literal {
-				require.GreaterOrEqual(t, r.get(0).Why().Evidence, r.get(0).Why().Needed)
+				require.GreaterOrEqual(t, r.get(0).EvidenceReport().Evidence, r.get(0).EvidenceReport().Needed)
 			}
 		})
 	}

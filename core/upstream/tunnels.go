@@ -67,8 +67,8 @@ func (l *Lease) EndTunnel(e *verdict.TunnelEnd, cause core.Cause, at time.Time) 
 	cfg := u.breaker.Config()
 	a.Threshold, a.Window, a.PoolSize = cfg.FailureThreshold, cfg.WindowDuration, len(u.pool.Snapshot().All)
 	cut := breaker.Evidence{}
-	if u.pool.tunnelEnds.RecordFailure(&a).Worse {
-		why := ends.book.Why(u.pool.tunnelEnds)
+	if u.pool.tunnelEnds.RecordFailure(&a).ShouldOpen {
+		why := ends.book.Report(u.pool.tunnelEnds)
 		u.openEvidence.Store(&why)
 		cut = breaker.Evidence{IsEnough: true, Explanation: why.Text(causeWord)}
 	}

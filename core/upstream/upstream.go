@@ -56,8 +56,8 @@ type details struct {
 	flags          flags
 	share          *share.Share // of the spec's max_in_flight; nil for the initial share; guarded by the pool's limitMu
 	window         window
-	attemptFields  atomic.Pointer[attemptFields] // nil for a proxy without attempts
-	openEvidence   atomic.Pointer[evidence.Why]  // the evidence when the breaker last opened
+	attemptFields  atomic.Pointer[attemptFields]   // nil for a proxy without attempts
+	openEvidence   atomic.Pointer[evidence.Report] // the evidence when the breaker last opened
 }
 
 func (p *Pool) newUpstream(spec *Spec, cfg *breaker.Config) *Upstream {

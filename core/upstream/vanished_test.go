@@ -56,7 +56,7 @@ func TestAProxyReturnsToItsList(t *testing.T) {
 			require.Equal(t, stats, after.Stats())
 			require.Equal(t, view, after.Breaker().Snapshot())
 			require.Equal(t, []*Upstream{after}, pool.NotClosed())
-			require.Equal(t, before.Why(), after.Why())
+			require.Equal(t, before.EvidenceReport(), after.EvidenceReport())
 			next, found := pool.NextTestTime()
 			require.True(t, found)
 			require.True(t, next.Equal(view.NextTest))

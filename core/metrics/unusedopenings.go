@@ -6,37 +6,37 @@ import (
 	"time"
 )
 
-// openingsOnly counts the openings of breakers in one hour, for proxies without an attempt. Many proxies of a long list
-// cannot be reached, and need only 40 bytes here. All other proxies are in Recorder.proxies.
-type openingsOnly struct {
+// unusedOpenings counts the openings of breakers in one hour, for proxies without an attempt. Many proxies of a long
+// list cannot be reached, and need only 40 bytes here. All other proxies are in Recorder.proxies.
+type unusedOpenings struct {
 	mu   sync.Mutex // also held while an entry is added to Recorder.proxies
 	byID map[string]openings
 }
 
 // openings counts the openings of a breaker within an hour.
 type openings struct {
-	hour     uint32 // since the Unix epoch
-	n, saved uint16 // saved is the value of n at the last Save
+	hour         uint32 // since the Unix epoch
+	count, saved uint16 // saved is the value of count at the last Save
 }
 
 // countOpening counts an opening of the breaker of a proxy.
 func (r *Recorder) countOpening(id string, at time.Time) {
-	r.openingsOnly.mu.Lock()
-	n, hour := r.openingsOnly.byID[id], uint32(at.Unix()/3600)
-	if r.findProxy(id) == nil && (n.n == 0 || n.hour == hour && n.n < math.MaxUint16) {
-		defer r.openingsOnly.mu.Unlock()
+	r.unusedOpenings.mu.Lock()
+	n, hour := r.unusedOpenings.byID[id], uint32(at.Unix()/3600)
+	if r.findProxy(id) == nil && (n.count == 0 || n.hour == hour && n.count < math.MaxUint16) {
+		defer r.unusedOpenings.mu.Unlock()
 		n.hour = hour
-		n.n++
-		r.openingsOnly.set(id, n)
+		n.count++
+		r.unusedOpenings.setOpenings(id, n)
 		return
 	}
 	p := r.addProxy(id)
-	r.openingsOnly.mu.Unlock()
+	r.unusedOpenings.mu.Unlock()
 	p.countOpening(at)
 }
 
 // The caller of set holds mu.
-func (o *openingsOnly) set(id string, n openings) {
+func (o *unusedOpenings) setOpenings(id string, n openings) {
 	if o.byID == nil {
 		o.byID = map[string]openings{}
 	}
@@ -45,18 +45,18 @@ func (o *openingsOnly) set(id string, n openings) {
 
 // each calls f for each proxy whose breaker opened in the hours from first to last, both included. It passes the id of
 // the proxy and the number of these openings to f.
-func (o *openingsOnly) each(first, last int64, f func(id string, n uint64)) {
+func (o *unusedOpenings) each(first, last int64, f func(id string, n uint64)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for id, n := range o.byID {
 		if int64(n.hour) >= first && int64(n.hour) <= last {
-			f(id, uint64(n.n))
+			f(id, uint64(n.count))
 		}
 	}
 }
 
 // prune deletes the openings of proxies that are not in the pool, except openings in the hours from first to last.
-func (o *openingsOnly) prune(first, last int64, inPool func(id string) bool) {
+func (o *unusedOpenings) prune(first, last int64, inPool func(id string) bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for id, n := range o.byID {
@@ -74,12 +74,12 @@ type proxyOpenings struct {
 
 // save returns the openings since the hour oldest. Unless the argument all is true, it returns only those that have
 // changed since the last call.
-func (o *openingsOnly) save(all bool, oldest int64) (list []proxyOpenings) {
+func (o *unusedOpenings) save(all bool, oldest int64) (list []proxyOpenings) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for id, n := range o.byID {
-		if (all || n.n != n.saved) && int64(n.hour) >= oldest {
-			n.saved = n.n
+		if (all || n.count != n.saved) && int64(n.hour) >= oldest {
+			n.saved = n.count
 			o.byID[id] = n
 			list = append(list, proxyOpenings{id, n})
 		}
@@ -90,14 +90,14 @@ func (o *openingsOnly) save(all bool, oldest int64) (list []proxyOpenings) {
 // restoreOpenings sets the openings of a proxy from a row of Saved.Hours. It returns false, and sets nothing, if the
 // proxy must be in Recorder.proxies.
 func (r *Recorder) restoreOpenings(id string, row []int64) bool {
-	r.openingsOnly.mu.Lock()
-	defer r.openingsOnly.mu.Unlock()
+	r.unusedOpenings.mu.Lock()
+	defer r.unusedOpenings.mu.Unlock()
 	n := openings{uint32(row[0]), uint16(row[5]), uint16(row[5])}
-	before, found := r.openingsOnly.byID[id]
+	before, found := r.unusedOpenings.byID[id]
 	otherHour := found && before.hour != n.hour
 	if row[1] != 0 || row[5] > math.MaxUint16 || row[5] < 0 || r.findProxy(id) != nil || otherHour {
 		return false
 	}
-	r.openingsOnly.set(id, n)
+	r.unusedOpenings.setOpenings(id, n)
 	return true
 }

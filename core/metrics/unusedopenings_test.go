@@ -58,5 +58,5 @@ func TestOpeningsWithAndWithoutAttempts(t *testing.T) {
 	require.Equal(t, 1, opens(r, "gone"))
 	now = now.Add(2 * time.Hour)
 	r.Prune(func(id string) bool { return id != "gone" })
-	require.NotContains(t, r.openingsOnly.byID, "gone")
+	require.NotContains(t, r.unusedOpenings.byID, "gone")
 }
