@@ -54,13 +54,16 @@ type listener struct {
 	now   func() time.Time
 	tls   func() *tls.Config // returns nil without TLS
 
+	limits func() Limits
+
 	mu    sync.Mutex
 	conns map[*conn]struct{} // guarded by mu
 }
 
-func newListener(l net.Listener, files Files, limit int, log *slog.Logger, now func() time.Time) *listener {
+func newListener(l net.Listener, files Files, limit int, log *slog.Logger, now func() time.Time, limits func() Limits,
+) *listener {
 	return &listener{Listener: l, files: files, limit: limit, log: log, now: now, conns: map[*conn]struct{}{},
-		tls: func() *tls.Config { return nil }}
+		tls: func() *tls.Config { return nil }, limits: limits}
 }
 
 // Accept implements net.Listener. It returns an error only after Close.
@@ -114,7 +117,7 @@ func (l *listener) admitConn(raw net.Conn) net.Conn {
 	if config := l.tls(); config != nil {
 		c.Conn = tls.Server(raw, config)
 	}
-	c.requestReader = newStrictReader(watchedConn{c.Conn, c}, l.now)
+	c.requestReader = newStrictReader(watchedConn{c.Conn, c}, l.now, l.limits)
 	l.conns[c] = struct{}{}
 	return c
 }
@@ -190,8 +193,10 @@ type conn struct {
 	readMu        sync.Mutex  // held during a read, because a *socket.Conn (of a passed socket) permits one at a time
 	hasReceived   atomic.Bool // bytes of the client have been read
 	hasInput      atomic.Bool // bytes have been read, and the next read has not begun
-	uses          int         // calls of beginUse without an endUse; guarded by listener.mu
-	waitStart     time.Time   // start of the wait for a request; guarded by listener.mu
+	closing       atomic.Bool // Close has been called
+	stall         socket.Stall
+	uses          int       // calls of beginUse without an endUse; guarded by listener.mu
+	waitStart     time.Time // start of the wait for a request; guarded by listener.mu
 }
 
 // isWaiting reports whether the connection waits for bytes of the client. If it returns false, a request is in progress
@@ -219,22 +224,24 @@ func (w watchedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A client must read each chunk of a response within writeTimeout, so it must read at least 546 bytes per second.
-const (
-	writeChunkSize = 16 << 10
-	writeTimeout   = 30 * time.Second
-)
-
-// Write implements net.Conn.
-func (c *conn) Write(p []byte) (n int, err error) {
-	for len(p) > 0 && err == nil {
-		c.Conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-		var m int
-		m, err = c.Conn.Write(p[:min(len(p), writeChunkSize)])
-		n += m
-		p = p[m:]
+// SetReadDeadline implements net.Conn. After a call of Close it sets the deadline that Close has set.
+func (w watchedConn) SetReadDeadline(deadline time.Time) error {
+	err := w.Conn.SetReadDeadline(deadline)
+	if w.conn.closing.Load() {
+		return w.Conn.SetReadDeadline(time.Now().Add(lingerTime))
 	}
-	return n, err
+	return err
+}
+
+// Write implements net.Conn. It fails if the client stops reading, or is slower than the minimum rate.
+func (c *conn) Write(p []byte) (n int, err error) {
+	if c.tcp != nil {
+		limits := c.listener.limits()
+		c.stall.MinRate, c.stall.Grace = limits.MinBodyRate, socket.RateGrace
+		c.stall.Start(c.tcp, limits.BodyIdle)
+		defer c.stall.Stop()
+	}
+	return c.Conn.Write(p)
 }
 
 // Read returns the requests in canonical form (see strictReader).
@@ -258,6 +265,7 @@ func (c *conn) endUse() {
 // ended its own stream, or at lingerTime or lingerBytes. Until then, the connection counts as waiting for a request.
 func (c *conn) Close() error {
 	c.hasInput.Store(false)
+	c.closing.Store(true)
 	closer, ok := c.Conn.(interface{ CloseWrite() error }) // TCP or TLS
 	if !ok || closer.CloseWrite() != nil || c.Conn.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
 		return c.closeNow()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -35,7 +36,8 @@ func (l *failingListener) Accept() (net.Conn, error) {
 func serveOn(t *testing.T, limit int, hold chan struct{}) (dial func() net.Conn, l *listener) {
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	l = newListener(&failingListener{tcp, 2}, (*budget.Files)(nil), limit, slog.New(slog.DiscardHandler), time.Now)
+	l = newListener(&failingListener{tcp, 2}, (*budget.Files)(nil), limit, slog.New(slog.DiscardHandler), time.Now,
+		usualLimits)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -108,7 +110,7 @@ func TestAnUnreadRequestMakesNoRoom(t *testing.T) {
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer tcp.Close()
-	l := newListener(tcp, (*budget.Files)(nil), 1, slog.New(slog.DiscardHandler), time.Now)
+	l := newListener(tcp, (*budget.Files)(nil), 1, slog.New(slog.DiscardHandler), time.Now, usualLimits)
 	connect := func(sends string) (client, accepted net.Conn) {
 		client, err := net.Dial("tcp", tcp.Addr().String())
 		require.NoError(t, err)
@@ -194,7 +196,7 @@ func TestBusyConnectionsStay(t *testing.T) {
 func TestTheAPICanBeReached(t *testing.T) {
 	files := budget.NewFiles(40, time.Now)
 	require.True(t, files.Acquire(budget.ForClients, files.Limit()))
-	l := newListener(nil, files, 16, slog.New(slog.DiscardHandler), time.Now)
+	l := newListener(nil, files, 16, slog.New(slog.DiscardHandler), time.Now, usualLimits)
 	admit := func(address string) bool {
 		c, _ := net.Pipe()
 		admitted := l.admitConn(&addressed{c, address})
@@ -233,28 +235,22 @@ func (a *addressed) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.ParseIP(
 
 func (a *addressed) Write(p []byte) (int, error) { return len(p), nil }
 
-// A response is written in pieces, each with its own deadline.
-func TestResponsesHaveDeadlines(t *testing.T) {
-	d := &deadlined{}
-	c := &conn{Conn: d}
-	n, err := c.Write(make([]byte, 3*writeChunkSize-1))
+// A client that reads nothing of a response gets no more of it after the idle time.
+func TestAResponseThatNobodyReadsEnds(t *testing.T) {
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	require.Equal(t, 3*writeChunkSize-1, n)
-	require.Equal(t, []int{writeChunkSize, writeChunkSize, writeChunkSize - 1}, d.writes)
-	require.Equal(t, 3, d.deadlines)
-}
-
-type deadlined struct {
-	net.Conn
-	writes    []int
-	deadlines int
-}
-
-func (d *deadlined) SetWriteDeadline(time.Time) error { d.deadlines++; return nil }
-
-func (d *deadlined) Write(p []byte) (int, error) {
-	d.writes = append(d.writes, len(p))
-	return len(p), nil
+	l := newListener(tcp, (*budget.Files)(nil), 10, slog.New(slog.DiscardHandler), time.Now, func() Limits {
+		return Limits{BodyIdle: 80 * time.Millisecond}
+	})
+	defer l.Close()
+	client, err := net.Dial("tcp", tcp.Addr().String())
+	require.NoError(t, err)
+	defer client.Close()
+	accepted, err := l.Accept()
+	require.NoError(t, err)
+	defer accepted.Close()
+	_, err = accepted.Write(make([]byte, 64<<20)) // more than the buffers of the system hold
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 }
 
 // At a shutdown, the server closes connections that it reads from. The connections of a passed socket permit one read
@@ -262,7 +258,7 @@ func (d *deadlined) Write(p []byte) (int, error) {
 func TestACloseDuringARead(t *testing.T) {
 	on, err := socket.Listen(t.Context(), "127.0.0.1:0")
 	require.NoError(t, err)
-	l := newListener(on, (*budget.Files)(nil), 10, slog.New(slog.DiscardHandler), time.Now)
+	l := newListener(on, (*budget.Files)(nil), 10, slog.New(slog.DiscardHandler), time.Now, usualLimits)
 	defer l.Close()
 	client, err := net.Dial("tcp", on.Addr().String())
 	require.NoError(t, err)

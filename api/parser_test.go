@@ -4,9 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -77,6 +80,69 @@ type strictConn struct {
 
 func (s strictConn) Read(p []byte) (int, error) { return s.requests.Read(p) }
 
+// usualLimits are the default limits of clients.
+func usualLimits() Limits {
+	return Limits{Head: 10 * time.Second, BodyIdle: time.Minute, MinBodyRate: 100}
+}
+
+// A head that is late and a body that is slow or stops end with a 408. A body at the minimum rate may take any time.
+func TestSlowRequestsGetA408(t *testing.T) {
+	const post = "POST /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n"
+	for name, c := range map[string]struct {
+		begin    string
+		perPiece int // bytes each 0.7 s
+		after    time.Duration
+		message  string // "" if the request is read completely
+	}{
+		"nothing":                   {after: 30 * time.Second},
+		"a head that stops":         {"GET /a HT", 0, 10 * time.Second, "timeouts.head"},
+		"a head byte by byte":       {"GET /", 1, 10 * time.Second, "timeouts.head"},
+		"a body that stops":         {post, 0, 30 * time.Second, "gateway.min_body_rate"},
+		"a body byte by byte":       {post, 1, 30 * time.Second, "gateway.min_body_rate"},
+		"a body at 90 B/s":          {post, 63, 30 * time.Second, "gateway.min_body_rate"},
+		"a body of several minutes": {post, 150, 279 * time.Second, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client, server := net.Pipe()
+				r := newStrictReader(server, time.Now, usualLimits)
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					_, err := io.WriteString(client, c.begin)
+					for c.perPiece > 0 && err == nil {
+						_, err = client.Write(bytes.Repeat([]byte("x"), c.perPiece))
+						time.Sleep(700 * time.Millisecond)
+					}
+				})
+				response := make(chan string)
+				go func() {
+					all, _ := io.ReadAll(client)
+					response <- string(all)
+				}()
+				begin := time.Now()
+				n := 0
+				var err error
+				for p := make([]byte, 4096); err == nil && n < 60000; {
+					var m int
+					m, err = r.Read(p)
+					n += m
+				}
+				require.Equal(t, c.after, time.Since(begin).Round(time.Second))
+				server.Close()
+				wg.Wait()
+				got := <-response
+				if c.message == "" {
+					require.Empty(t, got)
+					return
+				}
+				require.Equal(t, io.EOF, err)
+				require.Contains(t, got, "HTTP/1.1 408 Request Timeout")
+				require.Contains(t, got, c.message)
+			})
+		})
+	}
+}
+
 // The API refuses each of hostileRequests with a 4xx or 505 in JSON, and closes the connection.
 func TestHostileRequests(t *testing.T) {
 	g := newRig(t, nil)
@@ -84,8 +150,8 @@ func TestHostileRequests(t *testing.T) {
 	for name, raw := range hostileRequests {
 		c := &memoryConn{}
 		c.in.WriteString(raw + start + "\r\n")
-		_ = g.app.Server().ServeConn(strictConn{c, newStrictReader(c,
-			time.Now)}) // an error here is also in the response
+		_ = g.app.Server().ServeConn(strictConn{c, newStrictReader(c, time.Now,
+			usualLimits)}) // an error here is also in the response
 		r := bufio.NewReader(&c.out)
 		a, err := http.ReadResponse(r, nil)
 		if !assert.NoError(t, err, name) {
@@ -107,7 +173,7 @@ func TestStrictReaderKeepsRequests(t *testing.T) {
 	c.in.WriteString("POST /a HTTP/1.1\r\nhost: localhost\r\nX:  y \r\nX: z\r\nContent-Length: 5\r\n\r\nhello" +
 		"PUT /b HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: Chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nT: u\r\n\r\n" +
 		"GET /c?d HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /e HTTP/1.1\r\nHost: localhost\r\n\r\n")
-	all, err := io.ReadAll(strictConn{c, newStrictReader(c, time.Now)})
+	all, err := io.ReadAll(strictConn{c, newStrictReader(c, time.Now, usualLimits)})
 	require.NoError(t, err)
 	require.Equal(t, "POST /a HTTP/1.1\r\nhost: localhost\r\nX: y\r\nX: z\r\nContent-Length: 5\r\n\r\nhello"+
 		"PUT /b HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"+
@@ -123,7 +189,7 @@ func FuzzStrictReader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		c := &memoryConn{}
 		c.in.Write(raw)
-		out, err := io.ReadAll(strictConn{c, newStrictReader(c, time.Now)})
+		out, err := io.ReadAll(strictConn{c, newStrictReader(c, time.Now, usualLimits)})
 		whole := err == nil && c.out.Len() == 0
 		for r := bufio.NewReader(bytes.NewReader(out)); ; {
 			q, err := http.ReadRequest(r)

@@ -72,7 +72,8 @@ type Config struct {
 
 	Guard *access.Guard // delays failed logins; nil for a Guard of the Server's own
 
-	TLS *tls.Config // TLS of the listener; nil for none
+	TLS    *tls.Config // TLS of the listener; nil for none
+	Limits Limits
 
 	Keys         []Key
 	LoopbackOnly bool // refuse requests whose Host is not localhost or a loopback address; for an API without Keys
@@ -84,7 +85,10 @@ type Server struct {
 	app  *fiber.App
 	keys atomic.Pointer[keySet]
 	tls  atomic.Pointer[tls.Config] // nil without TLS
-	spec []byte                     // openapi.yaml as JSON
+
+	limits atomic.Pointer[Limits]
+
+	spec []byte // openapi.yaml as JSON
 
 	audit *auditTrail
 
@@ -139,9 +143,10 @@ func New(cfg Config) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.SetKeys(cfg.Keys, cfg.LoopbackOnly)
 	s.SetTLS(cfg.TLS)
+	s.SetLimits(cfg.Limits)
 	s.app = fiber.New(fiber.Config{
 		DisableStartupMessage: true, ErrorHandler: s.sendError, Immutable: true, CaseSensitive: true,
-		ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, ReadBufferSize: 16 << 10,
+		ReadBufferSize: 16 << 10, // no timeouts: strictReader and conn set all deadlines
 	})
 	s.routes(parameters)
 	s.acceptAnyMethod()
@@ -153,13 +158,17 @@ func New(cfg Config) (*Server, error) {
 
 // Serve serves connections from l until Shutdown.
 func (s *Server) Serve(l net.Listener) error {
-	limited := newListener(l, s.cfg.Files, maxConnections(s.cfg.Files.Limit()), s.cfg.Log, s.cfg.Now)
+	limited := newListener(l, s.cfg.Files, maxConnections(s.cfg.Files.Limit()), s.cfg.Log, s.cfg.Now,
+		func() Limits { return *s.limits.Load() })
 	limited.tls = s.tls.Load
 	return s.app.Listener(limited)
 }
 
 // SetTLS changes the TLS settings of connections that are accepted from now on; nil ends TLS.
 func (s *Server) SetTLS(config *tls.Config) { s.tls.Store(config) }
+
+// SetLimits changes the limits of requests and responses that begin from now on.
+func (s *Server) SetLimits(limits Limits) { s.limits.Store(&limits) }
 
 // maxConnections returns the maximum number of connections to the API: an eighth of the limit on file descriptors, but
 // at least 8 and at most 1024. Without a limit (files is 0), it returns 256.

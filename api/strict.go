@@ -8,13 +8,26 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// headTimeout is the maximum time for the head of a request, from its first byte.
-const headTimeout = 30 * time.Second
+// Limits limit how slowly a client of the API may send a request or read a response. They are those of the gateway's
+// clients.
+type Limits struct {
+	Head        time.Duration // maximum time from the first byte of a request's head to its last
+	BodyIdle    time.Duration // maximum time without progress of a body
+	MinBodyRate int64         // minimum bytes per second that a client must send or read; 0 for no limit
+}
+
+// The maximum times for which the API waits for the beginning of a request.
+const (
+	firstTimeout = 30 * time.Second // for the first request of a connection, with the TLS handshake
+	idleTimeout  = 2 * time.Minute  // for the next one
+)
 
 // strictReader reads requests with the parser of the gateway's port, and returns them to fasthttp in a canonical form.
 // fasthttp itself accepts bare LF, folded fields and other deviations from the standard, which a proxy in front of the
@@ -22,6 +35,9 @@ const headTimeout = 30 * time.Second
 type strictReader struct {
 	conn        net.Conn
 	now         func() time.Time
+	limits      func() Limits
+	timeout     time.Duration // maximum time until the next request
+	rate        socket.ReadRate
 	reader      *http1.Reader
 	head        http1.Request
 	body        http1.Body
@@ -30,8 +46,8 @@ type strictReader struct {
 	err         error
 }
 
-func newStrictReader(c net.Conn, now func() time.Time) *strictReader {
-	return &strictReader{conn: c, now: now, reader: http1.NewReader(c)}
+func newStrictReader(c net.Conn, now func() time.Time, limits func() Limits) *strictReader {
+	return &strictReader{conn: c, now: now, limits: limits, timeout: firstTimeout, reader: http1.NewReader(c)}
 }
 
 // Read implements io.Reader.
@@ -42,8 +58,8 @@ func (s *strictReader) Read(p []byte) (int, error) {
 		} else {
 			s.err = s.readHead()
 		}
-		if malformed := (*http1.ProtocolError)(nil); errors.As(s.err, &malformed) {
-			s.sendProblem(malformed)
+		if bad := (*http1.ProtocolError)(nil); errors.As(s.err, &bad) {
+			s.sendProblem(bad.Status, "bad_request", "the request is not valid HTTP: "+bad.Detail)
 			s.err = io.EOF
 		}
 	}
@@ -57,13 +73,15 @@ func (s *strictReader) Read(p []byte) (int, error) {
 
 func (s *strictReader) readHead() error {
 	if len(s.reader.Buffered()) == 0 {
-		if err := s.reader.ReadAhead(); err != nil { // waits until the idle timeout at most
+		s.conn.SetReadDeadline(s.now().Add(s.timeout))
+		if err := s.reader.ReadAhead(); err != nil {
 			return err
 		}
-		s.conn.SetReadDeadline(s.now().Add(headTimeout))
 	}
+	s.timeout = idleTimeout
+	s.conn.SetReadDeadline(s.now().Add(s.limits().Head))
 	if err := s.reader.ReadRequest(&s.head); err != nil {
-		return err
+		return s.timeoutError(err, "the request's head did not come within timeouts.head")
 	}
 	q := &s.head
 	// fasthttp would parse //host/path as an absolute form.
@@ -79,11 +97,14 @@ func (s *strictReader) readHead() error {
 	s.canonical = append(http1.AppendFraming(s.canonical, q.Framing, q.Length), "\r\n"...)
 	s.body.Start(s.reader, q.Framing, q.Length)
 	s.bodyPending = q.Framing != http1.NoBody
+	s.rate.Start(s.limits().MinBodyRate, socket.RateGrace)
 	return nil
 }
 
 func (s *strictReader) readBody() error {
+	s.conn.SetReadDeadline(s.rate.BeginWait(s.now(), s.limits().BodyIdle))
 	piece, err := s.body.Next()
+	s.rate.EndWait(s.now(), int64(len(piece)))
 	switch {
 	case err == io.EOF:
 		s.bodyPending = false
@@ -91,8 +112,10 @@ func (s *strictReader) readBody() error {
 			s.canonical = append(s.canonical, http1.LastChunk...)
 		}
 		return nil
+	case err != nil && s.rate.TooSlow():
+		return s.timeoutError(err, "the body is slower than gateway.min_body_rate")
 	case err != nil:
-		return err
+		return s.timeoutError(err, "nothing of the body came within timeouts.body_idle")
 	}
 	s.canonical = appendPiece(s.canonical[:0], s.head.Framing, piece)
 	return nil
@@ -105,11 +128,21 @@ func appendPiece(b []byte, f http1.Framing, piece []byte) []byte {
 	return append(b, piece...)
 }
 
-func (s *strictReader) sendProblem(malformed *http1.ProtocolError) {
-	body, _ := json.Marshal(Error{Error: "bad_request", Message: "the request is not valid HTTP: " + malformed.Detail})
+// timeoutError sends an error response with the given message if err says that a deadline has passed, and returns the
+// error for the caller of Read.
+func (s *strictReader) timeoutError(err error, message string) error {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	s.sendProblem(http.StatusRequestTimeout, "request_timeout", message)
+	return io.EOF
+}
+
+func (s *strictReader) sendProblem(status int, code, message string) {
+	body, _ := json.Marshal(Error{Error: code, Message: message})
 	body = append(body, '\n')
 	s.conn.SetWriteDeadline(s.now().Add(time.Second))
 	fmt.Fprintf(s.conn, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"+
 		"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n%s",
-		malformed.Status, http.StatusText(malformed.Status), len(body), body)
+		status, http.StatusText(status), len(body), body)
 }

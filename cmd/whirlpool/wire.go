@@ -207,9 +207,18 @@ func wire(
 		Metrics:  g.engine.Metrics(), Requests: g.engine.Tracker(), Plugins: reg, Running: g.runningConfig,
 		Reload:       g.reload,
 		OnActivation: g.events.PluginActivated, Events: g.events, Guard: g.engine.Guard(), TLS: cfg.APITLS(),
-		Log: g.log, Version: version, Files: g.engine.Files(), Keys: apiKeys(cfg), LoopbackOnly: len(cfg.API.Keys) == 0,
+		Limits: apiLimits(cfg), Log: g.log, Version: version, Files: g.engine.Files(), Keys: apiKeys(cfg),
+		LoopbackOnly: len(cfg.API.Keys) == 0,
 	})
 	return g, err
+}
+
+// apiLimits returns the limits for clients of the API, which are those for clients of the gateway.
+func apiLimits(cfg *config.Config) api.Limits {
+	return api.Limits{
+		Head: time.Duration(cfg.Timeouts.Head), BodyIdle: time.Duration(cfg.Timeouts.BodyIdle),
+		MinBodyRate: int64(cfg.Gateway.MinBodyRate),
+	}
 }
 
 // apiChanges returns the changes of the API, which concern all nodes of a cluster.
@@ -465,6 +474,7 @@ func (g *gateway) loadAndApply() (*config.Config, error) {
 	}
 	cfg.ReleaseProxies()
 	g.api.SetTLS(cfg.APITLS())
+	g.api.SetLimits(apiLimits(cfg))
 	g.api.SetKeys(apiKeys(cfg), len(cfg.API.Keys) == 0)
 	setLevel(g.level, cfg.Log.Level)
 	g.access.replaceFile(access)

@@ -22,13 +22,13 @@ func (r *request) readBody(q *transport.Request) error {
 		return nil
 	}
 	r.copyHead(q)
-	r.bodyRate.start(r.settings.MinBodyRate, r.settings.BodyGrace)
+	r.bodyRate.Start(r.settings.MinBodyRate, r.settings.BodyGrace)
 	lengthKnown := r.head.Framing != http1.Chunked // the length is known
 	fits := !lengthKnown || r.head.Length <= r.settings.ReplayLimit &&
 		r.server.replay.HasRoom(r.head.Length, r.settings.ReplayMemory)
 	if r.isGRPC(q) { // the client of a gRPC call may wait for a response before it sends the rest of the body
 		fits = false
-		r.bodyRate.start(0, r.settings.BodyGrace)
+		r.bodyRate.Start(0, r.settings.BodyGrace)
 	}
 	fits = fits && !r.waitsForTarget(q)
 	switch {
@@ -90,13 +90,13 @@ func (r *request) streamBody(q *transport.Request) {
 // minBodyWait of the delay counts: clients that have sent nothing for longer are evicted first.
 func (r *request) beginBodyWait() {
 	now := r.server.Now()
-	since := now.Add(-min(r.bodyRate.delay(), minBodyWait))
-	r.conn.readControl.beginBodyWait(since, r.bodyRate.beginWait(now, r.settings.BodyIdle))
+	since := now.Add(-min(r.bodyRate.Delay(), minBodyWait))
+	r.conn.readControl.beginBodyWait(since, r.bodyRate.BeginWait(now, r.settings.BodyIdle))
 }
 
 // endBodyWait ends the wait for a piece of the request's body: n bytes have arrived.
 func (r *request) endBodyWait(n int64) {
-	r.bodyRate.endWait(r.server.Now(), n)
+	r.bodyRate.EndWait(r.server.Now(), n)
 	r.conn.readControl.endBodyWait()
 }
 
@@ -142,7 +142,7 @@ func (r *request) respondBadBody(err error) bool {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		e.Status, e.Code = http.StatusRequestTimeout, "request_timeout"
 		e.Message = "the request's body did not come within timeouts.body_idle"
-		if r.bodyRate.rateLimits {
+		if r.bodyRate.TooSlow() {
 			e.Message = "the request's body came with fewer bytes per second than gateway.min_body_rate"
 		}
 	default:

@@ -15,6 +15,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/session"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
 // request is one HTTP request of a client, from the end of its head to the last byte of its response. A connection uses
@@ -50,7 +51,7 @@ type request struct {
 	keptBody     keptBody           // the body, kept for repeats
 	reserved     budget.Reservation // the part of the server's replay memory that the kept body uses
 	fields       []http1.Field      // the fields that are sent to the proxy
-	bodyRate     bodyRate           // limits how slowly the request's body may arrive
+	bodyRate     socket.ReadRate    // limits how slowly the request's body may arrive
 	headCopy     []byte             // copy of the head; see copyHead
 	loopTokens   []byte             // the loop tokens that other gateways have added to the request
 	log          logEntry           // the log entry of the request in flight

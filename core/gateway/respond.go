@@ -68,7 +68,7 @@ func (r *request) discardBody() bool {
 	case r.head.Continue && !r.sentContinue:
 		return false // the client waits for a 100 (Continue) before it sends the body
 	}
-	r.bodyRate.start(r.settings.MinBodyRate, r.settings.BodyGrace)
+	r.bodyRate.Start(r.settings.MinBodyRate, r.settings.BodyGrace)
 	r.beginBodyWait()
 	defer r.endBodyWait(0)
 	return r.body.Drain(64 << 10)

@@ -149,7 +149,7 @@ func (s *Server) Apply(set Settings) {
 		before, intercepted = old.users, old.interception
 	}
 	if set.BodyGrace == 0 {
-		set.BodyGrace = bodyGrace
+		set.BodyGrace = socket.RateGrace
 	}
 	s.settings.Store(&settings{
 		Settings: set, users: access.NewUsers(set.Users, before),
