@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -25,8 +26,9 @@ const (
 	sharedModule = "upload/" // followed by the name of the uploaded plugin
 )
 
-// removalTTL is the time for which the store keeps the record of a removed proxy or upload. A node that reads the
-// record within this time makes the removal, even if it was alone or not running before.
+// removalTTL is the time for which the store keeps the record of a removed upload, or of a removed proxy that is not
+// configured. A node that reads the record within this time makes the removal, even if it was alone or not running
+// before.
 const removalTTL = 7 * 24 * time.Hour
 
 // shareTimeout is the maximum time for which a change by the API waits for the store.
@@ -37,15 +39,20 @@ type sharedChange struct {
 	Node string `json:"by"` // the name of the node that made the change
 	// Made differs for each change. So the other nodes also make a change that equals the last one, because the
 	// configuration may have undone that one. They do not make a record again that was only written again.
-	Made    string          `json:"made"`
-	Keep    bool            `json:"keep,omitempty"`
-	Policy  json.RawMessage `json:"policy,omitempty"`
-	Reset   bool            `json:"reset,omitempty"` // back to the policy of the configuration
-	Plugin  string          `json:"plugin,omitempty"`
-	Proxy   json.RawMessage `json:"proxy,omitempty"` // see changes.ProxyValue
-	Removed bool            `json:"removed,omitempty"`
-	Drain   bool            `json:"drain,omitempty"`
-	Upload  *sharedUpload   `json:"upload,omitempty"`
+	Made   string          `json:"made"`
+	Keep   bool            `json:"keep,omitempty"`
+	Policy json.RawMessage `json:"policy,omitempty"`
+	Reset  bool            `json:"reset,omitempty"` // back to the policy of the configuration
+	Plugin string          `json:"plugin,omitempty"`
+	Proxy  json.RawMessage `json:"proxy,omitempty"` // see changes.ProxyValue
+	Entry  string          `json:"entry,omitempty"` // see changes.SharedChange
+	// Fields are the fields of Policy or Proxy that differ from the configuration of the node that made the change.
+	Fields []string `json:"fields,omitempty"`
+	// Configured is set if Plugin is the one that the configuration of the node names: each node uses its own one.
+	Configured bool          `json:"configured,omitempty"`
+	Removed    bool          `json:"removed,omitempty"`
+	Drain      bool          `json:"drain,omitempty"`
+	Upload     *sharedUpload `json:"upload,omitempty"`
 }
 
 // Apply implements cluster.Local. It adds and replaces many proxies in one call of changes.PutProxies, because each
@@ -73,7 +80,7 @@ func (cn *clusterNode) Apply(made []cluster.Change) []error {
 			flush()
 		}
 		if id, isProxy := strings.CutPrefix(ch.Key, sharedProxy); isProxy && !c.Removed {
-			puts[c.Keep] = append(puts[c.Keep], changes.ProxyPut{ID: id, Value: c.Proxy})
+			puts[c.Keep] = append(puts[c.Keep], changes.ProxyPut{ID: id, SharedChange: c.proxy()})
 			from[c.Keep] = append(from[c.Keep], i)
 			putKeys[ch.Key] = true
 			continue
@@ -93,23 +100,74 @@ func (cn *clusterNode) apply(key string, c *sharedChange) error {
 	cn.uploads.dropActivation(key)
 	switch {
 	case isProxy:
-		if err := cn.changes.RemoveProxy(id, c.Drain, c.Keep); !errors.Is(err, core.ErrNotFound) {
+		if err := cn.changes.RemoveShared(id, c.proxy(), c.Drain); !errors.Is(err, core.ErrNotFound) {
 			return err
 		}
 		return nil
 	case isUpload:
 		return cn.uploads.applyRecord(name, c)
-	case isPlugin && cn.uploads.delayActivation(key, use, c.Plugin, c.Keep):
-		return nil
 	case isPlugin:
-		return cn.changes.Activate(use, c.Plugin, c.Keep)
+		plugin := c.Plugin
+		if c.Configured {
+			plugin = cn.changes.Configured(use)
+		}
+		if cn.uploads.delayActivation(key, use, plugin, c.Keep) {
+			return nil
+		}
+		return cn.changes.Activate(use, plugin, c.Keep)
 	case key == sharedPolicy && c.Reset:
 		_, err := cn.changes.ResetPolicy(c.Keep)
 		return err
 	case key == sharedPolicy:
-		return cn.changes.PutPolicy(cn.uploads.withoutBackoff(c.Policy, c.Keep), c.Keep)
+		return cn.changes.PutPolicy(cn.uploads.withoutBackoff(c.Policy, c.Keep), c.Fields, c.Keep)
 	}
 	return errors.New("this version makes no such changes")
+}
+
+// proxy returns the change of a proxy.
+func (c *sharedChange) proxy() changes.SharedChange {
+	return changes.SharedChange{Value: c.Proxy, Entry: c.Entry, Fields: c.Fields, Removed: c.Removed, Keep: c.Keep}
+}
+
+// reload calls configure, which puts a configuration into force. The shared changes stay in force: configure gets them
+// for the proxies (changes.Configuration.Shared), and reload makes those of the policy and of plugins again.
+func (cn *clusterNode) reload(configure func(shared func(key string) *changes.SharedChange) error) (err error) {
+	if cn == nil {
+		return configure(nil)
+	}
+	cn.node.BetweenChanges(func() {
+		if err = configure(cn.sharedChange); err != nil {
+			return
+		}
+		for _, key := range []string{sharedPolicy, sharedPlugin + changes.UseFirst, sharedPlugin + changes.UseRetry,
+			sharedPlugin + changes.UseJudge} {
+			var c sharedChange
+			if !cn.lastChange(key, &c) || c.Reset {
+				continue
+			}
+			if err := cn.apply(key, &c); err != nil {
+				cn.log.Warn("a change by the API is not in force after the reload", slog.String("change", key),
+					slog.Any("error", err))
+			}
+		}
+	})
+	return err
+}
+
+// lastChange reads the last shared change of a key; it returns false for none.
+func (cn *clusterNode) lastChange(key string, c *sharedChange) bool {
+	value, ok := cn.node.LastChange(key)
+	return ok && json.Unmarshal([]byte(value), c) == nil
+}
+
+// sharedChange returns the last shared change of a key; nil for none.
+func (cn *clusterNode) sharedChange(key string) *changes.SharedChange {
+	var c sharedChange
+	if !cn.lastChange(key, &c) || c.Reset {
+		return nil
+	}
+	ch := c.proxy()
+	return &ch
 }
 
 // sharedChanges makes the changes of the API on this node and on the other nodes. It implements api.Changes. A change
@@ -137,7 +195,7 @@ func (s sharedChanges) shareOne(key string, do func() (sharedChange, error)) err
 			return nil, err
 		}
 		ttl := time.Duration(0)
-		if c.Removed {
+		if c.Removed && c.Entry == "" { // a configured proxy stays removed
 			ttl = removalTTL
 		}
 		value, err := s.encode(c)
@@ -165,30 +223,35 @@ func (s sharedChanges) AddProxies(specs []upstream.Spec, keep bool) (added []*up
 		if added, err = s.Changes.AddProxies(specs, keep); err != nil {
 			return nil, err
 		}
-		for _, u := range added {
-			ch, err := s.recordAddition(u, keep)
-			if err != nil {
-				return nil, err
-			}
-			made = append(made, ch)
-		}
-		return made, nil
+		made, err = s.recordAdditions(added, keep)
+		return made, err
 	})
 	return added, err
 }
 
-// recordAddition returns the record of a new proxy as a change for the other nodes. If another node has changed the
+// recordAdditions returns the records of new proxies as changes for the other nodes. If another node has changed the
 // same proxy, the new proxy replaces the changed one.
-func (s sharedChanges) recordAddition(u *upstream.Upstream, keep bool) (ch cluster.Change, err error) {
-	id := u.ID()
-	proxy, err := changes.ProxyValue(u.Spec())
+func (s sharedChanges) recordAdditions(added []*upstream.Upstream, keep bool) (made []cluster.Change, err error) {
+	list, err := s.Shared(added...)
 	if err != nil {
-		return ch, err
+		return nil, err
 	}
-	value, err := s.encode(sharedChange{Proxy: proxy, Keep: keep})
-	return cluster.Change{Key: sharedProxy + id, Value: value, Redo: func() (string, error) {
-		return value, s.PutProxies([]changes.ProxyPut{{ID: id, Value: proxy}}, keep)[0]
-	}}, err
+	for i, ch := range list {
+		id := added[i].ID()
+		value, err := s.encode(proxyRecord(ch, keep))
+		if err != nil {
+			return nil, err
+		}
+		made = append(made, cluster.Change{Key: sharedProxy + id, Value: value, Redo: func() (string, error) {
+			return value, s.PutProxies([]changes.ProxyPut{{ID: id, SharedChange: ch}}, keep)[0]
+		}})
+	}
+	return made, nil
+}
+
+// proxyRecord returns the record of a new or changed proxy.
+func proxyRecord(ch changes.SharedChange, keep bool) sharedChange {
+	return sharedChange{Proxy: ch.Value, Entry: ch.Entry, Fields: ch.Fields, Keep: keep}
 }
 
 // ChangeProxy changes a proxy on all nodes. The given function changes the proxy's settings. The parameter keep is as
@@ -203,8 +266,11 @@ func (s sharedChanges) ChangeProxy(
 			return sharedChange{}, err
 		}
 		u.Store(changed)
-		value, err := changes.ProxyValue(changed.Spec())
-		return sharedChange{Proxy: value, Keep: keep}, err
+		list, err := s.Shared(changed)
+		if err != nil {
+			return sharedChange{}, err
+		}
+		return proxyRecord(list[0], keep), nil
 	})
 	return u.Load(), err
 }
@@ -219,7 +285,7 @@ func (s sharedChanges) RemoveProxy(id string, drain, keep bool) error {
 			err = nil // another node has removed the proxy, too
 		}
 		first = false
-		return sharedChange{Removed: true, Drain: drain, Keep: keep}, err
+		return sharedChange{Removed: true, Drain: drain, Keep: keep, Entry: s.Entry(id)}, err
 	})
 }
 
@@ -229,8 +295,8 @@ func (s sharedChanges) RestoreProxy(id string, keep bool) (u *upstream.Upstream,
 		if u, err = s.Changes.RestoreProxy(id, keep); err != nil {
 			return nil, err
 		}
-		ch, err := s.recordAddition(u, keep)
-		return []cluster.Change{ch}, err
+		made, err = s.recordAdditions([]*upstream.Upstream{u}, keep)
+		return made, err
 	})
 	return u, err
 }
@@ -277,7 +343,11 @@ func (s sharedChanges) policy(keep bool) (sharedChange, error) {
 	p := *s.m.engine.Load().Policies().Current()
 	p.BackoffStrategy = cmp.Or(s.m.uploads.waitingBackoff(), p.BackoffStrategy)
 	value, err := json.Marshal(&p)
-	return sharedChange{Policy: value, Keep: keep}, err
+	if err != nil {
+		return sharedChange{}, err
+	}
+	fields, err := s.PolicyFields(&p)
+	return sharedChange{Policy: value, Fields: fields, Keep: keep}, err
 }
 
 // Activate makes all nodes use a plugin. The parameter use is the place where they use it, such as "judge".
@@ -296,6 +366,6 @@ func (s sharedChanges) Activate(use, plugin string, keep bool) error {
 		if err == nil {
 			s.m.uploads.dropActivation(sharedPlugin + use)
 		}
-		return sharedChange{Plugin: plugin, Keep: keep}, err
+		return sharedChange{Plugin: plugin, Configured: plugin == s.Configured(use), Keep: keep}, err
 	})
 }

@@ -464,10 +464,14 @@ func (g *gateway) loadAndApply() (*config.Config, error) {
 		return nil, locateErrors(cfg, err)
 	}
 	change.Commit()
-	err = g.changes.Configure(changeableConfig(cfg), func(proxies []upstream.Spec) error {
-		conf := cfg.Engine()
-		conf.Proxies = proxies
-		return g.engine.Reload(conf, g.plugins)
+	err = g.cluster.reload(func(shared func(key string) *changes.SharedChange) error {
+		changeable := changeableConfig(cfg)
+		changeable.Shared = shared
+		return g.changes.Configure(changeable, func(proxies []upstream.Spec) error {
+			conf := cfg.Engine()
+			conf.Proxies = proxies
+			return g.engine.Reload(conf, g.plugins)
+		})
 	})
 	if err != nil {
 		return nil, err

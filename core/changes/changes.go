@@ -36,6 +36,16 @@ type Configuration struct {
 	Proxies []upstream.Spec
 	Policy  retry.Policy
 	Plugins map[string]string // name of the configured plugin by its use: UseFirst, UseRetry and UseJudge
+	// Shared returns the change of a key (see Record) that the gateways of the cluster share; nil for none. A shared
+	// change stays in force if the configured value changes. Shared is nil without a cluster.
+	Shared func(key string) *SharedChange
+}
+
+func (c *Configuration) shared(key string) *SharedChange {
+	if c.Shared == nil {
+		return nil
+	}
+	return c.Shared(key)
 }
 
 // Engine has the methods of the engine that make changes.
@@ -129,8 +139,12 @@ func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.
 		fromAPI, added = addedByAPI(c.parts.Pool.Snapshot()), nil // the pool already has the added proxies
 	}
 	automatic := c.ids.assignIDs(config.Proxies, recorded, fromAPI)
+	shared := c.sharedProxies(&config)
+	for id := range shared {
+		delete(recorded, id)
+	}
 	applied := recorded.apply(config.Proxies, c.ids.prints)
-	changed := applied.specs
+	changed := c.applyShared(applied.specs, shared)
 	names := make(map[string]struct{}, len(config.Proxies))
 	for i := range config.Proxies {
 		names[config.Proxies[i].ID] = struct{}{}
@@ -149,6 +163,7 @@ func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.
 	if c.records.store != nil {
 		c.replaceRecords(applied.replacements)
 		c.supersede(applied.superseded)
+		c.recordShared(shared, changed)
 	}
 	return nil
 }
@@ -180,12 +195,15 @@ func (c *Changes) replaceRecords(set map[string]any) {
 // supersede deletes the records with the given keys. It also deletes the records of the policy and of
 // plugins if the configuration now has another value than at the time of the change. The caller holds mu.
 func (c *Changes) supersede(superseded []string) {
-	if p, err := c.records.policy(); err == nil && !p.file.Equal(&c.config.Policy) {
+	if p, err := c.records.policy(); err == nil && !p.file.Equal(&c.config.Policy) &&
+		c.config.shared(policyKey) == nil {
 		superseded = append(superseded, policyKey)
 	}
 	for use, configured := range c.config.Plugins {
-		if a, err := c.records.activation(use); err == nil && a.Configured != configured {
-			superseded = append(superseded, pluginKey+use)
+		key := pluginKey + use
+		if a, err := c.records.activation(use); err == nil && a.Configured != configured &&
+			c.config.shared(key) == nil {
+			superseded = append(superseded, key)
 		}
 	}
 	if len(superseded) == 0 {
@@ -366,6 +384,11 @@ func (c *Changes) changedRecord(
 func (c *Changes) RemoveProxy(id string, drain, persist bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.removeProxy(id, drain, persist)
+}
+
+// The caller of removeProxy holds mu.
+func (c *Changes) removeProxy(id string, drain, persist bool) error {
 	u := c.parts.Pool.Snapshot().Get(id)
 	if u == nil {
 		return fmt.Errorf("proxy %q %w", id, core.ErrNotFound)
@@ -394,17 +417,21 @@ func (c *Changes) RemoveProxy(id string, drain, persist bool) error {
 func (c *Changes) ChangePolicy(o retry.Override, persist bool) (retry.View, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.changePolicy(o, persist)
+	return c.changePolicy(o, nil, persist)
 }
 
-func (c *Changes) changePolicy(o retry.Override, persist bool) (retry.View, error) {
+// changePolicy merges o over base or, if base is nil, over the global policy. The caller holds mu.
+func (c *Changes) changePolicy(o retry.Override, base *retry.Policy, persist bool) (retry.View, error) {
 	return c.parts.Policies.Put(func(p retry.Policy) (retry.Policy, error) {
+		if base != nil {
+			p = *base
+		}
 		p = p.Merge(o)
 		if err := p.Validate(c.parts.Engine.HasBackoff); err != nil || !c.willRecord(persist) {
 			return p, err
 		}
 		recordedPolicy := c.config.Policy // without the changes that were made with persist = false
-		if r, err := c.records.policy(); err == nil {
+		if r, err := c.records.policy(); err == nil && base == nil {
 			recordedPolicy = r.policy
 		}
 		recordedPolicy = recordedPolicy.Merge(o)
@@ -447,7 +474,7 @@ func (c *Changes) Activate(use, plugin string, persist bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if use == UseBackoff {
-		_, err := c.changePolicy(retry.Override{BackoffStrategy: &plugin}, persist)
+		_, err := c.changePolicy(retry.Override{BackoffStrategy: &plugin}, nil, persist)
 		return err
 	}
 	before := c.activePlugin(use)

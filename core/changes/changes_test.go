@@ -558,11 +558,14 @@ func TestPutProxies(t *testing.T) {
 		s := added(id, w)
 		value, err := changes.ProxyValue(&s)
 		require.NoError(t, err)
-		return changes.ProxyPut{ID: id, Value: value}
+		return changes.ProxyPut{ID: id, SharedChange: changes.SharedChange{Value: value}}
+	}
+	wrong := func(id, value string) changes.ProxyPut {
+		return changes.ProxyPut{ID: id, SharedChange: changes.SharedChange{Value: []byte(value)}}
 	}
 	errs := r.PutProxies([]changes.ProxyPut{
-		put("new", 2), put("old", 3), {ID: "bad", Value: []byte(`{"weight":1}`)}, {ID: "worse", Value: []byte("x")},
-		put("twice", 4), put("twice", 5),
+		put("new", 2), put("old", 3), wrong("bad", `{"weight":1}`), wrong("worse", "x"), put("twice", 4),
+		put("twice", 5),
 	}, false)
 	require.Error(t, errs[2])
 	require.Error(t, errs[3])
@@ -583,7 +586,9 @@ func TestPutsAfterARestart(t *testing.T) {
 		s := added(id, w)
 		value, err := changes.ProxyValue(&s)
 		require.NoError(t, err)
-		return changes.ProxyPut{ID: id, Value: value}
+		return changes.ProxyPut{ID: id, SharedChange: changes.SharedChange{
+			Value: value, Entry: r.Entry(id), Fields: []string{"weight"},
+		}}
 	}
 	for i := range 100 {
 		puts = append(puts, put(fmt.Sprint("x", i), 2))

@@ -26,7 +26,7 @@ type AuditEntry struct {
 	Method  string    `json:"m"`
 	Path    string    `json:"p"`
 	Query   string    `json:"q,omitempty"`
-	Changed []string  `json:"c,omitempty"` // the things or the fields that were changed, if Path does not name them
+	Changed []string  `json:"c,omitempty"` // the things or the fields that were changed
 	Total   int       `json:"t,omitempty"` // number of changed things; Changed has only the first ones
 }
 

@@ -88,6 +88,18 @@ func (n *Node) BetweenChanges(f func()) {
 	f()
 }
 
+// LastChange returns the record of the last change of a key that this node has made or received; false for none.
+func (n *Node) LastChange(key string) (value string, ok bool) {
+	c := &n.changes
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if w := c.waiting[key]; w != nil {
+		return w.value, true
+	}
+	r, ok := c.known[key]
+	return r.Value, ok
+}
+
 // makeAndAdd calls the function do, and adds the returned changes to the waiting changes (changes.waiting). It
 // returns channels that are closed when the store has these changes.
 func (c *changes) makeAndAdd(do func() ([]Change, error)) (waits []<-chan struct{}, err error) {
