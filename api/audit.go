@@ -37,8 +37,8 @@ type auditTrail struct {
 
 func (a *auditTrail) routes(r fiber.Router) { r.Get("/audit", a.list) }
 
-// changedLocal is the key of Fiber's Locals that holds the things that a request has changed, if its path does not name
-// them.
+// changedLocal is the key of Fiber's Locals that holds the things that a request has changed, if they are not those of
+// its path.
 const changedLocal = "changed"
 
 // changedThings notes the things that a request has changed: by the keys of GET /state, or the host of a ban.
@@ -54,6 +54,9 @@ func (a *auditTrail) entryOf(c *fiber.Ctx, key string) cluster.AuditEntry {
 	things, _ := c.Locals(changedLocal).([]string)
 	if things == nil {
 		things = changedFields(c)
+	}
+	if things == nil {
+		things = thingsOfPath(c)
 	}
 	path := c.Path()
 	if plain, err := url.PathUnescape(path); err == nil {
@@ -108,6 +111,33 @@ func changedFields(c *fiber.Ctx) []string {
 	return slices.Sorted(maps.Keys(fields))
 }
 
+// thingsOfPath returns the thing that the path of a request names, by its key in GET /state if it has one.
+func thingsOfPath(c *fiber.Ctx) []string {
+	route := strings.TrimPrefix(c.Route().Path, "/api/v1")
+	kind, parameter := "", "id"
+	switch {
+	case strings.HasPrefix(route, "/proxies/:id"):
+		kind = "proxy"
+	case strings.HasPrefix(route, "/circuit-breakers/:id"):
+		kind = "breaker"
+	case strings.HasPrefix(route, "/plugins/:name"):
+		kind, parameter = "upload", "name"
+	case strings.HasPrefix(route, "/requests/:id"):
+		kind = "request"
+	case route == "/retry/policy":
+		return []string{"policy"}
+	case route == "/state" && c.Query("key") != "":
+		return []string{c.Query("key")}
+	default:
+		return nil
+	}
+	name, err := pathParam(c, parameter)
+	if err != nil {
+		return nil
+	}
+	return []string{kind + "/" + name}
+}
+
 // latest returns the entries, the latest first.
 func (a *auditTrail) latest() []cluster.AuditEntry {
 	if a.cluster != nil {
@@ -139,7 +169,7 @@ type auditView struct {
 	Query   string    `json:"query"`
 	Node    string    `json:"node"`          // "" without a cluster
 	Changed []string  `json:"changed"`       // the first changed things, or the changed fields
-	Total   int       `json:"changed_total"` // number of all of them; 0 if path says everything
+	Total   int       `json:"changed_total"` // number of all of them; 0 if nothing is named
 }
 
 func viewOfAudit(e *cluster.AuditEntry) auditView {

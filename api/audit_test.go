@@ -43,17 +43,18 @@ func TestAudit(t *testing.T) {
 		call("POST", "/retry/policy/preview", `{"max_attempts":3}`, 200), // changes nothing
 	)
 	require.Equal(t, []string{
-		"/ DELETE /proxies/new?drain=true [] 0",
+		"/ DELETE /proxies/new?drain=true [proxy/new] 1",
 		"/ POST /plugins/random/activate? [plugin/first] 1",
 		"/ POST /proxies? [proxy/new] 1",
 		"/ PATCH /proxies/F1? [weight] 1",
 		"/ PUT /retry/policy? [jitter max_attempts] 2",
 	}, r.entries(t, ""))
-	require.Equal(t, []string{"/ POST /proxies? [proxy/new] 1"}, r.entries(t, "?q=PROXY/NEW"))
+	require.Equal(t, []string{"/ DELETE /proxies/new?drain=true [proxy/new] 1", "/ POST /proxies? [proxy/new] 1"},
+		r.entries(t, "?q=PROXY/NEW"))
 	require.Len(t, r.entries(t, "?limit=2&sort=at"), 2)
 
 	for _, record := range []string{
-		`method=DELETE path=/api/v1/proxies/new query="drain=true"`,
+		`method=DELETE path=/api/v1/proxies/new query="drain=true" changed=[proxy/new] changed_total=1`,
 		`method=POST path=/api/v1/proxies changed=[proxy/new] changed_total=1`,
 		`method=PUT path=/api/v1/retry/policy changed="[jitter max_attempts]" changed_total=2`,
 	} {
@@ -110,10 +111,29 @@ func TestAuditOfBans(t *testing.T) {
 		call("DELETE", "/proxies/F1/ban", "", 204),
 	)
 	require.Equal(t, []string{
-		"/ DELETE /proxies/F1/ban? [] 0",
+		"/ DELETE /proxies/F1/ban? [proxy/F1] 1",
 		"/ DELETE /proxies/F1/ban?host=a.test [host/a.test] 1",
 		"/ POST /proxies/F1/ban? [host/a.test] 1",
-		"/ POST /proxies/F1/ban? [] 0",
+		"/ POST /proxies/F1/ban? [proxy/F1] 1",
+	}, r.entries(t, ""))
+}
+
+// The entry of a request whose path names the changed thing has it, too.
+func TestAuditOfThingsInPaths(t *testing.T) {
+	r := newRig(t, nil)
+	r.check(t,
+		call("POST", "/circuit-breakers/F1/reset", "", 200),
+		call("PUT", "/retry/policy", `{"max_attempts":2}`, 200),
+		call("DELETE", "/retry/policy", "", 200),
+		call("DELETE", "/proxies/F1", "", 204),
+		call("POST", "/proxies/F1/restore", "", 200),
+	)
+	require.Equal(t, []string{
+		"/ POST /proxies/F1/restore? [proxy/F1] 1",
+		"/ DELETE /proxies/F1? [proxy/F1] 1",
+		"/ DELETE /retry/policy? [policy] 1",
+		"/ PUT /retry/policy? [max_attempts] 1",
+		"/ POST /circuit-breakers/F1/reset? [breaker/F1] 1",
 	}, r.entries(t, ""))
 }
 

@@ -44,7 +44,7 @@ func TestASubmittedRequest(t *testing.T) {
 		get("/requests/0000000000000020/response", 404, unknown),
 		call("DELETE", "/requests/0000000000000020", "", 404, unknown),
 	)
-	require.Equal(t, []string{"/ DELETE /requests/0000000000000020? [] 0"}, r.entries(t, ""))
+	require.Equal(t, []string{"/ DELETE /requests/0000000000000020? [request/0000000000000020] 1"}, r.entries(t, ""))
 }
 
 func TestASubmittedRequestWithoutAResponse(t *testing.T) {

@@ -10,9 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestS265ReloadsKeepSharedChanges: three gateways, one of them with a state folder, have changes that were made through
-// the API of one of them. The changes stay in force if the configuration is loaded again, also with other values, and
-// on a gateway that starts then.
+// TestS265ReloadsKeepSharedChanges: three gateways, one of them with a state folder, have changes that were made
+// through the API of one of them. The changes stay in force if the configuration is loaded again, also with other
+// values, and on a gateway that starts then.
 func TestS265ReloadsKeepSharedChanges(t *testing.T) {
 	t.Parallel()
 	c := startGateways(t, 3, 4, confCluster)
