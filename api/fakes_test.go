@@ -397,10 +397,13 @@ func (m *fakeMetrics) Handler() http.Handler {
 
 // fakeTracker has the requests in the field list. It records the arguments of the last List.
 type fakeTracker struct {
-	list  []metrics.Request
-	state string
-	limit int
+	list   []metrics.Request
+	losses []metrics.Loss
+	state  string
+	limit  int
 }
+
+func (f *fakeTracker) Losses(time.Time) []metrics.Loss { return f.losses }
 
 func (f *fakeTracker) List(state string, limit int) []metrics.Request {
 	f.state, f.limit = state, limit

@@ -173,7 +173,7 @@ func BenchmarkLive(b *testing.B) {
 
 func (r *rig) newLive() *live {
 	lists := &poolLists{pool: r.pool, bannedUntil: r.engine.BannedUntil, metrics: r.metrics}
-	return newLive(&r.cfg, &statusHandler{lists: lists, metrics: r.metrics}, &metricsHandler{metrics: r.metrics},
+	return newLive(&r.cfg, &statusHandler{lists: lists, metrics: r.metrics, tracker: r.tracker, now: r.cfg.Now}, &metricsHandler{metrics: r.metrics},
 		&pluginHandler{registry: r.plugins, uses: &pluginUses{engine: r.engine, policies: r.policies}},
 		&clusterHandler{}, r.audit)
 }

@@ -20,6 +20,8 @@ type Requests interface {
 	// List returns up to limit requests in the given state ("" for any state), the newest first.
 	List(state string, limit int) []metrics.Request
 	Get(id core.RequestID) (r metrics.Request, ok bool)
+	// Losses returns the requests that were not delivered, or refused by their target, among the latest.
+	Losses(since time.Time) []metrics.Loss
 }
 
 var _ Requests = (*metrics.Tracker)(nil)

@@ -227,7 +227,9 @@ func (s *Server) routes(parameters map[string][]string) {
 	(&hostBanHandler{engine: cfg.Engine, pool: cfg.Pool}).routes(v1)
 	(&routeHandler{engine: cfg.Engine, policies: cfg.Policies}).routes(v1)
 	(&userHandler{engine: cfg.Engine, now: cfg.Now}).routes(v1)
-	status := &statusHandler{lists: lists, metrics: cfg.Metrics, cluster: cfg.Cluster}
+	status := &statusHandler{
+		lists: lists, metrics: cfg.Metrics, tracker: cfg.Requests, now: cfg.Now, cluster: cfg.Cluster,
+	}
 	status.routes(v1)
 	(&groupHandler{lists: lists}).routes(v1)
 	proxies := &proxyHandler{

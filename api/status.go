@@ -20,6 +20,8 @@ import (
 type statusHandler struct {
 	lists   *poolLists
 	metrics Metrics
+	tracker Requests
+	now     func() time.Time
 	cluster Cluster // nil without a cluster
 }
 
@@ -31,6 +33,7 @@ type statusView struct {
 	Proxies  poolCounts     `json:"proxies"`
 	Failures []failureGroup `json:"failures"`
 	Requests windowView     `json:"requests"`
+	Losses   []lossView     `json:"losses"` // among the latest 1,000 requests
 	Cluster  *clusterStatus `json:"cluster,omitempty"` // absent without a cluster
 }
 
@@ -112,6 +115,7 @@ func (h *statusHandler) view() statusView {
 	v.Failures = v.Failures[:min(len(v.Failures), maxFailureGroups)]
 	w := h.metrics.CountsWithin(statusWindow)
 	v.Requests = windowView{statusWindow.Seconds(), w.Requests, w.Delivered, w.Refused, w.Attempts, w.Retries}
+	v.Losses = groupLosses(h.tracker.Losses(h.now().Add(-statusWindow)))
 	v.Summary = v.text()
 	if h.cluster != nil {
 		s := h.cluster.Status()
@@ -173,7 +177,18 @@ func (l *poolLists) failureOf(u *upstream.Upstream) *failureView {
 const unknownReason = "unknown"
 
 func (v *statusView) text() string {
-	return v.poolText() + "; " + v.Requests.text()
+	text := v.poolText() + "; " + v.Requests.text()
+	if len(v.Losses) == 0 {
+		return text
+	}
+	reason := v.Losses[0].Reason
+	if len(v.Failures) > 0 && v.Failures[0].text() == reason {
+		return text // poolText has stated the reason
+	}
+	if len(v.Losses) > 1 {
+		return text + ", most of the rest lost with " + reason
+	}
+	return text + ", the rest lost with " + reason
 }
 
 func (v *statusView) poolText() string {

@@ -30,12 +30,13 @@ type targetHandler struct {
 
 func (h *targetHandler) routes(r fiber.Router) { r.Get("/targets", h.list) }
 
-// targetView is the JSON of a target with failures. A target of the ledger has the attempts since its first recent
+// targetView is the JSON of a target with failures or refusals. A target of the ledger has the attempts since its first recent
 // failure. Other targets have those of the window, from the kept metrics.
 type targetView struct {
 	Target         string     `json:"target"` // host:port; a host for a target that is not in the ledger
 	Attempts       uint64     `json:"attempts"`
 	Failures       uint64     `json:"failures"`
+	Refused        uint64     `json:"refused"` // attempts of the window with status 403 or 429, and no ban
 	FailureRate    float64    `json:"failure_rate"`
 	ProxiesFailing int        `json:"proxies_failing"` // 0 for a target that is not in the ledger
 	Suspect        bool       `json:"suspect"`
@@ -90,6 +91,7 @@ func (h *targetHandler) list(c *fiber.Ctx) error {
 		sum := h.metrics.Reasons().SumTarget(t.host(), window)
 		reasons := viewOfReasons(&sum, window)
 		t.reasonsView = &reasons
+		t.Refused = refusals(&sum)
 	}
 	return send(c, targetsView{append([]*targetView{}, list...), *fields})
 }
@@ -122,7 +124,17 @@ func (h *targetHandler) recent() []*targetView {
 	return views
 }
 
-// kept returns the targets with failures in the window, from the metrics, which last over restarts. Those whose host is
+// refusals returns the number of attempts that the target has refused, and that are no failures.
+func refusals(s *minutes.Sum) (n uint64) {
+	for k, tally := range s.Counts {
+		if k.IsRefusal() && verdict.AtTarget(k.Cause()) == core.Success {
+			n += tally.N
+		}
+	}
+	return n
+}
+
+// kept returns the targets with failures or refusals in the window, from the metrics, which last over restarts. Those whose host is
 // among the given views are left out.
 func (h *targetHandler) kept(window time.Duration, except []*targetView) []*targetView {
 	known := map[string]struct{}{}
@@ -132,7 +144,8 @@ func (h *targetHandler) kept(window time.Duration, except []*targetView) []*targ
 	all := h.metrics.Reasons().FailingTargets(window,
 		func(k minutes.Key) core.Verdict { return verdict.AtTarget(k.Cause()) })
 	slices.SortFunc(all, func(a, b minutes.TargetCounts) int {
-		return cmp.Or(cmp.Compare(b.Failures, a.Failures), cmp.Compare(a.Host, b.Host))
+		return cmp.Or(cmp.Compare(b.Failures, a.Failures), cmp.Compare(b.Refused, a.Refused),
+			cmp.Compare(a.Host, b.Host))
 	})
 	views := []*targetView{}
 	for i := range all {

@@ -28,13 +28,13 @@ func TestTargets(t *testing.T) {
 	const (
 		none = `,"reasons":[],"traffic":{"window":3600,"attempts":0,"statuses":{},"latency_p50":0,"latency_p95":0,` +
 			`"bytes":0}}`
-		d = `{"target":"d.test:80","attempts":2,"failures":2,"failure_rate":1,"proxies_failing":2,` +
+		d = `{"target":"d.test:80","attempts":2,"failures":2,"refused":0,"failure_rate":1,"proxies_failing":2,` +
 			`"suspect":true,"last_failure":"2026-11-28T12:00:01Z","last_success":null` + none
-		c = `{"target":"c.test:80","attempts":4,"failures":3,"failure_rate":0.75,"proxies_failing":2,` +
+		c = `{"target":"c.test:80","attempts":4,"failures":3,"refused":0,"failure_rate":0.75,"proxies_failing":2,` +
 			`"suspect":false,"last_failure":"2026-11-28T12:00:01Z","last_success":null` + none
-		a = `{"target":"a.test:80","attempts":4,"failures":1,"failure_rate":0.25,"proxies_failing":1,` +
+		a = `{"target":"a.test:80","attempts":4,"failures":1,"refused":0,"failure_rate":0.25,"proxies_failing":1,` +
 			`"suspect":false,"last_failure":"2026-11-28T12:00:01Z","last_success":null` + none
-		b = `{"target":"b.test:80","attempts":4,"failures":1,"failure_rate":0.25,"proxies_failing":1,` +
+		b = `{"target":"b.test:80","attempts":4,"failures":1,"refused":0,"failure_rate":0.25,"proxies_failing":1,` +
 			`"suspect":false,"last_failure":"2026-11-28T12:00:01Z","last_success":"2026-11-28T12:00:02Z"` + none
 	)
 	limit := `{"error":"invalid_field","message":"limit must be one integer from 1 to 1000",` +

@@ -16,6 +16,9 @@ export function el(tag, attributes = {}, ...children) {
   return e;
 }
 
+// count is a number with a noun in the right form, such as "1 retry" or "2 retries".
+export const count = (n, noun, plural = noun + "s") => number.format(n) + " " + (n === 1 ? noun : plural);
+
 // link is a button that looks like a link and calls a function.
 export const link = (text, onclick, title) => el("button", { type: "button", class: "link-button", title, onclick }, text);
 

@@ -1,6 +1,6 @@
 // The last hours: requests, success, latency, retries, bans or cost by time, and the changes in that time.
 import { api, gatewayNow } from "./api.js";
-import { $, address, el, number, percent, span } from "./dom.js";
+import { $, address, count, el, number, percent, span } from "./dom.js";
 import { stackedBars } from "./chart.js";
 import { eachSecond, watch } from "./live.js";
 
@@ -91,11 +91,11 @@ function showChanges(list) {
 }
 
 function title(p, at) {
-  const parts = [number.format(p.requests) + " requests"];
+  const parts = [count(p.requests, "request")];
   if (p.requests) parts.push(percent(delivered(p) / p.requests) + " delivered", number.format(p.requests - p.delivered) + " failed");
   if (p.target_refused) parts.push(number.format(p.target_refused) + " refused by the target");
-  if (p.retries) parts.push(number.format(p.retries) + " retries");
-  if (p.banned_responses) parts.push(number.format(p.banned_responses) + " bans");
+  if (p.retries) parts.push(count(p.retries, "retry", "retries"));
+  if (p.banned_responses) parts.push(count(p.banned_responses, "ban"));
   if (p.attempts) parts.push("latency p50 " + span(p.latency_p50) + ", p95 " + span(p.latency_p95));
   if (p.cost) parts.push("cost " + +p.cost.toPrecision(3));
   return hour(at) + ": " + parts.join(", ");

@@ -9,16 +9,17 @@ let requests = new Map(),
   chosen = address.get("requests") || "retried";
 
 const inFlight = r => r.state !== "done";
+const refused = r => r.status === 403 || r.status === 429; // by the target, or by the gateway itself
 const filters = {
   all: () => true,
   retried: r => r.attempts.length > 1 || r.current_attempt > 0,
-  failed: r => !inFlight(r) && r.outcome !== "success",
+  failed: r => !inFlight(r) && (r.outcome !== "success" || refused(r)),
   inflight: inFlight,
 };
 if (!filters[chosen]) chosen = "retried";
 
 watch({ views: ["requests"], shown: $("requests") }, async () => {
-  const list = await api("requests?limit=200");
+  const list = await api("requests?limit=" + (requests.size ? 200 : keep));
   for (const [id, r] of requests) if (inFlight(r)) requests.delete(id);
   for (const r of list.requests) requests.set(r.id, r);
   const sorted = [...requests.values()].sort((a, b) => b.started_at.localeCompare(a.started_at)).slice(0, keep);
@@ -62,8 +63,12 @@ function noRequests(text) {
 // colour returns the state whose colour a request gets.
 function colour(r) {
   if (inFlight(r)) return "half_open";
+  if (r.outcome === "success" && refused(r)) return "refused";
   return { success: "closed", cancelled: "" }[r.outcome] ?? "open";
 }
+
+// attemptClass returns the class of an attempt: its outcome, or refused for a response with which targets refuse clients.
+export const attemptClass = a => (a.outcome === "success" && (a.status_code === 403 || a.status_code === 429) ? "refused" : a.outcome);
 
 // steps draws the attempts of a request in order, with the backoffs between them.
 export function steps(r, now) {
@@ -76,7 +81,7 @@ export function steps(r, now) {
     list.push(
       el(
         "span",
-        { class: "step " + a.outcome, title: (a.error_message || a.outcome) + ", after " + span(a.latency) },
+        { class: "step " + attemptClass(a), title: (a.error_message || a.outcome) + ", after " + span(a.latency) },
         a.proxy_id + " " + result,
       ),
     );
@@ -96,14 +101,21 @@ export function steps(r, now) {
   return list.length ? list : [el("span", { class: "gap" }, r.outcome === "success" ? "" : words(r.outcome || ""))];
 }
 
+function choose(filter) {
+  chosen = filter;
+  address.set({ requests: chosen === "retried" ? "" : chosen });
+  for (const b of $("filter").children) b.setAttribute("aria-pressed", b.value === chosen);
+  showRequests();
+}
 for (const b of $("filter").children) {
   b.setAttribute("aria-pressed", b.value === chosen);
-  b.onclick = () => {
-    chosen = b.value;
-    address.set({ requests: chosen === "retried" ? "" : chosen });
-    for (const other of $("filter").children) other.setAttribute("aria-pressed", other === b);
-    showRequests();
-  };
+  b.onclick = () => choose(b.value);
+}
+
+// findRequests shows the requests of a filter.
+export function findRequests(filter) {
+  choose(filter);
+  $("filter").scrollIntoView({ block: "center" });
 }
 $("findrequest").oninput = showRequests;
 
@@ -133,7 +145,7 @@ function drawRequest(r) {
   const lines = r.attempts.map(a => {
     const from = instant(a.started_at),
       [left, width] = place(from, Math.min(end, from + 1000 * a.latency));
-    const bar = el("i", { class: "step " + a.outcome, title: a.error_message || words(a.cause || a.outcome) });
+    const bar = el("i", { class: "step " + attemptClass(a), title: a.error_message || words(a.cause || a.outcome) });
     bar.style.left = left + "%";
     bar.style.width = width + "%";
     const result = (a.status_code ? a.status_code + " " : "") + words(a.cause || a.outcome);
@@ -148,7 +160,8 @@ function drawRequest(r) {
     );
   });
   const took = "took " + span((end - begin) / 1000);
-  const outcome = inFlight(r) ? r.state : (r.status ? r.status + ", " : "") + words(r.outcome);
+  const result = colour(r) === "refused" ? "refused by the target" : words(r.outcome || "");
+  const outcome = inFlight(r) ? r.state : (r.status ? r.status + ", " : "") + result;
   dialog.querySelector(".content").replaceChildren(
     el("p", {}, r.method + " " + r.host + ": " + outcome + "; " + took + ", " + date(begin)),
     r.client_request_id ? el("p", { class: "quiet" }, "X-Request-Id: " + r.client_request_id) : "",

@@ -1,19 +1,28 @@
 // The summary: one sentence on the state of the pool, the totals, and the requests of the last two minutes.
 import { api, gatewayNow } from "./api.js";
-import { $, el, instant, link, number, percent, span, clock } from "./dom.js";
+import { $, count, el, instant, link, number, percent, span, clock } from "./dom.js";
 import { eachSecond, isOpen, listen, watch } from "./live.js";
 import { filterBy } from "./proxies.js";
+import { findRequests } from "./requests.js";
+import { showTarget } from "./target.js";
 import { stackedBars } from "./chart.js";
 
-// The requests by their outcome: successful at the first attempt, successful after a retry, failed.
-const kinds = { first: "successful at the first attempt", retried: "successful after a retry", failed: "failed" };
+// The requests by their outcome.
+const kinds = {
+  first: "successful at the first attempt",
+  retried: "successful after a retry",
+  refused: "refused by the target",
+  failed: "failed",
+};
 
-// counts returns the number of requests of each kind since the start.
-function counts(summary) {
+// countsOf returns the number of requests of each kind since the start.
+function countsOf(summary) {
   const by = summary.success_by_attempt,
     first = by["0"] || 0;
-  const ok = Object.values(by).reduce((a, b) => a + b, 0);
-  return { first, retried: ok - first, failed: summary.total_requests - ok };
+  const ok = Object.values(by).reduce((a, b) => a + b, 0),
+    refused = summary.target_refused;
+  // How many attempts the refused ones took is not known; most took one.
+  return { first: Math.max(0, first - refused), retried: ok - Math.max(first, refused), refused, failed: summary.total_requests - ok };
 }
 
 const chartSeconds = 120,
@@ -35,14 +44,14 @@ eachSecond(() => isOpen() && before && gatewayNow() - before.at > quiet && showT
 // showTotals shows the totals m, which are of the time now. The stream reports this time, so that the rates do not depend
 // on how long an event is on its way.
 function showTotals(m, now = m.at ? instant(m.at) : gatewayNow()) {
-  const c = counts(m),
-    ok = c.first + c.retried;
+  const c = countsOf(m),
+    ok = c.first + c.retried + c.refused;
   const elapsed = before && m.total_requests >= before.total ? now - before.at : NaN,
     soon = Math.abs(elapsed) < leastSample;
   if (elapsed >= leastSample && elapsed < 5000) {
     const per = 1000 / elapsed,
       sample = { at: now, begin: before.at };
-    for (const k of Object.keys(kinds)) sample[k] = (c[k] - before[k]) * per;
+    for (const k of Object.keys(kinds)) sample[k] = Math.max(0, c[k] - before[k]) * per;
     sample.title = clock(now) + ": " + Object.entries(kinds).map(([k, text]) => Math.round(sample[k]) + " " + text).join(", ");
     samples.push(sample);
   }
@@ -50,8 +59,8 @@ function showTotals(m, now = m.at ? instant(m.at) : gatewayNow()) {
   samples = samples.filter(s => s.at > now - chartSeconds * 1000 && s.at <= now + leastSample);
   const last = samples[samples.length - 1];
   tiles("requests", [
-    [last ? number.format(Math.round(last.first + last.retried + last.failed)) : "–", "requests per second", ""],
-    [number.format(m.total_requests), "requests", number.format(m.total_attempts) + " attempts"],
+    [last ? number.format(Math.round(Object.keys(kinds).reduce((sum, k) => sum + last[k], 0))) : "–", "requests per second", ""],
+    [number.format(m.total_requests), "requests", count(m.total_attempts, "attempt")],
     [
       m.total_requests ? percent((ok - m.target_refused) / m.total_requests) : "–",
       "successful",
@@ -61,7 +70,7 @@ function showTotals(m, now = m.at ? instant(m.at) : gatewayNow()) {
     [
       number.format(c.retried),
       "successful after a retry",
-      number.format(m.total_retries) + " retries, " + span(m.retry_latency_seconds_total) + " of backoff",
+      count(m.total_retries, "retry", "retries") + ", " + span(m.retry_latency_seconds_total) + " of backoff",
     ],
   ]);
   if (!document.hidden) draw(now);
@@ -106,19 +115,27 @@ function showStatus(s) {
   const text = s.summary[0].toUpperCase() + s.summary.slice(1);
   if ($("verdict").textContent !== text) $("verdict").textContent = text;
   $("verdict").className = level;
-  const key = JSON.stringify(s.failures);
+  const key = JSON.stringify([s.failures, s.losses]);
   if ($("reasons").dataset.key !== key) {
     $("reasons").dataset.key = key;
-    $("reasons").replaceChildren(...s.failures.map(reason));
+    $("reasons").replaceChildren(...s.failures.map(reason), ...s.losses.map(loss));
   }
-  document.title = (level === "ok" ? "" : "⚠ " + p.failing + " of " + p.total + " – ") + "Whirlpool";
+  const alarm = p.failing ? p.failing + " of " + p.total : Math.floor((100 * (r.delivered - r.target_refused)) / r.total) + " %";
+  document.title = (level === "ok" ? "" : "⚠ " + (p.total ? alarm : "no proxies") + " – ") + "Whirlpool";
   showIcon(level);
 }
 
 // reason is a group of failing proxies as a link to them.
 function reason(f) {
-  const text = number.format(f.proxies) + (f.proxies === 1 ? " proxy: " : " proxies: ") + f.reason;
+  const text = count(f.proxies, "proxy", "proxies") + ": " + f.reason;
   return el("li", {}, link(text, () => filterBy({ reason: f.reason, q: "", state: "", region: "", vendor: "" }), "show these proxies"));
+}
+
+// loss is a group of lost requests as a link to their target or, without one, to the requests.
+function loss(l) {
+  const proxies = l.proxy || (l.proxies ? count(l.proxies, "proxy", "proxies") : ""),
+    text = count(l.requests, "request") + " lost: " + l.reason + (proxies && ", through " + proxies);
+  return el("li", {}, l.host ? link(text, () => showTarget(l.host), "show this target") : link(text, () => findRequests("failed"), "show these requests"));
 }
 
 // severity is "bad" if requests are lost or half of the pool fails, "warn" if proxies fail, otherwise "ok".

@@ -29,6 +29,10 @@ type gatewayStatus struct {
 	Proxies   proxyCounts     `json:"proxies"`
 	Requests  requestCounts   `json:"requests"`
 	Failing   []failingProxy  `json:"failing"` // maxFailingProxies at most
+
+	Failures []client.FailureGroup `json:"failures"`
+	Losses   []client.LossGroup    `json:"losses"`
+
 	Suspect   []suspectTarget `json:"suspect_targets"`
 	Cluster   *clusterState   `json:"cluster,omitempty"`
 	LoadedAt  time.Time       `json:"configuration_at"`
@@ -167,6 +171,7 @@ func (r *remote) readProxies(s *gatewayStatus) error {
 	}
 	p := &status.Proxies
 	s.Summary, s.Cluster = status.Summary, clusterOf(status.Cluster)
+	s.Failures, s.Losses = status.Failures, status.Losses
 	s.Proxies = proxyCounts{Total: p.Total, InService: p.InService, HalfOpen: p.HalfOpen, Open: p.Open,
 		Draining: p.Draining, Unreached: p.Unreached, Banned: p.Banned}
 	if p.Open+p.HalfOpen == 0 {
@@ -270,8 +275,14 @@ func (s *gatewayStatus) print(w io.Writer) {
 		}
 		fmt.Fprintf(table, "\tall together: %d requests in the last %d minutes%s\n", c.Requests, c.Minutes, share)
 	}
+	for _, f := range s.Failures {
+		fmt.Fprintf(table, "failing\t%s: %s, such as %s\n", plural(f.Proxies, "proxy"), f.Reason, f.Example)
+	}
+	for _, l := range s.Losses {
+		fmt.Fprintf(table, "lost\t%s: %s%s\n", plural(l.Requests, "request"), l.Reason, throughProxies(&l))
+	}
 	for _, f := range s.Failing {
-		fmt.Fprintf(table, "failing\t%s: %s since %s: %s\n", f.ID, f.State, f.Since.Local().Format(time.DateTime),
+		fmt.Fprintf(table, "breaker\t%s: %s since %s: %s\n", f.ID, f.State, f.Since.Local().Format(time.DateTime),
 			f.Why)
 	}
 	if hidden := p.Open + p.HalfOpen - len(s.Failing); hidden > 0 {
@@ -288,6 +299,17 @@ func (s *gatewayStatus) print(w io.Writer) {
 		fmt.Fprintf(table, "\ttakes effect at the next start: %s\n", strings.Join(s.Restart, ", "))
 	}
 	table.Flush() // an error of w, the output, cannot be reported
+}
+
+// throughProxies returns the proxies of lost requests, such as ", through p1".
+func throughProxies(l *client.LossGroup) string {
+	switch {
+	case l.Proxy != "":
+		return ", through " + l.Proxy
+	case l.Proxies > 0:
+		return ", through " + plural(l.Proxies, "proxy")
+	}
+	return ""
 }
 
 func healthCommand() *cobra.Command {

@@ -15,7 +15,11 @@ func statusResponses() map[string][]string {
 		"GET /config": {`200 {"gateway":"127.0.0.1:8888","reload":{"ok":false,"at":"2026-11-29T03:00:00Z","faults":[` +
 			`{"file":"k.toml","line":3,"key":"log.level","message":"must be debug"}],"restart":["api.listen"]}}`},
 		"GET /status": {`200 {"summary":"2 of 5 proxies fail","proxies":{"total":5,"in_service":1,"closed":3,` +
-			`"open":1,"half_open":1,"draining":1,"unreached":1}}`},
+			`"open":1,"half_open":1,"draining":1,"unreached":1},` +
+			`"failures":[{"proxies":2,"reason":"403 at shop.example","example":"d"}],` +
+			`"losses":[{"requests":1,"proxies":1,"proxy":"d","reason":"403 at shop.example"},` +
+			`{"requests":2,"proxies":2,"reason":"proxy unreachable"},` +
+			`{"requests":3,"reason":"all breakers open"}]}`},
 		"GET /circuit-breakers": {`200 {"circuit_breakers":[{"proxy_id":"b c","state":"open"},` +
 			`{"proxy_id":"d","state":"half_open"}]}`},
 		"GET /circuit-breakers/b c": {`200 {"last_state_change":"2026-11-29T03:00:00Z","why":{"summary":"5 of 5"}}`},
@@ -36,7 +40,10 @@ func TestStatus(t *testing.T) {
 		`gateway +127\.0\.0\.1:8888\n`,
 		`proxies +5: 1 in service, 1 half-open, 1 open, 1 draining, 1 unreached\n`,
 		`requests +200 in 24 h, 99\.50 % delivered; 230 attempts, 30 retries\n`,
-		`failing +b c: open since 2026-11-\d\d \d\d:\d\d:\d\d: 5 of 5\n`,
+		`failing +2 proxies: 403 at shop\.example, such as d\n`,
+		`lost +1 request: 403 at shop\.example, through d\n`,
+		`lost +2 requests: proxy unreachable, through 2 proxies\n`, `lost +3 requests: all breakers open\n`,
+		`breaker +b c: open since 2026-11-\d\d \d\d:\d\d:\d\d: 5 of 5\n`,
 		`target +dead\.example:80 fails through every proxy \(7 failures\)\n`,
 		`not in force: k\.toml:3: log\.level: must be debug\n`,
 		`takes effect at the next start: api\.listen\n`,

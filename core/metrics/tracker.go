@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/minutes"
 )
 
 // The states of a request.
@@ -253,6 +254,35 @@ func (t *Tracker) List(state string, limit int) []Request {
 		}
 	}
 	return out
+}
+
+// Loss is an ended request that was not delivered, or that its target refused.
+type Loss struct {
+	Key     minutes.Key // of the last attempt; zero without one
+	ProxyID string      // of the last attempt; "" without one
+	Host    string
+	Final   core.Final
+}
+
+// Losses returns the losses among the requests of the ring that ended after a time. Requests whose client left are no
+// losses.
+func (t *Tracker) Losses(since time.Time) (list []Loss) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.done {
+		r := &t.done[i]
+		served := r.Final == core.FinalSuccess && !refused(r.Status)
+		if served || r.Final == core.FinalCancelled || !r.Ended.After(since) {
+			continue
+		}
+		l := Loss{Host: r.Host, Final: r.Final}
+		if n := len(r.Attempts); n > 0 {
+			last := &r.Attempts[n-1]
+			l.Key, l.ProxyID = minutes.KeyOf(last.Outcome.Cause, last.Outcome.Status), last.ProxyID
+		}
+		list = append(list, l)
+	}
+	return list
 }
 
 // allEntries returns all entries. A caller that also reads the ring of ended requests must call allEntries before,

@@ -1,6 +1,10 @@
 package minutes
 
-import "github.com/whirlpool-proxy/whirlpool/core"
+import (
+	"net/http"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
 
 // Key is the result of an attempt: its cause, and the status of the response.
 type Key uint32
@@ -18,6 +22,11 @@ func KeyOf(c core.Cause, status int) Key {
 
 // Cause returns the cause of the attempts.
 func (k Key) Cause() core.Cause { return core.Cause(k >> 10) }
+
+// IsRefusal reports whether the status is one by which targets refuse clients: 403 or 429.
+func (k Key) IsRefusal() bool {
+	return k.Status() == http.StatusForbidden || k.Status() == http.StatusTooManyRequests
+}
 
 // Status returns the status of the response; 0 if there was none.
 func (k Key) Status() int { return int(k & 0x3ff) }

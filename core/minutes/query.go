@@ -77,15 +77,16 @@ type TargetCounts struct {
 	Host        string
 	Attempts    uint64
 	Failures    uint64
-	LastFailure time.Time // beginning of the latest minute with a failure
+	Refused     uint64    // successes with status 403 or 429
+	LastFailure time.Time // beginning of the latest minute with a failure or a refusal
 	LastSuccess time.Time // beginning of the latest minute with a success; zero if there is none
 }
 
-// FailingTargets returns the targets with failures in the time window before now, in any order. The function judge
-// returns what an attempt with a key shows about its target.
+// FailingTargets returns the targets that failed or refused attempts in the time window before now, in any order. The
+// function judge returns what an attempt with a key shows about its target.
 func (s *Store) FailingTargets(window time.Duration, judge func(Key) core.Verdict) []TargetCounts {
 	var list []TargetCounts
-	failed := func(k Key) bool { return judge(k) == core.Failure }
+	failed := func(k Key) bool { return k.IsRefusal() || judge(k) == core.Failure }
 	first := s.minuteOf(s.now().Add(-window))
 	for host, series := range s.targets.all() {
 		if !series.mayHave(first, failed) {
@@ -93,7 +94,7 @@ func (s *Store) FailingTargets(window time.Duration, judge func(Key) core.Verdic
 		}
 		t := TargetCounts{Host: host}
 		s.eachMinute(series, window, func(r *Row, _ *Latencies) { t.add(r, judge) })
-		if t.Failures > 0 {
+		if t.Failures+t.Refused > 0 {
 			list = append(list, t)
 		}
 	}
@@ -111,6 +112,13 @@ func (t *TargetCounts) add(r *Row, judge func(Key) core.Verdict) {
 				t.LastFailure = minute
 			}
 		case core.Success:
+			if c.Key.IsRefusal() {
+				t.Refused += c.N
+				if minute.After(t.LastFailure) {
+					t.LastFailure = minute
+				}
+				continue
+			}
 			if minute.After(t.LastSuccess) {
 				t.LastSuccess = minute
 			}

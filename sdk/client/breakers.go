@@ -81,6 +81,7 @@ type Target struct {
 	Target         string     `json:"target"` // host:port; a host if it has no recent failure
 	Attempts       int        `json:"attempts"`
 	Failures       int        `json:"failures"`
+	Refused        int        `json:"refused"` // attempts that got a 403 or 429, and no ban
 	FailureRate    float64    `json:"failure_rate"`
 	ProxiesFailing int        `json:"proxies_failing"`
 	Suspect        bool       `json:"suspect"`

@@ -46,6 +46,7 @@ type Status struct {
 	} `json:"proxies"`
 	Failures []FailureGroup `json:"failures"`
 	Requests LatestRequests `json:"requests"`
+	Losses   []LossGroup    `json:"losses"`
 	Cluster  *ClusterStatus `json:"cluster"` // nil without a cluster
 }
 
@@ -66,6 +67,18 @@ type FailureGroup struct {
 	Host    string `json:"host"`   // "" if the proxy alone is the cause
 	Reason  string `json:"reason"` // cause, status and host as a text, such as "403 at shop.example"
 	Example string `json:"example"`
+}
+
+// LossGroup describes lost requests whose last attempts are similar. A request is lost if it was not delivered, or got
+// a 403 or 429.
+type LossGroup struct {
+	Requests int    `json:"requests"`
+	Proxies  int    `json:"proxies"`
+	Proxy    string `json:"proxy"`  // "" if there are several, or none
+	Cause    string `json:"cause"`  // without an attempt, the outcome of the request
+	Status   int    `json:"status"` // 0 without a response
+	Host     string `json:"host"`   // "" if the proxy alone is the cause
+	Reason   string `json:"reason"` // cause, status and host as a text, such as "403 at shop.example"
 }
 
 // Status returns the state of the gateway.
