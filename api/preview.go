@@ -88,7 +88,7 @@ func (h *previewHandler) preview(c *fiber.Ctx) error {
 	if err := decodeBody(c, &o); err != nil {
 		return err
 	}
-	current := h.policies.Current()
+	current, updated := h.policies.Current(), h.policies.View().UpdatedAt
 	p := current.Merge(o)
 	if err := p.Validate(h.hasBackoff); err != nil {
 		return policyProblem("", err)
@@ -102,16 +102,19 @@ func (h *previewHandler) preview(c *fiber.Ctx) error {
 		if r.Ended.Before(start) {
 			continue
 		}
-		v.examine(&r, &p, current)
+		v.examine(&r, &p, current, r.Started.Before(updated))
 	}
 	v.Summary = v.text()
 	v.addLimitations(&p, current)
 	return send(c, v)
 }
 
-// examine adds the recorded request r to the preview under the policy p.
-func (v *previewView) examine(r *metrics.Request, p, current *retry.Policy) {
-	q := preview.Request{Method: r.Method, Final: r.Final, Status: r.Status, Attempts: r.Attempts}
+// examine adds the recorded request r to the preview under the policy p. The parameter earlier is true if the request
+// began before the current policy.
+func (v *previewView) examine(r *metrics.Request, p, current *retry.Policy, earlier bool) {
+	q := preview.Request{
+		Method: r.Method, Final: r.Final, Status: r.Status, Attempts: r.Attempts, Earlier: earlier,
+	}
 	before, after := preview.RecordedCourse(&q), preview.CourseUnder(&q, p, current)
 	v.Examined++
 	v.Recorded.add(before)

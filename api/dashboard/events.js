@@ -57,8 +57,8 @@ kind.value = address.get("events") || "";
 listen(event => {
   if (["views", "status", "totals"].includes(event.type)) return; // these are no events, but the state
   if (event.id && log.some(e => e.id === event.id)) return; // a new stream repeats the events that are kept
-  const text = eventText(event),
-    at = Date.parse(event.data.at || event.data.timestamp || event.data.updated_at) || Date.now();
+  const at = Date.parse(event.data.at || event.data.timestamp || event.data.updated_at) || Date.now(),
+    text = eventText(event, at);
   log.unshift({ id: event.id, at, type: event.type, text });
   log.length = Math.min(log.length, keep);
   if (changing.includes(event.type)) document.dispatchEvent(new Event("changed"));
@@ -68,12 +68,12 @@ listen(event => {
 const changing = ["policy", "reload", "activation"];
 
 // eventText returns the fields of an event in words.
-function eventText({ type, data }) {
+function eventText({ type, data }, at) {
   switch (type) {
     case "breaker":
       return data.proxy_id + ": " + words(data.from_state) + " → " + words(data.to_state) + ", " + words(data.reason) + (data.why ? ": " + data.why : "");
     case "ban":
-      return data.proxy_id + (data.host ? " for " + data.host : "") + " until " + date(data.until);
+      return data.proxy_id + (data.host ? " for " + data.host : "") + (Date.parse(data.until) <= at ? ": its ban has ended" : " until " + date(data.until));
     case "exhaustion":
       return (
         data.method + " " + data.host + ": " + Object.keys(data.causes).map(words).join(", ") + (data.folded ? " (and " + data.folded + " more requests)" : "")
@@ -81,7 +81,7 @@ function eventText({ type, data }) {
     case "policy":
       return data.source === "file" ? "the policy of the configuration" : "changed: up to " + data.max_attempts + " attempts, " + data.backoff_strategy;
     case "reload":
-      return data.ok ? "the configuration was reloaded" : "the configuration was not reloaded: " + (data.faults || []).map(f => f.message).join("; ");
+      return data.ok ? "the configuration was reloaded" : "the configuration was not reloaded: " + (data.faults || []).map(f => (f.key ? f.key + ": " : "") + f.message).join("; ");
     case "activation":
       return data.plugin + " is used for " + data.for;
     case "plugin_log":

@@ -144,7 +144,7 @@ function showPreview(v) {
   const row = (name, c) =>
     el("tr", {}, el("th", { scope: "row" }, name), ...[c.attempts, c.served, c.refused, c.unknown].map(n => el("td", { class: "n" }, number.format(n))),
       el("td", { class: "n" }, span(c.waited)));
-  const head = ["", "attempts", "served", "refused", "not known", "backoffs"].map(t => el("th", { class: "n" }, t));
+  const head = ["", "attempts", "served", "refused", "not known", "backoffs"].map(t => el("th", { class: "n" }, t || el("span", { class: "unseen" }, "policy")));
   const statuses = v.statuses.map(s =>
     number.format(s.attempts) + " attempts with status " + s.status + (s.retried ? " would be retried now" : " would no longer be retried"));
   const parts = [el("p", {}, sentence(v.summary))];

@@ -19,6 +19,7 @@ type Request struct {
 	Final    core.Final
 	Status   int // of the response to the client; 0 if the client left before the response
 	Attempts []core.AttemptEvent
+	Earlier  bool // the request began under another policy than the current one
 }
 
 // Result is the result of a request for its client.
@@ -61,7 +62,7 @@ func resultOf(status int) Result {
 // CourseUnder returns the course that a request would have had under the policy p in place of the current one. If the
 // current policy allows a retry after the last recorded attempt, something else has prevented it: there was no
 // admissible proxy, the retry budget was spent, or the target was suspect. CourseUnder assumes that this would have
-// prevented a retry under p as well. A request with a hedge, without attempts, or whose client has left keeps its
+// prevented a retry under p as well, unless the request is an Earlier one. A request with a hedge, without attempts, or whose client has left keeps its
 // recorded course.
 func CourseUnder(r *Request, p, current *retry.Policy) RequestCourse {
 	recorded := RecordedCourse(r)
@@ -96,7 +97,7 @@ func CourseUnder(r *Request, p, current *retry.Policy) RequestCourse {
 			return c
 		}
 		if last {
-			if retries(a, r.Method, current) && c.Attempts < current.MaxAttempts {
+			if !r.Earlier && retries(a, r.Method, current) && c.Attempts < current.MaxAttempts {
 				c.Result, c.Status = recorded.Result, recorded.Status
 				return c
 			}

@@ -58,6 +58,8 @@ func TestUnder(t *testing.T) {
 		Attempts: []core.AttemptEvent{attempt("a", response(429), 0)}}
 	stopped := exhausted // another reason than max_attempts
 	stopped.Attempts = exhausted.Attempts[:2]
+	earlier := stopped
+	earlier.Earlier = true
 	post := limited
 	post.Method = "POST"
 	connect := preview.Request{Method: "CONNECT", Final: core.FinalExhausted, Status: 502,
@@ -87,6 +89,8 @@ func TestUnder(t *testing.T) {
 			course(4, 6*time.Second, preview.Unknown, 0)},
 		"more attempts, but something else has stopped it": {stopped, func(p *retry.Policy) { p.MaxAttempts = 5 },
 			course(2, 2*time.Second, preview.Refused, 503)},
+		"more attempts, the last policy has stopped it": {earlier, func(p *retry.Policy) { p.MaxAttempts = 5 },
+			course(3, 2*time.Second, preview.Unknown, 0)},
 		"status is retried": {limited, func(p *retry.Policy) { p.RetryStatusCodes = []int{429} },
 			course(2, 0, preview.Unknown, 0)},
 		"status is retried, but not for POST": {post, func(p *retry.Policy) { p.RetryStatusCodes = []int{429} },
