@@ -33,7 +33,7 @@ type statusView struct {
 	Proxies  poolCounts     `json:"proxies"`
 	Failures []failureGroup `json:"failures"`
 	Requests windowView     `json:"requests"`
-	Losses   []lossView     `json:"losses"` // among the latest 1,000 requests
+	Losses   []lossView     `json:"losses"`            // among the latest 1,000 requests
 	Cluster  *clusterStatus `json:"cluster,omitempty"` // absent without a cluster
 }
 

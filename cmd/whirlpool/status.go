@@ -24,11 +24,11 @@ import (
 
 // gatewayStatus is the JSON output of the command status.
 type gatewayStatus struct {
-	Gateway   string          `json:"gateway"`
-	Summary   string          `json:"summary"` // from GET /status
-	Proxies   proxyCounts     `json:"proxies"`
-	Requests  requestCounts   `json:"requests"`
-	Failing   []failingProxy  `json:"failing"` // maxFailingProxies at most
+	Gateway  string         `json:"gateway"`
+	Summary  string         `json:"summary"` // from GET /status
+	Proxies  proxyCounts    `json:"proxies"`
+	Requests requestCounts  `json:"requests"`
+	Failing  []failingProxy `json:"failing"` // maxFailingProxies at most
 
 	Failures []client.FailureGroup `json:"failures"`
 	Losses   []client.LossGroup    `json:"losses"`
