@@ -173,7 +173,8 @@ func BenchmarkLive(b *testing.B) {
 
 func (r *rig) newLive() *live {
 	lists := &poolLists{pool: r.pool, bannedUntil: r.engine.BannedUntil, metrics: r.metrics}
-	return newLive(&r.cfg, &statusHandler{lists: lists, metrics: r.metrics, tracker: r.tracker, now: r.cfg.Now}, &metricsHandler{metrics: r.metrics},
+	status := &statusHandler{lists: lists, metrics: r.metrics, tracker: r.tracker, now: r.cfg.Now}
+	return newLive(&r.cfg, status, &metricsHandler{metrics: r.metrics},
 		&pluginHandler{registry: r.plugins, uses: &pluginUses{engine: r.engine, policies: r.policies}},
 		&clusterHandler{}, r.audit)
 }

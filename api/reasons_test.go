@@ -175,6 +175,44 @@ func TestTheSummaryOfTheStatus(t *testing.T) {
 	}
 }
 
+// The status says why requests were lost, also if no proxy fails.
+func TestTheSummaryOfLostRequests(t *testing.T) {
+	loss := func(proxy string, cause core.Cause, status int) metrics.Loss {
+		return metrics.Loss{Key: minutes.KeyOf(cause, status), ProxyID: proxy, Host: "shop.example",
+			Final: core.FinalSuccess}
+	}
+	r := newRig(t, nil)
+	r.setPool(t, 2, func(int, *upstream.Spec) {})
+	r.metrics.window = metrics.Window{Requests: 10, Delivered: 9, Refused: 2}
+	status := func() (s statusView) {
+		_, body := r.send(t, "GET", "/api/v1/status", "")
+		require.NoError(t, json.Unmarshal(body, &s))
+		return s
+	}
+	const summary = "all 2 proxies work; 70 % delivered in the last 5 minutes"
+	require.Equal(t, summary, status().Summary)
+	r.tracker.losses = []metrics.Loss{loss("p0", verdict.Answered, 403), loss("p0", verdict.Answered, 403)}
+	require.Equal(t, summary+", the rest lost with 403 at shop.example", status().Summary)
+	r.tracker.losses = append(r.tracker.losses, loss("p0", verdict.ProxyUnreachable, 0),
+		loss("p1", verdict.ProxyUnreachable, 0), loss("p1", verdict.ProxyUnreachable, 0),
+		metrics.Loss{Host: "a.test", Final: core.FinalAllBusy})
+	s := status()
+	require.Equal(t, summary+", most of the rest lost with proxy unreachable", s.Summary)
+	require.Equal(t, []lossView{
+		{Requests: 3, Proxies: 2, Cause: "proxy_unreachable", Reason: "proxy unreachable"},
+		{Requests: 2, Proxies: 1, Proxy: "p0", Cause: "answered", Status: 403, Host: "shop.example",
+			Reason: "403 at shop.example"},
+		{Requests: 1, Cause: "all_proxies_busy", Reason: "all proxies busy"},
+	}, s.Losses)
+
+	// The reason is not stated twice.
+	r.tracker.losses = r.tracker.losses[:2]
+	r.metrics.recent = map[string]metrics.Recent{"p0": {Attempts: 4, Bad: 4, Last: metrics.Bad{
+		Key: minutes.KeyOf(verdict.Answered, 403), Host: "shop.example", At: noon}}}
+	require.Equal(t, "1 of 2 proxies fails with 403 at shop.example; 70 % delivered in the last 5 minutes",
+		status().Summary)
+}
+
 // Proxies that have not been reached do not count as failing, but they are not said to work.
 func TestTheSummaryOfUnreachedProxies(t *testing.T) {
 	for want, counts := range map[string]poolCounts{

@@ -30,8 +30,8 @@ type targetHandler struct {
 
 func (h *targetHandler) routes(r fiber.Router) { r.Get("/targets", h.list) }
 
-// targetView is the JSON of a target with failures or refusals. A target of the ledger has the attempts since its first recent
-// failure. Other targets have those of the window, from the kept metrics.
+// targetView is the JSON of a target with failures or refusals. A target of the ledger has the attempts since its first
+// recent failure. Other targets have those of the window, from the kept metrics.
 type targetView struct {
 	Target         string     `json:"target"` // host:port; a host for a target that is not in the ledger
 	Attempts       uint64     `json:"attempts"`
@@ -134,8 +134,8 @@ func refusals(s *minutes.Sum) (n uint64) {
 	return n
 }
 
-// kept returns the targets with failures or refusals in the window, from the metrics, which last over restarts. Those whose host is
-// among the given views are left out.
+// kept returns the targets with failures or refusals in the window, from the metrics, which last over restarts. Those
+// whose host is among the given views are left out.
 func (h *targetHandler) kept(window time.Duration, except []*targetView) []*targetView {
 	known := map[string]struct{}{}
 	for _, t := range except {

@@ -62,8 +62,8 @@ func resultOf(status int) Result {
 // CourseUnder returns the course that a request would have had under the policy p in place of the current one. If the
 // current policy allows a retry after the last recorded attempt, something else has prevented it: there was no
 // admissible proxy, the retry budget was spent, or the target was suspect. CourseUnder assumes that this would have
-// prevented a retry under p as well, unless the request is an Earlier one. A request with a hedge, without attempts, or whose client has left keeps its
-// recorded course.
+// prevented a retry under p as well, unless the request is an Earlier one. A request with a hedge, without attempts, or
+// whose client has left keeps its recorded course.
 func CourseUnder(r *Request, p, current *retry.Policy) RequestCourse {
 	recorded := RecordedCourse(r)
 	if recorded.Attempts == 0 || r.Final == core.FinalCancelled || hasHedge(r.Attempts) {
