@@ -52,6 +52,7 @@ func TestS261ReasonsAfterARestart(t *testing.T) {
 	w := start(t, 3, "")
 	w.kill()
 	w.stateDir = filepath.Join(w.dir, "state")
+	w.writeConfig("")
 	w.startProcess()
 	for _, f := range w.fakes {
 		f.SetScript(byHost(map[string]lab.Behaviour{"dead.test": lab.Status(504)}))
