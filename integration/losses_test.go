@@ -27,8 +27,8 @@ func TestS260WhyRequestsAreLost(t *testing.T) {
 	})
 
 	s := w.getJSON("/status")
-	require.Regexp(t, `^all 3 proxies work; \d+ % delivered in the last 5 minutes, (most of )?the rest lost with `+reason+`$`,
-		s["summary"])
+	require.Regexp(t, `^all 3 proxies work; \d+ % delivered in the last 5 minutes, (most of )?the rest lost with `+
+		reason+`$`, s["summary"])
 	loss := s["losses"].([]any)[0].(map[string]any)
 	require.Equal(t, []any{reason, "F2"}, []any{loss["reason"], loss["proxy"]})
 	out, err := exec.Command(binary, "status", "--url", "http://"+w.api).Output()

@@ -63,6 +63,12 @@ func (p *proxyRow) state() string {
 // proxyStates are the possible results of proxyRow.state.
 var proxyStates = []string{"closed", "open", "half_open", "unreached", "banned", "draining"}
 
+// listStates are the states by which the API lists proxies: proxyStates, and failing. A failing proxy may be in any of
+// the other states.
+var listStates = append([]string{stateFailing}, proxyStates...)
+
+const stateFailing = "failing"
+
 // proxyOrders has the order of each column. The proxies that need the user's attention come first.
 var proxyOrders = map[string]func(a, b *proxyRow) int{
 	"id":        func(a, b *proxyRow) int { return strings.Compare(a.ID, b.ID) },
@@ -84,15 +90,15 @@ var sortNames = []string{"id", "state", "region", "in_flight", "uses", "success"
 
 // proxyFilter holds the flags of the command `proxies list`.
 type proxyFilter struct {
-	state, region, match, sort string
-	limit                      int
+	state, region, vendor, reason, match, sort string
+	limit                                      int
 }
 
 func (f *proxyFilter) check() error {
 	for _, flag := range []struct {
 		name, value string
 		words       []string
-	}{{"--state", f.state, proxyStates}, {"--sort", f.sort, sortNames}} {
+	}{{"--state", f.state, listStates}, {"--sort", f.sort, sortNames}} {
 		if err := checkWord(flag.name, flag.value, flag.words); err != nil {
 			return err
 		}
@@ -104,7 +110,8 @@ func (f *proxyFilter) check() error {
 }
 
 func (f *proxyFilter) matches(p *proxyRow) bool {
-	return (f.state == "" || p.state() == f.state) && (f.region == "" || strings.EqualFold(p.Region, f.region)) &&
+	return (f.state == "" || f.state == stateFailing || p.state() == f.state) &&
+		(f.region == "" || strings.EqualFold(p.Region, f.region)) &&
 		(f.match == "" || strings.Contains(strings.ToLower(p.ID+" "+p.URL), strings.ToLower(f.match)))
 }
 
@@ -112,15 +119,18 @@ func listProxiesCommand() *cobra.Command {
 	var f proxyFilter
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the proxies with their state, success rate and latency",
-		Example: "  whirlpool proxies list --state open --sort latency\n  whirlpool proxies list --region DE --json",
+		Example: "  whirlpool proxies list --state open --sort latency\n  whirlpool proxies list --region DE --json\n" +
+			"  whirlpool proxies list --reason \"403 at shop.example\" # as in whirlpool status",
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.state, "state", "", "only proxies in this `STATE`: "+strings.Join(proxyStates, ", "))
+	flags.StringVar(&f.state, "state", "", "only proxies in this `STATE`: "+strings.Join(listStates, ", "))
 	flags.StringVar(&f.region, "region", "", "only proxies of this `REGION`")
+	flags.StringVar(&f.vendor, "vendor", "", "only proxies of this `VENDOR`")
+	flags.StringVar(&f.reason, "reason", "", "only proxies that fail for this `REASON`, as status shows it")
 	flags.StringVar(&f.match, "match", "", "only proxies with this `TEXT` in their id or URL")
 	flags.StringVar(&f.sort, "sort", "id", "sort by `COLUMN`: "+strings.Join(sortNames, ", "))
 	flags.IntVar(&f.limit, "limit", 0, "at most `N` proxies; 0 for all")
-	completeWords(cmd, "state", proxyStates)
+	completeWords(cmd, "state", listStates)
 	completeWords(cmd, "sort", sortNames)
 	completeRegions(cmd)
 	return gatewayCommand(cmd, func(r *remote, _ []string) error {
@@ -162,7 +172,8 @@ var apiOrders = map[string]string{"id": "id", "region": "region", "in_flight": "
 // result is the complete JSON of each proxy. readRows filters the proxies of the API again (matches), because the API
 // lists a proxy under each of its states: a draining proxy may also be closed.
 func (f *proxyFilter) readRows(r *remote) (rows []*proxyRow, raw []json.RawMessage, err error) {
-	list := client.List{Region: f.region, Text: f.match, Sort: apiOrders[f.sort], Limit: pageSize}
+	list := client.List{Region: f.region, Vendor: f.vendor, Reason: f.reason, Text: f.match,
+		Sort: apiOrders[f.sort], Limit: pageSize}
 	if f.state != "" {
 		list.State = []string{f.state}
 	}

@@ -49,6 +49,8 @@ func TestProxiesCommands(t *testing.T) {
 		"list one state": {[]string{"list", "--state", "draining"},
 			three, 0,
 			"1 of 3 proxies\n", "", listed, ""},
+		"list failing proxies": {[]string{"list", "--state", "failing", "--reason", "403 at a.test"},
+			three, 0, "c   draining", "", listed, ""},
 		"list a region as JSON": {[]string{"list", "--region", "us", "--json"},
 			three, 0, `"url": "http://10.0.0.2:80"`, "",
 			listed, ""},

@@ -63,7 +63,7 @@ func topParameters(q top.Query) client.List {
 	if q.Reversed {
 		l.Sort = strings.TrimPrefix("-"+l.Sort, "--")
 	}
-	for _, state := range proxyStates {
+	for _, state := range listStates {
 		if q.Filter != "" && strings.HasPrefix(state, strings.ToLower(q.Filter)) {
 			l.State, l.Text = append(l.State, state), ""
 		}
@@ -87,8 +87,9 @@ func (r *remote) readSnapshot(q top.Query) (*top.Snapshot, error) {
 		return nil, err
 	}
 	p := &status.Proxies
-	s := &top.Snapshot{At: time.Now(), Gateway: r.api.Base.Host, Requests: requests.Requests.Requests,
-		Served: requests.Requests.servedCount(), Attempts: requests.Requests.Attempts, Total: p.Total,
+	s := &top.Snapshot{At: time.Now(), Gateway: r.api.Base.Host, Summary: status.Summary,
+		Requests: requests.Requests.Requests, Served: requests.Requests.servedCount(),
+		Attempts: requests.Requests.Attempts, Total: p.Total,
 		States: map[string]int{"closed": p.Closed, "open": p.Open, "half_open": p.HalfOpen, "draining": p.Draining,
 			"banned": p.Banned, "unreached": p.Unreached}}
 	for i := range page.Proxies {

@@ -31,6 +31,7 @@ type Row struct {
 type Snapshot struct {
 	At       time.Time
 	Gateway  string         // address of the gateway
+	Summary  string         // which proxies fail and what is delivered, in one sentence
 	Rows     []Row          // the first rows of the Query; Rate is not set
 	Total    int            // number of proxies of the pool
 	States   map[string]int // number of proxies in each state
@@ -314,7 +315,7 @@ func (m Model) View() string {
 		}
 		return "reading the state of the gateway ...\n"
 	}
-	lines := []string{m.summaryLine(), m.countsLine(), m.errorLine(), titleStyle.Render(m.formatCells(m.titles()))}
+	lines := []string{m.summaryLine(), m.countsLine(), m.reasonLine(), titleStyle.Render(m.formatCells(m.titles()))}
 	for i := m.firstRow; i < len(m.rows) && i < m.firstRow+m.rowCount(); i++ {
 		lines = append(lines, m.rowLine(i))
 	}
@@ -337,10 +338,10 @@ func (m Model) summaryLine() string {
 	return m.cutLine(text)
 }
 
-// errorLine returns the error of the last fetch; "" if it succeeded.
-func (m Model) errorLine() string {
+// reasonLine returns the error of the last fetch or, if it succeeded, the summary.
+func (m Model) reasonLine() string {
 	if m.fetchErr == nil {
-		return ""
+		return titleStyle.Render(m.cutLine(m.snapshot.Summary))
 	}
 	return m.cutLine("NO CONNECTION: " + m.fetchErr.Error())
 }
