@@ -85,7 +85,7 @@ func (h *breakerHandler) get(c *fiber.Ctx) error {
 		Why     whyView      `json:"why"`
 		Failure *failureView `json:"failure,omitempty"`
 		reasonsView
-	}{h.view(u), h.viewOfWhy(u.EvidenceReport()), h.lists.failureOf(u), reasons})
+	}{h.view(u), h.viewOfWhy(u.EvidenceReport()), h.lists.failureOf(u, h.lists.findFailing()), reasons})
 }
 
 func (h *breakerHandler) reset(c *fiber.Ctx) error {

@@ -160,10 +160,20 @@ func (h *proxyHandler) list(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
+	views, failing := make([]listedProxyView, len(proxies)), h.lists.findFailing()
+	for i, u := range proxies {
+		views[i] = listedProxyView{h.view(u), h.lists.failureOf(u, failing)}
+	}
 	return send(c, struct {
-		Proxies []proxyView `json:"proxies"`
+		Proxies []listedProxyView `json:"proxies"`
 		*pageView
-	}{h.views(proxies), fields})
+	}{views, fields})
+}
+
+// listedProxyView is the JSON of a proxy in a list.
+type listedProxyView struct {
+	proxyView
+	Failure *failureView `json:"failure,omitempty"` // only of a failing proxy
 }
 
 func (h *proxyHandler) get(c *fiber.Ctx) error {
@@ -181,7 +191,7 @@ func (h *proxyHandler) get(c *fiber.Ctx) error {
 		Avoided []banView    `json:"avoided,omitempty"`
 		Failure *failureView `json:"failure,omitempty"`
 		reasonsView
-	}{h.view(u), avoided, h.lists.failureOf(u), reasons})
+	}{h.view(u), avoided, h.lists.failureOf(u, h.lists.findFailing()), reasons})
 }
 
 // proxyInput is the JSON of a new proxy, or of changes to a proxy. Absent fields are nil.

@@ -164,8 +164,7 @@ type failureView struct {
 }
 
 // failureOf returns nil if the proxy does not count as failing.
-func (l *poolLists) failureOf(u *upstream.Upstream) *failureView {
-	failing := l.findFailing()
+func (l *poolLists) failureOf(u *upstream.Upstream, failing failingProxies) *failureView {
 	if !failing.includes(u) {
 		return nil
 	}
@@ -191,7 +190,16 @@ func (v *statusView) text() string {
 	return text + ", the rest lost with " + reason
 }
 
+// poolText says which proxies fail, and how many are banned: a ban does not end the failures of a proxy.
 func (v *statusView) poolText() string {
+	text := v.failureText()
+	if n := v.Proxies.Banned; n > 0 {
+		text += fmt.Sprintf(", %d banned", n)
+	}
+	return text
+}
+
+func (v *statusView) failureText() string {
 	p := &v.Proxies
 	switch {
 	case p.Total == 0:

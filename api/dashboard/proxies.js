@@ -144,8 +144,9 @@ function newRow() {
     write(region, x.region);
     attribute(state, "class", "pill " + status);
     write(state, status.replace("_", "-") + wait);
-    share.style.width = (x.samples ? 100 * x.success_rate : 0) + "%";
-    write(success, x.samples ? percent(x.success_rate) : "–");
+    share.style.width = (x.failure ? 100 : x.samples ? 100 * x.success_rate : 0) + "%";
+    attribute(bar, "class", x.failure ? "bar bad" : "bar");
+    write(success, x.failure ? x.failure.reason : x.samples ? percent(x.success_rate) : "–");
     write(cells[5], x.avg_latency ? span(x.avg_latency) : "–");
     write(cells[6], number.format(x.in_flight));
     write(cells[7], rate ? rate.toFixed(1) : "–");
@@ -226,7 +227,7 @@ export function filterBy(values) {
   address.set(values);
   showFilter();
   applyFilter();
-  filter.scrollIntoView({ block: "nearest" });
+  filter.scrollIntoView({ block: "start" });
 }
 
 // showFilter writes the filter of the URL into the form.

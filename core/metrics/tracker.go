@@ -269,9 +269,9 @@ type Loss struct {
 func (t *Tracker) Losses(since time.Time) (list []Loss) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i := range t.done {
-		r := &t.done[i]
-		served := r.Final == core.FinalSuccess && !refused(r.Status)
+	for i := range t.ended {
+		r := &t.ended[i]
+		served := r.Final == core.FinalSuccess && !isTargetRefusal(r.Status)
 		if served || r.Final == core.FinalCancelled || !r.Ended.After(since) {
 			continue
 		}

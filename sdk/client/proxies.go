@@ -57,7 +57,7 @@ type Proxy struct {
 	} `json:"last_check"`
 	ExitAddress string     `json:"exit_address"`
 	BannedUntil *time.Time `json:"banned_until"` // nil unless the proxy is banned
-	Failure     *Failure   `json:"failure"`      // nil if the proxy works; only in the result of the method Proxy
+	Failure     *Failure   `json:"failure"`      // nil if the proxy works
 	*Reasons               // only in the result of the method Proxy
 }
 
