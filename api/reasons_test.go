@@ -183,7 +183,7 @@ func TestTheSummaryOfLostRequests(t *testing.T) {
 	}
 	r := newRig(t, nil)
 	r.setPool(t, 2, func(int, *upstream.Spec) {})
-	r.metrics.window = metrics.Window{Requests: 10, Delivered: 9, Refused: 2}
+	r.metrics.window = metrics.WindowCounts{Requests: 10, Delivered: 9, Refused: 2}
 	status := func() (s statusView) {
 		_, body := r.send(t, "GET", "/api/v1/status", "")
 		require.NoError(t, json.Unmarshal(body, &s))
@@ -207,7 +207,7 @@ func TestTheSummaryOfLostRequests(t *testing.T) {
 
 	// The reason is not stated twice.
 	r.tracker.losses = r.tracker.losses[:2]
-	r.metrics.recent = map[string]metrics.Recent{"p0": {Attempts: 4, Bad: 4, Last: metrics.Bad{
+	r.metrics.recent = map[string]metrics.RecentAttempts{"p0": {Attempts: 4, BadAttempts: 4, LastBad: metrics.BadAttempt{
 		Key: minutes.KeyOf(verdict.Answered, 403), Host: "shop.example", At: noon}}}
 	require.Equal(t, "1 of 2 proxies fails with 403 at shop.example; 70 % delivered in the last 5 minutes",
 		status().Summary)
