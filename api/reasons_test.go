@@ -207,8 +207,9 @@ func TestTheSummaryOfLostRequests(t *testing.T) {
 
 	// The reason is not stated twice.
 	r.tracker.losses = r.tracker.losses[:2]
-	r.metrics.recent = map[string]metrics.RecentAttempts{"p0": {Attempts: 4, BadAttempts: 4, LastBad: metrics.BadAttempt{
-		Key: minutes.KeyOf(verdict.Answered, 403), Host: "shop.example", At: noon}}}
+	r.metrics.recent = map[string]metrics.RecentAttempts{"p0": {Attempts: 4, BadAttempts: 4,
+		LastBad: metrics.BadAttempt{
+			Key: minutes.KeyOf(verdict.Answered, 403), Host: "shop.example", At: noon}}}
 	require.Equal(t, "1 of 2 proxies fails with 403 at shop.example; 70 % delivered in the last 5 minutes",
 		status().Summary)
 }
