@@ -126,7 +126,8 @@ function newRow() {
     described = x.id;
     attribute(id, "title", x.url);
     attribute(state, "title", failures(x.breaker));
-    attribute(bar, "title", x.samples ? percent(x.success_rate) + " of the last " + x.samples + " attempts" : "no attempts yet");
+    for (const e of [bar, success])
+      attribute(e, "title", x.failure?.reason || (x.samples ? percent(x.success_rate) + " of the last " + x.samples + " attempts" : "no attempts yet"));
   }
   for (const event of ["pointerover", "focusin"]) tr.addEventListener(event, describe);
   band.onmousemove = e => attribute(band, "title", periodAt(x, e.offsetX / band.clientWidth));
@@ -144,8 +145,9 @@ function newRow() {
     write(region, x.region);
     attribute(state, "class", "pill " + status);
     write(state, status.replace("_", "-") + wait);
-    share.style.width = (x.failure ? 100 : x.samples ? 100 * x.success_rate : 0) + "%";
-    attribute(bar, "class", x.failure ? "bar bad" : "bar");
+    share.style.width = (x.samples ? 100 * x.success_rate : 0) + "%";
+    bar.hidden = !!x.failure;
+    attribute(success, "class", x.failure && "failure");
     write(success, x.failure ? x.failure.reason : x.samples ? percent(x.success_rate) : "–");
     write(cells[5], x.avg_latency ? span(x.avg_latency) : "–");
     write(cells[6], number.format(x.in_flight));
@@ -154,7 +156,7 @@ function newRow() {
     if (described === x.id) describe();
     else if (described) {
       described = "";
-      for (const e of [id, state, bar, band]) e.removeAttribute("title");
+      for (const e of [id, state, bar, success, band]) e.removeAttribute("title");
     }
     const version = x.id + " " + breaker.state + (transitions.get(x.id)?.length ?? 0) + Math.floor(Date.now() / 4000);
     if (drawn === version) return; // a band moves by less than a pixel in four seconds
