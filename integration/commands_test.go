@@ -48,7 +48,7 @@ func TestTheCommands(t *testing.T) {
 		code int
 		out  string // a regular expression
 	}{
-		{"status", 0, `failing +dead: open since `},
+		{"status", 0, `breaker +dead: open since `},
 		{"proxies list --sort uses --limit 1", 0, `1 of 6 proxies`},
 		{"request http://demo.example/", 0, `success, \d bytes(.|\n)*answered +200 `},
 		{"request http://demo.example/ --retry max_attempt=4", 1, `did you mean max_attempts\?`},
