@@ -40,9 +40,9 @@ func (r *request) readBody(q *transport.Request) error {
 	case !r.sendContinue():
 		return io.ErrUnexpectedEOF
 	}
-	r.keptBody.start(-1)
+	r.keptBody.setLength(-1)
 	if lengthKnown {
-		r.keptBody.start(r.head.Length)
+		r.keptBody.setLength(r.head.Length)
 	}
 	for fits && !r.body.Done() {
 		r.beginBodyWait()

@@ -69,9 +69,9 @@ func (r *request) serveForward() (keepAlive bool) {
 }
 
 // relayInterim relays an interim response. It ignores a write error, because the next write fails too.
-func (r *request) relayInterim(in *http1.Response) {
+func (r *request) relayInterim(response *http1.Response) {
 	r.conn.clientWatch.rejoinPoller()
-	b := http1.AppendFields(http1.AppendStatusLine(nil, in.Status, in.Reason), in.Fields)
+	b := http1.AppendFields(http1.AppendStatusLine(nil, response.Status, response.Reason), response.Fields)
 	r.conn.write(append(b, "\r\n"...))
 }
 
@@ -101,35 +101,35 @@ func (r *request) respondRefusal(refusal *executor.Refusal) (keepAlive bool) {
 
 // relay relays a response to the client. It closes the exchange before it writes the last byte, so that the metrics
 // include the request when the client has the whole response.
-func (r *request) relay(x *executor.Relay, in *transport.Response) (keepAlive bool) {
+func (r *request) relay(x *executor.Relay, response *transport.Response) (keepAlive bool) {
 	keepAlive = r.canReuse() && r.forward.Request.Remainder == nil
-	framing := in.Framing
+	framing := response.Framing
 	if framing == http1.UntilClose {
 		framing = http1.Chunked
 	}
 	if framing == http1.Chunked && r.head.Minor == 0 {
 		framing, keepAlive = http1.UntilClose, false
 	}
-	r.log.status = in.Status
+	r.log.status = response.Status
 	var h proxyhttp.Head
-	r.startHead(&h, in.Status, in.Reason, keepAlive)
-	h.Fields, h.Framing, h.Length = in.Fields, framing, in.Length
+	r.startHead(&h, response.Status, response.Reason, keepAlive)
+	h.Fields, h.Framing, h.Length = response.Fields, framing, response.Length
 	if framing == http1.Chunked {
-		h.Trailer = in.TrailerNames()
+		h.Trailer = response.TrailerNames()
 	}
 	if r.settings.Via {
-		h.Via = proxyhttp.Via(in.Minor)
+		h.Via = proxyhttp.Via(response.Minor)
 	}
 	r.responseBuf.buf = h.Append(r.responseBuf.get())
-	responseErr, clientLeft := r.copyBody(x, in, framing == http1.Chunked)
+	responseErr, clientLeft := r.copyBody(x, response, framing == http1.Chunked)
 	switch {
 	case clientLeft:
-		r.closeRelay(x, in, responseErr, true)
+		r.closeRelay(x, response, responseErr, true)
 		r.conn.prepareReset() // a client that still reads must not take the connection's end for the body's end
 		return false
 	case responseErr != nil:
 		// The client gets the bytes of the body that have arrived. It then gets a reset instead of a regular end.
-		if proxyBroke := r.closeRelay(x, in, responseErr, false); proxyBroke {
+		if proxyBroke := r.closeRelay(x, response, responseErr, false); proxyBroke {
 			socket.WaitAcked(r.conn.netConn, r.settings.BodyIdle)
 		}
 		r.conn.prepareReset()
@@ -144,9 +144,9 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keepAlive bo
 // closeRelay ends the use of the proxy connection and closes the exchange. The first call decides the recorded result.
 // If there is a responseErr, closeRelay returns true if the proxy has ended the response, and false if the client or
 // the gateway has ended it.
-func (r *request) closeRelay(x *executor.Relay, in *transport.Response, responseErr error,
+func (r *request) closeRelay(x *executor.Relay, response *transport.Response, responseErr error,
 	clientLeft bool) (proxyBroke bool) {
-	status, measured := in.Status, in.Framing == http1.Length
+	status, measured := response.Status, response.Framing == http1.Length
 	r.exchangeEnd = r.server.Now()
 	relayed := r.forward.Close(responseErr, r.exchangeEnd)
 	relayed.ClientLeft, r.log.clientLeft = clientLeft, clientLeft
@@ -161,18 +161,18 @@ func (r *request) closeRelay(x *executor.Relay, in *transport.Response, response
 // copyBody writes the head in r.responseBuf, and then the body. It returns the error that ended the body of the proxy's
 // response early, and whether the client has left. If it returns both, the client left while copyBody waited for the
 // proxy.
-func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bool) (
+func (r *request) copyBody(x *executor.Relay, response *transport.Response, chunked bool) (
 	responseErr error, clientLeft bool) {
 	for {
 		// All buffered bytes are written in one call.
 		for len(r.responseBuf.buf) < largeChunk {
-			p, err := in.Body.NextBuffered()
+			p, err := response.Body.NextBuffered()
 			if p == nil {
 				if err == io.EOF {
 					if chunked {
-						r.responseBuf.buf = http1.AppendLastChunk(r.responseBuf.buf, in.Trailers())
+						r.responseBuf.buf = http1.AppendLastChunk(r.responseBuf.buf, response.Trailers())
 					}
-					r.closeRelay(x, in, nil, false)
+					r.closeRelay(x, response, nil, false)
 					return nil, !r.conn.write(r.responseBuf.buf)
 				}
 				if err != nil {
@@ -187,16 +187,16 @@ func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bo
 			return nil, true
 		}
 		r.responseBuf.put() // the wait for the next bytes may be long
-		src := r.conn.writer.spliceSource(in.Conn())
-		if src != nil && !chunked && in.Body.Remaining() >= socket.SpliceMin {
-			if responseErr, clientLeft := r.spliceBody(in, src); responseErr != nil || clientLeft {
+		src := r.conn.writer.spliceSource(response.Conn())
+		if src != nil && !chunked && response.Body.Remaining() >= socket.SpliceMin {
+			if responseErr, clientLeft := r.spliceBody(response, src); responseErr != nil || clientLeft {
 				return responseErr, clientLeft
 			}
 		}
-		r.setBodyDeadline(in)
-		p, err := in.Body.Next()
-		if err != nil && r.extendBodyWait(in, err) {
-			p, err = in.Body.Next()
+		r.setBodyDeadline(response)
+		p, err := response.Body.Next()
+		if err != nil && r.extendBodyWait(response, err) {
+			p, err = response.Body.Next()
 			r.conn.clientWatch.stop()
 		}
 		if err != nil && err != io.EOF {
@@ -225,25 +225,25 @@ const bodyTail = 4 << 10
 
 // spliceBody copies a long body inside the kernel, except for its last bodyTail bytes. Its results are like those of
 // copyBody.
-func (r *request) spliceBody(in *transport.Response, src *socket.Conn) (responseErr error, clientLeft bool) {
+func (r *request) spliceBody(response *transport.Response, src *socket.Conn) (responseErr error, clientLeft bool) {
 	for {
-		unread, ok := in.Body.DirectlyReadable()
+		unread, ok := response.Body.DirectlyReadable()
 		if !ok || unread <= bodyTail {
 			return nil, false
 		}
-		r.setBodyDeadline(in)
+		r.setBodyDeadline(response)
 		n, err := r.conn.writer.splice(r.server.buffers.pipes, src, unread-bodyTail)
-		if err != nil && r.extendBodyWait(in, err) {
+		if err != nil && r.extendBodyWait(response, err) {
 			n, err = r.conn.writer.splice(r.server.buffers.pipes, src, unread-bodyTail)
 			r.conn.clientWatch.stop()
 		}
 		var w *socket.WriteError
 		if errors.As(err, &w) {
-			in.Body.RecordRead(n, nil)
+			response.Body.RecordRead(n, nil)
 			return nil, true
 		}
-		if in.Body.RecordRead(n, err); err != nil {
-			return in.Body.Err(), r.clientLeft()
+		if response.Body.RecordRead(n, err); err != nil {
+			return response.Body.Err(), r.clientLeft()
 		}
 	}
 }
@@ -252,27 +252,27 @@ func (r *request) spliceBody(in *transport.Response, src *socket.Conn) (response
 const watchDelay = time.Second
 
 // setBodyDeadline sets the deadline for the next bytes of a response's body.
-func (r *request) setBodyDeadline(in *transport.Response) {
+func (r *request) setBodyDeadline(response *transport.Response) {
 	wait := r.settings.BodyIdle
 	if r.forward.Request.Remainder == nil { // otherwise the transport reads the request's body from the client
 		wait = min(wait, watchDelay)
 	}
 	r.bodyWaitStart = r.server.Now()
-	in.SetReadDeadline(&r.forward.Control, r.bodyWaitStart.Add(wait))
+	response.SetReadDeadline(&r.forward.Control, r.bodyWaitStart.Add(wait))
 }
 
 // extendBodyWait is called when the wait for the next bytes of a body has ended with err. It reports whether the wait
 // must be continued for the rest of BodyIdle. If so, it starts clientWatch, which the caller must stop after the wait.
-func (r *request) extendBodyWait(in *transport.Response, err error) bool {
+func (r *request) extendBodyWait(response *transport.Response, err error) bool {
 	var w *socket.WriteError
 	rest := r.settings.BodyIdle - watchDelay
 	silent := errors.Is(err, os.ErrDeadlineExceeded) && !errors.As(err, &w)
 	if !silent || rest <= 0 || r.forward.Request.Remainder != nil || r.forward.Control.Interrupt.Ended() {
 		return false
 	}
-	in.Body.Resume()
+	response.Body.Resume()
 	r.conn.clientWatch.start()
-	in.SetReadDeadline(&r.forward.Control, r.server.Now().Add(rest))
+	response.SetReadDeadline(&r.forward.Control, r.server.Now().Add(rest))
 	return true
 }
 

@@ -39,11 +39,11 @@ type cache struct {
 
 func newHTTPFront(s *Server, c *connection) front {
 	f := &httpFront{}
-	f.start(s, c)
+	f.initFront(s, c)
 	return f
 }
 
-func (f *httpFront) start(s *Server, c *connection) {
+func (f *httpFront) initFront(s *Server, c *connection) {
 	f.request.init(s, c)
 	c.reader.OnPart = func() { c.readControl.beginHeadWait(s.Now().Add(f.settings.Head)) }
 }

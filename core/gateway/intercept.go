@@ -145,13 +145,13 @@ const firstByteWait = 2 * time.Second
 
 // interceptionFor returns the interception of a user's tunnel to a target; nil if the tunnel is not intercepted. The
 // account is nil if the gateway has no users.
-func (s *Server) interceptionFor(set *settings, to *proxyhttp.Authority, a *access.Account) *interception {
+func (s *Server) interceptionFor(set *settings, target *proxyhttp.Authority, a *access.Account) *interception {
 	i := set.interception
-	if i == nil || !i.Matches(to.Host, portOf(to.HostPort), nameOf(a)) {
+	if i == nil || !i.Matches(target.Host, portOf(target.HostPort), nameOf(a)) {
 		return nil
 	}
-	if _, err := i.Authority.Certificate(to.Host); err != nil {
-		s.interceptFailures.logExcluded(s.Log, to.Host, err)
+	if _, err := i.Authority.Certificate(target.Host); err != nil {
+		s.interceptFailures.logExcluded(s.Log, target.Host, err)
 		return nil
 	}
 	return i
@@ -207,24 +207,24 @@ func (r *request) interceptTunnel() (served bool) {
 }
 
 // interceptTunnel is like request.interceptTunnel, for the client of a SOCKS5 request.
-func (f *socksFront) interceptTunnel(to *proxyhttp.Authority) (served bool) {
-	i := f.server.interceptionFor(f.settings, to, f.account)
+func (f *socksFront) interceptTunnel(target *proxyhttp.Authority) (served bool) {
+	i := f.server.interceptionFor(f.settings, target, f.account)
 	if i == nil {
 		return false
 	}
 	f.sendReply(socks5.Succeeded)
 	f.connectReplied = true
 	l := f.newRecord()
-	l.Target, l.Started, l.Executed, l.Final, l.Status = to.HostPort, f.server.Now(), true, core.FinalSuccess,
+	l.Target, l.Started, l.Executed, l.Final, l.Status = target.HostPort, f.server.Now(), true, core.FinalSuccess,
 		http.StatusOK
-	in := &outerConnect{authority: *to, user: nameOf(f.account), credentials: f.credentials}
+	in := &outerConnect{authority: *target, user: nameOf(f.account), credentials: f.credentials}
 	served, endErr := f.conn.interceptClient(f.server, i, in)
 	if !served {
 		return false
 	}
 	l.ClientLeft, l.Code = interceptResult(endErr)
 	if f.server.logsRequests() {
-		in := executor.Request{Method: l.Method, Host: to.Host, Target: to.Target, User: l.User}
+		in := executor.Request{Method: l.Method, Host: target.Host, Target: target.Target, User: l.User}
 		f.server.Executor.Route(&in)
 		l.Rules = in.Route.Labels()
 		f.server.logEnded(&l, f.conn)
@@ -330,7 +330,7 @@ func newInterceptFront(s *Server, c *connection, outer *outerConnect) *httpFront
 	outerCopy := *outer
 	f := &httpFront{}
 	f.outerConnect = &outerCopy
-	f.start(s, c)
+	f.initFront(s, c)
 	return f
 }
 

@@ -31,8 +31,8 @@ type keptBody struct {
 	length int64     // the Content-Length; -1 if it is unknown
 }
 
-// start begins a body. The parameter length is its Content-Length; -1 if that is unknown.
-func (k *keptBody) start(length int64) { k.length = length }
+// setLength begins a body. The parameter length is its Content-Length; -1 if that is unknown.
+func (k *keptBody) setLength(length int64) { k.length = length }
 
 // append adds bytes to the body.
 func (k *keptBody) append(p []byte) {

@@ -25,9 +25,9 @@ func TestKeptBodies(t *testing.T) {
 		for range rapid.IntRange(1, 3).Draw(t, "bodies") {
 			whole := rapid.IntRange(0, 1<<20).Draw(t, "bytes")
 			known := rapid.Bool().Draw(t, "known")
-			k.start(-1)
+			k.setLength(-1)
 			if known {
-				k.start(int64(whole))
+				k.setLength(int64(whole))
 			}
 			var want []byte
 			for len(want) < whole {
@@ -57,7 +57,7 @@ func TestKeptBodies(t *testing.T) {
 func TestAllocOfAKeptBody(t *testing.T) {
 	k, body := keptBody{pool: newPieces()}, make([]byte, smallPiece)
 	require.Less(t, testing.AllocsPerRun(1000, func() {
-		k.start(smallPiece)
+		k.setLength(smallPiece)
 		k.append(body)
 		k.free()
 	}), 0.5)

@@ -49,9 +49,9 @@ func newSOCKSFront(s *Server, c *connection) *socksFront {
 // serve authenticates the client, reads its request and serves the tunnel.
 func (f *socksFront) serve() {
 	err := f.authenticate()
-	var to proxyhttp.Authority
+	var target proxyhttp.Authority
 	if err == nil {
-		to, err = f.readTarget()
+		target, err = f.readTarget()
 	}
 	if err != nil {
 		f.server.Log.Debug("SOCKS5 client refused", slog.Any("error", err))
@@ -78,10 +78,10 @@ func (f *socksFront) serve() {
 	if !f.conn.readControl.setPhase(phaseBusy) {
 		return
 	}
-	if f.settings.interception != nil && f.interceptTunnel(&to) {
+	if f.settings.interception != nil && f.interceptTunnel(&target) {
 		return
 	}
-	f.serveConnect(&to)
+	f.serveConnect(&target)
 }
 
 // respondNoPlace implements front. It sends all replies together, without waiting for the client's next message. The
@@ -210,13 +210,13 @@ func (f *socksFront) readTokens(method byte) error {
 
 // readTarget reads the client's request and returns its target. If the request cannot be carried out,
 // readTarget sends the reply and returns an error.
-func (f *socksFront) readTarget() (to proxyhttp.Authority, err error) {
+func (f *socksFront) readTarget() (target proxyhttp.Authority, err error) {
 	err = f.readMessage(func(b []byte) (int, error) {
 		hostPort, n, err := socks5.ParseRequest(b)
 		if err != nil {
 			return n, err
 		}
-		if err := to.Set([]byte(hostPort), ""); err != nil {
+		if err := target.Set([]byte(hostPort), ""); err != nil {
 			return n, &socks5.RequestError{Reply: socks5.GeneralFailure, Msg: err.Error()}
 		}
 		return n, nil
@@ -224,11 +224,11 @@ func (f *socksFront) readTarget() (to proxyhttp.Authority, err error) {
 	if bad := (*socks5.RequestError)(nil); errors.As(err, &bad) {
 		f.sendReply(bad.Reply)
 	}
-	return to, err
+	return target, err
 }
 
 // serveConnect runs the client's request and serves the tunnel.
-func (f *socksFront) serveConnect(to *proxyhttp.Authority) {
+func (f *socksFront) serveConnect(target *proxyhttp.Authority) {
 	s := f.server
 	policy := s.Policies.Current()
 	priority := core.PriorityNormal
@@ -238,7 +238,7 @@ func (f *socksFront) serveConnect(to *proxyhttp.Authority) {
 	var regions *core.Regions
 	var x executor.Exchange
 	l := f.newRecord()
-	l.Target, l.Started = to.HostPort, s.Now()
+	l.Target, l.Started = target.HostPort, s.Now()
 	if s.logsRequests() {
 		defer func() {
 			if l.Executed {
@@ -248,7 +248,7 @@ func (f *socksFront) serveConnect(to *proxyhttp.Authority) {
 		}()
 	}
 	if a := f.account; a != nil {
-		if bad := beginRequest(a, to, s.Now()); bad != nil {
+		if bad := beginRequest(a, target, s.Now()); bad != nil {
 			l.Status, l.Code = bad.Status, bad.Code
 			f.reportRefused(&l)
 			f.sendReply(socks5.NotAllowed)
@@ -261,7 +261,8 @@ func (f *socksFront) serveConnect(to *proxyhttp.Authority) {
 	entry := s.Tracker.Track()
 	defer entry.Release()
 	in := executor.Request{
-		ID: l.ID, Policy: policy, GlobalPolicy: policy, Method: http.MethodConnect, Host: to.Host, Target: to.Target,
+		ID: l.ID, Policy: policy, GlobalPolicy: policy, Method: http.MethodConnect, Host: target.Host,
+		Target: target.Target,
 		WantsTunnel: true, Idempotent: true, Safe: true, Replayable: true, Listener: core.ListenSOCKS5,
 		Started: l.Started, BeforeWait: f.conn.clientWatch.start, Progress: entry, Priority: priority, Regions: regions,
 	}
@@ -281,7 +282,7 @@ func (f *socksFront) serveConnect(to *proxyhttp.Authority) {
 	control := transport.Control{OnSlow: f.conn.clientWatch.start, LoopTokens: f.loopTokens}
 	defer context.AfterFunc(f.conn.ctx, control.Interrupt.Cancel)()
 	defer x.Abandon()
-	dial := proxyhttp.Connect{Transport: s.Transport, Control: &control, Authority: to.HostPort}
+	dial := proxyhttp.Connect{Transport: s.Transport, Control: &control, Authority: target.HostPort}
 	ending := executor.Run(f.conn.ctx, s.Executor, &x, &in, &dial)
 	f.conn.clientWatch.stop()
 	l.Executed = true

@@ -7,18 +7,18 @@ import (
 )
 
 // upgrade relays a 101 (Switching Protocols), and then serves the two connections as a tunnel (RFC 9110 section 7.8).
-func (r *request) upgrade(x *executor.Relay, in *transport.Response) {
+func (r *request) upgrade(x *executor.Relay, response *transport.Response) {
 	var h proxyhttp.Head
-	r.startHead(&h, in.Status, in.Reason, true)
-	h.Fields, h.Length, h.Upgrade = in.Fields, -1, in.Upgrade()
+	r.startHead(&h, response.Status, response.Reason, true)
+	h.Fields, h.Length, h.Upgrade = response.Fields, -1, response.Upgrade()
 	if r.settings.Via {
-		h.Via = proxyhttp.Via(in.Minor)
+		h.Via = proxyhttp.Via(response.Minor)
 	}
 	r.responseBuf.buf = h.Append(r.responseBuf.get())
-	remote := in.Tunnel(&r.forward.Control)
+	remote := response.Tunnel(&r.forward.Control)
 	r.keptBody.free() // the kept body is not needed any more, and the tunnel may last for days
 	r.reserved.Release()
-	r.log.status = in.Status
+	r.log.status = response.Status
 	tunnel := x.SwitchProtocols(r.server.Now())
 	r.log.received, r.conn.writer.bytesSent = r.server.serveTunnel(r.conn, tunnel, &remote, nil, &r.responseBuf)
 }

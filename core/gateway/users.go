@@ -154,8 +154,8 @@ func (r *request) grantRequest() *proxyhttp.ErrorResponse {
 
 // beginRequest counts a request of a user for the given target. If a limit of the user denies the request, it returns
 // the error response instead.
-func beginRequest(a *access.Account, to *proxyhttp.Authority, now time.Time) *proxyhttp.ErrorResponse {
-	switch denial, rule := a.BeginRequest(to.Host, portOf(to.HostPort), now); denial {
+func beginRequest(a *access.Account, target *proxyhttp.Authority, now time.Time) *proxyhttp.ErrorResponse {
+	switch denial, rule := a.BeginRequest(target.Host, portOf(target.HostPort), now); denial {
 	case access.Granted:
 		return nil
 	case access.TargetDenied:

@@ -9,6 +9,6 @@ func (r *Recorder) SetBanSource(count func() (pairs, banned int)) {
 }
 
 var (
-	bannedPairsDesc = desc("resting_pairs", "pairs of a proxy and a target host that refuses it, which rest")
-	bannedDesc      = desc("banned_proxies", "proxies that are banned for all hosts")
+	bannedPairsDesc = newDesc("resting_pairs", "pairs of a proxy and a target host that refuses it, which rest")
+	bannedDesc      = newDesc("banned_proxies", "proxies that are banned for all hosts")
 )

@@ -29,11 +29,11 @@ func (r *Recorder) SetCostSource(costs func() CostStates) {
 }
 
 var (
-	vendorBytesDesc = desc("vendor_bytes_total", "bytes on connections to the proxies of a vendor", "vendor",
+	vendorBytesDesc = newDesc("vendor_bytes_total", "bytes on connections to the proxies of a vendor", "vendor",
 		"direction")
-	vendorCostDesc = desc("vendor_cost_total", "cost of the proxies of a vendor", "vendor")
-	userBytesDesc  = desc("user_bytes_total", "bytes on connections to proxies for a user", "user", "direction")
-	userCostDesc   = desc("user_cost_total", "cost of the proxies for a user", "user")
+	vendorCostDesc = newDesc("vendor_cost_total", "cost of the proxies of a vendor", "vendor")
+	userBytesDesc  = newDesc("user_bytes_total", "bytes on connections to proxies for a user", "user", "direction")
+	userCostDesc   = newDesc("user_cost_total", "cost of the proxies for a user", "user")
 )
 
 func (c *CostStates) collect(out chan<- prometheus.Metric) {

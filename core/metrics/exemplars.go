@@ -10,7 +10,7 @@ import (
 )
 
 // exemplars holds a recent request for each bucket of a histogram (OpenMetrics 1.0, section Exemplars).
-type exemplars [len(bounds) + 1]exemplar
+type exemplars [len(bucketBounds) + 1]exemplar
 
 // exemplarEvery is the minimum time for which a bucket keeps its exemplar, so that most requests write nothing.
 const exemplarEvery = time.Second
@@ -24,7 +24,7 @@ type exemplar struct {
 }
 
 // offerRequest stores a request as the exemplar of its bucket, unless the bucket has a recent one.
-func (ex *exemplars) offerRequest(bucket int, id core.RequestID, took time.Duration, ended time.Time) {
+func (ex *exemplars) offerRequest(bucket int, id core.RequestID, duration time.Duration, ended time.Time) {
 	e := &ex[bucket]
 	now := ended.UnixNano()
 	if now-e.at.Load() < int64(exemplarEvery) {
@@ -35,7 +35,7 @@ func (ex *exemplars) offerRequest(bucket int, id core.RequestID, took time.Durat
 		return
 	}
 	e.id.Store(uint64(id))
-	e.duration.Store(int64(took))
+	e.duration.Store(int64(duration))
 	e.at.Store(now)
 	e.version.Store(v + 2)
 }

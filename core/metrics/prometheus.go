@@ -244,30 +244,30 @@ type collector exporter
 
 var _ prometheus.Collector = (*collector)(nil)
 
-func desc(name, help string, labels ...string) *prometheus.Desc {
+func newDesc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(prefix+"_"+name, help, labels, nil)
 }
 
 var (
-	breakerDesc  = desc("circuit_breaker_state", "0 closed, 1 open, 2 half-open", "proxy_id")
-	opensDesc    = desc("circuit_breaker_opens", "openings within the retention", "proxy_id")
-	shortDesc    = desc("proxy_short_tunnels_total", "tunnels that the proxy's side ended early", "proxy_id")
-	inFlightDesc = desc("proxy_in_flight", "attempts and tunnels in flight", "proxy_id")
-	proxiesDesc  = desc("proxies", "proxies by the state of their breaker", "state")
-	loginsDesc   = desc("auth_failures_total", "failed logins by listener: gateway, socks5 or api", "listener")
-	checksDesc   = desc("health_checks_total", "health checks by result", "result")
-	callsDesc    = desc("plugin_calls_total", "plugin calls by result", "plugin", "result")
-	faultsDesc   = desc("plugin_faults_total", "plugin calls that failed, by reason; a built-in took their place",
+	breakerDesc  = newDesc("circuit_breaker_state", "0 closed, 1 open, 2 half-open", "proxy_id")
+	opensDesc    = newDesc("circuit_breaker_opens", "openings within the retention", "proxy_id")
+	shortDesc    = newDesc("proxy_short_tunnels_total", "tunnels that the proxy's side ended early", "proxy_id")
+	inFlightDesc = newDesc("proxy_in_flight", "attempts and tunnels in flight", "proxy_id")
+	proxiesDesc  = newDesc("proxies", "proxies by the state of their breaker", "state")
+	loginsDesc   = newDesc("auth_failures_total", "failed logins by listener: gateway, socks5 or api", "listener")
+	checksDesc   = newDesc("health_checks_total", "health checks by result", "result")
+	callsDesc    = newDesc("plugin_calls_total", "plugin calls by result", "plugin", "result")
+	faultsDesc   = newDesc("plugin_faults_total", "plugin calls that failed, by reason; a built-in took their place",
 		"plugin", "reason")
-	missedDesc = desc("plugin_observations_missed_total", "observations dropped because the plugin was too slow",
+	missedDesc = newDesc("plugin_observations_missed_total", "observations dropped because the plugin was too slow",
 		"plugin")
-	quarantineDesc = desc("plugin_quarantined", "1 while a plugin is quarantined", "plugin")
-	pluginTimeDesc = desc("plugin_duration_seconds",
+	quarantineDesc = newDesc("plugin_quarantined", "1 while a plugin is quarantined", "plugin")
+	pluginTimeDesc = newDesc("plugin_duration_seconds",
 		"time in plugin calls, estimated from one call in 17", "plugin")
-	ownDesc     = desc("plugin_metric", "a plugin's own counters and gauges", "plugin", "name")
-	waitedDesc  = desc("retry_wait_seconds_total", "time in backoffs, all together")
-	requestDesc = desc("request_duration_seconds", "time from the head of a request to the end of its response")
-	attemptDesc = desc("attempt_duration_seconds", "time of an attempt by phase: TCP connection (dial), "+
+	ownDesc     = newDesc("plugin_metric", "a plugin's own counters and gauges", "plugin", "name")
+	waitedDesc  = newDesc("retry_wait_seconds_total", "time in backoffs, all together")
+	requestDesc = newDesc("request_duration_seconds", "time from the head of a request to the end of its response")
+	attemptDesc = newDesc("attempt_duration_seconds", "time of an attempt by phase: TCP connection (dial), "+
 		"TLS and proxy login (handshake), request to head of the response (ttfb)", "phase")
 )
 
@@ -375,12 +375,12 @@ func (p *PluginState) collect(out chan<- prometheus.Metric) {
 }
 
 func (h *histogram) metric(desc *prometheus.Desc, labels ...string) prometheus.Metric {
-	buckets := make(map[float64]uint64, len(bounds))
+	buckets := make(map[float64]uint64, len(bucketBounds))
 	total := uint64(0)
-	for i, bound := range bounds {
+	for i, bound := range bucketBounds {
 		total += h.buckets[i].Load()
 		buckets[bound.Seconds()] = total
 	}
-	total += h.buckets[len(bounds)].Load()
+	total += h.buckets[len(bucketBounds)].Load()
 	return prometheus.MustNewConstHistogram(desc, total, time.Duration(h.sum.Load()).Seconds(), buckets, labels...)
 }

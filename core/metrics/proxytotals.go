@@ -21,7 +21,7 @@ const otherProxies = "other"
 // proxyTotals counts attempts since the start of the process, of one proxy or of several.
 type proxyTotals struct {
 	causes      []causeCount // in the order of the first attempt with each cause
-	durations   [len(bounds) + 1]uint64
+	durations   [len(bucketBounds) + 1]uint64
 	attemptTime time.Duration
 	up, down    int64   // bytes, as of the last scrape
 	cost        float64 // as of the last scrape, in the currency of the prices
@@ -40,10 +40,10 @@ func (t *proxyTotals) count(c core.Cause, n uint64) {
 	t.causes[i].n += n
 }
 
-func (t *proxyTotals) addAttempt(c core.Cause, took time.Duration) {
+func (t *proxyTotals) addAttempt(c core.Cause, duration time.Duration) {
 	t.count(c, 1)
-	t.durations[bucketIndex(took)]++
-	t.attemptTime += took
+	t.durations[bucketIndex(duration)]++
+	t.attemptTime += duration
 }
 
 func (t *proxyTotals) add(o *proxyTotals) {
@@ -79,10 +79,10 @@ func (t *proxyTotals) clone() *proxyTotals {
 }
 
 var (
-	proxyAttemptsDesc = desc("proxy_attempts_total", "attempts by proxy and cause", "proxy_id", "cause")
-	proxyTimeDesc     = desc("proxy_attempt_duration_seconds", "time of the attempts of a proxy", "proxy_id")
-	proxyBytesDesc    = desc("proxy_bytes_total", "bytes to (up) and from (down) a proxy", "proxy_id", "direction")
-	proxyCostDesc     = desc("proxy_cost_total", "cost of a proxy, by its prices", "proxy_id")
+	proxyAttemptsDesc = newDesc("proxy_attempts_total", "attempts by proxy and cause", "proxy_id", "cause")
+	proxyTimeDesc     = newDesc("proxy_attempt_duration_seconds", "time of the attempts of a proxy", "proxy_id")
+	proxyBytesDesc    = newDesc("proxy_bytes_total", "bytes to (up) and from (down) a proxy", "proxy_id", "direction")
+	proxyCostDesc     = newDesc("proxy_cost_total", "cost of a proxy, by its prices", "proxy_id")
 )
 
 func (t *proxyTotals) collect(out chan<- prometheus.Metric, id string) {
@@ -91,12 +91,12 @@ func (t *proxyTotals) collect(out chan<- prometheus.Metric, id string) {
 			emit(out, proxyAttemptsDesc, prometheus.CounterValue, float64(c.n), id, verdict.CauseName(c.cause))
 		}
 	}
-	buckets, total := make(map[float64]uint64, len(bounds)), uint64(0)
-	for i, bound := range bounds {
+	buckets, total := make(map[float64]uint64, len(bucketBounds)), uint64(0)
+	for i, bound := range bucketBounds {
 		total += t.durations[i]
 		buckets[bound.Seconds()] = total
 	}
-	total += t.durations[len(bounds)]
+	total += t.durations[len(bucketBounds)]
 	out <- prometheus.MustNewConstHistogram(proxyTimeDesc, total, t.attemptTime.Seconds(), buckets, id)
 	emit(out, proxyBytesDesc, prometheus.CounterValue, float64(t.up), id, "up")
 	emit(out, proxyBytesDesc, prometheus.CounterValue, float64(t.down), id, "down")
@@ -206,7 +206,7 @@ func (r *Recorder) collectNamedProxies(out chan<- prometheus.Metric, pool []Prox
 		return true
 	})
 	sum.subtract(&n.endedSeries)
-	has := make(map[string]bool, len(n.baselines))
+	hasSeries := make(map[string]bool, len(n.baselines))
 	for id := range n.baselines {
 		t := named[id]
 		if t == nil { // the proxy has not been used
@@ -214,12 +214,12 @@ func (r *Recorder) collectNamedProxies(out chan<- prometheus.Metric, pool []Prox
 		}
 		t.collect(out, id)
 		sum.subtract(t)
-		has[id] = true
+		hasSeries[id] = true
 	}
-	if len(pool) > len(has) {
+	if len(pool) > len(hasSeries) {
 		sum.collect(out, otherProxies)
 	}
-	return has
+	return hasSeries
 }
 
 // endSeries ends the series of a named proxy. The caller holds the mutex of r.named.

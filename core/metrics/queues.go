@@ -24,7 +24,7 @@ func (r *Recorder) SetQueueSource(queues func() []QueueState) {
 	r.sources.queues = queues
 }
 
-func queueDesc(name, help string) *prometheus.Desc { return desc(name, help, "queue", "priority") }
+func queueDesc(name, help string) *prometheus.Desc { return newDesc(name, help, "queue", "priority") }
 
 var (
 	queueWaitingDesc = queueDesc("queue_waiting", "requests that wait for a place at a proxy, or a retry of the budget")

@@ -132,9 +132,9 @@ func (r *Recorder) Attempt(e *core.AttemptEvent) { r.CountAttempt(e, nil) }
 // proxyIn).
 func (r *Recorder) CountAttempt(e *core.AttemptEvent, slot *core.Slot) {
 	m := r.minuteAt(e.Ended)
-	took := e.Ended.Sub(e.Started)
+	duration := e.Ended.Sub(e.Started)
 	m.attempts.Add(1)
-	m.latency.Add(int64(took))
+	m.latency.Add(int64(duration))
 	if e.Outcome.Cause == verdict.BannedHere {
 		m.banned.Add(1)
 	}
@@ -148,7 +148,7 @@ func (r *Recorder) CountAttempt(e *core.AttemptEvent, slot *core.Slot) {
 	}
 	r.totals.countAttempt(&e.Outcome)
 	p := r.proxyIn(slot, e.ProxyID)
-	if p.countAttempt(e, took) {
+	if p.countAttempt(e, duration) {
 		r.failingProxies.update(e.ProxyID, p)
 	}
 	r.reasons.CountAttempt(e, &p.reasons)
@@ -266,15 +266,15 @@ func (p *proxy) hourAt(t time.Time) *hour {
 }
 
 // countAttempt counts an attempt through the proxy. It reports whether RecentAttempts.IsFailing has changed.
-func (p *proxy) countAttempt(e *core.AttemptEvent, took time.Duration) (failsChanged bool) {
+func (p *proxy) countAttempt(e *core.AttemptEvent, duration time.Duration) (failsChanged bool) {
 	p.mu.Lock() // without defer, because every attempt calls this method
 	failed := p.recent.isFailing()
 	p.recent.add(e)
 	failsChanged = p.recent.isFailing() != failed
-	p.totals.addAttempt(e.Outcome.Cause, took)
+	p.totals.addAttempt(e.Outcome.Cause, duration)
 	h := p.hourAt(e.Ended)
 	h.attempts++
-	h.latency += took
+	h.latency += duration
 	switch e.Outcome.Result {
 	case core.ResultSuccess:
 		h.success++

@@ -10,7 +10,7 @@ func (r *Recorder) SetRuleSource(rules func(count func(rule string, applied uint
 	r.sources.rules = rules
 }
 
-var rulesDesc = desc("rule_applied_total", "requests and attempts to which a rule was applied", "rule")
+var rulesDesc = newDesc("rule_applied_total", "requests and attempts to which a rule was applied", "rule")
 
 func collectRules(out chan<- prometheus.Metric, rules func(func(string, uint64))) {
 	if rules != nil {

@@ -89,10 +89,10 @@ func (t *totals) countRetry(e *core.AttemptEvent) {
 
 func (t *totals) countRequest(e *core.RequestEvent) {
 	t.requests[e.Listener][e.Final].Add(1)
-	took := e.Ended.Sub(e.Started)
-	i := bucketIndex(took)
-	t.requestTime.add(i, took)
-	t.requestExemplars.offerRequest(i, e.Request, took, e.Ended)
+	duration := e.Ended.Sub(e.Started)
+	i := bucketIndex(duration)
+	t.requestTime.add(i, duration)
+	t.requestExemplars.offerRequest(i, e.Request, duration, e.Ended)
 	if e.ServedBy() > 1 {
 		t.servedByRetry.Add(1)
 	}
@@ -104,15 +104,15 @@ func (t *totals) countRequest(e *core.RequestEvent) {
 	}
 }
 
-// bounds are the upper bounds of the histograms' buckets.
-var bounds = [...]time.Duration{
+// bucketBounds are the upper bounds of the histograms' buckets.
+var bucketBounds = [...]time.Duration{
 	1 * time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond,
 	50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, 1 * time.Second,
 	2500 * time.Millisecond, 5 * time.Second, 10 * time.Second, 30 * time.Second,
 }
 
 type histogram struct {
-	buckets [len(bounds) + 1]atomic.Uint64
+	buckets [len(bucketBounds) + 1]atomic.Uint64
 	sum     atomic.Int64 // ns
 }
 
@@ -125,7 +125,7 @@ func (h *histogram) add(bucket int, d time.Duration) {
 
 // bucketIndex returns the index of the bucket for a time.
 func bucketIndex(d time.Duration) (i int) {
-	for i < len(bounds) && d > bounds[i] {
+	for i < len(bucketBounds) && d > bucketBounds[i] {
 		i++
 	}
 	return i

@@ -8,15 +8,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// The limits on the list that the function challenges returns.
+// The limits on the list that the function offeredSchemes returns.
 const (
 	maxSchemes = 8
 	maxScheme  = 32 // bytes of a scheme's name
 )
 
-// challenges returns the authentication schemes of the Proxy-Authenticate fields in their order, each once (RFC 9110
-// section 11.7.1). It returns nil if there is no such field, and an empty slice if the fields name no scheme.
-func challenges(fields []http1.Field) []string {
+// offeredSchemes returns the authentication schemes of the Proxy-Authenticate fields in their order, each once (RFC
+// 9110 section 11.7.1). It returns nil if there is no such field, and an empty slice if the fields name no scheme.
+func offeredSchemes(fields []http1.Field) []string {
 	var schemes []string
 	for i := range fields {
 		if fields[i].Kind != http1.ProxyAuthenticate {

@@ -18,8 +18,8 @@ func authenticate(values ...string) (fields []http1.Field) {
 }
 
 func TestChallenges(t *testing.T) {
-	require.Nil(t, challenges(nil))
-	require.Nil(t, challenges([]http1.Field{{Name: []byte("WWW-Authenticate"), Value: []byte("Basic")}}))
+	require.Nil(t, offeredSchemes(nil))
+	require.Nil(t, offeredSchemes([]http1.Field{{Name: []byte("WWW-Authenticate"), Value: []byte("Basic")}}))
 	for _, c := range []struct {
 		values []string
 		want   []string
@@ -44,7 +44,7 @@ func TestChallenges(t *testing.T) {
 		{[]string{strings.Repeat("a", 33) + ", Basic"}, []string{"Basic"}},
 		{[]string{"a, b, c, d, e, f, g, h, i, j"}, []string{"a", "b", "c", "d", "e", "f", "g", "h"}},
 	} {
-		require.Equal(t, c.want, challenges(authenticate(c.values...)), c.values)
+		require.Equal(t, c.want, offeredSchemes(authenticate(c.values...)), c.values)
 	}
 }
 
@@ -69,7 +69,7 @@ func FuzzChallenges(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
-		schemes := challenges(authenticate(value))
+		schemes := offeredSchemes(authenticate(value))
 		require.NotNil(t, schemes)
 		require.LessOrEqual(t, len(schemes), maxSchemes)
 		for _, s := range schemes {
@@ -77,7 +77,7 @@ func FuzzChallenges(f *testing.F) {
 			require.Equal(t, len(s), tokenLen(s, false))
 			require.NotEmpty(t, s)
 		}
-		require.Equal(t, schemes, challenges(authenticate(strings.Join(schemes, ", "))))
+		require.Equal(t, schemes, offeredSchemes(authenticate(strings.Join(schemes, ", "))))
 	})
 }
 

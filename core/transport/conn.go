@@ -79,9 +79,9 @@ type persistConn struct {
 	readDeadline  time.Time
 	control       *Control // control of the request that is being sent; nil while its body is streamed, and when idle
 
-	uploading *Request      // the request whose body Pipes.Move moves at present; nil if there is none
-	bodyIdle  time.Duration // maximum time without progress while the body is streamed
-	stall     socket.Stall
+	uploadRequest *Request      // the request whose body Pipes.Move moves at present; nil if there is none
+	bodyIdle      time.Duration // maximum time without progress while the body is streamed
+	stall         socket.Stall
 
 	idleAt time.Time // when the connection became idle
 }
@@ -168,8 +168,8 @@ func (pc *persistConn) hasNoExtraBytes() bool {
 func (pc *persistConn) onWriteBlocked() {
 	switch c := pc.control; {
 	case c == nil:
-		if pc.uploading != nil {
-			pc.uploading.notifyRead(0) // from now on the gateway waits for the proxy, not for the client
+		if pc.uploadRequest != nil {
+			pc.uploadRequest.notifyRead(0) // from now on the gateway waits for the proxy, not for the client
 		}
 		pc.stall.Start(pc.tcp, pc.bodyIdle)
 	case !pc.writeBlocked:
@@ -199,17 +199,17 @@ func (t *Transport) appendHead(b []byte, pc *persistConn, q *Request) []byte {
 	if q.SendContinue != nil {
 		b = append(b, "Expect: 100-continue\r\n"...)
 	}
-	marked := !pc.toTarget && t.cfg.Loop.SendsTokens() // the request goes to a proxy, not to a target
-	switch upgrades := q.upgrades(); {
-	case upgrades && marked: // one Connection field, because some servers read only the first or the last one
+	sendsLoopToken := !pc.toTarget && t.cfg.Loop.SendsTokens() // the request goes to a proxy, not to a target
+	switch upgrades := q.isUpgrade(); {
+	case upgrades && sendsLoopToken: // one Connection field, because some servers read only the first or the last one
 		b = append(b, "Connection: Upgrade, "+loop.Field+"\r\n"...)
 		b = http1.AppendField(b, "Upgrade", q.Upgrade)
 	case upgrades:
 		b = http1.AppendUpgrade(b, q.Upgrade)
-	case marked:
+	case sendsLoopToken:
 		b = append(b, "Connection: "+loop.Field+"\r\n"...)
 	}
-	if marked {
+	if sendsLoopToken {
 		if pc.loopToken == "" {
 			pc.loopToken = string(t.cfg.Loop.Append(nil, nil))
 		}

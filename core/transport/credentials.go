@@ -4,22 +4,22 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// address returns the address of u for the attempt. It replaces the templates in user name and password by values.
-func (t *Transport) address(u *upstream.Upstream, c *Control) upstream.Address {
+// addressFor returns the address of u for the attempt. It replaces the templates in user name and password by values.
+func (t *Transport) addressFor(u *upstream.Upstream, c *Control) upstream.Address {
 	a := u.Spec().Address
 	if !u.HasTemplates() {
 		return a
 	}
-	v := upstream.Values{Session: c.Session, Random: t.random(randomTemplate), Region: region(u, c)}
+	v := upstream.Values{Session: c.Session, Random: t.randomText(randomTemplate), Region: regionValue(u, c)}
 	if v.Session == "" {
-		v.Session = t.random(randomSession)
+		v.Session = t.randomText(randomSession)
 	}
 	return a.Fill(v)
 }
 
-// region returns the value of the template for the region: the region that the request asks for, or the proxy's
+// regionValue returns the value of the template for the region: the region that the request asks for, or the proxy's
 // region.
-func region(u *upstream.Upstream, c *Control) string {
+func regionValue(u *upstream.Upstream, c *Control) string {
 	if upstream.PlainRegion(c.Region) {
 		return c.Region
 	}
@@ -32,8 +32,8 @@ const (
 	randomSession  = 13 // as long as a session's token
 )
 
-// random returns n random lower case letters and digits; n is at most 13.
-func (t *Transport) random(n int) string {
+// randomText returns n random lower case letters and digits; n is at most 13.
+func (t *Transport) randomText(n int) string {
 	const alphabet = "abcdefghijklmnopqrstuvwxyz234567"
 	b, bits := make([]byte, n), t.cfg.Rand()
 	for i := range b {
@@ -56,5 +56,5 @@ func credentialsKey(u *upstream.Upstream, c *Control, key string) string {
 	if !u.HasTemplates() {
 		return key
 	}
-	return c.Session + "\x00" + region(u, c) + "\x00" + key
+	return c.Session + "\x00" + regionValue(u, c) + "\x00" + key
 }

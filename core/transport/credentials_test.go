@@ -69,7 +69,7 @@ func TestTheRegionOfALogin(t *testing.T) {
 		require.NoError(t, p.Apply([]upstream.Spec{spec}))
 		u := p.Snapshot().All[0]
 		c := Control{Region: asked}
-		a := (&Transport{cfg: Config{Rand: func() uint64 { return 0 }}}).address(u, &c)
+		a := (&Transport{cfg: Config{Rand: func() uint64 { return 0 }}}).addressFor(u, &c)
 		require.Contains(t, credentialsKey(u, &c, ""), strings.TrimPrefix(a.Username, "u-cc-"))
 		return a.Username
 	}

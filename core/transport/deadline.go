@@ -37,17 +37,17 @@ func (c *Control) hasEnded(now time.Time) bool { return c.Interrupt.Ended() || !
 // CurrentDeadline again and again.
 type recheckedConn struct {
 	net.Conn
-	t *Transport
-	c *Control
+	transport *Transport
+	control   *Control
 }
 
 // Read implements io.Reader.
 func (r *recheckedConn) Read(p []byte) (int, error) {
 	for {
 		n, err := r.Conn.Read(p)
-		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || r.c.hasEnded(r.t.cfg.Now()) {
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || r.control.hasEnded(r.transport.cfg.Now()) {
 			return n, err
 		}
-		r.c.setDeadlines(r.Conn, r.c.nextDeadline(r.t.cfg.Now()))
+		r.control.setDeadlines(r.Conn, r.control.nextDeadline(r.transport.cfg.Now()))
 	}
 }

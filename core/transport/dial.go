@@ -25,12 +25,12 @@ func (t *Transport) getConn(ctx context.Context, u *upstream.Upstream, pool *idl
 	credKey, target := credentialsKey(u, c, key), pool.hashTarget(q.Authority)
 	if !c.NewConnection && sharesConns(u, c) {
 		if q.HTTP2 {
-			if pc := t.sharedStream(u, pool, credKey, c.Started, q.unrepeatable()); pc != nil {
+			if pc := t.sharedStream(u, pool, credKey, c.Started, q.isUnrepeatable()); pc != nil {
 				return pc, nil
 			}
 		}
 		for {
-			pc := pool.get(credKey, target, c.Started, q.unrepeatable())
+			pc := pool.get(credKey, target, c.Started, q.isUnrepeatable())
 			if pc == nil {
 				break
 			}
@@ -47,7 +47,7 @@ func (t *Transport) getConn(ctx context.Context, u *upstream.Upstream, pool *idl
 		}
 		pc := newPersistConn(conn, credKey, target, false, pool.credentials)
 		if u.HasTemplates() {
-			a := t.address(u, c)
+			a := t.addressFor(u, c)
 			pc.filledAddress, pc.credentials = &a, string(basicAuth(a))
 		}
 		return pc, nil
@@ -301,7 +301,7 @@ func (tun *Tunnel) refusedError() *verdict.Error {
 func (t *Transport) OpenTunnel(ctx context.Context, u *upstream.Upstream, c *Control,
 	authority string) (Tunnel, *verdict.Error) {
 	c.Timing = core.Timing{}
-	a := t.address(u, c)
+	a := t.addressFor(u, c)
 	tun, resend, verr := t.openTunnelOnce(ctx, u, a, c, authority, 1)
 	for sends := 2; resend; sends++ {
 		tun, resend, verr = t.openTunnelOnce(ctx, u, a, c, authority, sends)

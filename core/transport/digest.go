@@ -130,7 +130,7 @@ func (d *digestState) shouldResend(s *upstream.Spec, fields []http1.Field, used 
 	default: // no Digest challenge: if the proxy has asked for Digest before, Basic is tried again
 		return d.challengedBefore.CompareAndSwap(true, false)
 	}
-	basic := slices.ContainsFunc(challenges(fields), func(s string) bool { return strings.EqualFold(s, "basic") })
+	basic := slices.ContainsFunc(offeredSchemes(fields), func(s string) bool { return strings.EqualFold(s, "basic") })
 	d.challengedBefore.Store(true)
 	d.giveBackNonce(&nonce{challenge: best, digestOnly: !basic})
 	return used == nil || used.challenge.Nonce != best.Nonce
@@ -165,8 +165,8 @@ func (r *Response) shouldResend(s *upstream.Spec, used *nonce) (resend bool) {
 	return (r.pool.credentials != "" || r.pc.filledAddress != nil) && r.pool.digest.shouldResend(s, r.Fields, used)
 }
 
-// strength lists the algorithms of Digest, the best first. The algorithm "" is MD5 (RFC 7616 section 3.3).
-var strength = []string{"SHA-512-256", "SHA-256", "MD5", ""}
+// digestAlgorithms lists the algorithms of Digest, the best first. The algorithm "" is MD5 (RFC 7616 section 3.3).
+var digestAlgorithms = []string{"SHA-512-256", "SHA-256", "MD5", ""}
 
 // bestChallenge returns the Digest challenge with the best algorithm that the gateway supports; nil if there is none.
 func bestChallenge(fields []http1.Field) (best *digest.Challenge) {
@@ -182,11 +182,11 @@ func bestChallenge(fields []http1.Field) (best *digest.Challenge) {
 			for i := range c.QOP {
 				c.QOP[i] = strings.ToLower(strings.TrimSpace(c.QOP[i]))
 			}
-			rank := slices.Index(strength, strings.ToUpper(c.Algorithm))
+			rank := slices.Index(digestAlgorithms, strings.ToUpper(c.Algorithm))
 			if rank < 0 || len(c.QOP) > 0 && !c.SupportsQOP("auth") {
 				continue
 			}
-			if best == nil || rank < slices.Index(strength, strings.ToUpper(best.Algorithm)) {
+			if best == nil || rank < slices.Index(digestAlgorithms, strings.ToUpper(best.Algorithm)) {
 				best = c
 			}
 		}

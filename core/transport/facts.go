@@ -33,14 +33,14 @@ type Facts struct {
 	NoTunnels bool
 	// NoCredentials is set for a 407 to a TRACE. A TRACE has no credentials, so the 407 shows nothing about the proxy.
 	NoCredentials bool
-	// Challenges are the authentication schemes in the Proxy-Authenticate fields of a 407, at most 8. The slice is nil
+	// AuthSchemes are the authentication schemes in the Proxy-Authenticate fields of a 407, at most 8. The slice is nil
 	// without such a field, and empty if the fields name no scheme.
-	Challenges []string
+	AuthSchemes []string
 	// DigestOnly is set with Challenges if the proxy must not get Basic credentials (upstream.AuthDigest).
 	DigestOnly bool
-	// Challenge is a hash of the schemes and realms of the Proxy-Authenticate fields of a 407; 0 without such a
+	// ChallengeHash is a hash of the schemes and realms of the Proxy-Authenticate fields of a 407; 0 without such a
 	// field.
-	Challenge uint64
+	ChallengeHash uint64
 }
 
 // innerOutcome returns the value of X-Whirlpool-Outcome. It returns "" if the field is missing, occurs
@@ -92,7 +92,7 @@ func (r *Response) setFacts(c *Control, q *Request, u *upstream.Upstream) {
 		return
 	}
 	if r.Status == 407 {
-		r.Challenges, r.Challenge = challenges(r.Fields), identifyChallenge(r.Fields)
+		r.AuthSchemes, r.ChallengeHash = offeredSchemes(r.Fields), identifyChallenge(r.Fields)
 		r.DigestOnly = u.Spec().DigestOnly()
 	}
 	p := page{status: r.Status, reason: r.Reason, fields: r.Fields}
@@ -115,7 +115,7 @@ func (r *Response) peekBody(c *Control, rules []upstream.OwnError, p *page) {
 	p.body = reader.Buffered()[:min(len(reader.Buffered()), maxPage)]
 	needed := false
 	for i := range rules {
-		needed = needed || rules[i].Body != "" && headMatches(&rules[i], p)
+		needed = needed || rules[i].Body != "" && ruleMatchesHead(&rules[i], p)
 	}
 	if !needed {
 		return
@@ -133,7 +133,7 @@ func (r *Response) peekBody(c *Control, rules []upstream.OwnError, p *page) {
 		have := reader.Buffered()
 		whole := len(have) >= maxBytes || r.Framing == http1.Chunked && bytes.HasSuffix(have, []byte("0\r\n\r\n"))
 		p.body = have[:min(len(have), maxBytes)]
-		if whole || slices.ContainsFunc(rules, func(rule upstream.OwnError) bool { return matches(&rule, p) }) {
+		if whole || slices.ContainsFunc(rules, func(rule upstream.OwnError) bool { return ruleMatches(&rule, p) }) {
 			break
 		}
 		if err := reader.ReadAhead(); err != nil {
@@ -160,7 +160,7 @@ func (r *RefusedConnect) setFacts(u *upstream.Upstream) {
 	}
 	r.InnerOutcome = innerOutcome(r.Fields)
 	if r.Status == 407 {
-		r.Challenges, r.DigestOnly = challenges(r.Fields), u.Spec().DigestOnly()
+		r.AuthSchemes, r.DigestOnly = offeredSchemes(r.Fields), u.Spec().DigestOnly()
 	}
 	r.NoTunnels = u.LearnsAbilities() && ability.IsUnsupported(r.Status)
 	p := page{status: r.Status, reason: []byte(r.Reason), fields: r.Fields, body: r.Body[:min(len(r.Body), maxPage)],
@@ -185,10 +185,10 @@ func (r *RefusedConnect) AddFacts(f *verdict.Facts) {
 
 // addTo copies the facts of f to the fields of a verdict.Facts with the same meaning.
 func (f *Facts) addTo(to *verdict.Facts) {
-	to.FromProxy, to.InnerOutcome, to.HasChallenge = f.FromProxy, f.InnerOutcome, f.Challenges != nil
-	to.Challenge, to.NoTunnels, to.NoCredentials = f.Challenge, f.NoTunnels, f.NoCredentials
-	if f.Challenges != nil {
-		to.OfferedSchemes = unsupportedSchemes(f.Challenges, f.DigestOnly)
+	to.FromProxy, to.InnerOutcome, to.HasChallenge = f.FromProxy, f.InnerOutcome, f.AuthSchemes != nil
+	to.Challenge, to.NoTunnels, to.NoCredentials = f.ChallengeHash, f.NoTunnels, f.NoCredentials
+	if f.AuthSchemes != nil {
+		to.OfferedSchemes = unsupportedSchemes(f.AuthSchemes, f.DigestOnly)
 	}
 	if f.ErrorPage != nil {
 		to.ErrorPage, to.ErrorPageReason = f.ErrorPage.Kind, f.ErrorPage.Reason

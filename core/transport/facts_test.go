@@ -78,8 +78,8 @@ func TestResponseFacts(t *testing.T) {
 		"inner, unknown": {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: <b>\r\nContent-Length: 0\r\n\r\n",
 			Facts{FromProxy: true}},
 		"407": {"HTTP/1.1 407 x\r\nProxy-Authenticate: Digest realm=a, NTLM\r\nContent-Length: 0\r\n\r\n",
-			Facts{FromProxy: true, Challenges: []string{"Digest", "NTLM"},
-				Challenge: identifyChallenge(authenticate("Digest realm=a, NTLM"))}},
+			Facts{FromProxy: true, AuthSchemes: []string{"Digest", "NTLM"},
+				ChallengeHash: identifyChallenge(authenticate("Digest realm=a, NTLM"))}},
 		"407, no field": {"HTTP/1.1 407 x\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
 		"401": {"HTTP/1.1 401 x\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n",
 			Facts{FromProxy: true}},
@@ -172,7 +172,7 @@ func TestRefusedConnectFacts(t *testing.T) {
 		"inner": {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: exhausted\r\nContent-Length: 0\r\n\r\n",
 			Facts{FromProxy: true, InnerOutcome: "exhausted"}},
 		"407": {"HTTP/1.1 407 x\r\nProxy-Authenticate: Negotiate\r\nContent-Length: 0\r\n\r\n",
-			Facts{FromProxy: true, Challenges: []string{"Negotiate"}}},
+			Facts{FromProxy: true, AuthSchemes: []string{"Negotiate"}}},
 	} {
 		tr := New(Config{})
 		t.Cleanup(tr.Close)

@@ -28,9 +28,9 @@ var errFiles = os.NewSyscallError("socket", syscall.EMFILE)
 // is closed.
 func (t *Transport) dialBudgeted(ctx context.Context, hostPort string, deadline time.Time, c *Control,
 	checkAddress func(netip.AddrPort) error) (net.Conn, error) {
-	use, give, extra := budget.ForClients, t.releaseClientFile, 0
+	use, release, extra := budget.ForClients, t.releaseClientFile, 0
 	if c.isCheck {
-		use, give = budget.ForOthers, t.releaseOtherFile
+		use, release = budget.ForOthers, t.releaseOtherFile
 	}
 	if _, err := netip.ParseAddrPort(hostPort); err != nil {
 		extra = resolverFiles
@@ -41,9 +41,9 @@ func (t *Transport) dialBudgeted(ctx context.Context, hostPort string, deadline 
 	conn, err := t.openTCP(ctx, hostPort, deadline, c, checkAddress)
 	t.cfg.Files.Release(use, extra)
 	if tcp, _ := conn.(*socket.Conn); tcp != nil {
-		tcp.OnClose, tcp.Meters = give, c.Meters
+		tcp.OnClose, tcp.Meters = release, c.Meters
 	} else {
-		give() // there is no connection, or it has no descriptor
+		release() // there is no connection, or it has no descriptor
 	}
 	return conn, err
 }

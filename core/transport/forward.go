@@ -17,7 +17,7 @@ import (
 // (package ability).
 func (t *Transport) roundTripAbsolute(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response) *verdict.Error {
-	if q.upgrades() {
+	if q.isUpgrade() {
 		return t.roundTripUpgrade(ctx, u, c, q, resp)
 	}
 	a, at := u.Abilities(), u.Elapsed(c.Started)
@@ -112,10 +112,10 @@ func (t *Transport) holdResponse(c *Control, resp *Response) heldResponse {
 }
 
 // restore copies the held response back to resp, and attaches its connection to c.Interrupt again.
-func (a *heldResponse) restore(c *Control, resp *Response) {
-	*resp, c.Timing = a.Response, a.timing
-	if !c.Interrupt.attach(a.pc.Conn) {
-		a.pc.SetDeadline(aLongTimeAgo)
+func (h *heldResponse) restore(c *Control, resp *Response) {
+	*resp, c.Timing = h.Response, h.timing
+	if !c.Interrupt.attach(h.pc.Conn) {
+		h.pc.SetDeadline(aLongTimeAgo)
 	}
 }
 

@@ -15,7 +15,7 @@ type Interrupt struct {
 	conn          net.Conn           // Cancel and Stop end the reads and writes of this connection
 	offPollerStop chan<- struct{}    // receives a value at Cancel and Stop while conn is off the poller; otherwise nil
 	cancelDial    context.CancelFunc // called by Stop to end dialing; nil if the attempt does not dial
-	noReads       net.Conn           // the connection of this attempt's last call of endReads; nil if there was none
+	endedReadsOf  net.Conn           // the connection of this attempt's last call of endReads; nil if there was none
 	cancelled     bool               // Cancel has been called
 	stopped       bool               // Stop has been called, and Resume has not been called since
 }
@@ -92,7 +92,7 @@ func (i *Interrupt) isEnded() bool { return i.cancelled || i.stopped }
 // returns false if Cancel or Stop has already been called.
 func (i *Interrupt) attach(c net.Conn) bool {
 	i.mu.Lock() // without defer, because every attempt calls attach and detach
-	i.conn, i.noReads = c, nil
+	i.conn, i.endedReadsOf = c, nil
 	ended := i.isEnded()
 	i.mu.Unlock()
 	return !ended
@@ -125,7 +125,7 @@ func (i *Interrupt) endOffPoller(c net.Conn) {
 // detach removes the connection. It returns false if Cancel or Stop has been called.
 func (i *Interrupt) detach() bool {
 	i.mu.Lock()
-	i.conn, i.noReads = nil, nil
+	i.conn, i.endedReadsOf = nil, nil
 	ended := i.isEnded()
 	i.mu.Unlock()
 	return !ended
@@ -136,7 +136,7 @@ func (i *Interrupt) detach() bool {
 func (i *Interrupt) endReads(c net.Conn) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.noReads = c; !i.isEnded() {
+	if i.endedReadsOf = c; !i.isEnded() {
 		c.SetReadDeadline(aLongTimeAgo)
 	}
 }
@@ -147,7 +147,7 @@ func (i *Interrupt) endReads(c net.Conn) {
 func (i *Interrupt) setReadDeadline(c net.Conn, t time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if !i.isEnded() && i.noReads != c {
+	if !i.isEnded() && i.endedReadsOf != c {
 		c.SetReadDeadline(t)
 	}
 }
@@ -157,7 +157,7 @@ func (i *Interrupt) setDeadlines(c net.Conn, read, write time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if !i.isEnded() {
-		if i.noReads != c {
+		if i.endedReadsOf != c {
 			c.SetReadDeadline(read)
 		}
 		c.SetWriteDeadline(write)

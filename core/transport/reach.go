@@ -15,7 +15,7 @@ import (
 func (t *Transport) Reach(ctx context.Context, u *upstream.Upstream) *verdict.Error {
 	timeout := time.Duration(t.connectTimeout.Load())
 	c := &Control{Deadline: t.cfg.Now().Add(2 * timeout), isCheck: true}
-	a := t.address(u, c)
+	a := t.addressFor(u, c)
 	conn, verr := t.dialProxyOnce(ctx, u, a, c)
 	if verr != nil {
 		return verr

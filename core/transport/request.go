@@ -60,8 +60,8 @@ func (r *Request) notifyRead(n int64) {
 	}
 }
 
-// unrepeatable reports whether the request must not be sent again on another connection.
-func (r *Request) unrepeatable() bool {
+// isUnrepeatable reports whether the request must not be sent again on another connection.
+func (r *Request) isUnrepeatable() bool {
 	return !r.Idempotent || r.Remainder != nil && r.SendContinue == nil
 }
 

@@ -86,9 +86,9 @@ func (t *Transport) newSharedConn(ctx context.Context, u *upstream.Upstream, poo
 // s.streams.
 func (t *Transport) newStream(s *sharedConn, reused bool) *persistConn {
 	ctx, cancel := context.WithCancel(context.Background())
-	near, far := net.Pipe()
-	of := &stream{shared: s, ctx: ctx, cancel: cancel, bodyReader: near, bodyWriter: far, now: t.cfg.Now}
-	pc := newPersistConn(of, s.key, 0, true, "")
+	readEnd, writeEnd := net.Pipe()
+	st := &stream{shared: s, ctx: ctx, cancel: cancel, bodyReader: readEnd, bodyWriter: writeEnd, now: t.cfg.Now}
+	pc := newPersistConn(st, s.key, 0, true, "")
 	pc.reused = reused
 	return pc
 }
@@ -119,17 +119,17 @@ func (p *idlePool) reserve(key string, now time.Time, unrepeatable bool, usable 
 		return nil, nil
 	}
 	p.setShared(key, slices.DeleteFunc(p.shared[key], func(old *sharedConn) bool {
-		gone := old.client.Err() != nil || old.streams == 0 && now.Sub(old.idleAt) >= idleTimeout || !usable(old)
+		unusable := old.client.Err() != nil || old.streams == 0 && now.Sub(old.idleAt) >= idleTimeout || !usable(old)
 		switch {
-		case gone && old.streams == 0:
+		case unusable && old.streams == 0:
 			ended = append(ended, old)
-		case gone:
+		case unusable:
 			old.singleUse = true // the connection is closed with its last stream
 		case s == nil && old.client.Reserve() == nil:
 			s = old
 			s.streams++
 		}
-		return gone
+		return unusable
 	}))
 	return s, ended
 }

@@ -220,7 +220,7 @@ func (t *Transport) sendOnConn(u *upstream.Upstream, c *Control, q *Request, res
 	case verr != nil:
 	case !resp.isIdleTimeout():
 		return nil
-	case q.unrepeatable() && !resp.closedBeforeReceipt(q):
+	case q.isUnrepeatable() && !resp.closedBeforeReceipt(q):
 		resp.pool.recordLoss(pc.key, t.cfg.Now())
 		return nil
 	default:
@@ -236,7 +236,7 @@ func (t *Transport) sendOnConn(u *upstream.Upstream, c *Control, q *Request, res
 			verr.Cause = verdict.StaleConnection
 		}
 	}
-	if isConnectionStale(verr) && !resp.notReceived && q.unrepeatable() {
+	if isConnectionStale(verr) && !resp.notReceived && q.isUnrepeatable() {
 		resp.pool.recordLoss(pc.key, t.cfg.Now())
 	}
 	closeNow(pc.Conn)

@@ -12,17 +12,17 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// upgrades reports whether the Upgrade field is sent. A request with a long body is sent without this field: a target
+// isUpgrade reports whether the Upgrade field is sent. A request with a long body is sent without this field: a target
 // that switches protocols before it has read the whole body would take the rest of the body for bytes of the new
 // protocol.
-func (r *Request) upgrades() bool {
+func (r *Request) isUpgrade() bool {
 	_, short := r.inlineBody()
 	return r.Upgrade != nil && r.Remainder == nil && short
 }
 
 func (r *Response) readHead(q *Request) error {
 	switch {
-	case q.upgrades():
+	case q.isUpgrade():
 	case q.OnInterim != nil:
 		return r.relayOrReadFinal(q)
 	default:

@@ -215,9 +215,9 @@ func moveBody(pc *persistConn, q *Request) (moved bool, err error) {
 	if !isPlain || q.Source == nil || !known || left < socket.SpliceMin {
 		return false, nil
 	}
-	pc.uploading = q
+	pc.uploadRequest = q
 	n, err := q.Pipes.Move(plain, q.Source, left)
-	pc.uploading = nil
+	pc.uploadRequest = nil
 	pc.stall.Stop()
 	q.notifyRead(n)
 	if w := (*socket.WriteError)(nil); errors.As(err, &w) {

@@ -41,8 +41,8 @@ func (s viaState) isConsistent() bool {
 func (s viaState) nameHash() uint32 { return uint32(s >> 40) }
 
 // add records a successful response of a target.
-func (h *viaRecord) add(fields []http1.Field, target string) {
-	old := viaState(h.state.Load())
+func (r *viaRecord) add(fields []http1.Field, target string) {
+	old := viaState(r.state.Load())
 	if old.lacksVia() {
 		return // the state is final after a response without Via
 	}
@@ -65,10 +65,10 @@ func (h *viaRecord) add(fields []http1.Field, target string) {
 				next |= viaTargets
 			}
 		}
-		if next == old || h.state.CompareAndSwap(uint64(old), uint64(next)) {
+		if next == old || r.state.CompareAndSwap(uint64(old), uint64(next)) {
 			return
 		}
-		if old = viaState(h.state.Load()); old.lacksVia() {
+		if old = viaState(r.state.Load()); old.lacksVia() {
 			return
 		}
 	}
