@@ -1,0 +1,37 @@
+package conformance
+
+import (
+	"fmt"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+func (k *checker) checkWaits() (string, error) {
+	waits := trial.BackoffSamples()
+	err := k.withInstance(func(p *wasmhost.Probe) error {
+		_, err := callBackoffs(p, waits)
+		return err
+	})
+	return fmt.Sprintf("%d questions, at the edge too", len(waits)), err
+}
+
+func callBackoffs(p *wasmhost.Probe, waits []trial.BackoffSample) ([]float64, error) {
+	list := make([]float64, 0, len(waits))
+	for _, w := range waits {
+		d, err := p.Delay(&w.Request)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", w.Name, err)
+		}
+		list = append(list, d)
+	}
+	return list, nil
+}
+
+func (k *checker) checkSameWaits() (string, error) {
+	waits := trial.BackoffSamples()
+	return k.checkSameResults("waits", func(p *wasmhost.Probe) ([]float64, error) { return callBackoffs(p, waits) },
+		func(i int, first, then float64) error {
+			return fmt.Errorf("%s: for the same request, the wait was %v s and then %v s", waits[i].Name, first, then)
+		})
+}

@@ -1,0 +1,206 @@
+package conformance
+
+import (
+	"fmt"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
+)
+
+// The number of calls of the first round of checkMemory, and the fuel after which a round ends early.
+const (
+	firstRoundCalls = 10_000
+	roundFuel       = 2_000_000_000 // fuel
+)
+
+// maxRounds is the maximum number of rounds of checkMemory. A Go module needs several: Go's garbage collector runs for
+// the first time when the module has allocated 4 MiB. If each call allocates 50 bytes, this is after 80,000 calls.
+const maxRounds = 5
+
+// checkMemory checks that the memory of an instance stops growing. After many calls, it makes rounds of calls until the
+// memory does not grow in a round. Each round has twice as many calls as the round before.
+func (k *checker) checkMemory() (string, error) {
+	list := trial.Observations(100)
+	var pages uint32
+	made := 0
+	err := k.withInstance(func(p *wasmhost.Probe) error {
+		run := func(calls int) error {
+			left := int64(roundFuel)
+			for made = 0; made < calls && left > 0; made++ {
+				if err := k.callOnce(p); err != nil {
+					return fmt.Errorf("call %d: %w", made+1, err)
+				}
+				left -= k.onceFuelLimit() - p.Fuel()
+				if err := p.Observe(&list[made%len(list)]); err != nil {
+					return fmt.Errorf("observation %d: %w", made+1, err)
+				}
+			}
+			return nil
+		}
+		if err := run(firstRoundCalls); err != nil {
+			return err
+		}
+		for round := range maxRounds {
+			before := p.Pages()
+			if err := run(firstRoundCalls << round); err != nil {
+				return err
+			}
+			if pages = p.Pages(); pages == before {
+				return nil
+			}
+		}
+		return fmt.Errorf("memory grew to %d pages, and still grew in the last %d calls", pages, made)
+	})
+	return fmt.Sprintf("%d pages, and no more in %d calls", pages, made), err
+}
+
+func (k *checker) checkFuel() (string, error) {
+	limit := k.module.Limits().Fuel
+	if k.desc.Kind == wasmhost.Judge {
+		spent, err := k.maxJudgeFuel(limit)
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("%d units for the dearest response, of %d", spent, limit), checkFuelMargin(spent, limit)
+	}
+	if k.desc.Kind == wasmhost.Backoff {
+		spent, err := k.maxBackoffFuel(limit)
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("%d units for the dearest wait, of %d", spent, limit), checkFuelMargin(spent, limit)
+	}
+	one, err := k.scorerFuel(1)
+	if err != nil {
+		return "", err
+	}
+	all, err := k.scorerFuel(abi.MinCandidates)
+	if err != nil {
+		return "", err
+	}
+	limit += abi.MinCandidates * wasmhost.FuelPerCandidate
+	detail := fmt.Sprintf("%d units for one candidate, %.1f for each more; %d for %d, of %d", one,
+		float64(all-one)/(abi.MinCandidates-1), all, abi.MinCandidates, limit)
+	return detail, checkFuelMargin(all, limit)
+}
+
+// checkFuelMargin returns an error unless at least a tenth of the fuel is left.
+func checkFuelMargin(spent, limit int64) error {
+	if spent > limit/10*9 {
+		return fmt.Errorf("a call takes %d of its %d units of fuel", spent, limit)
+	}
+	return nil
+}
+
+// scorerFuel returns the fuel that a call with n candidates uses. It measures the second call, because the module may
+// have to reserve memory in the first call.
+func (k *checker) scorerFuel(n int) (fuel int64, err error) {
+	c := trial.PlausibleChoice(n)
+	err = k.withInstance(func(p *wasmhost.Probe) error {
+		for range 2 {
+			if _, err := callScorer(p, c); err != nil {
+				return err
+			}
+		}
+		fuel = k.module.Limits().Fuel + int64(n)*wasmhost.FuelPerCandidate - p.Fuel()
+		return nil
+	})
+	return fuel, err
+}
+
+func (k *checker) maxBackoffFuel(limit int64) (fuel int64, err error) {
+	err = k.withInstance(func(p *wasmhost.Probe) error {
+		for _, w := range trial.BackoffSamples() {
+			for range 2 {
+				if _, err := p.Delay(&w.Request); err != nil {
+					return fmt.Errorf("%s: %w", w.Name, err)
+				}
+			}
+			fuel = max(fuel, limit-p.Fuel())
+		}
+		return nil
+	})
+	return fuel, err
+}
+
+// checkTime checks that the most expensive calls that every module must serve take at most a quarter of the CPU
+// timeout.
+func (k *checker) checkTime() (string, error) {
+	within := k.module.Limits().CallTimeout / 4
+	detail := fmt.Sprintf("a call takes less than %v of CPU time, a quarter of its timeout", within)
+	return detail, k.withInstance(func(p *wasmhost.Probe) error {
+		if k.desc.Kind == wasmhost.Judge {
+			for _, r := range trial.Responses() {
+				err := k.module.CheckCall(func() error {
+					_, err := p.Rule(r.ForJudge(p.ExcerptSpec()))
+					return err
+				})
+				if err != nil {
+					return fmt.Errorf("%s: %w", r.Name, err)
+				}
+			}
+			return nil
+		}
+		if k.desc.Kind == wasmhost.Backoff {
+			for _, w := range trial.BackoffSamples() {
+				err := k.module.CheckCall(func() error {
+					_, err := p.Delay(&w.Request)
+					return err
+				})
+				if err != nil {
+					return fmt.Errorf("%s: %w", w.Name, err)
+				}
+			}
+			return nil
+		}
+		c := trial.PlausibleChoice(abi.MinCandidates)
+		return k.module.CheckCall(func() error {
+			_, err := callScorer(p, c)
+			return err
+		})
+	})
+}
+
+// checkInstances checks that calls of one instance do not affect another instance.
+func (k *checker) checkInstances() (string, error) {
+	callAll := func(p *wasmhost.Probe) ([]float64, error) {
+		switch k.desc.Kind {
+		case wasmhost.Backoff:
+			return callBackoffs(p, trial.BackoffSamples())
+		case wasmhost.Judge:
+			return callJudge(p, trial.Responses())
+		}
+		return callScorer(p, trial.PlausibleChoice(20))
+	}
+	var alone, besideBusy []float64
+	err := k.withInstance(func(p *wasmhost.Probe) (err error) {
+		alone, err = callAll(p)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	list := trial.Observations(200)
+	err = k.withInstance(func(busy *wasmhost.Probe) error {
+		return k.withInstance(func(p *wasmhost.Probe) (err error) {
+			for i := range list {
+				if err := busy.Observe(&list[i]); err != nil {
+					return err
+				}
+				if _, err := callAll(busy); err != nil {
+					return err
+				}
+			}
+			besideBusy, err = callAll(p)
+			return err
+		})
+	})
+	if err != nil {
+		return "", err
+	}
+	if i := firstDifference(alone, besideBusy); i >= 0 {
+		return "", fmt.Errorf("result %d is %v alone, but %v if another instance is busy", i, alone[i], besideBusy[i])
+	}
+	return "the calls of one do not affect another", nil
+}
