@@ -4,31 +4,22 @@
 package config
 
 import (
-	"cmp"
 	"crypto/tls"
 	"encoding"
-	"encoding/json"
-	"errors"
 	"maps"
-	"math"
 	"net"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/geo"
-	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lists"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/otlp"
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/accesslog"
-	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/cluster/redisstore"
 	"github.com/whirlpool-proxy/whirlpool/core/egress"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/gateway"
-	"github.com/whirlpool-proxy/whirlpool/core/health"
 	"github.com/whirlpool-proxy/whirlpool/core/intercept"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics/push"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
@@ -149,123 +140,6 @@ type Key struct {
 	Role        string          `koanf:"role" json:"role"`
 }
 
-// Proxy is one entry of [[proxies]].
-type Proxy struct {
-	ID          string            `koanf:"id" json:"id"`
-	URL         Address           `koanf:"url" json:"url"`
-	Region      string            `koanf:"region" json:"region"`
-	Tags        []string          `koanf:"tags" json:"tags,omitempty"`
-	Weight      *float64          `koanf:"weight" json:"weight"` // not nil after the check
-	Cost        float64           `koanf:"cost" json:"cost"`
-	MaxInFlight int               `koanf:"max_in_flight" json:"max_in_flight"`
-	Rate        float64           `koanf:"rate" json:"rate"`
-	MinInterval Duration          `koanf:"min_interval" json:"min_interval"`
-	BytesPerDay Size              `koanf:"bytes_per_day" json:"bytes_per_day"`
-	Tier        int               `koanf:"tier" json:"tier"`
-	Vendor      string            `koanf:"vendor" json:"vendor"`
-	CostRequest float64           `koanf:"cost_per_request" json:"cost_per_request"`
-	CostGB      float64           `koanf:"cost_per_gb" json:"cost_per_gb"`
-	Auth        string            `koanf:"auth" json:"auth,omitempty"`
-	Reuse       *bool             `koanf:"reuse" json:"reuse"`               // not nil after the check
-	CAFile      string            `koanf:"ca_file" json:"ca_file,omitempty"` // CAFile to Key: for https:// proxies
-	Insecure    bool              `koanf:"insecure" json:"insecure,omitempty"`
-	Cert        string            `koanf:"cert" json:"cert,omitempty"`
-	Key         string            `koanf:"key" json:"key,omitempty"`
-	Metadata    map[string]string `koanf:"metadata" json:"metadata"`
-	Breaker     *OwnBreaker       `koanf:"breaker" json:"breaker,omitempty"`
-	OwnErrors   OwnErrors         `koanf:"own_error" json:"own_error,omitempty"`
-}
-
-// OwnErrors is the key own_error of a proxy. In the configuration it is one table, or a list of tables.
-type OwnErrors []OwnError
-
-// OwnError is a rule that recognizes an error page that the proxy wrote itself; see upstream.OwnError.
-type OwnError struct {
-	Status int    `koanf:"status" json:"status,omitempty"`
-	Header string `koanf:"header" json:"header,omitempty"`
-	Body   string `koanf:"body" json:"body,omitempty"`
-}
-
-func (o OwnErrors) specs() (specs []upstream.OwnError) {
-	for _, rule := range o {
-		specs = append(specs, upstream.OwnError(rule))
-	}
-	return specs
-}
-
-// Address is the URL of a proxy as it is in the configuration. Its text form masks the credentials.
-type Address string
-
-// MarshalText masks the credentials.
-func (a Address) MarshalText() ([]byte, error) {
-	parsed, err := upstream.ParseAddress(string(a))
-	if err != nil {
-		return []byte("***"), nil
-	}
-	return []byte(parsed.Redacted()), nil
-}
-
-// Pool is the [pool] section.
-type Pool struct {
-	Files []PoolFile `koanf:"files" json:"files"`
-	URLs  []ListURL  `koanf:"urls" json:"urls"`
-}
-
-// PoolFile is an element of pool.files: a proxy list in a file.
-type PoolFile struct {
-	File   string              `koanf:"file" json:"file"`
-	Scheme string              `koanf:"scheme" json:"scheme,omitempty"` // of lines without one; "" for http
-	ID     upstream.IDTemplate `koanf:"id" json:"id,omitempty"`
-}
-
-// MarshalJSON returns the file as a text, if only its scheme is set: the configuration can have both forms.
-func (f PoolFile) MarshalJSON() ([]byte, error) {
-	type table PoolFile
-	if f.ID != "" {
-		return json.Marshal(table(f))
-	}
-	return json.Marshal(f.name())
-}
-
-// name returns the name of the file, with the scheme before it.
-func (f *PoolFile) name() string {
-	if f.Scheme == "" {
-		return f.File
-	}
-	return f.Scheme + ":" + f.File
-}
-
-// ListURL is an element of pool.urls: a proxy list that is fetched by URL.
-type ListURL struct {
-	URL     ListAddress `koanf:"url" json:"url"`
-	Scheme  string      `koanf:"scheme" json:"scheme,omitempty"`
-	Refresh Duration    `koanf:"refresh" json:"refresh" range:"0s,720h"` // 0 if the key is not set
-
-	ID upstream.IDTemplate `koanf:"id" json:"id,omitempty"`
-}
-
-// ListAddress is the URL of a proxy list. Its text form masks the parts that may be secret.
-type ListAddress string
-
-// MarshalText returns the URL with its secret parts masked (lists.Redacted).
-func (a ListAddress) MarshalText() ([]byte, error) { return []byte(lists.Redacted(string(a))), nil }
-
-// defaultRefresh is the default time from one fetch of a proxy list to the next.
-const defaultRefresh = Duration(10 * time.Minute)
-
-// Lists returns the proxy lists that the gateway must fetch by URL.
-func (c *Config) Lists() []lists.Source {
-	out := make([]lists.Source, len(c.Pool.URLs))
-	for i, u := range c.Pool.URLs {
-		out[i] = u.source()
-	}
-	return out
-}
-
-func (u *ListURL) source() lists.Source {
-	return lists.Source{URL: string(u.URL), Scheme: u.Scheme, Refresh: time.Duration(cmp.Or(u.Refresh, defaultRefresh))}
-}
-
 // RetryBudget is the [retry_budget] section.
 type RetryBudget struct {
 	Ratio        float64 `koanf:"ratio" json:"ratio" range:"0,1000"`
@@ -285,96 +159,6 @@ type Timeouts struct {
 	Adaptive bool     `koanf:"adaptive" json:"adaptive"`
 	BodyIdle Duration `koanf:"body_idle" json:"body_idle" range:"100ms,24h"`
 	Head     Duration `koanf:"head" json:"head" range:"100ms,1h"` // for the head of a client's request
-}
-
-// Breaker is the [breaker] section.
-type Breaker struct {
-	FailureThreshold int      `koanf:"failure_threshold" json:"failure_threshold"`
-	WindowDuration   Duration `koanf:"window_duration" json:"window_duration"`
-	TimeoutDuration  Duration `koanf:"timeout_duration" json:"timeout_duration"`
-	MaxTimeout       Duration `koanf:"max_timeout" json:"max_timeout"` // only with BlameEvidence
-	Blame            string   `koanf:"blame" json:"blame"`             // BlameEvidence or BlameLiteral
-}
-
-// The values of breaker.blame. BlameEvidence: a breaker opens when the failures of its proxy are evidence that the
-// proxy is worse than the other proxies. BlameLiteral: a breaker opens after breaker.failure_threshold failures.
-const (
-	BlameEvidence = "evidence"
-	BlameLiteral  = "literal"
-)
-
-// OwnBreaker has the breaker settings of one proxy. If a field is nil, the setting of [breaker] applies.
-type OwnBreaker struct {
-	FailureThreshold *int      `koanf:"failure_threshold" json:"failure_threshold,omitempty"`
-	WindowDuration   *Duration `koanf:"window_duration" json:"window_duration,omitempty"`
-	TimeoutDuration  *Duration `koanf:"timeout_duration" json:"timeout_duration,omitempty"`
-	MaxTimeout       *Duration `koanf:"max_timeout" json:"max_timeout,omitempty"`
-}
-
-// mergeOver returns a copy of b in which the settings that are set in o replace those of b.
-func (o *OwnBreaker) mergeOver(b Breaker) Breaker {
-	if o.FailureThreshold != nil {
-		b.FailureThreshold = *o.FailureThreshold
-	}
-	if o.WindowDuration != nil {
-		b.WindowDuration = *o.WindowDuration
-	}
-	if o.TimeoutDuration != nil {
-		b.TimeoutDuration = *o.TimeoutDuration
-	}
-	if o.MaxTimeout != nil {
-		b.MaxTimeout = *o.MaxTimeout
-	}
-	return b
-}
-
-func (b Breaker) config() breaker.Config {
-	c := breaker.Config{
-		FailureThreshold: b.FailureThreshold,
-		WindowDuration:   time.Duration(b.WindowDuration), TimeoutDuration: time.Duration(b.TimeoutDuration),
-	}
-	if b.Blame == BlameEvidence {
-		c.MaxTimeout, c.ProbeWait = time.Duration(b.MaxTimeout), breaker.DefaultProbeWait
-	}
-	return c
-}
-
-// Health is the [health] section.
-type Health struct {
-	Reachability bool         `koanf:"reachability" json:"reachability"` // only with BlameEvidence
-	URL          CheckURL     `koanf:"url" json:"url"`
-	Interval     Duration     `koanf:"interval" json:"interval" range:"100ms,24h"`
-	Jitter       float64      `koanf:"jitter" json:"jitter" range:"0,1"`
-	Timeout      Duration     `koanf:"timeout" json:"timeout" range:"10ms,5m"`
-	Expect       HealthExpect `koanf:"expect" json:"expect"`
-	Exit         string       `koanf:"exit" json:"exit"`
-}
-
-// HealthExpect is the key expect of [health]; see health.Expectation.
-type HealthExpect struct {
-	Status int    `koanf:"status" json:"status"`
-	Header string `koanf:"header" json:"header"`
-	Body   string `koanf:"body" json:"body"`
-}
-
-// CheckURL is the URL of health checks, or the URL of the collector of traces. Its text form masks the query, which
-// may contain a secret.
-type CheckURL string
-
-// MarshalText masks the query.
-func (u CheckURL) MarshalText() ([]byte, error) {
-	text, _, hasQuery := strings.Cut(string(u), "?")
-	if hasQuery {
-		text += "?***"
-	}
-	return []byte(text), nil
-}
-
-func (h *Health) settings() health.Settings {
-	return health.Settings{
-		URL: string(h.URL), Interval: time.Duration(h.Interval), Jitter: h.Jitter, Timeout: time.Duration(h.Timeout),
-		Expect: health.Expectation(h.Expect), Exit: h.Exit,
-	}
 }
 
 // Selection is the [selection] section.
@@ -587,66 +371,6 @@ var (
 	_ encoding.TextMarshaler = CheckURL("")
 	_ encoding.TextMarshaler = ListAddress("")
 )
-
-// Duration is a duration. In the configuration it is a text such as "1.5s", "200ms" or "1h", or a number of seconds.
-type Duration time.Duration
-
-// String returns the duration in Go's notation.
-func (d Duration) String() string { return time.Duration(d).String() }
-
-// MarshalText returns the text of String.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
-
-var errDuration = errors.New(`must be a duration such as "3s", "200ms" or "1m30s", or a number of seconds`)
-
-// DecodeValue implements strict.ValueDecoder.
-func (d *Duration) DecodeValue(from any) error {
-	switch v := from.(type) {
-	case string:
-		parsed, err := time.ParseDuration(v)
-		if err != nil {
-			return errDuration
-		}
-		*d = Duration(parsed)
-		return nil
-	case int64:
-		return d.DecodeValue(float64(v)) // float64 is exact up to 2^53, and 2^53 s is out of range
-	case float64:
-		if math.Abs(v) < math.MaxInt64/float64(time.Second) { // false for NaN
-			*d = Duration(v * float64(time.Second))
-			return nil
-		}
-	}
-	return errDuration
-}
-
-// Size is a number of bytes. In the configuration it is a number, or a text such as "64KiB" or "1MiB".
-type Size int64
-
-var errSize = errors.New(`must be a number of bytes, or a size such as "64KiB" or "1MiB"`)
-
-// DecodeValue implements strict.ValueDecoder.
-func (s *Size) DecodeValue(from any) error {
-	switch v := from.(type) {
-	case int64:
-		*s = Size(v)
-		return nil
-	case string:
-		text, unit := strings.TrimSpace(v), int64(1)
-		for suffix, u := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
-			if number, ok := strings.CutSuffix(text, suffix); ok {
-				text, unit = strings.TrimSpace(number), u
-			}
-		}
-		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil || n < 0 || n > 1<<40/unit {
-			return errSize
-		}
-		*s = Size(n * unit)
-		return nil
-	}
-	return errSize
-}
 
 // Loopback reports whether a listening address is a loopback address, which only this machine can reach.
 func Loopback(listen string) bool {
