@@ -111,3 +111,28 @@ func (n *Node) mayOffer(now time.Time) bool {
 	})
 	return len(n.offering) > 0
 }
+
+// offerLostRecords makes this node write the records that the store has lost. Other nodes write the same records with
+// the same times, so the store keeps the first copy of each record. Records that are left from an earlier loss are
+// still offered. The caller holds mu.
+func (n *Node) offerLostRecords() {
+	for _, r := range n.bans {
+		n.offers.add(r)
+	}
+	for _, r := range n.trail {
+		if r.Rev > 0 { // the others wait among the events
+			n.offers.add(r)
+		}
+	}
+	for _, p := range n.proxies {
+		if p.open {
+			n.offers.add(p.record)
+		}
+		p.rev, p.sentAt = 0, time.Time{}
+	}
+	for _, r := range n.changes.resetRevisions() {
+		n.offers.add(r)
+	}
+	n.offers.sort(n.cfg.ID)
+	n.lastBeat = time.Time{}
+}

@@ -1,0 +1,104 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+)
+
+// peer is a node as its record shows it.
+type peer struct {
+	heartbeat
+	id       string
+	seen     time.Time // time of the record, by the store's clock
+	since    time.Time // time of the first record of those without a gap, by the store's clock
+	isolated bool      // see Node.trustedNodes
+}
+
+// heartbeat is the record by which a node shows that it is alive.
+type heartbeat struct {
+	Node    string    `json:"node"`
+	Version string    `json:"version"`
+	Address string    `json:"address"`
+	Host    string    `json:"host,omitempty"`
+	Started time.Time `json:"started"`
+	Alone   uint64    `json:"alone"` // times that the node went on alone
+	Left    bool      `json:"left,omitempty"`
+	// Draining is set while the node ends. A new process may have its name by then.
+	Draining bool   `json:"draining,omitempty"`
+	Epoch    string `json:"epoch"` // see Node.offered; "" in the first record
+	Load
+}
+
+func (n *Node) heartbeatOp(now time.Time, left bool) pending {
+	n.lastBeat = now
+	b := heartbeat{Node: n.cfg.Node, Version: n.cfg.Version, Address: n.cfg.Address, Host: n.cfg.Host,
+		Started: n.started.UTC(), Load: n.local.Load(), Alone: n.counts.Alone, Left: left, Draining: n.draining,
+		Epoch: n.offered}
+	return pending{op: Op{Kind: Put, Key: keyOf(nodeKey, n.cfg.ID), Value: encode(b), TTL: listedFor}}
+}
+
+// liveNodes returns the nodes that are alive, including this node. The caller holds mu.
+func (n *Node) liveNodes() []*peer {
+	now := n.storeTime(n.cfg.Now())
+	var out []*peer
+	for _, id := range slices.Sorted(maps.Keys(n.nodes)) {
+		if p := n.nodes[id]; !p.Left && now.Sub(p.seen) <= n.liveTime() {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// beatTime returns the time between two beats of a node, the records that show that it is alive. It grows with the
+// number of nodes, because each node reads the records of all nodes. The caller holds mu.
+func (n *Node) beatTime() time.Duration {
+	return max(time.Duration(len(n.nodes))*10*time.Millisecond, beatEvery)
+}
+
+// liveTime returns the maximum age of a node's record (beat) at which the node counts as alive. The caller holds mu.
+func (n *Node) liveTime() time.Duration { return 3*n.beatTime() + time.Second }
+
+func (n *Node) receiveNode(id string, r *Record) {
+	var b heartbeat
+	if json.Unmarshal([]byte(r.Value), &b) != nil {
+		return
+	}
+	if n.nodes[id] == nil && id != n.cfg.ID && !n.fresh && !b.Left {
+		n.cfg.Log.Info("a node of the cluster has come", slog.String("node", b.Node))
+	}
+	if b.Left && n.nodes[id] != nil && !n.nodes[id].Left && id != n.cfg.ID {
+		n.cfg.Log.Info("a node of the cluster has left", slog.String("node", b.Node))
+	}
+	p := &peer{heartbeat: b, id: id, seen: r.At, since: r.At}
+	if old := n.nodes[id]; old != nil {
+		p.isolated = old.isolated
+		if r.At.Sub(old.seen) <= n.liveTime() {
+			p.since = old.since
+		}
+	}
+	n.nodes[id] = p
+}
+
+// announceLeave reports to the other nodes that this node ends, and frees its leases.
+func (n *Node) announceLeave() {
+	n.mu.Lock()
+	ops := append([]Op{n.heartbeatOp(n.cfg.Now(), true).op}, n.releaseShares(n.cfg.Now())...)
+	for key, fence := range n.inbox.leases() {
+		ops = append(ops, Op{Kind: Free, Key: keyOf(breakerKey, key), Rev: fence})
+	}
+	b := Batch{Epoch: n.epoch, Cursor: n.cursor, Limit: 1, Ops: ops}
+	alone := n.alone
+	n.mu.Unlock()
+	if alone {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.Timeout)
+	defer cancel()
+	if _, err := n.cfg.Store.Exchange(ctx, b); err != nil {
+		n.cfg.Log.Warn("the other nodes could not be informed that this node ends", slog.Any("error", err))
+	}
+}
