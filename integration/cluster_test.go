@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -395,16 +396,8 @@ func TestS153DeadForOneNode(t *testing.T) {
 	}
 	fails, _, stop := c.drive(50 * time.Millisecond)
 	defer stop()
-	isolated := func(w *whirl) (names []string) {
-		for _, n := range w.getJSON("/cluster")["nodes"].([]any) {
-			if n := n.(map[string]any); n["state"] == "isolated" {
-				names = append(names, n["node"].(string))
-			}
-		}
-		return names
-	}
 	c.everywhere("node0 is isolated", func(w *whirl) bool {
-		names := isolated(w)
+		names := w.isolated()
 		return len(names) == 1 && names[0] == "node0"
 	})
 	require.Positive(t, fails.Load())
@@ -415,6 +408,43 @@ func TestS153DeadForOneNode(t *testing.T) {
 		}
 		require.NotContains(t, w.log.String(), "circuit breaker open")
 	}
+}
+
+// isolated returns the names of the isolated nodes.
+func (w *whirl) isolated() (names []string) {
+	for _, n := range w.getJSON("/cluster")["nodes"].([]any) {
+		if n := n.(map[string]any); n["state"] == "isolated" {
+			names = append(names, n["node"].(string))
+		}
+	}
+	return names
+}
+
+// TestS266ATargetFailsForOneNode: all attempts of a gateway fail at the only target that is used. Attempts of the other
+// gateways succeed there. No breaker opens, and the gateway is isolated until its attempts succeed.
+func TestS266ATargetFailsForOneNode(t *testing.T) {
+	t.Parallel()
+	c := startGateways(t, 3, 4, confCluster)
+	for _, f := range c.fakes {
+		f.SetScript(func(_ int, r *http.Request) lab.Behaviour {
+			if r.Header.Get("X-Node") == "0" {
+				return lab.Status(502)
+			}
+			return lab.OK()
+		})
+	}
+	_, _, stop := c.drive(100 * time.Millisecond)
+	defer stop()
+	c.everywhere("node0 is isolated", func(w *whirl) bool { return slices.Equal(w.isolated(), []string{"node0"}) })
+	for _, w := range c.nodes {
+		for _, f := range c.fakes {
+			require.Equal(t, "closed", w.breakerState(f.Name))
+		}
+	}
+	for _, f := range c.fakes {
+		f.SetBehaviour(lab.OK())
+	}
+	c.everywhere("no node is isolated", func(w *whirl) bool { return w.isolated() == nil })
 }
 
 // TestS154OneProbe: while a proxy is dead for all, the probes of five gateways never overlap, not even if gateways are

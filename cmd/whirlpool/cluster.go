@@ -328,6 +328,16 @@ func (cn *clusterNode) Suspect(target string) {
 	}
 }
 
+// Succeeds implements cluster.Local.
+func (cn *clusterNode) Succeeds(target string) bool {
+	pool := cn.engine.Load().Pool()
+	now := pool.Elapsed(time.Now())
+	if target == "" {
+		return pool.Ledger().SucceedsAnywhere(now)
+	}
+	return pool.Ledger().Succeeds(upstream.Target(target), now)
+}
+
 // maxStatsScanned is the maximum number of proxies that one call of EachStats reads, so that the call returns soon.
 const maxStatsScanned = 20_000
 

@@ -351,9 +351,9 @@ func (n *Node) trustedNodes(live []*peer, at time.Time) map[string]*peer {
 			}
 		}
 	}
-	out := map[string]*peer{}
+	out, failing := map[string]*peer{}, n.failingNodes(live)
 	for _, peer := range live {
-		if peer.isolated = 2*wrong[peer.id] > peer.Tried; !peer.isolated {
+		if peer.isolated = 2*wrong[peer.id] > peer.Tried || failing[peer.id]; !peer.isolated {
 			out[peer.id] = peer
 		}
 	}

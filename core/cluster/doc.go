@@ -19,8 +19,8 @@
 //   - no node contradicts, and each has had the time to contradict (settleTime).
 //
 // A node is isolated if its open breakers are contradicted for more than half of the proxies that it has used in the
-// last minute. The views of an isolated node do not count. Its own breakers are open, because the proxies do not
-// serve it.
+// last minute, or if it succeeds at no target and suspects one at which another node succeeds. The views of an isolated
+// node do not count. Its own breakers are open, because the proxies do not serve it.
 //
 // # Probes
 //

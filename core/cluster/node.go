@@ -74,9 +74,11 @@ type Local interface {
 	Ban(proxy, host string, d time.Duration) time.Duration
 	EndBan(proxy, host string)
 
-	// Suspects returns the suspect targets, at most n. Suspect makes a target suspect.
+	// Suspects returns the suspect targets, at most n. Suspect makes a target suspect. Succeeds reports whether an
+	// attempt has succeeded at a target within the last 10 s; "" for any target.
 	Suspects(n int) []string
 	Suspect(target string)
+	Succeeds(target string) bool
 
 	// EachStats calls f for at most n proxies whose statistics have changed since the last call. Seed sets the
 	// statistics of a proxy that this gateway has not used yet.
@@ -175,7 +177,6 @@ type Node struct {
 	active       map[string]struct{} // the proxies that fail for a node, and whose breaker is not open for the cluster
 	results      []pending           // results of probes
 	bans         map[string]Record   // records of bans, as the store has them
-	suspects     map[string]map[string]time.Time
 	stats        map[string]knownStats
 	events       events
 	moves        events            // of sessions
@@ -183,6 +184,9 @@ type Node struct {
 	audited      int               // entries that this process has added to it
 	draining     bool
 	warned       map[string]struct{} // nodes with the name of this one that the log has named, by ID
+
+	// suspects are the reports of targets, by target and ID of the node.
+	suspects map[string]map[string]targetReport
 
 	trailVersion uint64 // see AuditVersion
 	dropping     bool   // an event was dropped since the store could be reached
@@ -217,7 +221,7 @@ func New(cfg Config) *Node {
 		cfg: cfg, wake: make(chan struct{}, 1), started: cfg.Now(), fresh: true,
 		nodes: map[string]*peer{}, proxies: map[string]*proxy{}, active: map[string]struct{}{},
 		bans:     map[string]Record{},
-		suspects: map[string]map[string]time.Time{}, stats: map[string]knownStats{}, trail: map[string]Record{},
+		suspects: map[string]map[string]targetReport{}, stats: map[string]knownStats{}, trail: map[string]Record{},
 		warned: map[string]struct{}{},
 	}
 	n.alone, n.aloneAt = true, n.started // until the first exchange

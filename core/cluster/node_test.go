@@ -332,6 +332,45 @@ func TestSuspectsAndStatistics(t *testing.T) {
 	})
 }
 
+// A node that succeeds nowhere, and suspects a target at which another node succeeds, is isolated.
+func TestANodeThatFailsAtATargetIsIsolated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 3)
+		defer r.end()
+		isolated := func() (names []string) {
+			for _, g := range r.nodes {
+				for _, n := range g.node().Status().Nodes {
+					if n.Isolated {
+						names = append(names, g.name+" sees "+n.Node)
+					}
+				}
+			}
+			return names
+		}
+		bad := r.nodes[0]
+		bad.suspects("shop.test:443")
+		r.nodes[1].succeedsAt("other.test:443")
+		time.Sleep(3 * second)
+		require.Empty(t, isolated(), "no node succeeds there")
+		r.nodes[1].succeedsAt("shop.test:443")
+		bad.succeedsAt("other.test:443")
+		time.Sleep(7 * second)
+		require.Empty(t, isolated(), "the node succeeds at another target")
+		bad.succeedsAt()
+		time.Sleep(3 * second)
+		require.Equal(t, []string{"node0 sees node0", "node1 sees node0", "node2 sees node0"}, isolated())
+		require.False(t, r.nodes[2].wasTold("shop.test:443"), "the other nodes do not believe it")
+		for _, g := range r.nodes {
+			require.Equal(t, []SuspectStatus{{"shop.test:443", []string{"node0"}}}, g.node().Status().Suspects)
+		}
+		bad.mu.Lock()
+		delete(bad.suspect, "shop.test:443")
+		bad.mu.Unlock()
+		time.Sleep(7 * second)
+		require.Empty(t, isolated())
+	})
+}
+
 // A store that has lost its data has lost the leases, too. It grants none until all earlier ones have ended.
 func TestNoLeaseAfterALoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -54,6 +54,7 @@ type gateway struct {
 	bans     map[string]time.Time
 	values   map[string]string // made changes
 	suspect  map[string]bool   // own
+	succeeds map[string]bool   // targets at which attempts succeed; "" for any target
 	told     map[string]bool   // suspect because of other nodes
 	seeds    map[string]Stats
 	moves    map[string]Move // learnt
@@ -356,6 +357,22 @@ func (g *gateway) Suspects(int) []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return slices.Sorted(maps.Keys(g.suspect))
+}
+
+func (g *gateway) Succeeds(target string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.succeeds[target]
+}
+
+// succeedsAt sets the targets at which attempts of the gateway succeed.
+func (g *gateway) succeedsAt(targets ...string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.succeeds = map[string]bool{"": len(targets) > 0}
+	for _, target := range targets {
+		g.succeeds[target] = true
+	}
 }
 
 func (g *gateway) Suspect(target string) {

@@ -121,6 +121,7 @@ type testNode struct {
 
 func (n *testNode) Load() Load                         { return Load{} }
 func (n *testNode) Suspects(int) []string              { return nil }
+func (n *testNode) Succeeds(string) bool               { return true }
 func (n *testNode) EachStats(int, func(string, Stats)) {}
 func (n *testNode) ProbeTime() time.Duration           { return time.Second }
 func (n *testNode) SharesGrown()                       { n.raised++ }

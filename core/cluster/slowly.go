@@ -41,16 +41,7 @@ func (n *Node) shareSlowly(ops []pending, now time.Time) []pending {
 	maps.DeleteFunc(n.bans, func(_ string, r Record) bool { return r.Ended(at) })
 	n.expireBreakers(at)
 	n.warnOfTwins()
-	for target, nodes := range n.suspects {
-		maps.DeleteFunc(nodes, func(_ string, ends time.Time) bool { return !at.Before(ends) })
-		if len(nodes) == 0 {
-			delete(n.suspects, target)
-		}
-	}
-	for _, target := range n.local.Suspects(maxSuspects) {
-		key := keyOf(targetKey, target, n.cfg.ID)
-		ops = append(ops, pending{op: Op{Kind: Put, Key: key, Value: "{}", TTL: suspectFor}})
-	}
+	ops = n.shareTargets(ops, at)
 	if now.Sub(n.lastStats) >= statsEvery {
 		n.lastStats = now
 		n.changes.removeEnded(at)
@@ -89,21 +80,95 @@ func (n *Node) receiveStats(proxy string, r *Record) {
 	n.local.Seed(proxy, s)
 }
 
-// receiveTarget takes over the report of a suspect target. The target becomes suspect here if at least two other live
+// targetReport is the record of a node's report of a target: the target is suspect there or, if Served is set, an
+// attempt has succeeded at it, although another node suspects it.
+type targetReport struct {
+	Served  bool `json:"served,omitempty"`
+	Failing bool `json:"failing,omitempty"` // no attempt of the node has succeeded lately, at any target
+
+	ends time.Time // of the store's clock
+}
+
+// shareTargets adds the reports of this node's suspect targets to ops. It also reports the suspect targets of other
+// nodes at which this node succeeds.
+func (n *Node) shareTargets(ops []pending, at time.Time) []pending {
+	for target, nodes := range n.suspects {
+		maps.DeleteFunc(nodes, func(_ string, r targetReport) bool { return !at.Before(r.ends) })
+		if len(nodes) == 0 {
+			delete(n.suspects, target)
+		}
+	}
+	report := func(target string, r targetReport) {
+		r.ends = at.Add(suspectFor)
+		n.addReport(target, n.cfg.ID, r)
+		key := keyOf(targetKey, target, n.cfg.ID)
+		ops = append(ops, pending{op: Op{Kind: Put, Key: key, Value: encode(r), TTL: suspectFor}})
+	}
+	own := n.local.Suspects(maxSuspects)
+	for _, target := range own {
+		report(target, targetReport{Failing: !n.local.Succeeds("")})
+	}
+	for _, target := range slices.Sorted(maps.Keys(n.suspects)) {
+		suspecting, serving := 0, 0
+		for id, r := range n.suspects[target] {
+			switch {
+			case id == n.cfg.ID:
+			case r.Served:
+				serving++
+			default:
+				suspecting++
+			}
+		}
+		if suspecting > 0 && serving < enoughViews && len(ops) < maxOps && !slices.Contains(own, target) &&
+			n.local.Succeeds(target) {
+			report(target, targetReport{Served: true})
+		}
+	}
+	return ops
+}
+
+// failingNodes returns the IDs of the nodes that succeed nowhere, and suspect a target at which a live node succeeds.
+func (n *Node) failingNodes(live []*peer) map[string]bool {
+	var out map[string]bool
+	for _, nodes := range n.suspects {
+		if !slices.ContainsFunc(live, func(p *peer) bool { return nodes[p.id].Served }) {
+			continue
+		}
+		for id, r := range nodes {
+			if r.Failing {
+				if out == nil {
+					out = map[string]bool{}
+				}
+				out[id] = true
+			}
+		}
+	}
+	return out
+}
+
+func (n *Node) addReport(target, node string, r targetReport) {
+	if n.suspects[target] == nil {
+		n.suspects[target] = map[string]targetReport{}
+	}
+	n.suspects[target][node] = r
+}
+
+// receiveTarget takes over the report of a target. A suspect target becomes suspect here if at least two other live
 // nodes report it, or if the only other live node reports it. Reports of isolated nodes do not count.
 func (n *Node) receiveTarget(target, node string, r *Record) {
-	if node == n.cfg.ID {
+	var report targetReport
+	if node == n.cfg.ID || json.Unmarshal([]byte(r.Value), &report) != nil {
 		return
 	}
-	nodes := n.suspects[target]
-	if nodes == nil {
-		nodes = map[string]time.Time{}
-		n.suspects[target] = nodes
+	report.ends = r.Ends
+	n.addReport(target, node, report)
+	if report.Served {
+		return
 	}
-	nodes[node] = r.Ends
 	count, live := 0, n.liveNodes()
 	for _, p := range live {
-		if _, reports := nodes[p.id]; reports && !p.isolated {
+		r, reports := n.suspects[target][p.id]
+		if reports && !r.Served && p.id != n.cfg.ID && !p.isolated {
 			count++
 		}
 	}

@@ -156,7 +156,7 @@ func (n *Node) suspectStatus() (out []SuspectStatus) {
 	live := n.liveNodes()
 	for target, nodes := range n.suspects {
 		for _, p := range live {
-			if _, reports := nodes[p.id]; reports {
+			if r, reports := nodes[p.id]; reports && !r.Served && p.id != n.cfg.ID {
 				byTarget[target] = append(byTarget[target], p.Node)
 			}
 		}

@@ -3,7 +3,7 @@ package evidence
 import "time"
 
 // recentlyServed is the time after a target's last success during which reports of other gateways do not make the
-// target suspect.
+// target suspect, and during which Succeeds returns true.
 const recentlyServed = 10 * time.Second
 
 // OwnSuspects returns the names of the targets that are suspect because of this gateway's own attempts, at most max.
@@ -22,10 +22,20 @@ func (l *Ledger) OwnSuspects(max int) (names []string) {
 	return names
 }
 
+// Succeeds reports whether an attempt has succeeded at the target within the last 10 s.
+func (l *Ledger) Succeeds(t Target, now time.Duration) bool {
+	return l.recent.hasServedOther(t.Hash, ^uint64(0), now, recentlyServed)
+}
+
+// SucceedsAnywhere reports whether an attempt has succeeded at any target within the last 10 s.
+func (l *Ledger) SucceedsAnywhere(now time.Duration) bool {
+	return l.recent.hasAny(now, recentlyServed)
+}
+
 // RecordClusterSuspect makes a target suspect because other gateways suspect it, unless it has served this gateway
 // within the last 10 s. A success at the target ends this state, as for any suspect target.
 func (l *Ledger) RecordClusterSuspect(key Target, now time.Duration) {
-	if l.recent.hasServedOther(key.Hash, ^uint64(0), now, recentlyServed) {
+	if l.Succeeds(key, now) {
 		return
 	}
 	t := l.findOrAdd(key)

@@ -13,6 +13,11 @@ func TestSuspectElsewhere(t *testing.T) {
 	served, dead := Target{Hash: 1, Name: "a:1"}, Target{Hash: 2 << 10, Name: "b:1"}
 	var b Book
 	l.RecordSuccess(&Attempt{Proxy: 7, Book: &b, Target: served, Ended: time.Minute})
+	require.True(t, l.Succeeds(served, time.Minute+time.Second))
+	require.False(t, l.Succeeds(dead, time.Minute+time.Second))
+	require.True(t, l.SucceedsAnywhere(time.Minute+time.Second))
+	require.False(t, l.SucceedsAnywhere(time.Minute+11*time.Second))
+	require.False(t, NewLedger(Config{}).SucceedsAnywhere(time.Second))
 	l.RecordClusterSuspect(served, time.Minute+time.Second)
 	require.False(t, l.IsSuspect(served))
 	l.RecordClusterSuspect(dead, time.Minute+time.Second)

@@ -49,6 +49,18 @@ func (s *recentSuccesses) hasServedOther(target, proxy uint64, now, maxAge time.
 	return sameTarget(word, want) && (word&recentSeveral != 0 || !sameProxy(word, want)) && age <= maxAge
 }
 
+// hasAny reports whether the table holds a success within maxAge, exact to one tick.
+func (s *recentSuccesses) hasAny(now, maxAge time.Duration) bool {
+	want := recentWord(0, 0, now)
+	for i := range s {
+		word := s[i].Load()
+		if age := time.Duration((want-word)&recentTime) * recentTick; word != 0 && age <= maxAge {
+			return true
+		}
+	}
+	return false
+}
+
 // hasTarget reports whether the table holds a success of the target, of any age.
 func (s *recentSuccesses) hasTarget(target uint64) bool {
 	return sameTarget(s[target%recentSize].Load(), recentWord(target, 0, 0))
