@@ -123,10 +123,8 @@ func (w *whirl) isAlone() bool {
 	return w.getJSON("/cluster")["store"].(map[string]any)["state"] == "alone"
 }
 
-// wasAlone reports whether the gateway probed without a lease at a time, because it had lost the store at least 2 s
-// before. A probe that began before the store could be reached again arrives at most 1 s (the attempt timeout) after
-// that.
-func (w *whirl) wasAlone(at time.Time) bool {
+// timesAlone returns the times in which the gateway had lost the store, as its log has them.
+func (w *whirl) timesAlone() (spans []span) {
 	var since time.Time // zero while the store is reached
 	for line := range strings.Lines(w.log.String()) {
 		lost := strings.Contains(line, "this gateway goes on alone")
@@ -137,16 +135,30 @@ func (w *whirl) wasAlone(at time.Time) bool {
 		text, _, _ := strings.Cut(strings.TrimPrefix(line, "time="), " ")
 		logged, err := time.Parse(time.RFC3339, text)
 		require.NoError(w.t, err)
-		if lost {
-			since = logged
-			continue
-		}
-		if !since.IsZero() && at.After(since.Add(time.Second)) && at.Before(logged.Add(time.Second)) {
-			return true
+		if !since.IsZero() && back {
+			spans = append(spans, span{since, logged})
 		}
 		since = time.Time{}
+		if lost {
+			since = logged
+		}
 	}
-	return !since.IsZero() && at.After(since.Add(time.Second))
+	if !since.IsZero() {
+		spans = append(spans, span{since, since.Add(24 * time.Hour)})
+	}
+	return spans
+}
+
+// wasAlone reports whether the gateway probed without a lease at a time, because it had lost the store at least 2 s
+// before. A probe that began before the store could be reached again arrives at most 1 s (the attempt timeout) after
+// that.
+func (w *whirl) wasAlone(at time.Time) bool {
+	for _, s := range w.timesAlone() {
+		if at.After(s.begin.Add(time.Second)) && at.Before(s.end.Add(time.Second)) {
+			return true
+		}
+	}
+	return false
 }
 
 // drive sends a request through each node in turn, pausing for the time d after each one, until stop is called. The
@@ -497,7 +509,7 @@ func TestS154OneProbe(t *testing.T) {
 // goes on alone; changes that were accepted meanwhile are in force everywhere afterwards.
 func TestS155WithoutTheStore(t *testing.T) {
 	t.Parallel()
-	c := startGateways(t, 3, 3, confCluster)
+	c := startGateways(t, 5, 3, confCluster)
 	fails, slowest, stop := c.drive(20 * time.Millisecond)
 	defer stop()
 	setAll := func(cut, hang bool, delay time.Duration) {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/anishathalye/porcupine"
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
@@ -36,28 +37,54 @@ func newRegisters() []*register {
 	return []*register{
 		{field: "base_delay", values: func(n int) float64 { return 0.125 + float64(n)/65536 }},
 		{field: "multiplier", values: func(n int) float64 { return 1.5 + float64(n)/4096 }},
-		{field: "max_backoff_delay", values: hundredths(30)},
+		{field: "hedge_budget", values: func(n int) float64 { return float64(n) / 65536 }},
 		{field: "failover_delay", values: func(n int) float64 { return float64(n) / 65536 }},
 		{field: "timeout", values: hundredths(60)},
 	}
 }
 
-// write writes the next value through the API of a gateway.
-func (r *register) write(api string) {
+// write writes the next value of the register, and one of the field that all nodes write, through the API of a node.
+func (r *register) write(c *chaos, node int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sent++
-	body := fmt.Sprintf(`{%q:%s}`, r.field, strconv.FormatFloat(r.values(r.sent), 'f', -1, 64))
+	shared := c.nextShared.Add(1)
+	body := fmt.Sprintf(`{%q:%s,"max_backoff_delay":%s}`, r.field, decimal(r.values(r.sent)),
+		decimal(sharedValue(shared)))
 	ctx, cancel := context.WithTimeout(context.Background(), eventTimeout)
 	defer cancel()
-	q, _ := http.NewRequestWithContext(ctx, "PUT", "http://"+api+"/api/v1/retry/policy", strings.NewReader(body))
+	q, _ := http.NewRequestWithContext(ctx, "PUT", "http://"+c.nodes[node].api+"/api/v1/retry/policy",
+		strings.NewReader(body))
 	q.Header.Set("Content-Type", "application/json")
+	w := sharedWrite{node: node, number: shared, call: time.Now()}
 	if response, err := http.DefaultClient.Do(q); err == nil {
 		response.Body.Close()
 		if response.StatusCode == 200 {
+			w.end = time.Now()
 			r.acked = r.sent
 		}
 	}
+	c.historyMu.Lock()
+	defer c.historyMu.Unlock()
+	c.writes = append(c.writes, w)
+}
+
+func decimal(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
+
+// sharedValue is a value of the field that all nodes write, max_backoff_delay. It is exact in JSON.
+func sharedValue(n int64) float64 { return 30 + float64(n)/128 }
+
+// sharedWrite is a write of the field that all nodes write.
+type sharedWrite struct {
+	node      int
+	number    int64     // see sharedValue
+	call, end time.Time // end is zero without a response 200
+}
+
+// sharedRead is a read of that field while nothing was written and all nodes had the same policy.
+type sharedRead struct {
+	value     float64
+	call, end time.Time
 }
 
 // isIn reports whether a gateway has a value that is at least the last one that was answered.
@@ -75,6 +102,13 @@ type chaos struct {
 	dead      *lab.Proxy
 	excused   [][]span // by node: times in which attempts through the dead proxy are no valid probes
 	counts    map[string]int
+
+	begin      time.Time
+	nextShared atomic.Int64
+	historyMu  sync.Mutex // guards writes
+	writes     []sharedWrite
+	reads      []sharedRead
+	alone      [][]span // by node: the times without the store; set by checkPolicy
 }
 
 // span is a time.
@@ -156,6 +190,90 @@ func (c *chaos) killNode(i int) {
 	c.excuse(i, begin, time.Now().Add(late))
 }
 
+// readShared waits until all nodes have the same policy, while nothing is written, and reads the field that all nodes
+// write.
+func (c *chaos) readShared() {
+	for _, r := range c.registers {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+	}
+	read := sharedRead{call: time.Now()}
+	c.healed("before a read")
+	c.await("all changes are shared", func() bool {
+		values := map[float64]bool{}
+		for _, w := range c.nodes {
+			policy := w.getJSON("/retry/policy")
+			for _, r := range c.registers {
+				if !r.isIn(policy) {
+					return false
+				}
+			}
+			if w.getJSON("/cluster")["store"].(map[string]any)["waiting"] != 0.0 {
+				return false
+			}
+			read.value = policy["max_backoff_delay"].(float64)
+			values[read.value] = true
+		}
+		return len(values) == 1
+	})
+	read.end = time.Now()
+	c.reads = append(c.reads, read)
+}
+
+// checkPolicy requires that the field that all nodes write has a linearizable history (porcupine): each read returns
+// the last value that was written. A write is complete if the store had it before the response: the node was not alone,
+// and the response came before the end of the wait for the store. Other writes have no end, because they are made again
+// when the store is back.
+func (c *chaos) checkPolicy() {
+	begin, never := c.begin, int64(time.Hour)
+	read, history := map[float64]bool{}, []porcupine.Operation{}
+	for _, r := range c.reads {
+		read[r.value] = true
+		history = append(history, porcupine.Operation{ClientId: len(c.nodes), Output: r.value,
+			Call: int64(r.call.Sub(begin)), Return: int64(r.end.Sub(begin))})
+	}
+	for _, w := range c.nodes {
+		c.alone = append(c.alone, w.timesAlone())
+	}
+	complete := 0
+	for _, w := range c.writes {
+		o := porcupine.Operation{
+			ClientId: w.node, Input: sharedValue(w.number), Call: int64(w.call.Sub(begin)), Return: never,
+		}
+		if !w.end.IsZero() && w.end.Sub(w.call) < 900*time.Millisecond && !c.wasAloneNear(w.node, w.call, w.end) {
+			o.Return = int64(w.end.Sub(begin))
+			complete++
+		} else if !read[sharedValue(w.number)] {
+			continue // its place may be the end
+		}
+		history = append(history, o)
+	}
+	result := porcupine.CheckOperationsTimeout(porcupine.Model{
+		Init: func() any { return 30.0 },
+		Step: func(state, input, output any) (bool, any) {
+			if input != nil {
+				return true, input
+			}
+			return state == output, state
+		},
+	}, history, eventTimeout)
+	c.t.Logf("%d writes of one field through five nodes, %d of them complete, %d reads: %v", len(c.writes), complete,
+		len(c.reads), result)
+	require.NotEqual(c.t, porcupine.Illegal, result, "%+v\n%+v", c.writes, c.reads)
+	require.Positive(c.t, complete)
+}
+
+// wasAloneNear reports whether a node was without the store between two times, or 2 s before or after.
+func (c *chaos) wasAloneNear(node int, begin, end time.Time) bool {
+	const slack = 2 * time.Second
+	for _, s := range c.alone[node] {
+		if begin.Add(-slack).Before(s.end) && s.begin.Before(end.Add(slack)) {
+			return true
+		}
+	}
+	return false
+}
+
 // healed waits until no node is alone.
 func (c *chaos) healed(what string) {
 	c.everywhere("together "+what, func(w *whirl) bool { return !w.isAlone() })
@@ -183,7 +301,7 @@ func historyTime(t *testing.T) time.Duration {
 
 // TestS238HistoryOfGateways: five gateways under load, their store and the links between them have random faults. At no
 // moment are there two valid probes of a dead proxy; no request fails; afterwards each change of the policy that was
-// answered 200 is in force on all gateways.
+// answered 200 is in force on all gateways. The history of a field that is written through all of them is linearizable.
 func TestS238HistoryOfGateways(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -204,23 +322,23 @@ func TestS238HistoryOfGateways(t *testing.T) {
 	slow.Delay = 300 * time.Millisecond
 	c.dead.SetBehaviour(slow)
 	c.everywhere("open on all", func(w *whirl) bool { return w.breakerState(c.dead.Name) != "closed" })
-	begin := time.Now()
+	c.begin = time.Now()
 	time.Sleep(late) // attempts that were in flight
 	c.dead.Clear()
 
 	var writing sync.WaitGroup
 	var quit atomic.Bool
 	for i, r := range c.registers {
-		api := c.nodes[i].api
 		writing.Go(func() {
 			for !quit.Load() {
-				r.write(api)
+				r.write(c, i)
 				time.Sleep(100 * time.Millisecond)
 			}
 		})
 	}
-	for end := begin.Add(historyTime(t)); time.Now().Before(end); {
+	for end := c.begin.Add(historyTime(t)); time.Now().Before(end); {
 		c.fault()
+		c.readShared()
 	}
 	quit.Store(true)
 	writing.Wait()
@@ -247,6 +365,8 @@ func TestS238HistoryOfGateways(t *testing.T) {
 	c.await("probes go on", func() bool { return c.dead.Count() >= goal })
 	stop()
 	require.Zero(t, fails.Load(), "the other proxies serve")
+	c.readShared()
+	c.checkPolicy()
 	c.checkProbes(slow.Delay)
 	writes := 0
 	for _, r := range c.registers {
@@ -255,24 +375,39 @@ func TestS238HistoryOfGateways(t *testing.T) {
 	t.Logf("faults: %v; at least %d changes; slowest request %v", c.counts, writes, time.Duration(slowest.Load()))
 }
 
-// checkProbes requires that no two probes with a lease overlap. Each lasts at least the time d.
+// checkProbes requires that the probes with a lease have a linearizable history of a lock (porcupine): no two of them
+// overlap. Each lasts at least the time d.
 func (c *chaos) checkProbes(d time.Duration) {
-	var previous lab.Arrival
+	arrivals := c.dead.Arrivals()
+	begin := arrivals[0].At
 	leased, excused := 0, 0
-	for _, a := range c.dead.Arrivals() {
+	var history []porcupine.Operation
+	for _, a := range arrivals {
 		node, err := strconv.Atoi(a.Header.Get("X-Node"))
 		require.NoError(c.t, err)
 		if c.isExcused(node, a.At) {
 			excused++
 			continue
 		}
-		require.GreaterOrEqual(c.t, a.At.Sub(previous.At), d,
-			"the probe of node%d at %v begins during the one of node%s", node, a.At, previous.Header.Get("X-Node"))
-		previous = a
 		leased++
+		at := int64(a.At.Sub(begin))
+		history = append(history,
+			porcupine.Operation{ClientId: node, Input: "begin", Call: at, Return: at},
+			porcupine.Operation{ClientId: node, Input: "end", Call: at + int64(d) - 1, Return: at + int64(d) - 1})
 	}
 	require.Positive(c.t, leased)
-	c.t.Logf("%d probes with a lease; %d attempts without one", leased, excused)
+	result := porcupine.CheckOperationsTimeout(porcupine.Model{
+		Init: func() any { return false },
+		Step: func(held, input, _ any) (bool, any) { return held == (input == "end"), input == "begin" },
+	}, history, eventTimeout)
+	c.t.Logf("%d probes with a lease: %v; %d attempts without one", leased, result, excused)
+	if result == porcupine.Illegal {
+		for i := range history {
+			o := &history[i]
+			c.t.Logf("node%d: %v at %v", o.ClientId, o.Input, begin.Add(time.Duration(o.Call)))
+		}
+	}
+	require.NotEqual(c.t, porcupine.Illegal, result)
 }
 
 // TestS239ResetsOutlastFaults: the breaker of a proxy is open on five gateways for ten minutes. It is reset through one
