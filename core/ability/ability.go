@@ -112,6 +112,9 @@ const (
 	longestMissingTime = 2 * time.Hour
 	retestPause        = 30 * time.Second // minimum time between two tests whether a proxy can forward again
 	comparePause       = time.Minute      // minimum time between a comparison without a conclusion and the next one
+	// number of errors in a row that another proxy has returned as well, after which the proxy's errors are not
+	// questioned any more
+	manySharedErrors = 4
 )
 
 // Forever is the end of a Cannot that never ends.
@@ -162,7 +165,8 @@ type record struct {
 	targetCount     uint8                  // number of entries in targets
 	missingCount    uint8                  // number of times that Cannot was learnt since the last success
 	source          Source
-	comparisonAsked bool // RecordRefusal has asked for a comparison since the last success
+	comparisonAsked bool  // RecordRefusal has asked for a comparison since the last success
+	sharedErrors    uint8 // see RecordQuestioned
 }
 
 // equalTargets are the targets that, in the latest comparisons, have refused the request both in absolute form and
@@ -334,6 +338,36 @@ func (r *record) addRefusal(target uint64, status int) {
 	if r.targetCount < severalTargets {
 		r.targets[r.targetCount] = target
 		r.targetCount++
+	}
+}
+
+// IsQuestionable reports whether an error response to a request in absolute form may be the proxy's own: nothing shows
+// that the proxy can forward, and web servers respond with such a status to the absolute form. If so, the caller should
+// compare the response with that through another proxy, and call RecordQuestioned.
+func (s *Set) IsQuestionable(status int, now time.Duration) bool {
+	switch status {
+	case 400, 403, 404, 405, 421, 501:
+	default:
+		return false
+	}
+	if s.State(Forward, now) != Unknown {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.observations().records[Forward].sharedErrors < manySharedErrors
+}
+
+// RecordQuestioned records the comparison of a questionable response. If shared is set, the same request has got the
+// same status through another proxy; otherwise it has got a status below 400 there.
+func (s *Set) RecordQuestioned(shared bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := &s.observations().records[Forward]
+	if !shared {
+		r.sharedErrors = 0
+	} else if r.sharedErrors < manySharedErrors {
+		r.sharedErrors++
 	}
 }
 

@@ -157,9 +157,16 @@ func (ex *Exchange) chargeDeferred(tunnelOpened bool, latency time.Duration) {
 		}
 		switch {
 		case d.lease.Proxy == ex.proxy:
+		case d.outcome.Cause == verdict.ProxyErrorPage && ex.event.Outcome.Status >= 400:
+			if ex.event.Outcome.Status == d.outcome.Status {
+				d.lease.Proxy.Abilities().RecordQuestioned(true)
+			}
 		case d.outcome.Cause == verdict.CutShort && d.silentTime < latency: // its proxy may be as fast
 			d.lease.Proxy.AllowLatency(latency)
 		default:
+			if d.outcome.Cause == verdict.ProxyErrorPage {
+				d.lease.Proxy.Abilities().RecordQuestioned(false)
+			}
 			d.outcome.Verdict, d.outcome.Charge = core.Failure, core.ChargeProxyOrTarget
 			d.lease.ServedByOther = true
 			d.lease.Settle(&d.outcome)

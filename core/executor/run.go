@@ -64,6 +64,9 @@ func runAttempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T]
 			response, _ := s.(Excerpter)
 			x.applyReview(response)
 		}
+		if o.Status >= 400 && race == nil && x.isQuestionable(o) {
+			*o = verdict.QuestionResponse(*o)
+		}
 		if o.Retry == core.NoRetry && o.Result == core.ResultSuccess {
 			x.acceptResponse()
 			if q.WantsTunnel {
@@ -289,6 +292,28 @@ func (ex *Exchange) judgeAttempt(ctx context.Context, a *attemptState) {
 		f.TargetServedElsewhere = targets.JustServedOther(q.Target, a.proxy.Hash(), now.Sub(ex.tuning.Epoch))
 	}
 	a.event.Outcome = verdict.Judge(f)
+}
+
+// isQuestionable reports whether the response of an attempt with outcome o may be the proxy's own error page, and the
+// request can be sent through another proxy to compare the responses. The status is at least 400. If a questionable
+// response of another proxy had the same status, the target has probably sent both.
+func (ex *Exchange) isQuestionable(o *core.Outcome) bool {
+	q, t, now := ex.request, ex.tuning, ex.event.Ended
+	if t.Targets == nil || t.Budget != nil || o.Cause != verdict.Answered || !ex.facts.FromProxy || !q.Safe ||
+		!q.Replayable || ex.result.Attempts >= q.Policy.MaxAttempts ||
+		!ex.proxy.Abilities().IsQuestionable(o.Status, now.Sub(t.Epoch)) {
+		return false
+	}
+	for i := range ex.deferredAttempts {
+		if d := &ex.deferredAttempts[i].outcome; d.Cause == verdict.ProxyErrorPage && d.Status == o.Status {
+			return false
+		}
+	}
+	tried := len(ex.query.Tried)
+	ex.query.Tried = append(ex.query.Tried, selector.TriedProxy{Proxy: ex.proxy})
+	hasUntried := ex.executor.selector.HasUntried(&ex.query, now)
+	ex.query.Tried = ex.query.Tried[:tried]
+	return hasUntried
 }
 
 // acceptResponse is called when an attempt has served the request. The attempt is settled and recorded when the

@@ -1,0 +1,114 @@
+package executor
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ability"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// byProxy returns responses from HTTP proxies: the given status through p0, and the other status through all others.
+func byProxy(p0, others int) func(context.Context, *Attempt) verdict.Facts {
+	return func(_ context.Context, a *Attempt) verdict.Facts {
+		if a.Upstream.ID() == "p0" {
+			return verdict.Facts{Status: p0, FromProxy: true}
+		}
+		return verdict.Facts{Status: others, FromProxy: true}
+	}
+}
+
+// A web server is listed as a proxy. Its error responses are compared with those through other proxies, and its breaker
+// opens.
+func TestAWebServerInThePool(t *testing.T) {
+	for _, status := range []int{400, 403, 404, 405, 421, 501} {
+		synctest.Test(t, func(t *testing.T) {
+			b := startWithLedger(t, 3)
+			p0 := b.pool.Snapshot().All[0]
+			for range 40 {
+				x := exchange(t, nil)
+				x.Safe = true
+				_, relayed := b.run(t.Context(), x, &tries{f: byProxy(status, 200)})
+				require.True(t, relayed)
+				require.Equal(t, core.FinalSuccess, x.Result().Final)
+				require.NotEqual(t, "p0", x.Result().ProxyID)
+				time.Sleep(10 * time.Millisecond)
+			}
+			assert.Equal(t, core.Open, p0.Breaker().State())
+			b.idle(t)
+		})
+	}
+}
+
+// A target that responds with 404 through all proxies costs a few attempts of each proxy that has not relayed a response
+// below 400 yet. The 404 is relayed, and nobody is charged.
+func TestAnErrorOfTheTarget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, attempts := startWithLedger(t, 4), 0
+		for range 100 {
+			x := exchange(t, nil)
+			x.Safe = true
+			b.run(t.Context(), x, &tries{f: byProxy(404, 404)})
+			require.Equal(t, core.FinalSuccess, x.Result().Final)
+			require.LessOrEqual(t, x.Result().Attempts, 2)
+			attempts += x.Result().Attempts
+		}
+		assert.LessOrEqual(t, attempts-100, 16)
+		for _, u := range b.pool.Snapshot().All {
+			assert.Zero(t, u.Breaker().Snapshot().FailureCount, u.ID())
+		}
+		b.idle(t)
+	})
+}
+
+func TestResponsesThatAreNotQuestioned(t *testing.T) {
+	for name, c := range map[string]struct {
+		proxies int
+		status  int
+		change  func(*bench, *both)
+	}{
+		"another status":                 {3, 401, func(*bench, *both) {}},
+		"a POST":                         {3, 404, func(_ *bench, x *both) { x.Safe = false }},
+		"a body that is not kept":        {3, 404, func(_ *bench, x *both) { x.Replayable = false }},
+		"the proxy has forwarded before": {3, 404, proven},
+		"no attempt is left":             {3, 404, func(_ *bench, x *both) { x.Policy.MaxAttempts = 1 }},
+		"there is no other proxy":        {1, 404, func(*bench, *both) {}},
+		"the other breaker is open": {2, 404, func(b *bench, _ *both) {
+			b.pool.Snapshot().All[1].Breaker().OpenForCluster(time.Minute, "a test")
+		}},
+		"a retry budget": {3, 404, func(b *bench, _ *both) {
+			tuning := b.Tuning()
+			tuning.Budget = retry.NewBudget(retry.BudgetConfig{Ratio: 1}, time.Now())
+			b.SetTuning(tuning)
+		}},
+		"failures are counted by number": {3, 404, func(b *bench, _ *both) {
+			tuning := b.Tuning()
+			tuning.Targets = nil
+			b.SetTuning(tuning)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, x := startWithLedger(t, c.proxies), exchange(t, nil)
+				x.Safe = true
+				c.change(b, x)
+				_, relayed := b.run(t.Context(), x, &tries{f: byProxy(c.status, 200)})
+				require.True(t, relayed)
+				require.Equal(t, core.FinalSuccess, x.Result().Final)
+				require.Equal(t, 1, x.Result().Attempts)
+				require.Equal(t, "p0", x.Result().ProxyID)
+			})
+		})
+	}
+}
+
+func proven(b *bench, _ *both) {
+	b.pool.Snapshot().All[0].Abilities().RecordSuccess(ability.Forward, 0, ability.Traffic)
+}
