@@ -33,6 +33,9 @@ func (r *Relay) ReportStreaming() {
 	}
 }
 
+// HeadArrived returns the time at which the head of the response arrived. It must not be called after Close.
+func (r *Relay) HeadArrived() time.Time { return r.x.event.Ended }
+
 // Close records the attempt and the request. The parameter status is the status that the client got; 0 if the client
 // left before it got one.
 func (r *Relay) Close(status int, relayed verdict.RelayEnd, at time.Time) {

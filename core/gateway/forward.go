@@ -124,12 +124,12 @@ func (r *request) relay(x *executor.Relay, response *transport.Response) (keepAl
 	responseErr, clientLeft := r.copyBody(x, response, framing == http1.Chunked)
 	switch {
 	case clientLeft:
-		r.closeRelay(x, response, responseErr, true)
+		r.closeRelay(x, response, responseErr, true, r.server.Now())
 		r.conn.prepareReset() // a client that still reads must not take the connection's end for the body's end
 		return false
 	case responseErr != nil:
 		// The client gets the bytes of the body that have arrived. It then gets a reset instead of a regular end.
-		if proxyBroke := r.closeRelay(x, response, responseErr, false); proxyBroke {
+		if proxyBroke := r.closeRelay(x, response, responseErr, false, r.server.Now()); proxyBroke {
 			socket.WaitAcked(r.conn.netConn, r.settings.BodyIdle)
 		}
 		r.conn.prepareReset()
@@ -141,13 +141,13 @@ func (r *request) relay(x *executor.Relay, response *transport.Response) (keepAl
 	return keepAlive
 }
 
-// closeRelay ends the use of the proxy connection and closes the exchange. The first call decides the recorded result.
-// If there is a responseErr, closeRelay returns true if the proxy has ended the response, and false if the client or
-// the gateway has ended it.
+// closeRelay ends the use of the proxy connection and closes the exchange at the given time. The first call decides the
+// recorded result. If there is a responseErr, closeRelay returns true if the proxy has ended the response, and false if
+// the client or the gateway has ended it.
 func (r *request) closeRelay(x *executor.Relay, response *transport.Response, responseErr error,
-	clientLeft bool) (proxyBroke bool) {
+	clientLeft bool, at time.Time) (proxyBroke bool) {
 	status, measured := response.Status, response.Framing == http1.Length
-	r.exchangeEnd = r.server.Now()
+	r.exchangeEnd = at
 	relayed := r.forward.Close(responseErr, r.exchangeEnd)
 	relayed.ClientLeft, r.log.clientLeft = clientLeft, clientLeft
 	// While the request body is still streamed, the silence may be due to the client.
@@ -163,7 +163,7 @@ func (r *request) closeRelay(x *executor.Relay, response *transport.Response, re
 // proxy.
 func (r *request) copyBody(x *executor.Relay, response *transport.Response, chunked bool) (
 	responseErr error, clientLeft bool) {
-	for {
+	for waited := false; ; waited = true {
 		// All buffered bytes are written in one call.
 		for len(r.responseBuf.buf) < largeChunk {
 			p, err := response.Body.NextBuffered()
@@ -172,7 +172,11 @@ func (r *request) copyBody(x *executor.Relay, response *transport.Response, chun
 					if chunked {
 						r.responseBuf.buf = http1.AppendLastChunk(r.responseBuf.buf, response.Trailers())
 					}
-					r.closeRelay(x, response, nil, false)
+					end := x.HeadArrived() // if the whole response has arrived with its head, the clock is not read again
+					if waited {
+						end = r.server.Now()
+					}
+					r.closeRelay(x, response, nil, false, end)
 					return nil, !r.conn.write(r.responseBuf.buf)
 				}
 				if err != nil {

@@ -65,13 +65,12 @@ type persistConn struct {
 	pairedConn
 	reader        http1.Reader
 	tcp           *socket.Conn      // the TCP connection below Conn; nil if there is none
-	gate          *readGate         // below the TLS of Conn; nil without TLS
 	peekBuf       [1]byte           // used by hasNoExtraBytes and isAlive
 	toTarget      bool              // the connection leads through the proxy to a target
 	reused        bool              // the connection has served a request before
 	writeBlocked  bool              // a write had to wait, so there is a write deadline
 	key           string            // see credentialsKey
-	target        uint64            // hash of the target of all its requests (idlePool.hashTarget)
+	target        string            // host:port of the target of all its requests
 	credentials   string            // Proxy-Authorization to send; "" for none
 	loopToken     string            // the gateway's token for the Proxy-Loop field; "" at first
 	filledAddress *upstream.Address // the proxy's address with values in place of its templates; nil without templates
@@ -86,12 +85,12 @@ type persistConn struct {
 	idleAt time.Time // when the connection became idle
 }
 
-func newPersistConn(c net.Conn, key string, target uint64, toTarget bool, credentials string) *persistConn {
+func newPersistConn(c net.Conn, key, target string, toTarget bool, credentials string) *persistConn {
 	pc := &persistConn{
 		pairedConn: pairedConn{Conn: c}, key: key, target: target, toTarget: toTarget, credentials: credentials,
 	}
 	pc.reader = *http1.NewBulkReader(pc)
-	pc.tcp, pc.gate = tcpOf(c)
+	pc.tcp, _ = tcpOf(c)
 	if pc.tcp != nil {
 		pc.tcp.OnWriteBlocked = pc.onWriteBlocked
 	}
@@ -153,12 +152,16 @@ func (pc *persistConn) hasNoExtraBytes() bool {
 	if len(pc.reader.Buffered()) > 0 {
 		return false
 	}
-	if pc.gate == nil {
+	if _, plain := pc.Conn.(*socket.Conn); plain {
 		return true
 	}
-	pc.gate.closed = true
+	_, gate := tcpOf(pc.Conn)
+	if gate == nil {
+		return true
+	}
+	gate.closed = true
 	n, err := pc.Conn.Read(pc.peekBuf[:])
-	pc.gate.closed = false
+	gate.closed = false
 	return n == 0 && err == os.ErrDeadlineExceeded
 }
 

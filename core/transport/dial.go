@@ -22,7 +22,7 @@ import (
 // getConn returns a connection on which q can be sent: an idle one or a new one.
 func (t *Transport) getConn(ctx context.Context, u *upstream.Upstream, pool *idlePool, key string, c *Control,
 	q *Request) (*persistConn, *verdict.Error) {
-	credKey, target := credentialsKey(u, c, key), pool.hashTarget(q.Authority)
+	credKey := credentialsKey(u, c, key)
 	if !c.NewConnection && sharesConns(u, c) {
 		if q.HTTP2 {
 			if pc := t.sharedStream(u, pool, credKey, c.Started, q.isUnrepeatable()); pc != nil {
@@ -30,7 +30,7 @@ func (t *Transport) getConn(ctx context.Context, u *upstream.Upstream, pool *idl
 			}
 		}
 		for {
-			pc := pool.get(credKey, target, c.Started, q.isUnrepeatable())
+			pc := pool.get(credKey, q.Authority, c.Started, q.isUnrepeatable())
 			if pc == nil {
 				break
 			}
@@ -45,7 +45,7 @@ func (t *Transport) getConn(ctx context.Context, u *upstream.Upstream, pool *idl
 		if verr != nil {
 			return nil, verr
 		}
-		pc := newPersistConn(conn, credKey, target, false, pool.credentials)
+		pc := newPersistConn(conn, credKey, q.Authority, false, pool.credentials)
 		if u.HasTemplates() {
 			a := t.addressFor(u, c)
 			pc.filledAddress, pc.credentials = &a, string(basicAuth(a))
@@ -59,7 +59,7 @@ func (t *Transport) getConn(ctx context.Context, u *upstream.Upstream, pool *idl
 	if q.HTTP2 && negotiatedHTTP2(conn) {
 		return t.newSharedConn(ctx, u, pool, credKey, c, q, conn)
 	}
-	return newPersistConn(conn, credKey, target, true, ""), nil
+	return newPersistConn(conn, credKey, q.Authority, true, ""), nil
 }
 
 // dialTarget opens a tunnel to the target of q and returns it as a connection for requests, with

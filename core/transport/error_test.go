@@ -37,7 +37,7 @@ func TestACheckClosesNoIdleConnection(t *testing.T) {
 	u := proxyAt(t, "http://p.test:1")
 	tr.pools.Store(u, pool)
 	idle, _ := net.Pipe()
-	pool.put(newPersistConn(idle, "", 0, false, ""), time.Now())
+	pool.put(newPersistConn(idle, "", "", false, ""), time.Now())
 	require.Equal(t, verdict.LocalLimit, tr.Reach(context.Background(), u).Cause)
 	q, err := health.ParseURL("http://check.test/")
 	require.NoError(t, err)
@@ -64,7 +64,7 @@ func TestLocalLimit(t *testing.T) {
 	pool := newIdlePool(upstream.Address{Scheme: upstream.HTTP})
 	tr.pools.Store(&upstream.Upstream{}, pool)
 	idle, other := net.Pipe()
-	pool.put(newPersistConn(idle, "", 0, false, ""), time.Now())
+	pool.put(newPersistConn(idle, "", "", false, ""), time.Now())
 	dial := func() (net.Conn, *verdict.Error) {
 		return tr.dialProxy(context.Background(), nil, upstream.Address{Scheme: upstream.HTTP, Host: "p.test:1"},
 			&Control{Deadline: time.Now().Add(time.Minute)})

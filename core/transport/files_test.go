@@ -121,7 +121,7 @@ func TestTheSurplusOfABurst(t *testing.T) {
 			if i%3 == 0 {
 				key = "a.test:443"
 			}
-			pool.put(newPersistConn(near, key, 0, key != "", ""), now.Add(time.Duration(i)*time.Millisecond))
+			pool.put(newPersistConn(near, key, "", key != "", ""), now.Add(time.Duration(i)*time.Millisecond))
 		}
 		tr.CloseSurplus()
 		require.Equal(t, idle, pool.count)

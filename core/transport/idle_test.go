@@ -591,7 +591,7 @@ func TestMaxIdle(t *testing.T) {
 	for range maxIdle + 1 {
 		near, far := net.Pipe()
 		peers = append(peers, far)
-		p.put(newPersistConn(near, "", 0, false, ""), time.Now())
+		p.put(newPersistConn(near, "", "", false, ""), time.Now())
 	}
 	require.Len(t, p.unkeyed, maxIdle)
 	_, err := peers[0].Read(make([]byte, 1))
@@ -602,7 +602,7 @@ func TestMaxIdle(t *testing.T) {
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded, "the others are open")
 	}
 	near, far := net.Pipe()
-	p.put(newPersistConn(near, "a.test:443", 1, true, ""), time.Now())
+	p.put(newPersistConn(near, "a.test:443", "a.test:443", true, ""), time.Now())
 	far.SetReadDeadline(time.Now().Add(time.Millisecond))
 	_, err = far.Read(make([]byte, 1))
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded, "an older one is closed, with another key")

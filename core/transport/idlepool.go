@@ -2,7 +2,6 @@ package transport
 
 import (
 	"crypto/tls"
-	"hash/maphash"
 	"maps"
 	"slices"
 	"sync"
@@ -18,7 +17,6 @@ type idlePool struct {
 	owner atomic.Pointer[Transport] // the Transport that uses this idlePool; nil after close
 
 	credentials string // Proxy-Authorization for the proxy; "" for none
-	seed        maphash.Seed
 
 	// sessions holds the TLS sessions with the proxy, and with targets through it. They are not used through
 	// other proxies, because a target could then link the requests of two proxies.
@@ -48,21 +46,18 @@ const (
 )
 
 func newIdlePool(a upstream.Address) *idlePool {
-	p := &idlePool{sessions: tls.NewLRUClientSessionCache(tlsSessions), seed: maphash.MakeSeed()}
+	p := &idlePool{sessions: tls.NewLRUClientSessionCache(tlsSessions)}
 	if a.Scheme == upstream.HTTP || a.Scheme == upstream.HTTPS {
 		p.credentials = string(basicAuth(a))
 	}
 	return p
 }
 
-// hashTarget returns the hash of a target's host:port. An attacker cannot find a target with the hash of another.
-func (p *idlePool) hashTarget(authority string) uint64 { return maphash.String(p.seed, authority) }
-
 // get returns an idle connection with the given key that has been used for the given target, or nil if there is none.
 // Some proxies (pproxy, proxy.py 2.4) send all requests of a connection to the target of the first one. It checks each
 // connection (isAlive), even after a short idle time. An unrepeatable request gets no connection if another
 // unrepeatable request with this key was lost less than noReuseTime ago (see recordLoss).
-func (p *idlePool) get(key string, target uint64, now time.Time, unrepeatable bool) *persistConn {
+func (p *idlePool) get(key string, target string, now time.Time, unrepeatable bool) *persistConn {
 	for {
 		pc := p.pop(key, target, now, unrepeatable)
 		if pc == nil {
@@ -95,7 +90,7 @@ func (p *idlePool) recordLoss(key string, now time.Time) {
 
 // pop removes the most recently used connection with the given key and target from the pool, and returns it. It returns
 // nil if there is none, or if the field noReuseUntil excludes reuse.
-func (p *idlePool) pop(key string, target uint64, now time.Time, unrepeatable bool) *persistConn {
+func (p *idlePool) pop(key string, target string, now time.Time, unrepeatable bool) *persistConn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if unrepeatable && now.Before(p.noReuseUntil[key]) {

@@ -88,7 +88,7 @@ func (t *Transport) newStream(s *sharedConn, reused bool) *persistConn {
 	ctx, cancel := context.WithCancel(context.Background())
 	readEnd, writeEnd := net.Pipe()
 	st := &stream{shared: s, ctx: ctx, cancel: cancel, bodyReader: readEnd, bodyWriter: writeEnd, now: t.cfg.Now}
-	pc := newPersistConn(st, s.key, 0, true, "")
+	pc := newPersistConn(st, s.key, "", true, "")
 	pc.reused = reused
 	return pc
 }
