@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -292,6 +293,33 @@ func TestATargetListedAsAProxy(t *testing.T) {
 		c.Close()
 	}, func() bool { return w.breaker("F1")["state"] == "open" })
 	assert.LessOrEqual(t, w.fakes[0].Count(), 12)
+}
+
+// A proxy of the pool is in fact a web server that responds with 404 to each GET. The clients get the responses through
+// the other proxies, and its breaker opens. A target that responds with 404 through all proxies costs a few attempts.
+func TestS240AWebServerInThePool(t *testing.T) {
+	for _, status := range []int{400, 403, 404} {
+		w := start(t, 3, notAdaptive+roundRobin)
+		w.fakes[0].SetBehaviour(lab.Status(status))
+		requestUntil(t, "F1 opens", func(i int) {
+			require.Equal(t, 200, w.request("GET", fmt.Sprintf("http://t%d.test/", i%3), "").status)
+		}, func() bool { return w.breaker("F1")["state"] == "open" })
+		assert.LessOrEqual(t, w.fakes[0].Count(), 12)
+
+		w = start(t, 3, notAdaptive+roundRobin)
+		w.setAll(lab.Status(status))
+		attempts := 0
+		for range 40 {
+			a := w.get()
+			require.Equal(t, status, a.status)
+			require.Equal(t, "success", a.outcome())
+			n, err := strconv.Atoi(a.attempts())
+			require.NoError(t, err)
+			attempts += n
+		}
+		assert.LessOrEqual(t, attempts, 40+12)
+		assert.Equal(t, map[string]int{"closed": 3}, w.breakerStates())
+	}
 }
 
 // All requests fail at several targets: all breakers open, and the gateway refuses requests.
