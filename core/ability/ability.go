@@ -11,8 +11,8 @@
 //     that the target is not the cause: the same request gets another status through a tunnel of the same proxy; the
 //     same request gets a status below 400 through another proxy afterwards; or the proxy has responded in this way
 //     for several targets, and in no other way since its last success. A response with 400, 403 or 404 is compared
-//     with the response through a tunnel only after it has come for several targets. If the proxy is known to open
-//     tunnels, one comparison is made earlier.
+//     with the response through a tunnel only after it has come for several targets, and eight times in a row if the
+//     proxy has forwarded before. If the proxy is known to open tunnels, one comparison is made earlier.
 //   - A proxy cannot open tunnels if it responds with 405 or 501 to a CONNECT, and another proxy then opens a
 //     tunnel to the same target. With status 403, this must happen for several targets of the same kind of port, or
 //     four times for one target. A 403 shows nothing about a proxy that has opened a tunnel before.
@@ -289,10 +289,7 @@ func (s *Set) UsesTunnel(now time.Duration, comparable bool) bool {
 // same request through a tunnel of the proxy, and call RecordComparison.
 func (s *Set) RecordRefusal(target uint64, status int, comparable bool, now time.Duration) (compare bool) {
 	unsupported := IsUnsupported(status)
-	switch w := s.states[Forward].Load(); {
-	case !unsupported && status != 400 && status != 403 && status != 404:
-		return false
-	case !unsupported && (w == can || w == canRefused || !comparable):
+	if !unsupported && (!comparable || status != 400 && status != 403 && status != 404) {
 		return false
 	}
 	s.mu.Lock()
