@@ -47,8 +47,8 @@ func TestAWebServerInThePool(t *testing.T) {
 	}
 }
 
-// A target that responds with 404 through all proxies costs a few attempts of each proxy that has not relayed a response
-// below 400 yet. The 404 is relayed, and nobody is charged.
+// A target that responds with 404 through all proxies costs a few attempts of each proxy that has not relayed a
+// response below 400 yet. The 404 is relayed, and nobody is charged.
 func TestAnErrorOfTheTarget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, attempts := startWithLedger(t, 4), 0

@@ -172,7 +172,7 @@ func (r *request) copyBody(x *executor.Relay, response *transport.Response, chun
 					if chunked {
 						r.responseBuf.buf = http1.AppendLastChunk(r.responseBuf.buf, response.Trailers())
 					}
-					end := x.HeadArrived() // if the whole response has arrived with its head, the clock is not read again
+					end := x.HeadArrived() // the whole response has arrived with its head
 					if waited {
 						end = r.server.Now()
 					}

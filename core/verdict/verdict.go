@@ -209,8 +209,8 @@ func ApplyRuling(o core.Outcome, k core.RulingKind, isDirect bool) core.Outcome 
 }
 
 // QuestionResponse returns the outcome of a response that may be the proxy's own (ability.Set.IsQuestionable). The
-// parameter o is its outcome if the target has sent it. The request is retried through another proxy. The first proxy is
-// charged if the response through the other one is below 400.
+// parameter o is its outcome if the target has sent it. The request is retried through another proxy. The first proxy
+// is charged if the response through the other one is below 400.
 func QuestionResponse(o core.Outcome) core.Outcome {
 	o = withCause(o, ProxyErrorPage, core.ResultFailure, statusReason(o.Status), nil)
 	o.Charge, o.Verdict, o.Retry, o.Relay = core.ChargeProxyIfServed, core.Excluded, core.RetryElsewhere, true
