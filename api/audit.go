@@ -186,7 +186,7 @@ func (a *auditTrail) list(c *fiber.Ctx) error {
 	for i := range entries {
 		e := &entries[i]
 		if containsText(p.text, e.Node, e.Key, e.Method, e.Path, e.Query, strings.Join(e.Changed, " ")) {
-			p.list = append(p.list, viewOfAudit(e))
+			p.elements = append(p.elements, viewOfAudit(e))
 		}
 	}
 	p.hasTotal = true

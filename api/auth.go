@@ -54,10 +54,10 @@ func (s *Server) SetKeys(keys []Key, loopbackOnly bool) {
 
 // findBearer returns the key in an Authorization header. It compares the header with every key, so that its duration
 // does not depend on the values of the keys.
-func (a *keySet) findBearer(header string) (found hashedKey, ok bool) {
+func (k *keySet) findBearer(header string) (found hashedKey, ok bool) {
 	scheme, key, _ := strings.Cut(header, " ")
 	sum := sha256.Sum256([]byte(key))
-	for _, k := range a.keys {
+	for _, k := range k.keys {
 		equal := subtle.ConstantTimeCompare(sum[:], k.sum[:]) == 1
 		if equal && k.certificate == "" && strings.EqualFold(scheme, "Bearer") {
 			found, ok = k, true
@@ -68,8 +68,8 @@ func (a *keySet) findBearer(header string) (found hashedKey, ok bool) {
 
 // findCertificate returns the key whose Certificate is one of the names in a client certificate. It prefers a key with
 // the role admin.
-func (a *keySet) findCertificate(names []string) (found hashedKey, ok bool) {
-	for _, k := range a.keys {
+func (k *keySet) findCertificate(names []string) (found hashedKey, ok bool) {
+	for _, k := range k.keys {
 		if k.certificate != "" && slices.Contains(names, k.certificate) && !found.admin {
 			found, ok = k, true
 		}

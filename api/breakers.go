@@ -219,7 +219,7 @@ func (h *breakerHandler) transitions(c *fiber.Ctx) error {
 			!containsText(p.text, t.ProxyID, t.Reason, t.Why) {
 			continue
 		}
-		p.list = append(p.list, t)
+		p.elements = append(p.elements, t)
 		if v.Counts[t.ProxyID] == nil {
 			v.Counts[t.ProxyID] = map[string]int{}
 		}

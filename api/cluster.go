@@ -231,14 +231,14 @@ func viewOfCluster(s *cluster.Status) *clusterStatus {
 
 // text returns words for the end of a sentence on the gateway's state. They say what is wrong with this gateway in the
 // cluster; "" if nothing is wrong.
-func (v *clusterStatus) text() string {
+func (s *clusterStatus) text() string {
 	switch {
-	case v.State == "alone":
+	case s.State == "alone":
 		return "; the cluster's store cannot be reached, so this gateway is alone"
-	case v.State == "isolated":
+	case s.State == "isolated":
 		return "; this gateway is isolated: it fails at proxies that serve the other nodes of the cluster"
-	case v.SameName:
-		return "; another gateway of the cluster has the name " + v.Node + ", too"
+	case s.SameName:
+		return "; another gateway of the cluster has the name " + s.Node + ", too"
 	}
 	return ""
 }

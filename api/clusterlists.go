@@ -118,10 +118,10 @@ func (h *clusterHandler) breakers(c *fiber.Ctx) error {
 	}
 	for _, r := range rows {
 		if containsText(p.text, r.ProxyID, r.Why) {
-			p.list = append(p.list, r)
+			p.elements = append(p.elements, r)
 		}
 	}
-	slices.SortFunc(p.list, func(a, b *clusterBreakerRow) int {
+	slices.SortFunc(p.elements, func(a, b *clusterBreakerRow) int {
 		return cmp.Or(len(b.Nodes)-len(a.Nodes), strings.Compare(a.ProxyID, b.ProxyID))
 	})
 	p.hasTotal = true
@@ -163,10 +163,10 @@ func (h *clusterHandler) targets(c *fiber.Ctx) error {
 	}
 	for _, r := range rows {
 		if containsText(p.text, r.Target) {
-			p.list = append(p.list, r)
+			p.elements = append(p.elements, r)
 		}
 	}
-	slices.SortFunc(p.list, func(a, b *clusterTargetRow) int { return a.rank().Compare(b.rank()) })
+	slices.SortFunc(p.elements, func(a, b *clusterTargetRow) int { return a.rank().Compare(b.rank()) })
 	p.hasTotal = true
 	list, rest := p.takePage()
 	return send(c, struct {

@@ -6,8 +6,8 @@ import (
 	"github.com/gofiber/fiber/v2"
 )
 
-// Running is the configuration in force.
-type Running struct {
+// RunningConfig is the configuration in force.
+type RunningConfig struct {
 	Config  any          `json:"config"`  // the settings, in the form of the configuration file; secrets are masked
 	Gateway string       `json:"gateway"` // the address that clients connect to
 	Reload  ReloadStatus `json:"reload"`
@@ -23,7 +23,7 @@ type ReloadStatus struct {
 
 // configHandler serves the endpoints under /config.
 type configHandler struct {
-	running  func() Running
+	running  func() RunningConfig
 	reload   func() ReloadStatus
 	policies Policies
 }
@@ -35,7 +35,7 @@ func (h *configHandler) routes(r fiber.Router) {
 
 func (h *configHandler) get(c *fiber.Ctx) error {
 	return send(c, struct {
-		Running
+		RunningConfig
 		PolicySource string `json:"policy_source"`
 	}{h.running(), h.policies.View().Source})
 }

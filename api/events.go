@@ -370,7 +370,7 @@ func (b *eventBody) waitForEvents() bool {
 	}
 	now := time.Now()
 	if b.live != nil && !now.Before(b.nextLive) {
-		state := b.live.next(b.wantsType, b.lastLive)
+		state := b.live.nextState(b.wantsType, b.lastLive)
 		b.pending = b.live.appendChanges(b.pending, b.lastLive, state)
 		b.lastLive, b.nextLive = state, now.Add(liveInterval)
 	}

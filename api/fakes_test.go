@@ -79,8 +79,8 @@ func newRig(t testing.TB, change func(*rig, *Config)) *rig {
 		Requests: r.tracker,
 		Plugins:  r.plugins, Log: slog.New(slog.NewTextHandler(r.log, nil)), Now: clock, Version: "v1",
 		Reload: func() ReloadStatus { return r.reload },
-		Running: func() Running {
-			return Running{Config: map[string]any{}, Gateway: "127.0.0.1:8888",
+		Running: func() RunningConfig {
+			return RunningConfig{Config: map[string]any{}, Gateway: "127.0.0.1:8888",
 				Reload: r.reload}
 		},
 	}
@@ -395,7 +395,7 @@ func (m *fakeMetrics) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "scrape") })
 }
 
-// fakeTracker has the requests in the field list. It records the arguments of the last List.
+// fakeTracker has the requests in the field formatLines. It records the arguments of the last List.
 type fakeTracker struct {
 	list   []metrics.Request
 	losses []metrics.Loss

@@ -48,11 +48,11 @@ type Files interface {
 // longest for a request. If all connections have a request in progress, the new client gets a 503.
 type listener struct {
 	net.Listener
-	files Files
-	limit int
-	log   *slog.Logger
-	now   func() time.Time
-	tls   func() *tls.Config // returns nil without TLS
+	files    Files
+	maxConns int
+	log      *slog.Logger
+	now      func() time.Time
+	tls      func() *tls.Config // returns nil without TLS
 
 	limits func() Limits
 
@@ -62,7 +62,7 @@ type listener struct {
 
 func newListener(l net.Listener, files Files, limit int, log *slog.Logger, now func() time.Time, limits func() Limits,
 ) *listener {
-	return &listener{Listener: l, files: files, limit: limit, log: log, now: now, conns: map[*conn]struct{}{},
+	return &listener{Listener: l, files: files, maxConns: limit, log: log, now: now, conns: map[*conn]struct{}{},
 		tls: func() *tls.Config { return nil }, limits: limits}
 }
 
@@ -95,12 +95,12 @@ func (l *listener) admitConn(raw net.Conn) net.Conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case l.countConns(c.client) >= l.limit-l.limit/8:
+	case l.countConns(c.client) >= l.maxConns-l.maxConns/8:
 		if !l.closeOldest(c.client) {
 			l.refuseConn(raw)
 			return nil
 		}
-	case len(l.conns) >= l.limit:
+	case len(l.conns) >= l.maxConns:
 		if !l.closeOldest("") {
 			l.refuseConn(raw)
 			return nil
@@ -160,13 +160,13 @@ func (l *listener) closeOldest(client string) bool {
 	default:
 		l.refuseConn(rawConn(oldest.Conn))
 	}
-	l.remove(oldest)
+	l.removeConn(oldest)
 	return true
 }
 
-// remove removes a connection and returns its descriptor to the budget. A second call has no effect. The caller holds
-// mu.
-func (l *listener) remove(c *conn) {
+// removeConn removes a connection and returns its descriptor to the budget. A second call has no effect. The caller
+// holds mu.
+func (l *listener) removeConn(c *conn) {
 	if _, ok := l.conns[c]; ok {
 		delete(l.conns, c)
 		l.files.Release(budget.ForOthers, 1)
@@ -290,7 +290,7 @@ func rawConn(c net.Conn) net.Conn {
 
 func (c *conn) closeNow() error {
 	c.listener.mu.Lock()
-	c.listener.remove(c)
+	c.listener.removeConn(c)
 	c.listener.mu.Unlock()
 	return c.Conn.Close()
 }

@@ -397,7 +397,7 @@ func TestPagesAgainstASortedList(t *testing.T) {
 		textOrder("text", func(n int) string { return string(rune('a' + n%5)) })}
 	rapid.Check(t, func(t *rapid.T) {
 		list := rapid.SliceOf(rapid.IntRange(0, 100)).Draw(t, "list")
-		p := page[int]{hasTotal: true, list: list,
+		p := page[int]{hasTotal: true, elements: list,
 			order: rapid.SampledFrom([]*order[int]{&orders[0], &orders[1]}).Draw(t,
 				"order"), descending: rapid.Bool().Draw(t, "descending")}
 		all := p.sorted(len(list))

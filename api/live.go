@@ -40,30 +40,30 @@ type view struct {
 // totals. The versions have the order of the field views. A part is computed only if a client wants its events.
 type live struct {
 	views    []view
-	versions shared[[]uint64]
-	status   shared[statusView]
-	totals   shared[summaryView]
+	versions sharedValue[[]uint64]
+	status   sharedValue[statusView]
+	totals   sharedValue[summaryView]
 	seed     maphash.Seed
 }
 
-// shared holds one of the parts of the state, which is computed for all clients together. It is safe for concurrent
-// use.
-type shared[T any] struct {
+// sharedValue holds one of the parts of the state, which is computed for all clients together. It is safe for
+// concurrent use.
+type sharedValue[T any] struct {
 	compute func() T
 
 	mu     sync.Mutex // held while the part is computed
-	latest atomic.Pointer[computed[T]]
+	latest atomic.Pointer[computedValue[T]]
 }
 
-// computed is a value of one part of the state, with its JSON and the time at which it was computed.
-type computed[T any] struct {
+// computedValue is a value of one part of the state, with its JSON and the time at which it was computed.
+type computedValue[T any] struct {
 	value T
 	json  []byte
 	at    time.Time
 }
 
 // get returns a value that is at most maxAge old. If the latest value is older, it computes a new one.
-func (s *shared[T]) get(maxAge time.Duration) *computed[T] {
+func (s *sharedValue[T]) get(maxAge time.Duration) *computedValue[T] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.update(maxAge)
@@ -72,7 +72,7 @@ func (s *shared[T]) get(maxAge time.Duration) *computed[T] {
 // next returns a value for a client. The argument before is the result of the previous call for this client; it is nil
 // for a new client. The result is at most liveMaxAge old. If another goroutine is computing a value, next does not
 // wait, but returns the latest value, because the client asks again soon.
-func (s *shared[T]) next(before *computed[T]) *computed[T] {
+func (s *sharedValue[T]) next(before *computedValue[T]) *computedValue[T] {
 	if before == nil {
 		return s.get(liveMaxAge)
 	}
@@ -84,11 +84,11 @@ func (s *shared[T]) next(before *computed[T]) *computed[T] {
 }
 
 // The caller of update holds mu.
-func (s *shared[T]) update(maxAge time.Duration) *computed[T] {
+func (s *sharedValue[T]) update(maxAge time.Duration) *computedValue[T] {
 	if c := s.latest.Load(); c != nil && time.Since(c.at) < maxAge {
 		return c
 	}
-	c := &computed[T]{value: s.compute()}
+	c := &computedValue[T]{value: s.compute()}
 	c.json, _ = json.Marshal(c.value) // all values can be encoded
 	c.at = time.Now()
 	s.latest.Store(c)
@@ -97,14 +97,14 @@ func (s *shared[T]) update(maxAge time.Duration) *computed[T] {
 
 // liveState is the state for one client; a part that the client does not want is nil.
 type liveState struct {
-	versions *computed[[]uint64]
-	status   *computed[statusView]
-	totals   *computed[summaryView]
+	versions *computedValue[[]uint64]
+	status   *computedValue[statusView]
+	totals   *computedValue[summaryView]
 }
 
-// next returns the state for a client that wants the live events of some types. The argument before is the result of
-// the previous call for this client.
-func (l *live) next(wantsType func(string) bool, before liveState) (s liveState) {
+// nextState returns the state for a client that wants the live events of some types. The argument before is the result
+// of the previous call for this client.
+func (l *live) nextState(wantsType func(string) bool, before liveState) (s liveState) {
 	if wantsType(eventViews) { // first, because this computes the other parts, too
 		s.versions = l.versions.next(before.versions)
 	}
@@ -148,19 +148,19 @@ func (l *live) hasher() *hasher {
 	return h
 }
 
-func (h *hasher) number(n uint64) {
+func (h *hasher) addNumber(n uint64) {
 	var b [8]byte
 	binary.LittleEndian.PutUint64(b[:], n)
 	_, _ = h.Write(b[:])
 }
 
-func (h *hasher) text(s string) {
-	h.number(uint64(len(s)))
+func (h *hasher) addText(s string) {
+	h.addNumber(uint64(len(s)))
 	_, _ = h.WriteString(s)
 }
 
-// json adds the JSON form of a value.
-func (h *hasher) json(v any) {
+// addJSON adds the JSON form of a value.
+func (h *hasher) addJSON(v any) {
 	data, _ := json.Marshal(v)
 	_, _ = h.Write(data)
 }
@@ -182,49 +182,49 @@ func newLive(
 	l.views = []view{
 		{"proxies", func(status *statusView, totals *summaryView) uint64 {
 			h := l.hasher()
-			h.number(l.traffic(cfg.Requests, totals))
-			h.number(cfg.Pool.Changes())
-			h.json(status.Proxies)
-			h.json(status.Failures)
+			h.addNumber(l.trafficVersion(cfg.Requests, totals))
+			h.addNumber(cfg.Pool.Changes())
+			h.addJSON(status.Proxies)
+			h.addJSON(status.Failures)
 			return h.Sum64()
 		}},
-		{"requests", func(_ *statusView, totals *summaryView) uint64 { return l.traffic(cfg.Requests, totals) }},
+		{"requests", func(_ *statusView, totals *summaryView) uint64 { return l.trafficVersion(cfg.Requests, totals) }},
 		{"targets", func(*statusView, *summaryView) uint64 {
 			h := l.hasher()
 			for _, t := range cfg.Targets.Targets() {
-				h.text(t.Name)
-				h.number(uint64(t.Attempts)<<32 | uint64(t.Failures)<<1 | uint64(numberOf(t.Suspect)))
-				h.number(uint64(t.LastFailure))
+				h.addText(t.Name)
+				h.addNumber(uint64(t.Attempts)<<32 | uint64(t.Failures)<<1 | uint64(boolNumber(t.Suspect)))
+				h.addNumber(uint64(t.LastFailure))
 			}
 			return h.Sum64()
 		}},
 		{"transitions", func(_ *statusView, totals *summaryView) uint64 { return totals.CircuitBreakerEventsCount }},
 		{"history", func(_ *statusView, totals *summaryView) uint64 {
 			h := l.hasher()
-			h.number(totals.TotalRequests)
-			h.number(totals.TotalAttempts)
-			h.number(cfg.Events.marks.count())
+			h.addNumber(totals.TotalRequests)
+			h.addNumber(totals.TotalAttempts)
+			h.addNumber(cfg.Events.marks.count())
 			return h.Sum64()
 		}},
 		{"plugins", func(*statusView, *summaryView) uint64 {
 			h := l.hasher()
-			h.json(plugins.views())
+			h.addJSON(plugins.views())
 			return h.Sum64()
 		}},
 		{"policy", func(*statusView, *summaryView) uint64 {
 			h := l.hasher()
-			h.json(viewOfGlobalPolicy(cfg.Policies.View()))
+			h.addJSON(viewOfGlobalPolicy(cfg.Policies.View()))
 			return h.Sum64()
 		}},
 		{"config", func(*statusView, *summaryView) uint64 {
 			h := l.hasher()
-			h.number(cfg.Events.reloads.Load())
-			h.number(cfg.Changes.RecordsVersion())
+			h.addNumber(cfg.Events.reloads.Load())
+			h.addNumber(cfg.Changes.RecordsVersion())
 			return h.Sum64()
 		}},
 		{"cluster", func(*statusView, *summaryView) uint64 {
 			h := l.hasher()
-			h.json(cluster.view())
+			h.addJSON(cluster.view())
 			return h.Sum64()
 		}},
 		{"audit", func(*statusView, *summaryView) uint64 { return audit.version() }},
@@ -232,7 +232,7 @@ func newLive(
 	return l
 }
 
-func numberOf(b bool) int {
+func boolNumber(b bool) int {
 	if b {
 		return 1
 	}
@@ -242,17 +242,17 @@ func numberOf(b bool) int {
 // shownRequests is the number of latest requests that traffic takes into account.
 const shownRequests = 200
 
-// traffic returns a hash of the totals and of the latest requests. It changes when a request or an attempt begins or
-// ends.
-func (l *live) traffic(requests Requests, totals *summaryView) uint64 {
+// trafficVersion returns a hash of the totals and of the latest requests. It changes when a request or an attempt
+// begins or ends.
+func (l *live) trafficVersion(requests Requests, totals *summaryView) uint64 {
 	h := l.hasher()
-	h.number(totals.TotalRequests)
-	h.number(totals.TotalAttempts)
+	h.addNumber(totals.TotalRequests)
+	h.addNumber(totals.TotalAttempts)
 	for _, r := range requests.List("", shownRequests) {
-		h.number(uint64(r.ID))
+		h.addNumber(uint64(r.ID))
 		if r.State != metrics.StateDone {
-			h.text(r.State)
-			h.number(uint64(len(r.Attempts))<<32 | uint64(r.CurrentAttempt))
+			h.addText(r.State)
+			h.addNumber(uint64(len(r.Attempts))<<32 | uint64(r.CurrentAttempt))
 		}
 	}
 	return h.Sum64()

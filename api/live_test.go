@@ -61,11 +61,11 @@ func TestClientsOfLiveEventsShareAState(t *testing.T) {
 		r := newRig(t, nil)
 		l := r.newLive()
 		all := func(string) bool { return true }
-		first := l.next(all, liveState{})
-		require.Equal(t, first, l.next(all, first))
-		require.Same(t, first.versions, l.next(all, first).versions)
+		first := l.nextState(all, liveState{})
+		require.Equal(t, first, l.nextState(all, first))
+		require.Same(t, first.versions, l.nextState(all, first).versions)
 		time.Sleep(liveMaxAge)
-		second := l.next(all, first)
+		second := l.nextState(all, first)
 		require.NotSame(t, first.versions, second.versions)
 		require.Equal(t, first.versions.value, second.versions.value)
 
@@ -117,10 +117,10 @@ func TestAClientOfLiveEventsMissesEvents(t *testing.T) {
 func TestOnlyWantedLiveEventsAreComputed(t *testing.T) {
 	l := newRig(t, nil).newLive()
 	for _, wanted := range []string{eventStatus, eventTotals} {
-		l.next(func(eventType string) bool { return eventType == wanted }, liveState{})
+		l.nextState(func(eventType string) bool { return eventType == wanted }, liveState{})
 	}
 	require.Nil(t, l.versions.latest.Load())
-	l.next(func(eventType string) bool { return eventType == eventViews }, liveState{})
+	l.nextState(func(eventType string) bool { return eventType == eventViews }, liveState{})
 	require.NotNil(t, l.versions.latest.Load())
 }
 
@@ -129,7 +129,7 @@ func TestClientsDoNotWaitForASlowView(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var values int
 		slow := make(chan struct{})
-		s := shared[int]{compute: func() int {
+		s := sharedValue[int]{compute: func() int {
 			if values++; values == 2 {
 				<-slow
 			}
@@ -140,7 +140,7 @@ func TestClientsDoNotWaitForASlowView(t *testing.T) {
 		go s.next(first)
 		synctest.Wait()
 		require.Same(t, first, s.next(first))
-		newcomer := make(chan *computed[int])
+		newcomer := make(chan *computedValue[int])
 		go func() { newcomer <- s.next(nil) }()
 		for range 1000 { // synctest.Wait does not wait for a goroutine that waits for a mutex
 			runtime.Gosched()

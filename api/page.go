@@ -27,8 +27,8 @@ type page[T any] struct {
 	descending bool
 	text       string // text that the elements must contain, in lower case; "" for any
 
-	key  func(T) string // returns a text that identifies an element, or ""; nil if no element has one
-	list []T            // the elements that match the query
+	key      func(T) string // returns a text that identifies an element, or ""; nil if no element has one
+	elements []T            // the elements that match the query
 }
 
 // order is one order in which a list can be sorted. Its name is a value of the query parameter "sort". The elements are
@@ -116,7 +116,7 @@ func newCursor(elements int, lastKey string) *string {
 // If the order is not volatile, the page begins after the last element of the previous page, even if elements before
 // that element have been added or removed.
 func (p *page[T]) takePage() (elements []T, fields *pageView) {
-	total := len(p.list)
+	total := len(p.elements)
 	needed := total
 	if p.limit > 0 && p.lastKey == "" {
 		needed = min(p.offset+p.limit, total)
@@ -151,10 +151,10 @@ func (p *page[T]) takePage() (elements []T, fields *pageView) {
 // sorted returns at least the first n elements in the order of the query. Elements with equal values keep their order.
 func (p *page[T]) sorted(n int) []T {
 	if p.order == nil {
-		return p.list
+		return p.elements
 	}
-	entries := make([]sortEntry, len(p.list))
-	for i, e := range p.list {
+	entries := make([]sortEntry, len(p.elements))
+	for i, e := range p.elements {
 		entries[i].number, entries[i].text = p.order.values(e)
 		entries[i].index = i
 	}
@@ -168,7 +168,7 @@ func (p *page[T]) sorted(n int) []T {
 	slices.SortFunc(entries, compare)
 	list := make([]T, len(entries))
 	for i := range entries {
-		list[i] = p.list[entries[i].index]
+		list[i] = p.elements[entries[i].index]
 	}
 	return list
 }

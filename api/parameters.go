@@ -72,10 +72,10 @@ type checkedRouter struct {
 
 var errUndocumented = errors.New("openapi.yaml lacks the operation")
 
-func (d checkedRouter) addRoute(
+func (r checkedRouter) addRoute(
 	register func(string, ...fiber.Handler) fiber.Router, method, path string, handlers []fiber.Handler,
 ) fiber.Router {
-	names, ok := d.parameters[method+" "+path]
+	names, ok := r.parameters[method+" "+path]
 	check := func(c *fiber.Ctx) error {
 		if !ok {
 			return errUndocumented
@@ -89,28 +89,28 @@ func (d checkedRouter) addRoute(
 }
 
 // Get implements fiber.Router.
-func (d checkedRouter) Get(path string, handlers ...fiber.Handler) fiber.Router {
-	return d.addRoute(d.Router.Get, fiber.MethodGet, path, handlers)
+func (r checkedRouter) Get(path string, handlers ...fiber.Handler) fiber.Router {
+	return r.addRoute(r.Router.Get, fiber.MethodGet, path, handlers)
 }
 
 // Post implements fiber.Router.
-func (d checkedRouter) Post(path string, handlers ...fiber.Handler) fiber.Router {
-	return d.addRoute(d.Router.Post, fiber.MethodPost, path, handlers)
+func (r checkedRouter) Post(path string, handlers ...fiber.Handler) fiber.Router {
+	return r.addRoute(r.Router.Post, fiber.MethodPost, path, handlers)
 }
 
 // Put implements fiber.Router.
-func (d checkedRouter) Put(path string, handlers ...fiber.Handler) fiber.Router {
-	return d.addRoute(d.Router.Put, fiber.MethodPut, path, handlers)
+func (r checkedRouter) Put(path string, handlers ...fiber.Handler) fiber.Router {
+	return r.addRoute(r.Router.Put, fiber.MethodPut, path, handlers)
 }
 
 // Patch implements fiber.Router.
-func (d checkedRouter) Patch(path string, handlers ...fiber.Handler) fiber.Router {
-	return d.addRoute(d.Router.Patch, fiber.MethodPatch, path, handlers)
+func (r checkedRouter) Patch(path string, handlers ...fiber.Handler) fiber.Router {
+	return r.addRoute(r.Router.Patch, fiber.MethodPatch, path, handlers)
 }
 
 // Delete implements fiber.Router.
-func (d checkedRouter) Delete(path string, handlers ...fiber.Handler) fiber.Router {
-	return d.addRoute(d.Router.Delete, fiber.MethodDelete, path, handlers)
+func (r checkedRouter) Delete(path string, handlers ...fiber.Handler) fiber.Router {
+	return r.addRoute(r.Router.Delete, fiber.MethodDelete, path, handlers)
 }
 
 // checkParameters returns an error if the query has a parameter whose name is not in names.

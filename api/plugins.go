@@ -29,12 +29,12 @@ type Plugins interface {
 	List() []plugins.Info
 	Get(name string) (plugins.Info, error)
 	// Submit begins to load a module, and returns before the module is loaded. If replace is set, the module replaces
-	// the present module of the plugin. If config is nil, the settings do not change. If keep is not set, the upload is
-	// lost at the end of the process.
-	Submit(name string, code []byte, config map[string]any, replace, keep bool) (*plugins.Upload, error)
+	// the present module of the plugin. If config is nil, the settings do not change. If persist is not set, the upload
+	// is lost at the end of the process.
+	Submit(name string, code []byte, config map[string]any, replace, persist bool) (*plugins.Upload, error)
 	// Configure begins to load an uploaded module again with changed settings, like Submit. A value of nil removes a
 	// setting.
-	Configure(name string, changes map[string]any, keep bool) (*plugins.Upload, error)
+	Configure(name string, changes map[string]any, persist bool) (*plugins.Upload, error)
 	Upload(id string) (*plugins.Upload, error)
 	// Delete removes an uploaded plugin. The function inUse returns the place where the plugin is used, such as
 	// "judge"; "" for none. If the plugin is used, Delete returns an error.
@@ -303,9 +303,9 @@ func (h *pluginHandler) activate(c *fiber.Ctx) error {
 		return badField("for", "for must be first, retry, backoff or judge"+strict.DidYouMean(in.For,
 			[]string{changes.UseFirst, changes.UseRetry, changes.UseBackoff, changes.UseJudge}))
 	}
-	var notKept *changes.NotRecordedError
+	var notRecorded *changes.NotRecordedError
 	switch err := h.uses.changes.Activate(in.For, name, persist); {
-	case errors.As(err, &notKept):
+	case errors.As(err, &notRecorded):
 		return err
 	case err != nil:
 		return badPlugin(err.Error())

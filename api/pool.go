@@ -122,7 +122,7 @@ func (l *poolLists) proxiesOfQuery(c *fiber.Ctx) (proxies []*upstream.Upstream, 
 	if !p.hasTotal {
 		return index.proxies, nil, nil
 	}
-	p.list = l.matchingProxies(index, &filter)
+	p.elements = l.matchingProxies(index, &filter)
 	proxies, fields = p.takePage()
 	return proxies, fields, nil
 }

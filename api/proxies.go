@@ -250,7 +250,7 @@ func applyURL(spec *upstream.Spec, text string) error {
 			scheme = present
 		}
 		line, lineErr := proxylist.ParseLineAs(text, scheme)
-		isNew, hasOptions := spec.Address == (upstream.Address{}), strings.Contains(proxylist.Line(&line), "#")
+		isNew, hasOptions := spec.Address == (upstream.Address{}), strings.Contains(proxylist.FormatLine(&line), "#")
 		switch {
 		case lineErr != nil && strings.Contains(text, "://"):
 			return err
@@ -360,7 +360,7 @@ func readProxies(c *fiber.Ctx) (specs []upstream.Spec, single, persist bool, err
 	return specs, single, persist, nil
 }
 
-// isObject reports whether a body is probably meant as a JSON object. If such a body has the type text/plain, the
+// isObject reports whether a body is probably meant as a JSON object. If such a body has the type addText/plain, the
 // client has probably forgotten the type application/json. An empty body counts as an object.
 func isObject(body []byte) bool {
 	text := bytes.TrimSpace(body)

@@ -30,7 +30,7 @@ type proxyListHandler struct {
 
 func (h *proxyListHandler) routes(r fiber.Router) {
 	r.Get("/proxy-lists", h.export)
-	r.Post("/proxy-lists", h.read)
+	r.Post("/proxy-lists", h.importList)
 }
 
 // --- Export -----------------------------------------------------------
@@ -45,9 +45,9 @@ func (h *proxyListHandler) export(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	name, mime, content := "proxies.txt", "text/plain", h.list
+	name, mime, content := "proxies.txt", "text/plain", h.formatLines
 	if format == "csv" {
-		name, mime, content = "proxies.csv", "text/csv", h.table
+		name, mime, content = "proxies.csv", "text/csv", h.formatTable
 	}
 	c.Set(fiber.HeaderContentType, mime+"; charset=utf-8")
 	c.Set(fiber.HeaderContentDisposition, `attachment; filename="`+name+`"`)
@@ -72,14 +72,14 @@ func hasSecrets(u *upstream.Upstream) bool {
 	return a.Username != "" || a.Password != ""
 }
 
-// list returns proxies as a list that the flag --proxies can read. The line of a proxy with credentials is a comment,
-// because the proxy would not work without them.
-func (h *proxyListHandler) list(proxies []*upstream.Upstream) []byte {
+// formatLines returns proxies as a list that the flag --proxies can read. The line of a proxy with credentials is a
+// comment, because the proxy would not work without them.
+func (h *proxyListHandler) formatLines(proxies []*upstream.Upstream) []byte {
 	secret := 0
 	var lines bytes.Buffer
 	for _, u := range proxies {
 		spec := settingsOf(u)
-		line := proxylist.Line(&spec)
+		line := proxylist.FormatLine(&spec)
 		if hasSecrets(u) {
 			secret++
 			line = "# " + strings.Replace(line, "://", "://USER:PASSWORD@", 1)
@@ -99,8 +99,8 @@ func (h *proxyListHandler) list(proxies []*upstream.Upstream) []byte {
 // stateColumns are the columns of a table that do not show settings.
 var stateColumns = []string{"state", "draining", "success_rate", "samples", "avg_latency", "uses", "exit_address"}
 
-// table returns proxies as a table (RFC 4180) that the flag --proxies can read.
-func (h *proxyListHandler) table(proxies []*upstream.Upstream) []byte {
+// formatTable returns proxies as a table (RFC 4180) that the flag --proxies can read.
+func (h *proxyListHandler) formatTable(proxies []*upstream.Upstream) []byte {
 	var out bytes.Buffer
 	w := csv.NewWriter(&out)
 	w.UseCRLF = true
@@ -110,7 +110,7 @@ func (h *proxyListHandler) table(proxies []*upstream.Upstream) []byte {
 		spec := settingsOf(u)
 		row := []string{plainCell(u.Spec().Address.Redacted())}
 		for _, name := range columns {
-			row = append(row, plainCell(proxylist.Column(&spec, name)))
+			row = append(row, plainCell(proxylist.FormatColumn(&spec, name)))
 		}
 		v := h.proxies.view(u)
 		number := func(f float64) string { return strconv.FormatFloat(f, 'g', 6, 64) }
@@ -162,9 +162,9 @@ const (
 // dryRun is the name of a query parameter. If its value is true, a list is read, but its proxies are not added.
 const dryRun = "dry_run"
 
-// read reads a list in all forms that the flag --proxies accepts, and adds its proxies. Lines that are no proxies, and
-// proxies that the pool has already, are left out.
-func (h *proxyListHandler) read(c *fiber.Ctx) error {
+// importList reads a list in all forms that the flag --proxies accepts, and adds its proxies. Lines that are no
+// proxies, and proxies that the pool has already, are left out.
+func (h *proxyListHandler) importList(c *fiber.Ctx) error {
 	only, err := queryBool(c, dryRun, false)
 	if err != nil {
 		return err
@@ -187,7 +187,7 @@ func (h *proxyListHandler) read(c *fiber.Ctx) error {
 	default:
 		return badMediaType("the body must be text/plain, text/csv or application/json")
 	}
-	specs, v, err := h.parse(c.Body(), scheme, template)
+	specs, v, err := h.parseList(c.Body(), scheme, template)
 	if err != nil {
 		return err
 	}
@@ -203,8 +203,8 @@ func (h *proxyListHandler) read(c *fiber.Ctx) error {
 	return send(c, v)
 }
 
-// parse reads a list, and returns those of its proxies that can be added.
-func (h *proxyListHandler) parse(
+// parseList reads a list, and returns those of its proxies that can be added.
+func (h *proxyListHandler) parseList(
 	text []byte, scheme string, template upstream.IDTemplate,
 ) ([]upstream.Spec, *readingView, error) {
 	taken, known := map[string]bool{}, map[upstream.Address]bool{}
@@ -248,7 +248,7 @@ func (h *proxyListHandler) parse(
 		s := specs[i]
 		redacted := s.Address.Redacted()
 		s.Address.Username, s.Address.Password = "", ""
-		v.Examples = append(v.Examples, strings.Replace(proxylist.Line(&s), s.Address.Redacted(), redacted, 1))
+		v.Examples = append(v.Examples, strings.Replace(proxylist.FormatLine(&s), s.Address.Redacted(), redacted, 1))
 	}
 	return specs, v, nil
 }

@@ -92,8 +92,8 @@ func queryMinutes(c *fiber.Ctx, name string, defaultValue time.Duration) (time.D
 		return defaultValue, nil
 	}
 	d, err := time.ParseDuration(text)
-	const most = metrics.MaxRetentionHours * time.Hour
-	if err != nil || d < time.Minute || d > most || d%time.Minute != 0 || strings.HasPrefix(text, "+") {
+	const maxDuration = metrics.MaxRetentionHours * time.Hour
+	if err != nil || d < time.Minute || d > maxDuration || d%time.Minute != 0 || strings.HasPrefix(text, "+") {
 		limit := fmt.Sprintf("1m to %dh", metrics.MaxRetentionHours)
 		return 0, outOfRange(name, limit, name+" must be a number of minutes or hours from "+limit+
 			", such as 5m or 24h")

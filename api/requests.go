@@ -143,7 +143,7 @@ func (h *requestHandler) list(c *fiber.Ctx) error {
 	}
 	for _, r := range h.tracker.List(state, most) {
 		if containsText(p.text, r.ID.String(), r.ClientID, r.Method+" "+r.Host, r.ProxyID) {
-			p.list = append(p.list, &r)
+			p.elements = append(p.elements, &r)
 		}
 	}
 	list, fields := p.takePage()

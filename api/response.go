@@ -102,13 +102,13 @@ func (s *Server) problemOf(c *fiber.Ctx, err error) *problem {
 // knownProblem returns the problem that err wraps or stands for; nil if there is none.
 func knownProblem(err error) *problem {
 	var p *problem
-	var notKept *changes.NotRecordedError
+	var notRecorded *changes.NotRecordedError
 	switch {
 	case errors.As(err, &p):
 		return p
 	case errors.Is(err, state.ErrClosed):
 		return newProblem(fiber.StatusServiceUnavailable, "shutting_down", "the gateway is shutting down")
-	case errors.As(err, &notKept):
+	case errors.As(err, &notRecorded):
 		return newProblem(fiber.StatusInternalServerError, "not_kept", err.Error())
 	case errors.Is(err, core.ErrNotFound):
 		return notFound(err.Error())

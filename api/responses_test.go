@@ -152,8 +152,9 @@ func (g *golden) server(t *testing.T) *engine.Engine {
 		Engine: e, Pool: e.Pool(), Targets: e.Pool().Ledger(), Policies: e.Policies(), Metrics: e.Metrics(),
 		Requests: e.Tracker(), Changes: kept, StateDir: "/state",
 		Plugins: reg, Log: log, Version: "v1",
-		Running: func() Running {
-			return Running{Config: map[string]any{"api": map[string]any{"listen": "x"}}, Gateway: "127.0.0.1:8888",
+		Running: func() RunningConfig {
+			return RunningConfig{
+				Config: map[string]any{"api": map[string]any{"listen": "x"}}, Gateway: "127.0.0.1:8888",
 				Reload: status}
 		},
 		Reload: func() ReloadStatus { return status },

@@ -87,17 +87,17 @@ func (h *sendHandler) send(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	view, err := h.perform(h.ctx, call, func(int) bool { return true })
+	view, err := h.sendRequest(h.ctx, call, func(int) bool { return true })
 	if err != nil {
 		return err
 	}
 	return send(c, view)
 }
 
-// perform sends the request of a call and reads its response. It calls reserve before it keeps the given number of
+// sendRequest sends the request of a call and reads its response. It calls reserve before it keeps the given number of
 // bytes of the response. If reserve returns false for the header or the trailer, none of it is kept; for a part of the
 // body, the body is cut off there. The response is truncated then.
-func (h *sendHandler) perform(
+func (h *sendHandler) sendRequest(
 	ctx context.Context, call engine.Call, reserve func(bytes int) bool,
 ) (*responseView, error) {
 	result, err := h.engine.Do(ctx, call)

@@ -58,8 +58,8 @@ type Config struct {
 	Metrics  Metrics
 	Requests Requests
 	Plugins  Plugins
-	Running  func() Running      // the configuration in force
-	Reload   func() ReloadStatus // reloads the configuration
+	Running  func() RunningConfig // the configuration in force
+	Reload   func() ReloadStatus  // reloads the configuration
 	// OnActivation is called after the activation of a plugin. The parameter use is the place where the plugin is used:
 	// "first", "retry", "backoff" or "judge".
 	OnActivation func(use, plugin string)

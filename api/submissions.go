@@ -62,14 +62,14 @@ func (s *submissions) begin(now time.Time, cancel context.CancelFunc, bodyBytes 
 		return nil
 	}
 	for s.inFlight+len(s.ended) >= maxSubmissions {
-		s.drop(s.ended[0])
+		s.dropLocked(s.ended[0])
 	}
 	s.inFlight++
 	return x
 }
 
-// identify sets the id of a request in flight, so that find returns the request.
-func (s *submissions) identify(x *submission, id core.RequestID) {
+// setID sets the id of a request in flight, so that find returns the request.
+func (s *submissions) setID(x *submission, id core.RequestID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byID == nil {
@@ -78,9 +78,9 @@ func (s *submissions) identify(x *submission, id core.RequestID) {
 	x.id, s.byID[id] = id, x
 }
 
-// grow reserves n more bytes for a request in flight, if necessary by removing ended requests. It returns false if
-// there is not enough memory, or if the request has been removed.
-func (s *submissions) grow(x *submission, n int) bool {
+// growMemory reserves n more bytes for a request in flight, if necessary by removing ended requests. It returns false
+// if there is not enough memory, or if the request has been removed.
+func (s *submissions) growMemory(x *submission, n int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !x.removed && s.reserve(x, n)
@@ -92,7 +92,7 @@ func (s *submissions) reserve(x *submission, n int) bool {
 		if len(s.ended) == 0 {
 			return false
 		}
-		s.drop(s.ended[0])
+		s.dropLocked(s.ended[0])
 	}
 	return true
 }
@@ -127,12 +127,12 @@ func (s *submissions) remove(x *submission) bool {
 	if x.removed {
 		return false
 	}
-	s.drop(x)
+	s.dropLocked(x)
 	return true
 }
 
-// drop does the work of remove. The caller holds s.mu.
-func (s *submissions) drop(x *submission) {
+// dropLocked does the work of remove. The caller holds s.mu.
+func (s *submissions) dropLocked(x *submission) {
 	x.removed = true
 	x.cancel()
 	delete(s.byID, x.id)
@@ -170,10 +170,10 @@ func (h *sendHandler) submit(c *fiber.Ctx) error {
 	}
 	begun := make(chan struct{})
 	call.OnBegin = func(id core.RequestID) {
-		h.submitted.identify(x, id)
+		h.submitted.setID(x, id)
 		close(begun)
 	}
-	go h.run(ctx, x, call)
+	go h.runSubmission(ctx, x, call)
 	select {
 	case <-begun:
 	case <-x.done:
@@ -186,8 +186,8 @@ func (h *sendHandler) submit(c *fiber.Ctx) error {
 	return send(c, viewOfSubmission(x))
 }
 
-// run performs the call of x.
-func (h *sendHandler) run(ctx context.Context, x *submission, call engine.Call) {
+// runSubmission performs the call of x.
+func (h *sendHandler) runSubmission(ctx context.Context, x *submission, call engine.Call) {
 	var view *responseView
 	err := errors.New("panic")
 	defer func() {
@@ -198,8 +198,8 @@ func (h *sendHandler) run(ctx context.Context, x *submission, call engine.Call) 
 		}
 		h.submitted.end(x, view, err)
 	}()
-	view, err = h.perform(ctx, call, func(bytes int) bool {
-		return h.submitted.grow(x, bytes+bytes/3) // a third more, because the body may be kept as base64
+	view, err = h.sendRequest(ctx, call, func(bytes int) bool {
+		return h.submitted.growMemory(x, bytes+bytes/3) // a third more, because the body may be kept as base64
 	})
 }
 

@@ -156,14 +156,14 @@ func TestSubmittedRequestsHaveLimitedMemory(t *testing.T) {
 		begin := func(id core.RequestID, bytes int) *submission {
 			x := s.begin(time.Now(), func() {}, bytes)
 			if x != nil {
-				s.identify(x, id)
+				s.setID(x, id)
 			}
 			return x
 		}
 		const third = maxSubmissionMemory / 3
 		for id := core.RequestID(1); id <= 4; id++ {
 			x := begin(id, 0)
-			require.True(t, s.grow(x, third-recordBytes))
+			require.True(t, s.growMemory(x, third-recordBytes))
 			s.end(x, &responseView{}, nil)
 		}
 		require.Nil(t, s.find(1), "the oldest response is forgotten")
@@ -171,11 +171,11 @@ func TestSubmittedRequestsHaveLimitedMemory(t *testing.T) {
 		large := begin(5, maxSubmissionMemory-recordBytes)
 		require.NotNil(t, large)
 		require.Nil(t, s.find(4))
-		require.False(t, s.grow(large, 1))
+		require.False(t, s.growMemory(large, 1))
 		require.Nil(t, begin(6, 0))
 		require.True(t, s.remove(large))
 		require.False(t, s.remove(large))
-		require.False(t, s.grow(large, 0), "a removed request gets no memory")
+		require.False(t, s.growMemory(large, 0), "a removed request gets no memory")
 		require.NotZero(t, s.memory.Used(), "the request is still in flight")
 		s.end(large, nil, context.Canceled)
 		require.Zero(t, s.memory.Used())

@@ -78,11 +78,11 @@ func (h *targetHandler) list(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	all := h.recent()
-	all = append(all, h.kept(window, all)...)
+	all := h.recentTargets()
+	all = append(all, h.keptTargets(window, all)...)
 	for _, t := range all {
 		if (states == nil || t.Suspect) && containsText(p.text, t.Target) {
-			p.list = append(p.list, t)
+			p.elements = append(p.elements, t)
 		}
 	}
 	p.hasTotal = true // the response has always been a page
@@ -105,8 +105,8 @@ var targetOrders = []order[*targetView]{
 	numberOrder("last_failure", func(t *targetView) float64 { return float64(t.LastFailure.UnixNano()) }),
 }
 
-// recent returns the targets of the ledger.
-func (h *targetHandler) recent() []*targetView {
+// recentTargets returns the targets of the ledger.
+func (h *targetHandler) recentTargets() []*targetView {
 	all := h.ledger.Targets()
 	slices.SortFunc(all, func(a, b evidence.TargetView) int { return a.Rank().Compare(b.Rank()) })
 	views := make([]*targetView, len(all))
@@ -134,11 +134,11 @@ func refusals(s *minutes.Sum) (n uint64) {
 	return n
 }
 
-// kept returns the targets with failures or refusals in the window, from the metrics, which last over restarts. Those
-// whose host is among the given views are left out.
-func (h *targetHandler) kept(window time.Duration, except []*targetView) []*targetView {
+// keptTargets returns the targets with failures or refusals in the window, from the metrics, which last over restarts.
+// Those whose host is among the given views are left out.
+func (h *targetHandler) keptTargets(window time.Duration, shown []*targetView) []*targetView {
 	known := map[string]struct{}{}
-	for _, t := range except {
+	for _, t := range shown {
 		known[t.host()] = struct{}{}
 	}
 	all := h.metrics.Reasons().FailingTargets(window,
@@ -150,7 +150,7 @@ func (h *targetHandler) kept(window time.Duration, except []*targetView) []*targ
 	views := []*targetView{}
 	for i := range all {
 		t := &all[i]
-		if _, listed := known[t.Host]; listed {
+		if _, shown := known[t.Host]; shown {
 			continue
 		}
 		v := &targetView{Target: t.Host, Attempts: t.Attempts, Failures: t.Failures,

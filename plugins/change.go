@@ -17,14 +17,14 @@ import (
 // Change is a set of configured plugins that are loaded, but are not in the registry yet. Commit puts them into the
 // registry; Rollback discards them.
 type Change struct {
-	r            *Registry
-	loaded       map[string]*version // loaded versions that are not in the field all yet
-	plugins      map[string]*plugin
-	replacements map[*plugin]*version
-	newVersions  []*version
-	removed      []*plugin
-	warnings     []warning
-	specs        map[string]Spec
+	registry       *Registry
+	loaded         map[string]*version // loaded versions that are not in the field plugins yet
+	plugins        map[string]*plugin
+	replacements   map[*plugin]*version
+	newVersions    []*version
+	removedPlugins []*plugin
+	warnings       []warning
+	specs          map[string]Spec
 }
 
 // warning is a log record that Commit writes.
@@ -49,8 +49,8 @@ func (r *Registry) stage(specs map[string]Spec, atStart bool) (*Change, error) {
 	for {
 		configChanges := r.configChanges
 		r.mu.Unlock()
-		c := &Change{r: r, loaded: map[string]*version{}, replacements: map[*plugin]*version{}}
-		err := c.load(specs, atStart)
+		c := &Change{registry: r, loaded: map[string]*version{}, replacements: map[*plugin]*version{}}
+		err := c.loadChanged(specs, atStart)
 		r.mu.Lock()
 		if err == nil && r.configChanges == configChanges {
 			c.assemblePlugins(specs)
@@ -67,7 +67,7 @@ func (r *Registry) stage(specs map[string]Spec, atStart bool) (*Change, error) {
 // assemblePlugins makes c.plugins, the plugins that the registry has after Commit. The caller holds mu.
 func (c *Change) assemblePlugins(specs map[string]Spec) {
 	c.specs = specs
-	c.plugins = maps.Clone(*c.r.byName.Load())
+	c.plugins = maps.Clone(*c.registry.byName.Load())
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		if v := c.loaded[name]; v != nil {
 			c.putConfigured(name, v)
@@ -75,7 +75,7 @@ func (c *Change) assemblePlugins(specs map[string]Spec) {
 	}
 	for name, p := range c.plugins {
 		v := p.current.Load()
-		if _, configured := specs[name]; configured || v.source != SourceConfig {
+		if _, isConfigured := specs[name]; isConfigured || v.source != SourceConfig {
 			continue
 		}
 		if v.hidesUpload.Load() {
@@ -85,14 +85,14 @@ func (c *Change) assemblePlugins(specs map[string]Spec) {
 			continue
 		}
 		delete(c.plugins, name)
-		c.removed = append(c.removed, p)
+		c.removedPlugins = append(c.removedPlugins, p)
 	}
 }
 
-// load loads the plugins that are new or changed in specs. A configured plugin hides an upload with the same name. If
-// specs no longer has this plugin, load also loads the hidden upload. Until Commit or Rollback, such an upload may be
-// deleted, but not replaced.
-func (c *Change) load(specs map[string]Spec, atStart bool) error {
+// loadChanged loads the plugins that are new or changed in specs. A configured plugin hides an upload with the same
+// name. If specs no longer has this plugin, load also loads the hidden upload. Until Commit or Rollback, such an upload
+// may be deleted, but not replaced.
+func (c *Change) loadChanged(specs map[string]Spec, atStart bool) error {
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		if err := c.loadSpec(name, specs[name], atStart); err != nil {
 			key := "plugins." + name
@@ -102,9 +102,9 @@ func (c *Change) load(specs map[string]Spec, atStart bool) error {
 			return &core.KeyError{Key: key, Err: err}
 		}
 	}
-	for name, p := range *c.r.byName.Load() {
-		if _, configured := specs[name]; !configured && p.current.Load().hidesUpload.Load() {
-			c.loaded[name] = c.r.loadUpload(name, atStart)
+	for name, p := range *c.registry.byName.Load() {
+		if _, isConfigured := specs[name]; !isConfigured && p.current.Load().hidesUpload.Load() {
+			c.loaded[name] = c.registry.loadUpload(name, atStart)
 		}
 	}
 	return nil
@@ -128,15 +128,15 @@ func (c *Change) loadSpec(name string, spec Spec, atStart bool) error {
 // module has been fetched. If atStart is set and the module cannot be loaded any more, the error is only logged, so
 // that the gateway starts.
 func (c *Change) loadFetched(name string, spec Spec, atStart bool) error {
-	if m := c.r.earlierFetched(name, spec); m != nil {
+	if m := c.registry.savedModule(name, spec); m != nil {
 		err := c.loadCode(name, spec, *m, atStart)
 		if err == nil || !atStart {
 			return err
 		}
-		c.r.opts.Log.Error(fetchedUnusable, slog.String("plugin", name), slog.Any("error", err))
+		c.registry.opts.Log.Error(fetchedUnusable, slog.String("plugin", name), slog.Any("error", err))
 	}
-	if c.r.get(name) == nil {
-		c.loaded[name] = c.r.pendingVersion(name, spec)
+	if c.registry.get(name) == nil {
+		c.loaded[name] = c.registry.pendingVersion(name, spec)
 	}
 	return nil
 }
@@ -144,13 +144,13 @@ func (c *Change) loadFetched(name string, spec Spec, atStart bool) error {
 // loadCode loads a module, unless the plugin already has it with the same spec.
 func (c *Change) loadCode(name string, spec Spec, m fetchedModule, atStart bool) error {
 	code := m.Code
-	if p := c.r.get(name); p != nil {
+	if p := c.registry.get(name); p != nil {
 		current := p.current.Load()
 		if current.sum == sha256Of(code) && current.source == SourceConfig && sameSpec(current.spec, spec) {
 			return nil
 		}
 	}
-	v, err := c.r.load(name, code, SourceConfig, spec, atStart)
+	v, err := c.registry.loadVersion(name, code, SourceConfig, spec, atStart)
 	if err != nil {
 		return fmt.Errorf("%s: %w", spec.origin(), err)
 	}
@@ -181,13 +181,13 @@ func (s *Spec) module() ([]byte, error) {
 func (c *Change) putConfigured(name string, v *version) {
 	if p := c.plugins[name]; p != nil {
 		current := p.current.Load()
-		hides := current.hidesUpload.Load()
+		hidesUpload := current.hidesUpload.Load()
 		if current.source == SourceAPI {
-			hides = c.r.opts.StateDir != ""
+			hidesUpload = c.registry.opts.StateDir != ""
 			c.warnings = append(c.warnings,
 				warning{uploadHidden, name})
 		}
-		v.hidesUpload.Store(hides)
+		v.hidesUpload.Store(hidesUpload)
 	}
 	c.putVersion(name, v)
 }
@@ -202,9 +202,9 @@ func (c *Change) putVersion(name string, v *version) {
 		return
 	}
 	if p != nil {
-		c.removed = append(c.removed, p)
+		c.removedPlugins = append(c.removedPlugins, p)
 	}
-	c.plugins[name] = c.r.newPlugin(name, v)
+	c.plugins[name] = c.registry.newPlugin(name, v)
 }
 
 func sameSpec(a, b Spec) bool {
@@ -216,31 +216,31 @@ func sameSpec(a, b Spec) bool {
 
 // Scorer returns the scorer that Registry.Scorer will return after Commit.
 func (c *Change) Scorer(name, fallback string) (core.Scorer, error) {
-	return scorer(c.plugins, name, fallback)
+	return findScorer(c.plugins, name, fallback)
 }
 
 // Backoff returns the backoff that Registry.Backoff will return after Commit.
-func (c *Change) Backoff(name string) (core.Backoff, error) { return backoff(c.plugins, name) }
+func (c *Change) Backoff(name string) (core.Backoff, error) { return findBackoff(c.plugins, name) }
 
 // Judge returns the judge that Registry.Judge will return after Commit.
-func (c *Change) Judge(name string) (core.Judge, error) { return judge(c.plugins, name) }
+func (c *Change) Judge(name string) (core.Judge, error) { return findJudge(c.plugins, name) }
 
 // Commit makes the change take effect.
 func (c *Change) Commit() {
-	c.r.configChanges++
-	c.r.publishVersions(c.plugins, c.newVersions, func() {
+	c.registry.configChanges++
+	c.registry.publishVersions(c.plugins, c.newVersions, func() {
 		for p, v := range c.replacements {
 			p.replaceVersion(v)
 		}
 	})
-	for _, p := range c.removed {
+	for _, p := range c.removedPlugins {
 		p.close()
 	}
 	c.closeUnused()
-	c.r.syncFetchers(c.specs)
-	c.r.mu.Unlock()
+	c.registry.syncFetchers(c.specs)
+	c.registry.mu.Unlock()
 	for _, n := range c.warnings {
-		c.r.opts.Log.Warn(n.msg, slog.String("plugin", n.plugin))
+		c.registry.opts.Log.Warn(n.msg, slog.String("plugin", n.plugin))
 	}
 }
 
@@ -250,7 +250,7 @@ func (c *Change) Rollback() {
 		v.module.Close()
 	}
 	c.closeUnused()
-	c.r.mu.Unlock()
+	c.registry.mu.Unlock()
 }
 
 // closeUnused closes the loaded versions that were not put into c.plugins.

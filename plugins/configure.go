@@ -10,7 +10,7 @@ import (
 // Configure begins to load an uploaded plugin again with changed settings. A setting whose value in changes is nil is
 // removed. Settings that are not in changes keep their values. Configure works like a Submit of the same module, with
 // the same errors, and RollBack restores the previous settings.
-func (r *Registry) Configure(name string, changes map[string]any, keep bool) (*Upload, error) {
+func (r *Registry) Configure(name string, changes map[string]any, persist bool) (*Upload, error) {
 	p := r.get(name)
 	if p == nil {
 		return nil, r.notFound(name)
@@ -22,7 +22,7 @@ func (r *Registry) Configure(name string, changes map[string]any, keep bool) (*U
 	if len(v.code) == 0 {
 		return nil, conflictf("plugin %q has no module to load again; upload it", name)
 	}
-	return r.submit(name, v.code, true, keep, func() (code []byte, config map[string]any) {
+	return r.submit(name, v.code, true, persist, func() (code []byte, config map[string]any) {
 		v := v
 		if p := r.get(name); p != nil {
 			v = p.current.Load()

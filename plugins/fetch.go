@@ -222,7 +222,7 @@ func (r *Registry) fetch(ctx context.Context, f *fetcher) error {
 				return err
 			}
 		}
-		v, err = r.load(f.name, m.Code, SourceConfig, f.spec, false)
+		v, err = r.loadVersion(f.name, m.Code, SourceConfig, f.spec, false)
 		return err
 	})
 	if err != nil {
@@ -254,7 +254,7 @@ func (r *Registry) installFetched(f *fetcher, v *version) error {
 		}
 	}
 	r.configChanges++ // so that a Stage in progress loads the plugins again, with this module
-	if p := r.install(f.name, v); old != nil && p != old {
+	if p := r.installVersion(f.name, v); old != nil && p != old {
 		old.close()
 	}
 	r.opts.Log.Info("plugin fetched", slog.String("plugin", f.name), slog.String("url",
@@ -316,9 +316,9 @@ type fetchedModule struct {
 	fetchedAt time.Time
 }
 
-// earlierFetched returns the module of spec.Source if it was fetched before; otherwise nil. The module comes from the
+// savedModule returns the module of spec.Source if it was fetched before; otherwise nil. The module comes from the
 // plugin in the registry or from the plugin's file. A module from the file is verified again.
-func (r *Registry) earlierFetched(name string, spec Spec) *fetchedModule {
+func (r *Registry) savedModule(name string, spec Spec) *fetchedModule {
 	if p := r.get(name); p != nil {
 		v := p.current.Load()
 		if v.source == SourceConfig && v.spec.Source == spec.Source && len(v.code) > 0 {

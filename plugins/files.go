@@ -57,9 +57,9 @@ func (r *Registry) removeUpload(name string) error {
 	return state.OS{}.SyncDir(filepath.Dir(r.uploadFile(name)))
 }
 
-// restore loads the uploads of earlier runs, and removes files that were not written completely. Other files that
-// cannot be read are logged and not removed. They must not prevent the gateway from starting.
-func (r *Registry) restore() {
+// restoreUploads loads the uploads of earlier runs, and removes files that were not written completely. Other files
+// that cannot be read are logged and not removed. They must not prevent the gateway from starting.
+func (r *Registry) restoreUploads() {
 	if r.opts.StateDir == "" {
 		return
 	}
@@ -83,7 +83,7 @@ func (r *Registry) restore() {
 				r.opts.Log.Error("an uploaded plugin could not be restored", "plugin", name, "error", err)
 				continue
 			}
-			r.install(name, r.loadUpload(name, true))
+			r.installVersion(name, r.loadUpload(name, true))
 		}
 	}
 }
@@ -94,7 +94,7 @@ func (r *Registry) loadUpload(name string, inBackground bool) *version {
 	code, spec, err := r.readUpload(name)
 	if err == nil {
 		var v *version
-		if v, err = r.load(name, code, SourceAPI, spec, inBackground); err == nil {
+		if v, err = r.loadVersion(name, code, SourceAPI, spec, inBackground); err == nil {
 			return v
 		}
 	}

@@ -37,23 +37,23 @@ type faultWindow struct {
 
 // addFault records that call number n has failed. It reports whether at least max of the last windowFactor*max calls
 // have failed.
-func (h *faultWindow) addFault(n uint64, max int) bool {
-	if len(h.failedCalls) < max {
-		h.failedCalls = append(h.failedCalls, n)
+func (w *faultWindow) addFault(n uint64, max int) bool {
+	if len(w.failedCalls) < max {
+		w.failedCalls = append(w.failedCalls, n)
 	} else {
-		h.failedCalls[h.next] = n
-		h.next = (h.next + 1) % max
+		w.failedCalls[w.next] = n
+		w.next = (w.next + 1) % max
 	}
-	return len(h.failedCalls) == max && int64(n-h.failedCalls[h.next]) < int64(max)*windowFactor
+	return len(w.failedCalls) == max && int64(n-w.failedCalls[w.next]) < int64(max)*windowFactor
 }
 
 // addBusyFault counts call number n, which found no free instance. It reports whether the version must be quarantined.
-func (h *faultWindow) addBusyFault(n uint64, now time.Time) bool {
-	if calls := n - h.busyCall + 1; h.busyCount == 0 || 2*(h.busyCount+1) < calls {
-		h.busyCount, h.busyCall, h.busySince = 0, n, now
+func (w *faultWindow) addBusyFault(n uint64, now time.Time) bool {
+	if calls := n - w.busyCall + 1; w.busyCount == 0 || 2*(w.busyCount+1) < calls {
+		w.busyCount, w.busyCall, w.busySince = 0, n, now
 	}
-	h.busyCount++
-	return h.busyCount >= minBusyCalls && now.Sub(h.busySince) >= busyTime
+	w.busyCount++
+	return w.busyCount >= minBusyCalls && now.Sub(w.busySince) >= busyTime
 }
 
 // faultLogInterval is the minimum time between two log records about a plugin's faults.
@@ -70,8 +70,8 @@ type FaultReport struct {
 	Quarantined bool   // the report's last fault has led to a quarantine
 }
 
-// report logs a FaultReport and passes it to Options.OnFault.
-func (r *Registry) report(f FaultReport) {
+// reportFault logs a FaultReport and passes it to Options.OnFault.
+func (r *Registry) reportFault(f FaultReport) {
 	attrs := []any{slog.String("plugin", f.Plugin), slog.String("reason", f.Reason), slog.Any("error", f.Err),
 		slog.Uint64("faults", f.Faults), slog.Uint64("calls", f.Calls)}
 	switch {
@@ -124,8 +124,8 @@ func (p *plugin) recordFault(v *version, n uint64, err error) {
 		}
 		v.quarantined.Store(quarantine)
 	}
-	p.byReason[reason]++
-	p.lastError, p.lastFault = err.Error(), now
+	p.faultsByReason[reason]++
+	p.lastError, p.lastFaultAt = err.Error(), now
 	due := quarantine || now.Sub(p.lastLogged) >= faultLogInterval
 	report := FaultReport{Plugin: p.name, At: now, Reason: reason, Err: err, Quarantined: quarantine}
 	if due {
@@ -135,7 +135,7 @@ func (p *plugin) recordFault(v *version, n uint64, err error) {
 	}
 	p.faultMu.Unlock()
 	if due {
-		p.registry.report(report)
+		p.registry.reportFault(report)
 	}
 }
 

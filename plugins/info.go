@@ -70,7 +70,7 @@ func (p *plugin) info() Info {
 	p.faultMu.Lock()
 	defer p.faultMu.Unlock()
 	faults := uint64(0) // read before calls, so that Faults is at most Calls
-	for _, n := range p.byReason {
+	for _, n := range p.faultsByReason {
 		faults += n
 	}
 	lastError := p.lastError
@@ -84,8 +84,8 @@ func (p *plugin) info() Info {
 	return Info{
 		Name: p.name, Kind: v.kind(), Source: v.source, State: v.state(), Path: v.spec.Path, SHA256: v.sum,
 		ABIVersion: d.ABIVersion, Size: d.Size, Learns: v.module.Learns(), LoadedAt: v.loadedAt.UTC(),
-		Calls: p.calls.Load(), Faults: faults, FaultsBy: maps.Clone(p.byReason), LastError: lastError,
-		LastFaultAt: p.lastFault.UTC(), MissedObservations: p.observer.missedCount.Load(),
+		Calls: p.calls.Load(), Faults: faults, FaultsBy: maps.Clone(p.faultsByReason), LastError: lastError,
+		LastFaultAt: p.lastFaultAt.UTC(), MissedObservations: p.observer.missedCount.Load(),
 		TimeSpent:   time.Duration(p.timeSpent.Load()),
 		Quarantined: v.quarantined.Load(), CanRollBack: v.canRollBack(), HidesUpload: v.hidesUpload.Load(),
 		Description: d,
@@ -122,7 +122,7 @@ func (r *Registry) notFound(name string) error {
 
 // TestScorer calls a scorer and returns the scores. The call has no effect on requests.
 func (r *Registry) TestScorer(name string, c core.Candidates) ([]float64, error) {
-	p, err := find(*r.byName.Load(), name, wasmhost.Scorer)
+	p, err := findPlugin(*r.byName.Load(), name, wasmhost.Scorer)
 	if err != nil {
 		return nil, r.notFound(name)
 	}
@@ -132,7 +132,7 @@ func (r *Registry) TestScorer(name string, c core.Candidates) ([]float64, error)
 
 // TestBackoff calls a backoff and returns the delay in seconds. The call has no effect on requests.
 func (r *Registry) TestBackoff(name string, q *core.BackoffRequest) (float64, error) {
-	p, err := find(*r.byName.Load(), name, wasmhost.Backoff)
+	p, err := findPlugin(*r.byName.Load(), name, wasmhost.Backoff)
 	if err != nil {
 		return 0, r.notFound(name)
 	}
@@ -144,7 +144,7 @@ func (r *Registry) TestBackoff(name string, q *core.BackoffRequest) (float64, er
 func (r *Registry) TestJudge(
 	name string, sample func(*core.ExcerptSpec) (*core.JudgeRequest, *core.Excerpt),
 ) (core.Ruling, error) {
-	p, err := find(*r.byName.Load(), name, wasmhost.Judge)
+	p, err := findPlugin(*r.byName.Load(), name, wasmhost.Judge)
 	if err != nil {
 		return core.Ruling{}, r.notFound(name)
 	}

@@ -14,7 +14,7 @@ import (
 type observer struct {
 	queue       chan core.Observation // startObserving sets it once
 	done        chan struct{}         // closed by close
-	closed      sync.Once
+	closeOnce   sync.Once
 	missedCount atomic.Uint64 // observations discarded because the queue was full
 	wasCalled   atomic.Bool   // a request has called this backoff since the backoff was last in use (SetIsUsed)
 }
@@ -33,7 +33,7 @@ const (
 // Observe does not block: if the queue of a plugin is full, the plugin misses the observation.
 func (r *Registry) Observe(o *core.Observation) {
 	used := r.isUsed.Load()
-	for _, p := range *r.learners.Load() {
+	for _, p := range *r.observingPlugins.Load() {
 		observes, inUse := p.observes(used)
 		if inUse {
 			p.observer.wasCalled.Store(false)
@@ -47,7 +47,7 @@ func (r *Registry) Observe(o *core.Observation) {
 // Observes reports whether Observe would queue an attempt now.
 func (r *Registry) Observes() bool {
 	used := r.isUsed.Load()
-	for _, p := range *r.learners.Load() {
+	for _, p := range *r.observingPlugins.Load() {
 		if observes, _ := p.observes(used); observes {
 			return true
 		}
@@ -121,4 +121,4 @@ func (p *plugin) callObserve(o *core.Observation) {
 	}
 }
 
-func (o *observer) close() { o.closed.Do(func() { close(o.done) }) }
+func (o *observer) close() { o.closeOnce.Do(func() { close(o.done) }) }

@@ -29,12 +29,12 @@ type plugin struct {
 
 	observer observer
 
-	faultMu     sync.Mutex // guards the fields below, and the health of the plugin's versions
-	byReason    map[string]uint64
-	lastError   string
-	lastFault   time.Time
-	lastLogged  time.Time // time of the last log record about faults
-	countsAtLog counts    // the counts at the last log record about faults
+	faultMu        sync.Mutex // guards the fields below, and the health of the plugin's versions
+	faultsByReason map[string]uint64
+	lastError      string
+	lastFaultAt    time.Time
+	lastLogged     time.Time // time of the last log record about faults
+	countsAtLog    counts    // the counts at the last log record about faults
 }
 
 type counts struct{ calls, faults uint64 }
@@ -66,7 +66,7 @@ type version struct {
 }
 
 func (r *Registry) newPlugin(name string, v *version) *plugin {
-	p := &plugin{name: name, registry: r, byReason: map[string]uint64{}}
+	p := &plugin{name: name, registry: r, faultsByReason: map[string]uint64{}}
 	p.observer.done = make(chan struct{})
 	p.current.Store(v)
 	return p
@@ -119,8 +119,10 @@ func (r *Registry) hostOf(v *version) *wasmhost.Host {
 	return r.host.WithOutput(v.output).WithLimits(v.spec.Limits.WithDefaults(r.opts.Limits))
 }
 
-// load makes a version of a module. If inBackground is set, it does not wait for a compilation that takes long.
-func (r *Registry) load(name string, code []byte, source string, spec Spec, inBackground bool) (*version, error) {
+// loadVersion makes a version of a module. If inBackground is set, it does not wait for a compilation that takes long.
+func (r *Registry) loadVersion(
+	name string, code []byte, source string, spec Spec, inBackground bool,
+) (*version, error) {
 	v := &version{origin: origin{code, sha256Of(code), source, spec}, loadedAt: r.now(), output: r.outputOf(name)}
 	if spec.SHA256 != "" && !strings.EqualFold(spec.SHA256, v.sum) {
 		return nil, &core.KeyError{Key: "sha256", Err: fmt.Errorf("that of %s is %s", spec.origin(), v.sum)}

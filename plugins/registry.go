@@ -92,9 +92,9 @@ type Options struct {
 	// error means that the check itself failed, which is not due to the module. If Check is nil, uploads are only
 	// loaded and called once.
 	Check func(ctx context.Context, code []byte, spec Spec) error
-	// Uploaded is called after each upload, rollback and deletion of a plugin. For a deletion, code is nil. The upload,
-	// the rollback or the deletion does not end before Uploaded returns. Uploaded may be nil.
-	Uploaded func(name string, code []byte, config map[string]any, keep bool)
+	// OnUpload is called after each upload, rollback and deletion of a plugin. For a deletion, code is nil. The upload,
+	// the rollback or the deletion does not end before OnUpload returns. OnUpload may be nil.
+	OnUpload func(name string, code []byte, config map[string]any, persist bool)
 	// OnLine receives each log line of a plugin, except the lines beyond the limit of package output. The plugin's call
 	// waits until OnLine returns, so OnLine must return soon. It must not call the registry. It may be nil.
 	OnLine func(plugin string, l output.Line)
@@ -114,8 +114,8 @@ type Registry struct {
 	ctx      context.Context                        // cancelled by Close
 	cancel   context.CancelFunc
 
-	byName   atomic.Pointer[map[string]*plugin] // read without a lock; replaced with mu held
-	learners atomic.Pointer[[]*plugin]          // plugins that take observations
+	byName           atomic.Pointer[map[string]*plugin] // read without a lock; replaced with mu held
+	observingPlugins atomic.Pointer[[]*plugin]          // plugins that take observations
 
 	// Each change of the registry holds the mutex mu. It guards the replacement of byName, the files of uploads,
 	// configChanges and uploadsFrozen. A Change holds mu from the end of Stage until Commit or Rollback.
@@ -148,14 +148,14 @@ func New(opts Options) (*Registry, error) {
 	}
 	all := map[string]*plugin{}
 	for name, code := range builtin.Modules() {
-		v, err := r.load(name, code, SourceBuiltin, Spec{}, false)
+		v, err := r.loadVersion(name, code, SourceBuiltin, Spec{}, false)
 		if err != nil {
 			return nil, fmt.Errorf("built-in plugin %s: %w", name, err)
 		}
 		all[name] = r.newPlugin(name, v)
 	}
-	r.publish(all)
-	r.restore()
+	r.publishPlugins(all)
+	r.restoreUploads()
 	return r, nil
 }
 
@@ -193,27 +193,27 @@ func (r *Registry) now() time.Time {
 
 func (r *Registry) get(name string) *plugin { return (*r.byName.Load())[name] }
 
-// publish replaces the plugins of the registry: it sets byName and learners. The caller holds mu.
-func (r *Registry) publish(all map[string]*plugin) {
-	learners := []*plugin{}
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		if all[name].current.Load().module.Learns() {
-			all[name].startObserving()
-			learners = append(learners, all[name])
+// publishPlugins replaces the plugins of the registry: it sets byName and observingPlugins. The caller holds mu.
+func (r *Registry) publishPlugins(plugins map[string]*plugin) {
+	observing := []*plugin{}
+	for _, name := range slices.Sorted(maps.Keys(plugins)) {
+		if plugins[name].current.Load().module.Learns() {
+			plugins[name].startObserving()
+			observing = append(observing, plugins[name])
 		}
 	}
-	r.byName.Store(&all)
-	r.learners.Store(&learners)
+	r.byName.Store(&plugins)
+	r.observingPlugins.Store(&observing)
 }
 
-// publishVersions passes the pool's proxies to the new versions. Then it calls swap, which replaces the current
-// versions of existing plugins, and publishes the plugins.
-func (r *Registry) publishVersions(all map[string]*plugin, newVersions []*version, swap func()) {
+// publishVersions passes the pool's proxies to the new versions. Then it calls replaceVersions, which replaces the
+// current versions of existing plugins, and publishes the plugins.
+func (r *Registry) publishVersions(plugins map[string]*plugin, newVersions []*version, replaceVersions func()) {
 	r.poolMu.Lock()
 	defer r.poolMu.Unlock()
 	r.passPool(newVersions)
-	swap()
-	r.publish(all)
+	replaceVersions()
+	r.publishPlugins(plugins)
 }
 
 // PoolChanged passes the proxies of the pool to the plugins. It calls the function proxies only if a plugin receives
@@ -244,44 +244,44 @@ func (r *Registry) passPool(versions []*version) {
 // Scorer returns the scorer with the given name. If a call of this scorer fails, the built-in that the parameter
 // fallback names is called.
 func (r *Registry) Scorer(name, fallback string) (core.Scorer, error) {
-	return scorer(*r.byName.Load(), name, fallback)
+	return findScorer(*r.byName.Load(), name, fallback)
 }
 
 // Backoff returns the backoff with the given name. If a call of this backoff fails, the built-in FallbackBackoff is
 // called.
 func (r *Registry) Backoff(name string) (core.Backoff, error) {
-	return backoff(*r.byName.Load(), name)
+	return findBackoff(*r.byName.Load(), name)
 }
 
 // Judge returns the judge with the given name.
-func (r *Registry) Judge(name string) (core.Judge, error) { return judge(*r.byName.Load(), name) }
+func (r *Registry) Judge(name string) (core.Judge, error) { return findJudge(*r.byName.Load(), name) }
 
-func judge(all map[string]*plugin, name string) (core.Judge, error) {
-	p, err := find(all, name, wasmhost.Judge)
+func findJudge(all map[string]*plugin, name string) (core.Judge, error) {
+	p, err := findPlugin(all, name, wasmhost.Judge)
 	if err != nil {
 		return nil, err
 	}
 	return &Judge{p}, nil
 }
 
-func scorer(all map[string]*plugin, name, fallback string) (core.Scorer, error) {
-	p, err := find(all, name, wasmhost.Scorer)
+func findScorer(all map[string]*plugin, name, fallback string) (core.Scorer, error) {
+	p, err := findPlugin(all, name, wasmhost.Scorer)
 	if err != nil {
 		return nil, err
 	}
 	return &Scorer{p, all[fallback]}, nil
 }
 
-func backoff(all map[string]*plugin, name string) (core.Backoff, error) {
-	p, err := find(all, name, wasmhost.Backoff)
+func findBackoff(all map[string]*plugin, name string) (core.Backoff, error) {
+	p, err := findPlugin(all, name, wasmhost.Backoff)
 	if err != nil {
 		return nil, err
 	}
 	return &Backoff{p, all[FallbackBackoff]}, nil
 }
 
-// find returns the plugin with the given name and kind. An upload that cannot be loaded matches every kind.
-func find(all map[string]*plugin, name string, kind wasmhost.Kind) (*plugin, error) {
+// findPlugin returns the plugin with the given name and kind. An upload that cannot be loaded matches every kind.
+func findPlugin(all map[string]*plugin, name string, kind wasmhost.Kind) (*plugin, error) {
 	p := all[name]
 	if p != nil && (p.kind() == kind || p.kind() == "") {
 		return p, nil

@@ -23,7 +23,7 @@ func TestSharedUploads(t *testing.T) {
 	}
 	var reports []report
 	opts := plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir()}
-	opts.Uploaded = func(name string, code []byte, config map[string]any, keep bool) {
+	opts.OnUpload = func(name string, code []byte, config map[string]any, keep bool) {
 		reports = append(reports, report{name, string(code), keep})
 	}
 	r := reopen(t, opts)
@@ -42,49 +42,49 @@ func TestSharedUploads(t *testing.T) {
 		{"mine", "", true}}, reports)
 
 	reports = nil
-	require.NoError(t, r.Take("mine", one, nil, true, unused))
+	require.NoError(t, r.InstallShared("mine", one, nil, true, unused))
 	require.Equal(t, 1.0, score(t, r, "mine")[0])
 	i, err := r.Get("mine")
 	require.NoError(t, err)
-	require.True(t, r.Holds("mine", i.SHA256, map[string]any{}, true))
-	require.False(t, r.Holds("mine", i.SHA256, map[string]any{"a": 1}, true))
-	require.False(t, r.Holds("mine", i.SHA256, nil, false))
-	require.False(t, r.Holds("mine", "", nil, true))
-	require.False(t, r.Holds("other", i.SHA256, nil, true))
-	code, err := r.Code("mine", i.SHA256)
+	require.True(t, r.HasUpload("mine", i.SHA256, map[string]any{}, true))
+	require.False(t, r.HasUpload("mine", i.SHA256, map[string]any{"a": 1}, true))
+	require.False(t, r.HasUpload("mine", i.SHA256, nil, false))
+	require.False(t, r.HasUpload("mine", "", nil, true))
+	require.False(t, r.HasUpload("other", i.SHA256, nil, true))
+	code, err := r.UploadCode("mine", i.SHA256)
 	require.NoError(t, err)
 	require.Equal(t, one, code)
-	_, err = r.Code("mine", "")
+	_, err = r.UploadCode("mine", "")
 	require.ErrorIs(t, err, core.ErrNotFound)
-	_, err = r.Code("other", i.SHA256)
+	_, err = r.UploadCode("other", i.SHA256)
 	require.ErrorIs(t, err, core.ErrNotFound)
 	r.Close()
 	r = reopen(t, opts)
-	require.True(t, r.Holds("mine", i.SHA256, nil, true), "it survives a restart")
+	require.True(t, r.HasUpload("mine", i.SHA256, nil, true), "it survives a restart")
 
 	// A module of another kind replaces a plugin that is not in use.
 	backoff := builtin.Modules()["fixed"]
-	err = r.Take("mine", backoff, nil, false, func(string) string { return "first" })
+	err = r.InstallShared("mine", backoff, nil, false, func(string) string { return "first" })
 	require.ErrorIs(t, err, core.ErrConflict)
 	require.Equal(t, 1.0, score(t, r, "mine")[0])
 	// A module that cannot be loaded leaves the old plugin, also in the folder.
-	err = r.Take("mine", backoff, map[string]any{"unknown": 1}, true, unused)
+	err = r.InstallShared("mine", backoff, map[string]any{"unknown": 1}, true, unused)
 	require.Error(t, err)
 	require.Equal(t, 1.0, score(t, r, "mine")[0])
 	r.Close()
 	r = reopen(t, opts)
 	require.Equal(t, 1.0, score(t, r, "mine")[0])
-	require.NoError(t, r.Take("mine", backoff, nil, false, unused))
+	require.NoError(t, r.InstallShared("mine", backoff, nil, false, unused))
 	i, err = r.Get("mine")
 	require.NoError(t, err)
 	require.Equal(t, wasmhost.Backoff, i.Kind)
 
 	var bad *wasmhost.CheckError
-	require.ErrorAs(t, r.Take("mine", []byte("?"), nil, true, unused), &bad)
-	require.ErrorAs(t, r.Take("random", one, nil, true, unused), &bad)
-	require.ErrorAs(t, r.Take("traps", w.Scorer(w.Unreachable).Bytes(), nil, true, unused), &bad)
-	require.ErrorIs(t, r.Discard("mine", func(string) string { return "backoff" }), core.ErrConflict)
-	require.NoError(t, r.Discard("mine", unused))
-	require.ErrorIs(t, r.Discard("mine", unused), core.ErrNotFound)
+	require.ErrorAs(t, r.InstallShared("mine", []byte("?"), nil, true, unused), &bad)
+	require.ErrorAs(t, r.InstallShared("random", one, nil, true, unused), &bad)
+	require.ErrorAs(t, r.InstallShared("traps", w.Scorer(w.Unreachable).Bytes(), nil, true, unused), &bad)
+	require.ErrorIs(t, r.DeleteShared("mine", func(string) string { return "backoff" }), core.ErrConflict)
+	require.NoError(t, r.DeleteShared("mine", unused))
+	require.ErrorIs(t, r.DeleteShared("mine", unused), core.ErrNotFound)
 	require.Empty(t, reports)
 }

@@ -126,14 +126,14 @@ type uploads struct {
 
 // Submit begins to load a module under a name: as a new plugin or, if replace is set, in place of the plugin's module.
 // The module is checked (Options.Check), compiled and called once before it is used. If config is nil, the settings of
-// the replaced module stay. If keep is not set, the upload lasts until the end of the process, and does not replace the
-// file of an earlier upload.
+// the replaced module stay. If persist is not set, the upload lasts until the end of the process, and does not replace
+// the file of an earlier upload.
 //
 // Both Submit and the upload can fail, with the same errors: a *wasmhost.CheckError or a *Rejection if the module is
 // the cause, core.ErrNotFound if there is no plugin to replace, core.ErrConflict if the name is taken or cannot be
 // changed, ErrTooManyUploads, or an error of the file system.
-func (r *Registry) Submit(name string, code []byte, config map[string]any, replace, keep bool) (*Upload, error) {
-	return r.submit(name, code, replace, keep, func() ([]byte, map[string]any) {
+func (r *Registry) Submit(name string, code []byte, config map[string]any, replace, persist bool) (*Upload, error) {
+	return r.submit(name, code, replace, persist, func() ([]byte, map[string]any) {
 		if p := r.get(name); p != nil && config == nil {
 			return code, p.current.Load().spec.Config
 		}
@@ -145,7 +145,7 @@ func (r *Registry) Submit(name string, code []byte, config map[string]any, repla
 // earlier uploads with the same name have ended. Then it calls the function input, which returns the module and the
 // settings. These may depend on the earlier uploads.
 func (r *Registry) submit(
-	name string, code []byte, replace, keep bool, input func() (code []byte, config map[string]any),
+	name string, code []byte, replace, persist bool, input func() (code []byte, config map[string]any),
 ) (*Upload, error) {
 	if err := CheckName(name); err != nil {
 		return nil, &wasmhost.CheckError{Msg: err.Error()}
@@ -169,10 +169,10 @@ func (r *Registry) submit(
 			<-previous.done
 		}
 		code, config := input()
-		spec := Spec{Config: config, Temporary: !keep}
+		spec := Spec{Config: config, Temporary: !persist}
 		plugin, err := r.checkAndInstall(name, code, spec, replace)
 		if err == nil {
-			r.uploaded(name, code, &spec)
+			r.reportUpload(name, code, &spec)
 		}
 		r.uploads.endUpload(u)
 		end(plugin, err, r.now())
@@ -245,7 +245,7 @@ func (r *Registry) checkAndInstall(name string, code []byte, spec Spec, replace 
 				return err
 			}
 		}
-		v, err = r.load(name, code, SourceAPI, spec, false)
+		v, err = r.loadVersion(name, code, SourceAPI, spec, false)
 		return err
 	})
 	if err != nil {
@@ -298,14 +298,14 @@ func (r *Registry) installUpload(name string, v *version, checkAllowed func() er
 		v.module.Close()
 		return Info{}, err
 	}
-	p := r.install(name, v)
+	p := r.installVersion(name, v)
 	r.opts.Log.Info("plugin loaded", slog.String("plugin", name), slog.String("source", v.source),
 		slog.String("sha256", v.sum))
 	return p.info(), nil
 }
 
-// install puts a version into the registry under a name. The caller holds mu.
-func (r *Registry) install(name string, v *version) *plugin {
+// installVersion puts a version into the registry under a name. The caller holds mu.
+func (r *Registry) installVersion(name string, v *version) *plugin {
 	all := *r.byName.Load()
 	p := all[name]
 	if p != nil && p.canReplace(v) {
@@ -321,18 +321,18 @@ func (r *Registry) install(name string, v *version) *plugin {
 	return all[name]
 }
 
-// Delete removes an uploaded plugin, even if a configured plugin hides it. The function inUse returns what the plugin
+// Delete removes an uploaded plugin, even if a configured plugin hides it. The function useOf returns what the plugin
 // is used as, such as the retry scorer; "" if it is not used. This function must not change plugins. The error of
 // Delete wraps core.ErrNotFound or core.ErrConflict, or is an error of the file system.
-func (r *Registry) Delete(name string, inUse func(name string) string) error {
-	err := r.remove(name, inUse)
+func (r *Registry) Delete(name string, useOf func(name string) string) error {
+	err := r.removePlugin(name, useOf)
 	if err == nil {
-		r.uploaded(name, nil, &Spec{})
+		r.reportUpload(name, nil, &Spec{})
 	}
 	return err
 }
 
-func (r *Registry) remove(name string, inUse func(name string) string) error {
+func (r *Registry) removePlugin(name string, useOf func(name string) string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.get(name)
@@ -347,7 +347,7 @@ func (r *Registry) remove(name string, inUse func(name string) string) error {
 	case v.source != SourceAPI:
 		return conflictf("plugin %q was not uploaded, so it is not deleted here", name)
 	}
-	if err := unlessUsed(name, inUse); err != nil {
+	if err := checkUnused(name, useOf); err != nil {
 		return err
 	}
 	// The file is removed first. If the file remained after the plugin was removed, a restart would restore the plugin.
@@ -356,15 +356,15 @@ func (r *Registry) remove(name string, inUse func(name string) string) error {
 	}
 	all := maps.Clone(*r.byName.Load())
 	delete(all, name)
-	r.publish(all)
+	r.publishPlugins(all)
 	p.close()
 	return nil
 }
 
-// unlessUsed returns an error if a plugin is in use. The function inUse is described at Delete.
-func unlessUsed(name string, inUse func(name string) string) error {
-	if by := inUse(name); by != "" {
-		return conflictf("plugin %q is in use as %s; activate another first", name, by)
+// checkUnused returns an error if a plugin is in use. The function useOf is described at Delete.
+func checkUnused(name string, useOf func(name string) string) error {
+	if use := useOf(name); use != "" {
+		return conflictf("plugin %q is in use as %s; activate another first", name, use)
 	}
 	return nil
 }
@@ -381,11 +381,11 @@ func (r *Registry) RollBack(name string) (Info, error) {
 		if p == nil {
 			return r.notFound(name)
 		}
-		cur := p.current.Load()
-		if !cur.canRollBack() {
+		current := p.current.Load()
+		if !current.canRollBack() {
 			return conflictf("plugin %q has no earlier upload to go back to", name)
 		}
-		target = *cur.previous
+		target = *current.previous
 		return nil
 	}
 	if err := findTarget(); err != nil {
@@ -393,7 +393,7 @@ func (r *Registry) RollBack(name string) (Info, error) {
 	}
 	var v *version
 	err := r.compiler.run(r.ctx, target.code, func() (err error) {
-		v, err = r.load(name, target.code, target.source, target.spec, false)
+		v, err = r.loadVersion(name, target.code, target.source, target.spec, false)
 		return err
 	})
 	if err != nil {
@@ -410,7 +410,7 @@ func (r *Registry) RollBack(name string) (Info, error) {
 		return nil
 	})
 	if err == nil {
-		r.uploaded(name, target.code, &target.spec)
+		r.reportUpload(name, target.code, &target.spec)
 	}
 	return i, err
 }

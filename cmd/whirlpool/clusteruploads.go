@@ -52,10 +52,10 @@ func (u *sharedUpload) config() (map[string]any, error) {
 
 // registry is the part of plugins.Registry that sharedUploads uses.
 type registry interface {
-	Take(name string, code []byte, config map[string]any, keep bool, inUse func(name string) string) error
-	Discard(name string, inUse func(name string) string) error
-	Holds(name, sum string, config map[string]any, keep bool) bool
-	Code(name, sum string) ([]byte, error)
+	InstallShared(name string, code []byte, config map[string]any, keep bool, inUse func(name string) string) error
+	DeleteShared(name string, inUse func(name string) string) error
+	HasUpload(name, sum string, config map[string]any, keep bool) bool
+	UploadCode(name, sum string) ([]byte, error)
 	Get(name string) (plugins.Info, error)
 }
 
@@ -101,7 +101,7 @@ func newSharedUploads(cn *clusterNode, reg registry, inUse func(string) string) 
 	}
 }
 
-// shareUpload shares an upload or a deletion that the API has made on this node (plugins.Options.Uploaded).
+// shareUpload shares an upload or a deletion that the API has made on this node (plugins.Options.OnUpload).
 func (cn *clusterNode) shareUpload(name string, code []byte, config map[string]any, keep bool) {
 	if cn == nil || cn.uploads == nil {
 		return
@@ -319,7 +319,7 @@ func (e *fetchError) Unwrap() error { return e.error }
 
 func (u *sharedUploads) updateRegistry(ctx context.Context, name string, w *wantedUpload) error {
 	if w.removed {
-		err := u.registry.Discard(name, u.inUse)
+		err := u.registry.DeleteShared(name, u.inUse)
 		if errors.Is(err, core.ErrNotFound) {
 			err = nil
 		}
@@ -329,19 +329,19 @@ func (u *sharedUploads) updateRegistry(ctx context.Context, name string, w *want
 	if err != nil {
 		return &wasmhost.CheckError{Msg: "its settings cannot be read: " + err.Error()}
 	}
-	if u.registry.Holds(name, w.SHA256, config, w.keep) {
+	if u.registry.HasUpload(name, w.SHA256, config, w.keep) {
 		return nil
 	}
 	code := w.code
 	if code == nil {
-		code, err = u.registry.Code(name, w.SHA256) // only the settings have changed
+		code, err = u.registry.UploadCode(name, w.SHA256) // only the settings have changed
 	}
 	if err != nil {
 		if code, err = u.fetchModule(ctx, &w.sharedUpload); err != nil {
 			return err
 		}
 	}
-	return u.registry.Take(name, code, config, w.keep, u.inUse)
+	return u.registry.InstallShared(name, code, config, w.keep, u.inUse)
 }
 
 // fetchModule reads a module from the store.
@@ -437,7 +437,7 @@ func (u *sharedUploads) keepModule(ctx context.Context, name, sum string) error 
 	if err != nil || held {
 		return err
 	}
-	code, err := u.registry.Code(name, sum)
+	code, err := u.registry.UploadCode(name, sum)
 	if err != nil { // replaced or deleted by now
 		return nil
 	}

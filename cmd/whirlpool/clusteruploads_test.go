@@ -30,7 +30,7 @@ func startUploader(t *testing.T, store *cluster.Memory, name string) *uploader {
 	var err error
 	u.reg, err = plugins.New(plugins.Options{
 		Log: slog.New(slog.DiscardHandler),
-		Uploaded: func(name string, code []byte, config map[string]any, keep bool) {
+		OnUpload: func(name string, code []byte, config map[string]any, keep bool) {
 			u.m.shareUpload(name, code, config, keep)
 		},
 	})

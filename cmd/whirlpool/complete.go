@@ -24,8 +24,8 @@ func completeWords(cmd *cobra.Command, flag string, words []string) {
 
 // completeList makes the shell complete the value of a flag to some of the given words, separated by commas.
 func completeList(cmd *cobra.Command, flag string, words []string) {
-	complete := func(_ *cobra.Command, _ []string, begun string) (lists []string, _ cobra.ShellCompDirective) {
-		before := begun[:strings.LastIndexByte(begun, ',')+1]
+	complete := func(_ *cobra.Command, _ []string, toComplete string) (lists []string, _ cobra.ShellCompDirective) {
+		before := toComplete[:strings.LastIndexByte(toComplete, ',')+1]
 		for _, word := range words {
 			if !slices.Contains(strings.Split(before, ","), word) {
 				lists = append(lists, before+word)
@@ -36,14 +36,14 @@ func completeList(cmd *cobra.Command, flag string, words []string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, complete)
 }
 
-// completion is the type of cobra.Command.ValidArgsFunction. The parameter begun is the part of a word that the user
-// has typed.
-type completion = func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective)
+// completion is the type of cobra.Command.ValidArgsFunction. The parameter toComplete is the part of a word that the
+// user has typed.
+type completion = func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective)
 
 // completeFrom returns a completion. It calls the function list, and offers those of the returned words that begin with
 // the typed text and are not arguments yet. After an error it offers no words, because it cannot show the error.
 func completeFrom(list func(r *remote) []string) completion {
-	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 		r := &remote{cmd: cmd}
 		r.url, r.keyFile = cmd.Flag("url").Value.String(), cmd.Flag("key-file").Value.String()
 		cmd.SetErr(io.Discard)
@@ -53,7 +53,7 @@ func completeFrom(list func(r *remote) []string) completion {
 		r.api.HTTP.Timeout = completionTimeout
 		var words []string
 		for _, word := range list(r) {
-			if strings.HasPrefix(word, begun) && !slices.Contains(args, word) {
+			if strings.HasPrefix(word, toComplete) && !slices.Contains(args, word) {
 				words = append(words, word)
 			}
 		}
@@ -64,9 +64,9 @@ func completeFrom(list func(r *remote) []string) completion {
 // maxCompletions is the maximum number of proxies that a completion reads from the API.
 const maxCompletions = 1000
 
-func completeProxies(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+func completeProxies(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 	return completeFrom(func(r *remote) (ids []string) {
-		page, err := r.api.Proxies(r.context(), client.List{Text: begun, Limit: maxCompletions})
+		page, err := r.api.Proxies(r.context(), client.List{Text: toComplete, Limit: maxCompletions})
 		if err != nil {
 			return nil
 		}
@@ -74,15 +74,15 @@ func completeProxies(cmd *cobra.Command, args []string, begun string) ([]string,
 			ids = append(ids, p.ID)
 		}
 		return ids
-	})(cmd, args, begun)
+	})(cmd, args, toComplete)
 }
 
 // completePlugins returns a completion for commands whose first argument is the name of a plugin. For the second
-// argument, the completion offers the words in the parameter second.
-func completePlugins(second ...string) completion {
-	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
-		if len(args) == 1 && len(second) > 0 {
-			return second, cobra.ShellCompDirectiveNoFileComp
+// argument, the completion offers the words in the parameter secondArguments.
+func completePlugins(secondArguments ...string) completion {
+	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 1 && len(secondArguments) > 0 {
+			return secondArguments, cobra.ShellCompDirectiveNoFileComp
 		}
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
@@ -96,7 +96,7 @@ func completePlugins(second ...string) completion {
 				names = append(names, p.Name)
 			}
 			return names
-		})(cmd, args, begun)
+		})(cmd, args, toComplete)
 	}
 }
 
@@ -112,9 +112,9 @@ func completeRegions(cmd *cobra.Command) {
 
 // completePolicy is a completion that offers the keys of the retry policy, each with "=". After "backoff_strategy=", it
 // offers the names of backoff plugins.
-func completePolicy(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+func completePolicy(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 	const strategy = "backoff_strategy="
-	if strings.HasPrefix(begun, strategy) {
+	if strings.HasPrefix(toComplete, strategy) {
 		return completeFrom(func(r *remote) (words []string) {
 			var list struct{ Plugins []struct{ Name, Kind string } }
 			if r.get("/plugins", &list) != nil {
@@ -126,7 +126,7 @@ func completePolicy(cmd *cobra.Command, args []string, begun string) ([]string, 
 				}
 			}
 			return words
-		})(cmd, nil, begun)
+		})(cmd, nil, toComplete)
 	}
 	words, directive := completeFrom(func(r *remote) (keys []string) {
 		var policy map[string]any
@@ -140,6 +140,6 @@ func completePolicy(cmd *cobra.Command, args []string, begun string) ([]string, 
 		}
 		slices.Sort(keys)
 		return keys
-	})(cmd, nil, begun)
+	})(cmd, nil, toComplete)
 	return words, directive | cobra.ShellCompDirectiveNoSpace
 }

@@ -44,36 +44,36 @@ command line is wrong, or a file cannot be read.`,
 	return cmd
 }
 
-// report is the result of a command. Its JSON is the output with --json; Write prints it as text.
-type report interface{ Write(io.Writer) error }
+// reportWriter is the result of a command. Its JSON is the output with --json; Write prints it as text.
+type reportWriter interface{ Write(io.Writer) error }
 
 // The method host returns a WebAssembly host that keeps the module's log in s.output.
-func (s *moduleFile) host() *wasmhost.Host {
-	return wasmhost.New(wasmhost.DefaultLimits(), "").WithOutput(s.output)
+func (f *moduleFile) host() *wasmhost.Host {
+	return wasmhost.New(wasmhost.DefaultLimits(), "").WithOutput(f.output)
 }
 
 // moduleFile is the module on which a command works.
 type moduleFile struct {
-	cmd    *cobra.Command
-	file   string
-	code   []byte
-	config map[string]any
-	asJSON bool
-	output *output.Output
-	fails  bool // the command makes calls that must fail, so the log has errors of a module without a fault
+	cmd           *cobra.Command
+	file          string
+	code          []byte
+	config        map[string]any
+	asJSON        bool
+	output        *output.Output
+	expectsFaults bool // the command makes calls that must fail, so the log has errors of a module without a fault
 }
 
 // maxLogLines is the maximum number of log lines that showLog prints.
 const maxLogLines = 20
 
 // showLog prints the last log lines of the module to the standard error output.
-func (s *moduleFile) showLog() {
-	lines := s.output.Lines(0)
+func (f *moduleFile) showLog() {
+	lines := f.output.Lines(0)
 	if len(lines) == 0 {
 		return
 	}
-	w := s.cmd.ErrOrStderr()
-	if s.fails {
+	w := f.cmd.ErrOrStderr()
+	if f.expectsFaults {
 		fmt.Fprintln(w, "the module's log; errors in it are no fault, since some checks make calls that must fail:")
 	} else {
 		fmt.Fprintln(w, "the module's log:")
@@ -115,11 +115,11 @@ func configuredModuleCommand(cmd *cobra.Command, run func(*moduleFile) error) *c
 	})
 }
 
-func (s *moduleFile) printReport(r report) error {
-	if !s.asJSON {
-		return r.Write(s.cmd.OutOrStdout())
+func (f *moduleFile) printReport(r reportWriter) error {
+	if !f.asJSON {
+		return r.Write(f.cmd.OutOrStdout())
 	}
-	return printJSON(s.cmd.OutOrStdout(), r)
+	return printJSON(f.cmd.OutOrStdout(), r)
 }
 
 // settings are the values of the flag --config, each KEY=VALUE.
@@ -167,7 +167,7 @@ for extreme requests, and the cost of its calls. The report on a failed check
 states what to change (exit code 1).`,
 		Example: "  whirlpool plugin verify mine.wasm --config margin=0.5",
 	}, func(s *moduleFile) error {
-		s.fails = true
+		s.expectsFaults = true
 		r := conformance.Run(s.host(), s.code, s.config)
 		if err := s.printReport(r); err != nil {
 			return err
@@ -187,7 +187,7 @@ beside the built-in of its kind (performance, exponential or ban_like) in the sa
 It takes about seven seconds.`,
 	}, func(s *moduleFile) error {
 		r, err := measure.Run(s.host(), s.code, measure.Options{
-			Config: s.config, Now: time.Now, Round: measure.DefaultRound, Rounds: measure.DefaultRounds,
+			Config: s.config, Now: time.Now, RoundTime: measure.DefaultRound, Rounds: measure.DefaultRounds,
 			Progress: func(step string) { fmt.Fprintf(s.cmd.ErrOrStderr(), "%s ...\n", step) },
 		})
 		if err != nil {
@@ -348,10 +348,10 @@ type styledReport struct {
 	style simulate.Style
 }
 
-func (d styledReport) Write(w io.Writer) error { return d.simulation.Write(w, d.style) }
+func (r styledReport) Write(w io.Writer) error { return r.simulation.Write(w, r.style) }
 
 // MarshalJSON encodes the simulation only.
-func (d styledReport) MarshalJSON() ([]byte, error) { return json.Marshal(d.simulation) }
+func (r styledReport) MarshalJSON() ([]byte, error) { return json.Marshal(r.simulation) }
 
 func printSimulation(s *moduleFile, p simulation, style simulate.Style, faults int) error {
 	if err := s.printReport(styledReport{p, style}); err != nil {

@@ -507,9 +507,9 @@ func TestWaitShowsProgressOnATerminal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var shown strings.Builder
 		arrived := make(chan outcome, 1)
-		time.AfterFunc(250*time.Millisecond, func() { arrived <- outcome{done: "works"} })
+		time.AfterFunc(250*time.Millisecond, func() { arrived <- outcome{text: "works"} })
 		o := waitLive(arrived, true, &shown, func() string { return "1 of 2" })
-		require.Equal(t, "works", o.done)
+		require.Equal(t, "works", o.text)
 		require.Equal(t, "\r1 of 2 \r1 of 2 \r\x1b[K", shown.String())
 	})
 }

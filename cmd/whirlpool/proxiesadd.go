@@ -38,7 +38,7 @@ type newProxy struct {
 
 func newProxyOf(s *upstream.Spec) (newProxy, error) {
 	e := s.Extra()
-	p := newProxy{ID: s.ID, URL: proxylist.Line(&upstream.Spec{Address: s.Address}), Region: s.Region,
+	p := newProxy{ID: s.ID, URL: proxylist.FormatLine(&upstream.Spec{Address: s.Address}), Region: s.Region,
 		Tags: s.Tags, Weight: s.Weight, Cost: s.Cost, MaxInFlight: e.MaxInFlight, Rate: e.Rate,
 		BytesPerDay: e.BytesPerDay, Tier: s.Tier, Vendor: e.Vendor, CostRequest: e.Price.Request,
 		CostGB: e.Price.GB, Auth: e.Auth, Metadata: e.Metadata}

@@ -14,18 +14,18 @@ import (
 // change is a text, such as "is draining". If a call fails, the command makes the remaining calls, and fails at the
 // end.
 func forEachProxy(cmd *cobra.Command, change func(r *remote, id string) (result string, err error)) *cobra.Command {
-	return onProxiesInParallel(cmd, 1, change)
+	return changeProxies(cmd, 1, change)
 }
 
 // outcome is the result of one call of the function change of onProxiesInParallel.
 type outcome struct {
-	done string
+	text string
 	err  error
 }
 
-// onProxiesInParallel is like forEachProxy, but up to the given number of calls run at the same time. The results are
+// changeProxies is like forEachProxy, but up to the given number of calls run at the same time. The results are
 // printed in the order of the arguments.
-func onProxiesInParallel(
+func changeProxies(
 	cmd *cobra.Command, parallel int, change func(r *remote, id string) (done string, err error),
 ) *cobra.Command {
 	cmd.ValidArgsFunction = completeProxies
@@ -57,9 +57,9 @@ func onProxiesInParallel(
 					r.printNote("%s: %s", id, o.err)
 				}
 			default:
-				results[i].Done = o.done
+				results[i].Done = o.text
 				if !r.asJSON {
-					fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", id, o.done)
+					fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", id, o.text)
 				}
 			}
 		}

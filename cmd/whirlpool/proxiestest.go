@@ -24,7 +24,7 @@ func (r *remote) testClient() *client.Client {
 }
 
 func testProxyCommand() *cobra.Command {
-	return onProxiesInParallel(&cobra.Command{
+	return changeProxies(&cobra.Command{
 		Use: "test ID...", Short: "Test proxies now; it fails if one of them fails",
 		Long: `Test proxies now, 16 at the same time: by a request to health.url or, if that is not set, by a connection
 to the proxy. A connection only shows that the proxy is reachable, not that it serves requests. A test

@@ -76,7 +76,7 @@ func serve(ctx context.Context, o serveOptions, out, logOutput io.Writer) error 
 	endLoading()
 	defer g.plugins.Close()
 	defer g.state.close()
-	defer g.access.close()
+	defer g.accessLog.close()
 	defer g.traces.Close()
 	defer g.cluster.close()
 	defer g.push.Close()
@@ -265,7 +265,7 @@ func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal, watchdogT
 	}
 }
 
-// shutdown ends the servers of the gateway and the API within drainGrace, and then closes the channel done.
+// shutdown ends the servers of the gateway and the API within drainGrace, and then closes the channel text.
 func (g *gateway) shutdown(done chan<- struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), g.drainGrace())
 	defer cancel()

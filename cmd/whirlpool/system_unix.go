@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// openFiles returns the limit on open file descriptors of this process (ulimit -n); 0 if the limit is unknown.
-func openFiles() int {
+// openFileLimit returns the limit on open file descriptors of this process (ulimit -n); 0 if the limit is unknown.
+func openFileLimit() int {
 	var l syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) != nil || l.Cur > math.MaxInt32 {
 		return 0

@@ -45,7 +45,7 @@ type gateway struct {
 	events      *api.Events
 	lists       *lists.Fetcher
 	state       *stateKeeper
-	access      *accessLog
+	accessLog   *accessLog
 	traces      *otlp.Exporter
 	cluster     *clusterNode // nil without a cluster
 	push        *push.Pusher
@@ -112,13 +112,14 @@ func setLevel(level *slog.LevelVar, name string) {
 func wire(
 	src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, logOutput io.Writer, program string,
 ) (_ *gateway, err error) {
-	g := &gateway{source: src, cfg: cfg, startConfig: cfg, log: log, level: level, access: newAccessLog(logOutput, log),
-		growth: &memory.Growth{}}
+	g := &gateway{source: src, cfg: cfg, startConfig: cfg, log: log, level: level,
+		accessLog: newAccessLog(logOutput, log),
+		growth:    &memory.Growth{}}
 	access, err := openAccessLog(cfg)
 	if err != nil {
 		return nil, err
 	}
-	g.access.replaceFile(access)
+	g.accessLog.replaceFile(access)
 	g.traces = otlp.New(version, log)
 	g.traces.Configure(cfg.TraceSettings())
 	defer func() {
@@ -152,7 +153,7 @@ func wire(
 	g.lists = lists.NewFetcher(nil, g.listDir(), log)
 	reg, err := plugins.New(plugins.Options{
 		Limits: limits, StateDir: g.state.path(), CacheDir: g.cacheDir(), MaxFaults: cfg.PluginHost.MaxFaults,
-		Log: g.log, Uploaded: g.cluster.shareUpload, OnLine: g.events.PluginLine, OnFault: g.events.PluginFault,
+		Log: g.log, OnUpload: g.cluster.shareUpload, OnLine: g.events.PluginLine, OnFault: g.events.PluginFault,
 		Fetch: source.NewClient(nil, limits.ModuleBytes).Fetch,
 		Check: (&checker{limits, g.cacheDir(), program}).check,
 	})
@@ -173,9 +174,9 @@ func wire(
 		conf.Proxies = proxies
 		opts := engine.Options{
 			Plugins: reg, Observe: reg.Observe, Observes: reg.Observes, Log: g.log,
-			AccessLog: &requestLog{&g.access.Log, g.traces}, Tracer: g.traces,
+			AccessLog: &requestLog{&g.accessLog.Log, g.traces}, Tracer: g.traces,
 			OnTracedCall: g.traces.Write,
-			Files:        openFiles(),
+			Files:        openFileLimit(),
 			OnPoolChange: func(s *upstream.Snapshot) {
 				reg.PoolChanged(func() []wasmhost.Proxy { return pluginProxies(s) })
 				g.growth.SetProxies(len(s.All))
@@ -351,10 +352,10 @@ func (g *gateway) pluginStates() []metrics.PluginState {
 }
 
 // runningConfig returns the response to GET /config.
-func (g *gateway) runningConfig() api.Running {
+func (g *gateway) runningConfig() api.RunningConfig {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return api.Running{Config: g.cfg, Gateway: g.address, Reload: g.lastReload}
+	return api.RunningConfig{Config: g.cfg, Gateway: g.address, Reload: g.lastReload}
 }
 
 // reload loads, checks and applies the configuration. After an error, the previous configuration stays in force.
@@ -481,7 +482,7 @@ func (g *gateway) loadAndApply() (*config.Config, error) {
 	g.api.SetLimits(apiLimits(cfg))
 	g.api.SetKeys(apiKeys(cfg), len(cfg.API.Keys) == 0)
 	setLevel(g.level, cfg.Log.Level)
-	g.access.replaceFile(access)
+	g.accessLog.replaceFile(access)
 	g.traces.Configure(cfg.TraceSettings())
 	g.push.Configure(cfg.PushSettings())
 	return cfg, nil

@@ -29,8 +29,9 @@ func (l *listParser) parseClash(n int, in io.Reader) error {
 	if l.Original != nil {
 		*l.Original = Original{}
 	}
-	l.entry = ""
-	l.specs, l.warnings, l.described, l.textLines, l.guessedLogins = nil, nil, lineCount{}, lineCount{}, lineCount{}
+	l.entryText = ""
+	l.specs, l.warnings = nil, nil
+	l.describedLines, l.textLines, l.guessedLogins = lineCount{}, lineCount{}, lineCount{}
 	clear(l.Counts.Forms)
 	clear(l.Counts.Skipped)
 	clear(l.Counts.Warnings)
@@ -66,7 +67,7 @@ func (l *listParser) parseClashLine(n int, line string) bool {
 // addClash adds the proxy of a node, which begins at line n.
 func (l *listParser) addClash(n int, node *yaml.Node) {
 	if node.Kind == yaml.ScalarNode {
-		spec, warning, err := parse(node.Value, l.Scheme)
+		spec, warning, err := parseAddress(node.Value, l.Scheme)
 		l.add(n, formClash, spec, warning, err)
 		return
 	}

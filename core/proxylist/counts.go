@@ -25,7 +25,7 @@ const (
 	formText  = "address in text"
 )
 
-// formOf returns the form of a line. The function parse has read the line as a proxy at the address a.
+// formOf returns the form of a line. The function parseAddress has read the line as a proxy at the address a.
 func formOf(line string, a upstream.Address) string {
 	scheme, _, isURL := strings.Cut(line, "://")
 	_, hostFirst := strings.CutPrefix(line, a.Host)
@@ -48,7 +48,7 @@ func formOf(line string, a upstream.Address) string {
 	return "host,port,user,pass"
 }
 
-func count(counts *map[string]int, key string) {
+func incrementCount(counts *map[string]int, key string) {
 	if *counts == nil {
 		*counts = map[string]int{}
 	}
@@ -56,8 +56,8 @@ func count(counts *map[string]int, key string) {
 }
 
 // WarningCount returns the number of all warnings.
-func (r *EntryCounts) WarningCount() (n int) {
-	for _, count := range r.Warnings {
+func (c *EntryCounts) WarningCount() (n int) {
+	for _, count := range c.Warnings {
 		n += count
 	}
 	return n

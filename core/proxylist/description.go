@@ -55,16 +55,16 @@ func wordSet(text string) map[string]struct{} {
 type description uint8
 
 const (
-	noDescription description = iota
-	shortText                 // two lower case letters or up to three digits, such as de and 100
-	mayDescribe               // the text may describe a proxy, or be a user name
-	describes
+	noDescription       description = iota
+	shortText                       // two lower case letters or up to three digits, such as de and 100
+	possibleDescription             // the text may describe a proxy, or be a user name
+	certainDescription
 )
 
 // descriptionOf returns the certainty that a text describes a proxy: the lowest one of its words.
 func descriptionOf(text string) description {
 	words := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t,()[]/", r) })
-	lowest := describes
+	lowest := certainDescription
 	for _, word := range words {
 		lowest = min(lowest, descriptionOfWord(word))
 	}
@@ -76,14 +76,14 @@ func descriptionOf(text string) description {
 
 func descriptionOfWord(word string) description {
 	lower := strings.ToLower(word)
-	_, country := countryWords[lower]
-	_, kind := kindWords[lower]
+	_, isCountry := countryWords[lower]
+	_, isKind := kindWords[lower]
 	switch {
-	case figurePattern.MatchString(word), country && (lower != word || lower == "of" || lower == "and" ||
+	case figurePattern.MatchString(word), isCountry && (lower != word || lower == "of" || lower == "and" ||
 		lower == "the"):
-		return describes
-	case country, kind:
-		return mayDescribe
+		return certainDescription
+	case isCountry, isKind:
+		return possibleDescription
 	case len(word) <= 3 && strings.Trim(word, "0123456789") == "",
 		len(word) == 2 && strings.Trim(word, "abcdefghijklmnopqrstuvwxyz") == "":
 		return shortText
@@ -102,5 +102,5 @@ func isLogin(user, password string) bool {
 	if figureName.MatchString(user) && figureName.MatchString(password) {
 		return false
 	}
-	return user != "" && max(u, p) < describes && (min(u, p) == noDescription || max(u, p) == shortText)
+	return user != "" && max(u, p) < certainDescription && (min(u, p) == noDescription || max(u, p) == shortText)
 }

@@ -122,15 +122,15 @@ func (v *fieldValues) spec(scheme string) (spec upstream.Spec, err error) {
 		address = joinPort(v[fieldHost], v[fieldPort])
 	}
 	if v[fieldProtocol] != "" {
-		known := protocols(v[fieldProtocol])
-		if len(known) == 0 && descriptionOf(v[fieldProtocol]) < mayDescribe {
+		schemes := parseProtocols(v[fieldProtocol])
+		if len(schemes) == 0 && descriptionOf(v[fieldProtocol]) < possibleDescription {
 			return spec, &schemeError{v[fieldProtocol], "protocol"}
 		}
-		if len(known) > 0 {
-			scheme = known[0]
+		if len(schemes) > 0 {
+			scheme = schemes[0]
 		}
 	}
-	if spec, _, err = parse(address, scheme); err != nil {
+	if spec, _, err = parseAddress(address, scheme); err != nil {
 		return spec, err
 	}
 	if v[fieldUser] != "" || v[fieldPassword] != "" {
@@ -147,10 +147,10 @@ func (v *fieldValues) spec(scheme string) (spec upstream.Spec, err error) {
 var protocolNames = strings.NewReplacer("http(s)", "http", "socks4/5", "socks4/socks5", "socks 4", "socks4",
 	"socks 5", "socks5", "socks v4", "socks4", "socks v5", "socks5", "socks-4", "socks4", "socks-5", "socks5")
 
-// protocols returns the supported schemes of a list of protocols such as "http|https" or "SOCKS4, SOCKS5"; nil if the
-// text is no such list, or no protocol is supported. In free lists of proxies, "https" means an HTTP proxy that accepts
-// CONNECT, so it becomes http.
-func protocols(text string) (schemes []string) {
+// parseProtocols returns the supported schemes of a list of protocols such as "http|https" or "SOCKS4, SOCKS5"; nil if
+// the text is no such list, or no protocol is supported. In free lists of proxies, "https" means an HTTP proxy that
+// accepts CONNECT, so it becomes http.
+func parseProtocols(text string) (schemes []string) {
 	socks4 := false
 	for _, word := range strings.FieldsFunc(protocolNames.Replace(strings.ToLower(text)),
 		func(r rune) bool { return strings.ContainsRune("|/,; +&[]'\"", r) }) {

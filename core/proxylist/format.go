@@ -8,8 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Line returns a proxy as a line for Parse: a URL with its credentials and options.
-func Line(s *upstream.Spec) string {
+// FormatLine returns a proxy as a line for Parse: a URL with its credentials and options.
+func FormatLine(s *upstream.Spec) string {
 	line := s.Address.Scheme + "://"
 	if s.Address.Username != "" || s.Address.Password != "" {
 		line += url.UserPassword(s.Address.Username, s.Address.Password.Reveal()).String() + "@"
@@ -69,8 +69,8 @@ func optionsOfSpec(s *upstream.Spec) url.Values {
 	return options
 }
 
-// Column returns the content of a column for a proxy. The parameter name is one of Columns.
-func Column(s *upstream.Spec, name string) string {
+// FormatColumn returns the content of a column for a proxy. The parameter name is one of Columns.
+func FormatColumn(s *upstream.Spec, name string) string {
 	if name != columnMetadata {
 		bare := *s
 		bare.ChangeExtras(func(e *upstream.Extras) { e.Metadata = nil })

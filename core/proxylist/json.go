@@ -98,11 +98,11 @@ func findProxies(value any, depth int) []any {
 // If urls is set, a text such as {"http": "http://192.0.2.1:80"} is a proxy, too.
 func fieldProxies(object map[string]any, urls bool, depth int) (all []any) {
 	names := slices.SortedFunc(maps.Keys(object), func(a, b string) int {
-		return cmp.Or(cmp.Compare(len(protocols(b)), len(protocols(a))), cmp.Compare(a, b))
+		return cmp.Or(cmp.Compare(len(parseProtocols(b)), len(parseProtocols(a))), cmp.Compare(a, b))
 	})
 	known := map[any]bool{}
 	for _, name := range names {
-		schemes := protocols(name)
+		schemes := parseProtocols(name)
 		var found []any
 		switch field := object[name].(type) {
 		case string:
@@ -138,7 +138,7 @@ func fieldProxies(object map[string]any, urls bool, depth int) (all []any) {
 func isProxy(value any) bool {
 	switch v := value.(type) {
 	case string:
-		_, _, err := parse(stripComment(v), upstream.HTTP)
+		_, _, err := parseAddress(stripComment(v), upstream.HTTP)
 		return err == nil
 	case map[string]any:
 		longest, _ := longestArray(v)
@@ -204,7 +204,7 @@ func (l *listParser) addJSON(n int, proxy any, depth int) {
 	l.setEntry(proxy)
 	switch p := proxy.(type) {
 	case string:
-		spec, warning, err := parse(stripComment(p), l.Scheme)
+		spec, warning, err := parseAddress(stripComment(p), l.Scheme)
 		l.add(n, formJSON, spec, warning, err)
 	case map[string]any:
 		v := objectValues(p)

@@ -21,7 +21,7 @@ func ParseLineAs(line, scheme string) (upstream.Spec, error) {
 	if splitAddresses(line) != nil {
 		return upstream.Spec{}, errors.New("the line has several addresses; write each proxy in a line of its own")
 	}
-	spec, warning, err := parse(line, scheme)
+	spec, warning, err := parseAddress(line, scheme)
 	if err == nil && warning == describedWarning {
 		err = errors.New("the fields behind the port could be a login or a description; write user:pass@host:port, " +
 			"or host:port alone")
@@ -65,8 +65,8 @@ const guessedWarning = "the words behind the address are taken as user and passw
 // bracketedIPv4 matches an IPv4 address in brackets at the beginning of a line.
 var bracketedIPv4 = regexp.MustCompile(`^\[(\d{1,3}(?:\.\d{1,3}){3})\](:.*)$`)
 
-// parse parses a line without a comment. If the line has no scheme, the proxy gets the given one.
-func parse(line, scheme string) (spec upstream.Spec, warning string, err error) {
+// parseAddress parses a line without a comment. If the line has no scheme, the proxy gets the given one.
+func parseAddress(line, scheme string) (spec upstream.Spec, warning string, err error) {
 	if !isText(line) {
 		return spec, "", errors.New("the line has a control character or is not UTF-8")
 	}
@@ -93,30 +93,30 @@ func parse(line, scheme string) (spec upstream.Spec, warning string, err error) 
 		return spec, "", err
 	}
 	if n := len(f); (n == 3 || n == 5) && isPort(f[1]) { // host:port:scheme, host:port:user:pass:scheme
-		if schemes := protocols(f[n-1]); len(schemes) > 0 {
-			return parse(line[:len(line)-len(f[n-1])-1], schemes[0])
+		if schemes := parseProtocols(f[n-1]); len(schemes) > 0 {
+			return parseAddress(line[:len(line)-len(f[n-1])-1], schemes[0])
 		}
 	}
-	if len(f) == 3 && isPort(f[1]) && (descriptionOf(f[2]) >= mayDescribe || strings.Contains(f[2], " ")) {
-		return parse(f[0]+":"+f[1], scheme) // the line is host:port:country
+	if len(f) == 3 && isPort(f[1]) && (descriptionOf(f[2]) >= possibleDescription || strings.Contains(f[2], " ")) {
+		return parseAddress(f[0]+":"+f[1], scheme) // the line is host:port:country
 	}
 	if isBareIPv6(line) {
 		return spec, "", errIPv6
 	}
 	if i := strings.LastIndexByte(line, ','); i > 0 { // address,protocol
-		if schemes := protocols(strings.TrimSpace(line[i+1:])); len(schemes) > 0 {
-			return parse(strings.TrimSpace(line[:i]), schemes[0])
+		if schemes := parseProtocols(strings.TrimSpace(line[i+1:])); len(schemes) > 0 {
+			return parseAddress(strings.TrimSpace(line[:i]), schemes[0])
 		}
 	}
 	if len(f) >= 4 && isPort(f[1]) && !strings.Contains(line, "@") {
 		if short, protocol, warning := withoutDescription(f); short != "" {
-			spec, _, err = parse(short, cmp.Or(protocol, scheme))
+			spec, _, err = parseAddress(short, cmp.Or(protocol, scheme))
 			return spec, warning, err
 		}
 	}
 	if i := strings.LastIndexByte(line, '@'); i > 0 && isHostPort(line[:i]) { // host:port@scheme
-		if schemes := protocols(line[i+1:]); len(schemes) > 0 {
-			return parse(line[:i], schemes[0])
+		if schemes := parseProtocols(line[i+1:]); len(schemes) > 0 {
+			return parseAddress(line[:i], schemes[0])
 		}
 	}
 	host, user, password, warning, err := splitFields(line)
@@ -141,26 +141,27 @@ func withoutDescription(f []string) (line, scheme, warning string) {
 	address, rest := f[0]+":"+f[1], f[2:]
 	last := len(rest) - 1
 	mayAllDescribe := func() bool {
-		return !slices.ContainsFunc(rest[1:], func(s string) bool { return descriptionOf(s) < mayDescribe })
+		return !slices.ContainsFunc(rest[1:], func(s string) bool { return descriptionOf(s) < possibleDescription })
 	}
-	if schemes := protocols(rest[0]); len(schemes) > 0 {
+	if schemes := parseProtocols(rest[0]); len(schemes) > 0 {
 		switch {
-		case (last > 1 || descriptionOf(rest[1]) == describes) && mayAllDescribe(): // host:port:scheme:country
+		case (last > 1 || descriptionOf(rest[1]) == certainDescription) && mayAllDescribe(): // host:port:scheme:country
 			return address, schemes[0], ""
 		case last == 2 && isLogin(rest[1], rest[2]): // host:port:scheme:user:pass
 			return address + ":" + rest[1] + ":" + rest[2], schemes[0], ""
 		}
 		return "", "", ""
 	}
-	if descriptionOf(rest[0]) == describes && (mayAllDescribe() || last == 1 && properName.MatchString(rest[1])) {
+	if descriptionOf(rest[0]) == certainDescription &&
+		(mayAllDescribe() || last == 1 && properName.MatchString(rest[1])) {
 		return address, "", describedWarning // host:port:country:anonymity, host:port:country:city
 	}
 	end, highest := last, noDescription
-	for end > 1 && descriptionOf(rest[end]) >= mayDescribe { // host:port:user:pass:country:anonymity
+	for end > 1 && descriptionOf(rest[end]) >= possibleDescription { // host:port:user:pass:country:anonymity
 		highest = max(highest, descriptionOf(rest[end]))
 		end--
 	}
-	if highest < describes {
+	if highest < certainDescription {
 		return "", "", ""
 	}
 	return strings.Join(f[:end+3], ":"), "", trailingWarning
@@ -229,7 +230,7 @@ func splitFields(line string) (host, user, password, warning string, err error) 
 		switch {
 		case len(f) == 2:
 			return joinPort(f[0], f[1]), "", "", "", nil
-		case len(f) == 4 && isPort(f[1]) && len(protocols(f[2])) == 0 && (isLogin(f[2], f[3]) || f[2] == ""):
+		case len(f) == 4 && isPort(f[1]) && len(parseProtocols(f[2])) == 0 && (isLogin(f[2], f[3]) || f[2] == ""):
 			if properName.MatchString(f[2]) && properName.MatchString(f[3]) { // such as Berlin,Hetzner
 				warning = guessedWarning
 			}

@@ -55,6 +55,6 @@ func TestDescriptionsBehindAPassword(t *testing.T) {
 		specs, warnings, err := Parse(strings.NewReader(line), Options{})
 		require.NoError(t, err)
 		require.Len(t, specs, 1, "%s: %v", line, warnings)
-		require.Equal(t, want, Line(&specs[0]), line)
+		require.Equal(t, want, FormatLine(&specs[0]), line)
 	}
 }

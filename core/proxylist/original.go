@@ -35,7 +35,7 @@ func (o *Original) AddEntryOf(list *Original, index int) {
 func (l *listParser) setEntry(element any) {
 	if l.Original != nil {
 		text, _ := json.Marshal(element) // cannot fail: the element was decoded from JSON
-		l.entry, l.Original.json = string(text), true
+		l.entryText, l.Original.json = string(text), true
 	}
 }
 
@@ -46,7 +46,7 @@ func (o *Original) Format(specs []upstream.Spec, indexes []int) string {
 	lines := make([]string, len(specs))
 	same := true
 	for i := range specs {
-		url := Line(&specs[i])
+		url := FormatLine(&specs[i])
 		if lines[i] = o.entries[indexes[i]]; !o.isReadAs(lines[i], url) {
 			lines[i], same = url, false
 		}
@@ -54,7 +54,7 @@ func (o *Original) Format(specs []upstream.Spec, indexes []int) string {
 	whole := o.json || o.header != ""
 	if whole && !same {
 		for i := range specs {
-			lines[i] = Line(&specs[i])
+			lines[i] = FormatLine(&specs[i])
 		}
 	}
 	switch {
@@ -80,5 +80,5 @@ func (o *Original) isReadAs(entry, url string) bool {
 		text = o.header + "\n" + entry
 	}
 	specs, _, err := Parse(strings.NewReader(text), Options{})
-	return err == nil && len(specs) == 1 && Line(&specs[0]) == url
+	return err == nil && len(specs) == 1 && FormatLine(&specs[0]) == url
 }

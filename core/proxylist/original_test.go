@@ -53,7 +53,7 @@ func TestColumnsWithOptions(t *testing.T) {
 		require.NoError(t, err)
 		lines := []string{}
 		for i := range specs {
-			lines = append(lines, Line(&specs[i]))
+			lines = append(lines, FormatLine(&specs[i]))
 		}
 		return lines
 	}

@@ -115,7 +115,7 @@ func Parse(r io.Reader, o Options) (specs []upstream.Spec, warnings []Warning, e
 	} else {
 		err = l.parseLines(in)
 	}
-	l.warnOfLines(l.described, describedWarning)
+	l.warnOfLines(l.describedLines, describedWarning)
 	l.warnOfLines(l.textLines, "there is text beside the address; it is not used")
 	l.warnOfLines(l.guessedLogins, guessedWarning)
 	return l.specs.all(), l.warnings, err
@@ -124,16 +124,16 @@ func Parse(r io.Reader, o Options) (specs []upstream.Spec, warnings []Warning, e
 // listParser is the state of parsing a list, with the result so far.
 type listParser struct {
 	Options
-	table      *table // nil without a header line
+	table      *tableHeader // nil without a header line
 	seed       maphash.Seed
 	lineByHash map[uint64]int // the line of each proxy, by the hash of its address
 	specs      chunks
 	warnings   []Warning
 
-	entry         string    // the text of the entry that is being read; "" if it cannot be read alone
-	described     lineCount // lines with fields that are taken as a description of the proxy
-	textLines     lineCount // lines with text beside the address
-	guessedLogins lineCount // lines whose words are taken as user and password
+	entryText      string    // the text of the entry that is being read; "" if it cannot be read alone
+	describedLines lineCount // lines with fields that are taken as a description of the proxy
+	textLines      lineCount // lines with text beside the address
+	guessedLogins  lineCount // lines whose words are taken as user and password
 }
 
 // chunks holds proxies in slices of 1,024; the first slice may be longer. They need less memory than a slice
@@ -159,7 +159,7 @@ func (c *chunks) add(s upstream.Spec, entries int) {
 	(*c)[last] = append((*c)[last], s)
 }
 
-// The method all returns the proxies in one slice. At most a quarter of the slice's capacity is unused.
+// The method words returns the proxies in one slice. At most a quarter of the slice's capacity is unused.
 func (c chunks) all() []upstream.Spec {
 	if len(c) == 1 && len(c[0]) >= cap(c[0])/4*3 {
 		return c[0]
@@ -170,9 +170,9 @@ func (c chunks) all() []upstream.Spec {
 // lineCount counts the lines of one kind, and holds the number of the first of them.
 type lineCount struct{ first, n int }
 
-func (p *lineCount) add(line int) {
-	if p.n++; p.n == 1 {
-		p.first = line
+func (c *lineCount) add(line int) {
+	if c.n++; c.n == 1 {
+		c.first = line
 	}
 }
 
@@ -192,7 +192,7 @@ func (l *listParser) warnOfLines(lines lineCount, reason string) {
 func (l *listParser) warn(n int, reason string) { l.warnFor(n, reason, reason) }
 
 func (l *listParser) warnFor(n int, msg, reason string) {
-	count(&l.Counts.Warnings, reason)
+	incrementCount(&l.Counts.Warnings, reason)
 	if len(l.warnings) < MaxWarnings || l.Counts.Warnings[reason] <= MaxLinesOfReason {
 		l.warnings = append(l.warnings, Warning{n, msg, reason})
 	}
@@ -245,7 +245,7 @@ func (l *listParser) parseLines(in *bufio.Reader) error {
 
 // parseLine parses the line with number n, and adds its proxies to the result.
 func (l *listParser) parseLine(n int, line string) {
-	l.entry = line
+	l.entryText = line
 	if l.table == nil && l.specs == nil {
 		if l.table = parseHeader(line); l.table != nil {
 			if l.Original != nil {
@@ -265,15 +265,15 @@ func (l *listParser) parseLine(n int, line string) {
 		return
 	}
 	if addresses := splitAddresses(line); addresses != nil {
-		for _, l.entry = range addresses {
-			spec, _, err := parse(l.entry, l.Scheme)
-			l.add(n, formOf(l.entry, spec.Address), spec, "", err)
+		for _, l.entryText = range addresses {
+			spec, _, err := parseAddress(l.entryText, l.Scheme)
+			l.add(n, formOf(l.entryText, spec.Address), spec, "", err)
 		}
 		return
 	}
 	line = stripListMark(line)
 	if strings.ContainsAny(line, " \t;|") {
-		if m := textAfterPassword.FindStringSubmatch(line); m != nil && descriptionOf(m[2]) == describes {
+		if m := textAfterPassword.FindStringSubmatch(line); m != nil && descriptionOf(m[2]) == certainDescription {
 			line = m[1]
 			l.textLines.add(n)
 		}
@@ -282,10 +282,10 @@ func (l *listParser) parseLine(n int, line string) {
 		line = m[1]
 		l.textLines.add(n)
 	}
-	spec, warning, err := parse(line, l.Scheme)
+	spec, warning, err := parseAddress(line, l.Scheme)
 	if err != nil {
 		if m := textAfterLogin.FindStringSubmatch(line); m != nil && !strings.ContainsAny(m[2], "@") {
-			if spec, warning, err = parse(m[1], l.Scheme); err == nil {
+			if spec, warning, err = parseAddress(m[1], l.Scheme); err == nil {
 				line = m[1]
 				l.textLines.add(n)
 			}
@@ -329,8 +329,8 @@ func (l *listParser) addCells(n int, line string) {
 		if cell == "" || i >= len(l.table.columns) {
 			continue
 		}
-		l.entry = "" // a cell alone does not have its protocol
-		spec, warning, err := parse(cell, l.table.protocolOf(i))
+		l.entryText = "" // a cell alone does not have its protocol
+		spec, warning, err := parseAddress(cell, l.table.protocolOf(i))
 		l.add(n, formTable, spec, warning, err)
 	}
 }
@@ -362,17 +362,17 @@ func (l *listParser) skip(n int, err error) { l.skipFor(n, err.Error(), reasonOf
 
 func (l *listParser) skipFor(n int, msg, reason string) {
 	l.warnFor(n, msg, reason)
-	count(&l.Counts.Skipped, reason)
+	incrementCount(&l.Counts.Skipped, reason)
 }
 
 // schemeError is the error of a scheme or protocol that is not supported.
 type schemeError struct{ name, kind string }
 
 func (e *schemeError) Error() string {
-	return fmt.Sprintf("the %s %.20q is not supported; %s", e.kind, e.name, use)
+	return fmt.Sprintf("the %s %.20q is not supported; %s", e.kind, e.name, useSchemes)
 }
 
-const use = "use " + upstream.ProxySchemes
+const useSchemes = "use " + upstream.ProxySchemes
 
 // reasonOf returns the text of err without the values that it quotes.
 func reasonOf(err error) string {
@@ -380,7 +380,7 @@ func reasonOf(err error) string {
 	var spec *upstream.SpecError
 	switch {
 	case errors.As(err, &scheme):
-		return "the " + scheme.kind + " is not supported; " + use
+		return "the " + scheme.kind + " is not supported; " + useSchemes
 	case errors.As(err, &spec):
 		field, _, _ := strings.Cut(spec.Field, "[")
 		return field + " is not valid"
@@ -415,7 +415,7 @@ func (l *listParser) add(n int, form string, spec upstream.Spec, warning string,
 		switch warning {
 		case "":
 		case describedWarning:
-			l.described.add(n)
+			l.describedLines.add(n)
 		case guessedWarning:
 			l.guessedLogins.add(n)
 		default:
@@ -425,7 +425,7 @@ func (l *listParser) add(n int, form string, spec upstream.Spec, warning string,
 		if spec.ID != "" {
 			l.UsedIDs[spec.ID] = true
 		}
-		count(&l.Counts.Forms, form)
+		incrementCount(&l.Counts.Forms, form)
 		spec.Source = l.Name
 		if spec.Extras != nil {
 			for _, warning := range MetadataWarnings(spec.Extras.Metadata) {
@@ -433,7 +433,7 @@ func (l *listParser) add(n int, form string, spec upstream.Spec, warning string,
 			}
 		}
 		l.specs.add(spec, l.Entries)
-		l.Original.add(l.entry)
+		l.Original.add(l.entryText)
 	}
 }
 

@@ -68,7 +68,7 @@ func TestLine(t *testing.T) {
 		"https://h:1#insecure=true&ca_file=ca.pem&cert=c.pem&key=k.pem"} {
 		spec, err := ParseLine(line)
 		require.NoError(t, err)
-		again, err := ParseLine(Line(&spec))
+		again, err := ParseLine(FormatLine(&spec))
 		require.NoError(t, err)
 		require.Equal(t, spec, again)
 	}
@@ -231,9 +231,9 @@ func FuzzParse(f *testing.F) {
 			if err := upstream.CheckSpec(&s); err != nil {
 				t.Fatalf("%q gives an invalid proxy: %v", text, err)
 			}
-			again, err := ParseLine(Line(&s))
+			again, err := ParseLine(FormatLine(&s))
 			if again.Source = s.Source; err != nil || again.Address != s.Address || again.Region != s.Region {
-				t.Fatalf("%q: %+v is written as %q and read as %+v: %v", text, s, Line(&s), again, err)
+				t.Fatalf("%q: %+v is written as %q and read as %+v: %v", text, s, FormatLine(&s), again, err)
 			}
 		}
 	})
@@ -268,7 +268,7 @@ func TestOptionsOfLimits(t *testing.T) {
 	require.Equal(t, 2, spec.Tier)
 	require.Equal(t, "acme", spec.Extra().Vendor)
 	require.Equal(t, traffic.Price{Request: 0.01, GB: 8}, spec.Extra().Price)
-	again, err := ParseLine(Line(&spec))
+	again, err := ParseLine(FormatLine(&spec))
 	require.NoError(t, err)
 	require.Equal(t, spec, again)
 	for _, option := range []string{"rate=x", "min_interval=5", "bytes_per_day=1GB"} {
@@ -323,7 +323,7 @@ func TestASchemeBeforeAColon(t *testing.T) {
 	} {
 		spec, err := ParseLine(line)
 		require.NoError(t, err, line)
-		require.Equal(t, want, Line(&spec), line)
+		require.Equal(t, want, FormatLine(&spec), line)
 	}
 	for _, line := range []string{"socks5:1.2.3.4", "socks5:1.2.3.4:x", "sock5:1.2.3.4:1080", "socks5:1.2.3.4:0"} {
 		_, err := ParseLine(line)

@@ -33,7 +33,7 @@ func TestPublishedFile(t *testing.T) {
 				for i := range specs {
 					region := specs[i].Region
 					specs[i].Region = ""
-					got[i] = strings.TrimSpace(Line(&specs[i]) + " " + region)
+					got[i] = strings.TrimSpace(FormatLine(&specs[i]) + " " + region)
 				}
 				require.Equal(t, strings.TrimSpace(want), strings.Join(got, "\n"), "%v", warnings)
 				leftOut := 0

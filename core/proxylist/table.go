@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// table is the header of a table: the meaning of each column.
-type table struct {
+// tableHeader is the header of a table: the meaning of each column.
+type tableHeader struct {
 	separator rune
 	columns   []field
 	options   []string // name of the option that each column has; "" for none; nil for a table without a column url
@@ -35,19 +35,19 @@ func Columns() []string {
 // parseHeader returns the table that begins with a header line, or nil if the line is no header. A header has at
 // least two columns. Their names include a host with a port, a protocol or a password, such as ip:port, or they include
 // a URL, or all of them are protocols.
-func parseHeader(line string) *table {
+func parseHeader(line string) *tableHeader {
 	for _, separator := range []rune{',', ';', '\t', '|'} {
 		if !strings.ContainsRune(line, separator) {
 			continue
 		}
 		names := splitCells(line, separator)
-		t := &table{separator: separator, columns: make([]field, len(names)), protocols: true}
-		host, port, hasURL := false, false, false
+		t := &tableHeader{separator: separator, columns: make([]field, len(names)), protocols: true}
+		hasHost, hasPort, hasURL := false, false, false
 		for i, name := range names {
 			t.columns[i] = fieldOf(name)
 			t.protocols = t.protocols && t.columns[i] >= fieldHTTP
-			host = host || t.columns[i] == fieldHost
-			port = port || t.columns[i] == fieldPort || t.columns[i] >= fieldSOCKSPort ||
+			hasHost = hasHost || t.columns[i] == fieldHost
+			hasPort = hasPort || t.columns[i] == fieldPort || t.columns[i] >= fieldSOCKSPort ||
 				t.columns[i] == fieldHost && strings.Contains(strings.ToLower(name), "port")
 			hasURL = hasURL || t.columns[i] == fieldURL
 		}
@@ -56,7 +56,7 @@ func parseHeader(line string) *table {
 		}
 		more := slices.Contains(t.columns, fieldProtocol) || slices.Contains(t.columns, fieldPassword)
 		// If there is no column of ports, the address contains the port.
-		if host && (port || more) || hasURL || t.protocols {
+		if hasHost && (hasPort || more) || hasURL || t.protocols {
 			return t
 		}
 	}
@@ -88,7 +88,7 @@ func splitRow(line string, separator rune) ([]string, error) {
 }
 
 // protocolOf returns the scheme of the proxies in a column of a table with protocols.
-func (t *table) protocolOf(column int) string {
+func (t *tableHeader) protocolOf(column int) string {
 	switch t.columns[column] {
 	case fieldSOCKS5:
 		return upstream.SOCKS5
@@ -99,7 +99,7 @@ func (t *table) protocolOf(column int) string {
 }
 
 // parseRow parses a row of the table. A row without a protocol gets the given scheme.
-func (t *table) parseRow(line, scheme string) (spec upstream.Spec, err error) {
+func (t *tableHeader) parseRow(line, scheme string) (spec upstream.Spec, err error) {
 	var v fieldValues
 	cells := splitCells(line, t.separator)
 	cells = cells[:min(len(cells), len(t.columns))]

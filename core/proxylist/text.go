@@ -69,7 +69,7 @@ func schemeInText(line string) string {
 	for _, word := range strings.FieldsFunc(strings.ToLower(line),
 		func(r rune) bool { return strings.ContainsRune(" \t,;|/=", r) }) {
 		if strings.HasPrefix(word, "socks") || word == "http" || word == "https" {
-			if schemes := protocols(word); len(schemes) > 0 {
+			if schemes := parseProtocols(word); len(schemes) > 0 {
 				return schemes[0]
 			}
 		}

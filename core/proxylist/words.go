@@ -10,7 +10,7 @@ import (
 )
 
 // splitWords splits a line at tabs or, if it has none, at bars, semicolons, commas or white space.
-func splitWords(line string) (all []string, separator rune) {
+func splitWords(line string) (words []string, separator rune) {
 	for _, separator := range "\t|;," {
 		if strings.ContainsRune(line, separator) {
 			return splitCells(line, separator), separator
@@ -20,25 +20,25 @@ func splitWords(line string) (all []string, separator rune) {
 }
 
 // splitCells splits a line at a separator, and removes the space around each cell. A cell may be in double quotes.
-func splitCells(line string, separator rune) (all []string) {
+func splitCells(line string, separator rune) (cells []string) {
 	if strings.Contains(line, `"`) {
-		all, _ = splitRow(line, separator)
+		cells, _ = splitRow(line, separator)
 	}
-	if all == nil {
-		all = strings.Split(line, string(separator))
+	if cells == nil {
+		cells = strings.Split(line, string(separator))
 	}
-	for i := range all {
-		all[i] = strings.TrimSpace(all[i])
+	for i := range cells {
+		cells[i] = strings.TrimSpace(cells[i])
 	}
-	if separator == '|' && len(all) > 2 { // a row of a table in Markdown begins and ends with a bar
-		if all[0] == "" {
-			all = all[1:]
+	if separator == '|' && len(cells) > 2 { // a row of a table in Markdown begins and ends with a bar
+		if cells[0] == "" {
+			cells = cells[1:]
 		}
-		if last := len(all) - 1; all[last] == "" {
-			all = all[:last]
+		if last := len(cells) - 1; cells[last] == "" {
+			cells = cells[:last]
 		}
 	}
-	return all
+	return cells
 }
 
 // parseWords parses a line with a separator between its fields:
@@ -60,7 +60,7 @@ func parseWords(line, scheme string) (spec upstream.Spec, loginGuessed, ok bool)
 	case last > 0 && isScheme(f[0]):
 		scheme, f = strings.ToLower(f[0]), f[1:]
 	case last > 0 && isScheme(f[last]):
-		scheme, f = protocols(f[last])[0], f[:last]
+		scheme, f = parseProtocols(f[last])[0], f[:last]
 	default:
 		hasScheme = false
 		if before, after, found := strings.Cut(f[0], "://"); found && isScheme(before) {
@@ -115,8 +115,9 @@ func splitAddresses(line string) []string {
 	if strings.Count(line, ":") < 2 || strings.ContainsRune(line, '@') && strings.Count(line, "://") < 2 {
 		return nil
 	}
-	all := strings.FieldsFunc(withoutTags(line), func(r rune) bool { return strings.ContainsRune(" \t,;|[]'\"", r) })
-	for _, address := range all {
+	addresses := strings.FieldsFunc(withoutTags(line),
+		func(r rune) bool { return strings.ContainsRune(" \t,;|[]'\"", r) })
+	for _, address := range addresses {
 		if scheme, rest, ok := strings.Cut(address, "://"); ok && isScheme(scheme) {
 			address = strings.TrimSuffix(rest[strings.LastIndexByte(rest, '@')+1:], "/")
 		}
@@ -124,10 +125,10 @@ func splitAddresses(line string) []string {
 			return nil
 		}
 	}
-	if len(all) < 2 {
+	if len(addresses) < 2 {
 		return nil
 	}
-	return all
+	return addresses
 }
 
 // joinPort returns host:port, with the brackets of an IPv6 address.

@@ -3,12 +3,12 @@ package conformance
 import (
 	"fmt"
 
-	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
+	"github.com/whirlpool-proxy/whirlpool/plugins/sample"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
 func (k *checker) checkWaits() (string, error) {
-	waits := trial.BackoffSamples()
+	waits := sample.BackoffSamples()
 	err := k.withInstance(func(p *wasmhost.Probe) error {
 		_, err := callBackoffs(p, waits)
 		return err
@@ -16,7 +16,7 @@ func (k *checker) checkWaits() (string, error) {
 	return fmt.Sprintf("%d questions, at the edge too", len(waits)), err
 }
 
-func callBackoffs(p *wasmhost.Probe, waits []trial.BackoffSample) ([]float64, error) {
+func callBackoffs(p *wasmhost.Probe, waits []sample.BackoffSample) ([]float64, error) {
 	list := make([]float64, 0, len(waits))
 	for _, w := range waits {
 		d, err := p.Delay(&w.Request)
@@ -29,7 +29,7 @@ func callBackoffs(p *wasmhost.Probe, waits []trial.BackoffSample) ([]float64, er
 }
 
 func (k *checker) checkSameWaits() (string, error) {
-	waits := trial.BackoffSamples()
+	waits := sample.BackoffSamples()
 	return k.checkSameResults("waits", func(p *wasmhost.Probe) ([]float64, error) { return callBackoffs(p, waits) },
 		func(i int, first, then float64) error {
 			return fmt.Errorf("%s: for the same request, the wait was %v s and then %v s", waits[i].Name, first, then)

@@ -7,7 +7,7 @@ import (
 	"math"
 	"slices"
 
-	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
+	"github.com/whirlpool-proxy/whirlpool/plugins/sample"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
@@ -171,14 +171,14 @@ func (k *checker) onceFuelLimit() int64 {
 func (k *checker) callOnce(p *wasmhost.Probe) error {
 	switch k.desc.Kind {
 	case wasmhost.Backoff:
-		w := trial.BackoffSamples()[0]
+		w := sample.BackoffSamples()[0]
 		_, err := p.Delay(&w.Request)
 		return err
 	case wasmhost.Judge:
-		_, err := p.Rule(trial.Responses()[0].ForJudge(p.ExcerptSpec()))
+		_, err := p.Rule(sample.Responses()[0].ForJudge(p.ExcerptSpec()))
 		return err
 	}
-	_, err := callScorer(p, trial.PlausibleChoice(onceCandidates))
+	_, err := callScorer(p, sample.PlausibleChoice(onceCandidates))
 	return err
 }
 

@@ -3,12 +3,12 @@ package conformance
 import (
 	"fmt"
 
-	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
+	"github.com/whirlpool-proxy/whirlpool/plugins/sample"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
 func (k *checker) checkRulings() (string, error) {
-	list := trial.Responses()
+	list := sample.Responses()
 	err := k.withInstance(func(p *wasmhost.Probe) error {
 		_, err := callJudge(p, list)
 		return err
@@ -18,7 +18,7 @@ func (k *checker) checkRulings() (string, error) {
 
 // callJudge calls a judge for each response. For each response it returns two numbers: the kind of the ruling, and how
 // long the proxy is banned for the host, in seconds.
-func callJudge(p *wasmhost.Probe, list []trial.Response) ([]float64, error) {
+func callJudge(p *wasmhost.Probe, list []sample.Response) ([]float64, error) {
 	rulings := make([]float64, 0, 2*len(list))
 	for i := range list {
 		r, err := p.Rule(list[i].ForJudge(p.ExcerptSpec()))
@@ -33,7 +33,7 @@ func callJudge(p *wasmhost.Probe, list []trial.Response) ([]float64, error) {
 // checkSameRulings checks that a judge always makes the same ruling on the same response. It first passes the responses
 // in reverse order, so that the module's memory holds the bytes of a different response.
 func (k *checker) checkSameRulings() (string, error) {
-	list := trial.Responses()
+	list := sample.Responses()
 	return k.checkSameResults("rulings", func(p *wasmhost.Probe) ([]float64, error) {
 		for i := range list {
 			if _, err := callJudge(p, list[len(list)-1-i:][:1]); err != nil {
@@ -52,7 +52,7 @@ func (k *checker) checkSameRulings() (string, error) {
 
 func (k *checker) maxJudgeFuel(limit int64) (fuel int64, err error) {
 	err = k.withInstance(func(p *wasmhost.Probe) error {
-		for _, r := range trial.Responses() {
+		for _, r := range sample.Responses() {
 			for range 2 {
 				if _, err := p.Rule(r.ForJudge(p.ExcerptSpec())); err != nil {
 					return fmt.Errorf("%s: %w", r.Name, err)

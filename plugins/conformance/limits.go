@@ -3,7 +3,7 @@ package conformance
 import (
 	"fmt"
 
-	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
+	"github.com/whirlpool-proxy/whirlpool/plugins/sample"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
@@ -21,7 +21,7 @@ const maxRounds = 5
 // checkMemory checks that the memory of an instance stops growing. After many calls, it makes rounds of calls until the
 // memory does not grow in a round. Each round has twice as many calls as the round before.
 func (k *checker) checkMemory() (string, error) {
-	list := trial.Observations(100)
+	list := sample.Observations(100)
 	var pages uint32
 	made := 0
 	err := k.withInstance(func(p *wasmhost.Probe) error {
@@ -96,7 +96,7 @@ func checkFuelMargin(spent, limit int64) error {
 // scorerFuel returns the fuel that a call with n candidates uses. It measures the second call, because the module may
 // have to reserve memory in the first call.
 func (k *checker) scorerFuel(n int) (fuel int64, err error) {
-	c := trial.PlausibleChoice(n)
+	c := sample.PlausibleChoice(n)
 	err = k.withInstance(func(p *wasmhost.Probe) error {
 		for range 2 {
 			if _, err := callScorer(p, c); err != nil {
@@ -111,7 +111,7 @@ func (k *checker) scorerFuel(n int) (fuel int64, err error) {
 
 func (k *checker) maxBackoffFuel(limit int64) (fuel int64, err error) {
 	err = k.withInstance(func(p *wasmhost.Probe) error {
-		for _, w := range trial.BackoffSamples() {
+		for _, w := range sample.BackoffSamples() {
 			for range 2 {
 				if _, err := p.Delay(&w.Request); err != nil {
 					return fmt.Errorf("%s: %w", w.Name, err)
@@ -131,7 +131,7 @@ func (k *checker) checkTime() (string, error) {
 	detail := fmt.Sprintf("a call takes less than %v of CPU time, a quarter of its timeout", within)
 	return detail, k.withInstance(func(p *wasmhost.Probe) error {
 		if k.desc.Kind == wasmhost.Judge {
-			for _, r := range trial.Responses() {
+			for _, r := range sample.Responses() {
 				err := k.module.CheckCall(func() error {
 					_, err := p.Rule(r.ForJudge(p.ExcerptSpec()))
 					return err
@@ -143,7 +143,7 @@ func (k *checker) checkTime() (string, error) {
 			return nil
 		}
 		if k.desc.Kind == wasmhost.Backoff {
-			for _, w := range trial.BackoffSamples() {
+			for _, w := range sample.BackoffSamples() {
 				err := k.module.CheckCall(func() error {
 					_, err := p.Delay(&w.Request)
 					return err
@@ -154,7 +154,7 @@ func (k *checker) checkTime() (string, error) {
 			}
 			return nil
 		}
-		c := trial.PlausibleChoice(abi.MinCandidates)
+		c := sample.PlausibleChoice(abi.MinCandidates)
 		return k.module.CheckCall(func() error {
 			_, err := callScorer(p, c)
 			return err
@@ -167,11 +167,11 @@ func (k *checker) checkInstances() (string, error) {
 	callAll := func(p *wasmhost.Probe) ([]float64, error) {
 		switch k.desc.Kind {
 		case wasmhost.Backoff:
-			return callBackoffs(p, trial.BackoffSamples())
+			return callBackoffs(p, sample.BackoffSamples())
 		case wasmhost.Judge:
-			return callJudge(p, trial.Responses())
+			return callJudge(p, sample.Responses())
 		}
-		return callScorer(p, trial.PlausibleChoice(20))
+		return callScorer(p, sample.PlausibleChoice(20))
 	}
 	var alone, besideBusy []float64
 	err := k.withInstance(func(p *wasmhost.Probe) (err error) {
@@ -181,7 +181,7 @@ func (k *checker) checkInstances() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	list := trial.Observations(200)
+	list := sample.Observations(200)
 	err = k.withInstance(func(busy *wasmhost.Probe) error {
 		return k.withInstance(func(p *wasmhost.Probe) (err error) {
 			for i := range list {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
+	"github.com/whirlpool-proxy/whirlpool/plugins/sample"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
@@ -14,7 +14,7 @@ func (k *checker) checkObserve() (string, error) {
 	if !k.learns {
 		return "", skipError("the module does not learn: it exports no " + abi.Observe)
 	}
-	list := trial.Observations(1000)
+	list := sample.Observations(1000)
 	err := k.withInstance(func(p *wasmhost.Probe) error {
 		for i := range list {
 			if err := p.Observe(&list[i]); err != nil {
@@ -35,7 +35,7 @@ func (k *checker) checkObserve() (string, error) {
 func pools() [][]wasmhost.Proxy {
 	large := make([]wasmhost.Proxy, 300)
 	for i := range large {
-		large[i] = wasmhost.Proxy{ID: trial.ID(i), Region: []string{"", "EU", "US-EAST"}[i%3], Weight: 1,
+		large[i] = wasmhost.Proxy{ID: sample.ID(i), Region: []string{"", "EU", "US-EAST"}[i%3], Weight: 1,
 			Cost: float64(i % 7), Metadata: map[string]string{"plan": "gold", "n": fmt.Sprint(i)}}
 	}
 	odd := []wasmhost.Proxy{

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
+	"github.com/whirlpool-proxy/whirlpool/plugins/sample"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
@@ -19,7 +19,7 @@ func scorerRegionSize(n int) uint32 {
 }
 
 // callScorer calls the export "score". It returns an error for results that would be plugin faults in the gateway.
-func callScorer(p *wasmhost.Probe, c *trial.Choice) ([]float64, error) {
+func callScorer(p *wasmhost.Probe, c *sample.Choice) ([]float64, error) {
 	scores := make([]float64, c.Len())
 	if err := p.Score(c, scores); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Name, err)
@@ -30,7 +30,7 @@ func callScorer(p *wasmhost.Probe, c *trial.Choice) ([]float64, error) {
 func (k *checker) checkCounts() (string, error) {
 	err := k.withInstance(func(p *wasmhost.Probe) error {
 		for _, n := range []int{1, 2, 255, abi.MinCandidates, 1} {
-			if _, err := callScorer(p, trial.PlausibleChoice(n)); err != nil {
+			if _, err := callScorer(p, sample.PlausibleChoice(n)); err != nil {
 				return err
 			}
 		}
@@ -50,7 +50,7 @@ func (k *checker) checkMany() (string, error) {
 			detail = fmt.Sprintf("%d candidates are refused: it serves pools up to the default max_candidates", n)
 			return nil
 		}
-		_, err = callScorer(p, trial.PlausibleChoice(n))
+		_, err = callScorer(p, sample.PlausibleChoice(n))
 		if f := (*wasmhost.Fault)(nil); errors.As(err, &f) && (f.Reason == wasmhost.ReasonFuel ||
 			f.Reason == wasmhost.ReasonTimeout) {
 			detail = fmt.Sprintf("%d candidates take more fuel or time than there is: it serves pools up to the "+
@@ -63,7 +63,7 @@ func (k *checker) checkMany() (string, error) {
 }
 
 func (k *checker) checkFinite() (string, error) {
-	edges := trial.ExtremeChoices()
+	edges := sample.ExtremeChoices()
 	err := k.withInstance(func(p *wasmhost.Probe) error {
 		for _, c := range edges {
 			if _, err := callScorer(p, c); err != nil {
@@ -76,7 +76,7 @@ func (k *checker) checkFinite() (string, error) {
 }
 
 func (k *checker) checkDeterministic() (string, error) {
-	c := trial.PlausibleChoice(50)
+	c := sample.PlausibleChoice(50)
 	return k.checkSameResults("scores", func(p *wasmhost.Probe) ([]float64, error) { return callScorer(p, c) },
 		func(i int, first, then float64) error {
 			return fmt.Errorf("for the same request, the score of candidate %d was %v and then %v", i, first, then)
@@ -87,7 +87,7 @@ func (k *checker) checkDeterministic() (string, error) {
 // call several times, each time with different bytes around the records.
 func (k *checker) checkOutside() (string, error) {
 	const n, guard = 4, 256 // n is the number of candidates, guard the number of bytes on each side
-	c := trial.PlausibleChoice(n)
+	c := sample.PlausibleChoice(n)
 	var first []float64
 	for _, filler := range []byte{0x00, 0x3f, 0xff} { // as f64s: 0, about 5e-4, NaN
 		err := k.withInstance(func(p *wasmhost.Probe) error {
@@ -110,7 +110,7 @@ func (k *checker) checkOutside() (string, error) {
 	return "bytes around the records neither matter nor change", nil
 }
 
-func scoreSurrounded(p *wasmhost.Probe, c *trial.Choice, guard uint32, filler byte) ([]float64, error) {
+func scoreSurrounded(p *wasmhost.Probe, c *sample.Choice, guard uint32, filler byte) ([]float64, error) {
 	n := uint32(c.Len())
 	size := (4*guard + abi.RankRequestSize + n*(abi.CandidateSize+abi.ScoreSize) + 4095) &^ 4095
 	base, err := callReserve(p, size)

@@ -50,7 +50,8 @@ func Run(host *wasmhost.Host, code []byte) Report {
 		Size:      len(code),
 		MemoryMin: info.MemoryMin, MemoryMax: info.MemoryMax, TableMin: info.TableMin, Functions: info.Functions,
 		DataBytes: info.DataBytes,
-		Exports:   []Item{}, Imports: []Item{}, CustomSections: append([]string{}, info.Custom...), Faults: []string{},
+		Exports:   []Item{}, Imports: []Item{},
+		CustomSections: append([]string{}, info.CustomSections...), Faults: []string{},
 	}
 	for _, e := range info.Exports {
 		r.Exports = append(r.Exports, item(e.Name, e.Kind, e.Params, e.Results))

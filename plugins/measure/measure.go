@@ -10,20 +10,20 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
-	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
+	"github.com/whirlpool-proxy/whirlpool/plugins/sample"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
 // Options are the options of a run.
 type Options struct {
-	Config   map[string]any // of the plugin
-	Now      func() time.Time
-	Round    time.Duration     // duration of one measurement; each figure is the median of Rounds measurements
-	Rounds   int               // >= 1
-	Progress func(step string) // called before each step; may be nil
+	Config    map[string]any // of the plugin
+	Now       func() time.Time
+	RoundTime time.Duration     // duration of one measurement; each figure is the median of Rounds measurements
+	Rounds    int               // >= 1
+	Progress  func(step string) // called before each step; may be nil
 }
 
-// The defaults of Options.Round and Options.Rounds. With these defaults, a run takes less than ten seconds.
+// The defaults of Options.RoundTime and Options.Rounds. With these defaults, a run takes less than ten seconds.
 const (
 	DefaultRounds = 5
 	DefaultRound  = 150 * time.Millisecond
@@ -51,8 +51,8 @@ type Row struct {
 	Error      string  `json:"error,omitempty"`
 }
 
-// sizes are the numbers of candidates for which a scorer is timed.
-var sizes = []int{1, 10, 100, 1000}
+// candidateCounts are the numbers of candidates for which a scorer is timed.
+var candidateCounts = []int{1, 10, 100, 1000}
 
 type measuredModule struct {
 	module *wasmhost.Module
@@ -66,7 +66,7 @@ func Run(host *wasmhost.Host, code []byte, o Options) (Report, error) {
 	}
 	o.Progress("load")
 	start := o.Now()
-	plugin, err := open(host, code, o.Config)
+	plugin, err := loadModule(host, code, o.Config)
 	if err != nil {
 		return Report{}, err
 	}
@@ -80,7 +80,7 @@ func Run(host *wasmhost.Host, code []byte, o Options) (Report, error) {
 	case wasmhost.Judge:
 		r.Builtin, config = "ban_like", map[string]any{"body": "captcha"}
 	}
-	builtIn, err := open(host, builtin.Modules()[r.Builtin], config)
+	builtIn, err := loadModule(host, builtin.Modules()[r.Builtin], config)
 	if err != nil {
 		return Report{}, fmt.Errorf("built-in %s: %w", r.Builtin, err)
 	}
@@ -93,7 +93,7 @@ func Run(host *wasmhost.Host, code []byte, o Options) (Report, error) {
 		o.Progress("judge")
 		r.Rows = append(r.Rows, measureRow(o, plugin, builtIn, 0, judgeCall()))
 	default:
-		for _, n := range sizes {
+		for _, n := range candidateCounts {
 			o.Progress(fmt.Sprintf("%d candidates", n))
 			r.Rows = append(r.Rows, measureRow(o, plugin, builtIn, n, scorerCall(n)))
 		}
@@ -108,7 +108,7 @@ func Run(host *wasmhost.Host, code []byte, o Options) (Report, error) {
 	return r, nil
 }
 
-func open(host *wasmhost.Host, code []byte, config map[string]any) (*measuredModule, error) {
+func loadModule(host *wasmhost.Host, code []byte, config map[string]any) (*measuredModule, error) {
 	m, err := host.Load(code, config)
 	if err != nil {
 		return nil, err
@@ -121,9 +121,9 @@ func open(host *wasmhost.Host, code []byte, config map[string]any) (*measuredMod
 	return &measuredModule{m, p}, nil
 }
 
-func (s *measuredModule) close() {
-	s.probe.Close()
-	s.module.Close()
+func (m *measuredModule) close() {
+	m.probe.Close()
+	m.module.Close()
 }
 
 // callUnderTest makes one call in two ways: as the gateway makes it, and through a probe, which measures the fuel.
@@ -133,7 +133,7 @@ type callUnderTest struct {
 }
 
 func scorerCall(n int) callUnderTest {
-	c, scores := trial.PlausibleChoice(n), make([]float64, n)
+	c, scores := sample.PlausibleChoice(n), make([]float64, n)
 	return callUnderTest{
 		func(m *wasmhost.Module) error { return m.Score(c, scores) },
 		func(p *wasmhost.Probe) error { return p.Score(c, scores) },
@@ -142,7 +142,7 @@ func scorerCall(n int) callUnderTest {
 
 // backoffCall returns a call that asks for the delay before the third retry under a plausible policy.
 func backoffCall() callUnderTest {
-	q := trial.BackoffSamples()[2].Request
+	q := sample.BackoffSamples()[2].Request
 	return callUnderTest{
 		func(m *wasmhost.Module) error { _, err := m.Delay(&q); return err },
 		func(p *wasmhost.Probe) error { _, err := p.Delay(&q); return err },
@@ -151,31 +151,31 @@ func backoffCall() callUnderTest {
 
 // judgeCall returns a call that asks for the ruling on a response with a long body.
 func judgeCall() callUnderTest {
-	r := trial.Responses()[0]
+	r := sample.Responses()[0]
 	return callUnderTest{
 		func(m *wasmhost.Module) error { _, err := m.Rule(r.ForJudge(m.ExcerptSpec())); return err },
 		func(p *wasmhost.Probe) error { _, err := p.Rule(r.ForJudge(p.ExcerptSpec())); return err },
 	}
 }
 
-func measureRow(o Options, plugin, builtIn *measuredModule, n int, w callUnderTest) Row {
+func measureRow(o Options, plugin, builtIn *measuredModule, n int, call callUnderTest) Row {
 	r := Row{Candidates: n, FuelLimit: plugin.module.Limits().Fuel + int64(n)*wasmhost.FuelPerCandidate}
 	fail := func(err error) Row {
 		return Row{Candidates: n, FuelLimit: r.FuelLimit, Error: err.Error()}
 	}
 	for range 2 { // the first call may have to reserve memory
-		if err := w.callProbe(plugin.probe); err != nil {
+		if err := call.callProbe(plugin.probe); err != nil {
 			return fail(err)
 		}
 	}
 	r.Fuel = r.FuelLimit - plugin.probe.Fuel()
 	var pluginTimes, builtInTimes []float64
 	for range o.Rounds {
-		t, err := timePerCall(o, func() error { return w.callModule(plugin.module) })
+		t, err := timePerCall(o, func() error { return call.callModule(plugin.module) })
 		if err != nil {
 			return fail(err)
 		}
-		u, err := timePerCall(o, func() error { return w.callModule(builtIn.module) })
+		u, err := timePerCall(o, func() error { return call.callModule(builtIn.module) })
 		if err != nil {
 			return fail(err)
 		}
@@ -201,10 +201,10 @@ func timePerCall(o Options, f func() error) (float64, error) {
 		}
 		calls += batch
 		spent := o.Now().Sub(begin)
-		if spent >= o.Round {
+		if spent >= o.RoundTime {
 			return float64(spent) / float64(calls), nil
 		}
-		if spent < o.Round/20 {
+		if spent < o.RoundTime/20 {
 			batch *= 2
 		}
 	}

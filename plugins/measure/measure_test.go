@@ -26,7 +26,7 @@ func ticking() func() time.Time {
 func run(t *testing.T, name string) (measure.Report, []string) {
 	var steps []string
 	r, err := measure.Run(wasmhost.New(wasmhost.DefaultLimits(), ""), builtin.Modules()[name], measure.Options{
-		Now: ticking(), Round: time.Millisecond, Rounds: 3, Progress: func(s string) { steps = append(steps, s) },
+		Now: ticking(), RoundTime: time.Millisecond, Rounds: 3, Progress: func(s string) { steps = append(steps, s) },
 	})
 	require.NoError(t, err)
 	return r, steps
@@ -89,7 +89,7 @@ func TestAScorerWithLittleMemory(t *testing.T) {
 		[]byte{0x4b, wasmtest.If, wasmtest.Empty},
 		wasmtest.Const32(0), []byte{wasmtest.Return, wasmtest.End}, wasmtest.Const32(wasmtest.RegionAt))
 	r, err := measure.Run(wasmhost.New(wasmhost.DefaultLimits(), ""), small.Bytes(),
-		measure.Options{Now: ticking(), Round: time.Millisecond, Rounds: 1})
+		measure.Options{Now: ticking(), RoundTime: time.Millisecond, Rounds: 1})
 	require.NoError(t, err)
 	require.Empty(t, r.Rows[2].Error)
 	require.Contains(t, r.Rows[3].Error, "memory")

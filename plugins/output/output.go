@@ -20,8 +20,8 @@ const (
 // A plugin may write up to burst lines at once, and perSecond lines a second in the long run. Further lines are counted
 // but not kept.
 const (
-	burst     = 100
-	perSecond = 20
+	maxBurst       = 100
+	linesPerSecond = 20
 )
 
 // Line is one line of a plugin's log.
@@ -62,7 +62,7 @@ var _ wasmhost.Output = (*Output)(nil)
 
 // New returns an empty output. The function onLine may be nil; it must return soon, and must not call the output.
 func New(now func() time.Time, onLine func(Line)) *Output {
-	return &Output{now: now, onLine: onLine, tokens: burst, lastRefill: now(), metrics: map[string]*Metric{}}
+	return &Output{now: now, onLine: onLine, tokens: maxBurst, lastRefill: now(), metrics: map[string]*Metric{}}
 }
 
 // Log implements wasmhost.Output.
@@ -75,7 +75,7 @@ func (o *Output) Log(level wasmhost.Level, text string) {
 // The caller of log holds mu.
 func (o *Output) log(level wasmhost.Level, text string) {
 	now := o.now()
-	o.tokens = min(burst, o.tokens+perSecond*now.Sub(o.lastRefill).Seconds())
+	o.tokens = min(maxBurst, o.tokens+linesPerSecond*now.Sub(o.lastRefill).Seconds())
 	o.lastRefill = now
 	if o.tokens < 1 {
 		o.droppedLines++
@@ -84,7 +84,7 @@ func (o *Output) log(level wasmhost.Level, text string) {
 	o.tokens--
 	if o.droppedLines > 0 {
 		o.addLine(Line{At: now, Level: wasmhost.LevelWarn,
-			Text: fmt.Sprintf("%d lines were not kept: at most %d a second are", o.droppedLines, perSecond)})
+			Text: fmt.Sprintf("%d lines were not kept: at most %d a second are", o.droppedLines, linesPerSecond)})
 		o.droppedLines = 0
 	}
 	o.addLine(Line{At: now, Level: level, Text: text})

@@ -98,7 +98,7 @@ func Write(dir string, p Plugin) ([]string, error) {
 		return nil, err
 	}
 	lang := languages[p.Lang]
-	w := &writer{dir: dir, data: data{language: lang, Plugin: p, Scorer: p.Kind == wasmhost.Scorer}}
+	w := &writer{dir: dir, data: templateData{language: lang, Plugin: p, Scorer: p.Kind == wasmhost.Scorer}}
 	w.writeTemplates("templates/README.md.tmpl", "templates")
 	for _, from := range []string{"all", string(p.Kind)} {
 		w.writeTemplates("templates/"+p.Lang+"/"+from, "templates/"+p.Lang+"/"+from)
@@ -109,15 +109,15 @@ func Write(dir string, p Plugin) ([]string, error) {
 	return files, w.err
 }
 
-// data is the input of the templates.
-type data struct {
+// templateData is the input of the templates.
+type templateData struct {
 	language
 	Plugin
 	Scorer bool
 }
 
 // Config returns an example of a setting, as a member of a JSON object.
-func (d data) Config() string {
+func (d templateData) Config() string {
 	switch d.Kind {
 	case wasmhost.Scorer:
 		return `"prefer":"PROXY-ID"`
@@ -128,7 +128,7 @@ func (d data) Config() string {
 }
 
 // Toml returns the same setting as Config, as a line of TOML.
-func (d data) Toml() string {
+func (d templateData) Toml() string {
 	switch d.Kind {
 	case wasmhost.Scorer:
 		return `prefer = "PROXY-ID"`
@@ -139,7 +139,7 @@ func (d data) Toml() string {
 }
 
 // Use returns the value of "for" in the request that activates the plugin: "first", "backoff" or "judge".
-func (d data) Use() string {
+func (d templateData) Use() string {
 	if d.Scorer {
 		return "first"
 	}
@@ -149,7 +149,7 @@ func (d data) Use() string {
 // writer writes files. After an error, it writes nothing more.
 type writer struct {
 	dir     string
-	data    data
+	data    templateData
 	written []string
 	err     error
 }

@@ -7,7 +7,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
-	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
+	"github.com/whirlpool-proxy/whirlpool/plugins/sample"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
@@ -51,14 +51,14 @@ func SimulateBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint6
 	policy := retry.DefaultPolicy()
 	policy.Jitter = jitter
 	report := BackoffReport{Policy: policy, Outages: requestCount, Down: meanOutage}
-	exponential, err := host.Load(builtIn("exponential").Code, nil)
+	exponential, err := host.Load(builtInPlugin("exponential").Code, nil)
 	if err != nil {
 		return BackoffReport{}, fmt.Errorf("exponential: %w", err)
 	}
 	defer exponential.Close()
 	backoffs := []Plugin{plugin}
 	for _, name := range []string{"exponential", "linear", "fixed", "decorrelated_jitter"} {
-		backoffs = append(backoffs, builtIn(name))
+		backoffs = append(backoffs, builtInPlugin(name))
 	}
 	timelines := make([]*timeline, len(outageKinds))
 	for i, k := range outageKinds {
@@ -71,8 +71,9 @@ func SimulateBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint6
 			return BackoffReport{}, fmt.Errorf("%s: %w", c.Name, err)
 		}
 		w := &backoffRun{
-			m: m, fallback: exponential, policy: &policy, r: rand.New(rand.NewPCG(seed, 4)), now: defaultStart,
-			out: BackoffResult{Backoff: c.Name},
+			module: m, fallback: exponential, policy: &policy, random: rand.New(rand.NewPCG(seed, 4)),
+			now:    defaultStart,
+			result: BackoffResult{Backoff: c.Name},
 		}
 		for i, t := range timelines {
 			if err != nil {
@@ -92,7 +93,7 @@ func SimulateBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint6
 		if err != nil {
 			return BackoffReport{}, fmt.Errorf("%s: %w", c.Name, err)
 		}
-		report.Results = append(report.Results, w.out)
+		report.Results = append(report.Results, w.result)
 	}
 	for i, t := range timelines {
 		report.Traffic[i].Results = append(report.Traffic[i].Results, t.bestFixedResult(&policy, seed))
@@ -102,70 +103,72 @@ func SimulateBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint6
 
 // backoffRun simulates requests with one backoff.
 type backoffRun struct {
-	m, fallback *wasmhost.Module
-	policy      *retry.Policy
-	r           *rand.Rand
-	now         float64 // s since the Unix epoch
-	out         BackoffResult
+	module, fallback *wasmhost.Module
+	policy           *retry.Policy
+	random           *rand.Rand
+	now              float64 // s since the Unix epoch
+	result           BackoffResult
 }
 
-func (w *backoffRun) simulateRequests() error {
-	w.m.SetPool([]wasmhost.Proxy{{ID: trial.ID(0), Weight: 1}})
-	recovered, used, late := 0, 0, 0.0
+func (br *backoffRun) simulateRequests() error {
+	br.module.SetPool([]wasmhost.Proxy{{ID: sample.ID(0), Weight: 1}})
+	recovered, retries, totalDelay := 0, 0, 0.0
 	for range requestCount {
-		down := w.r.ExpFloat64() * meanOutage
-		n, after, err := w.simulateRequest(down, nil)
+		outageLength := br.random.ExpFloat64() * meanOutage
+		n, recoveryDelay, err := br.simulateRequest(outageLength, nil)
 		if err != nil {
 			return err
 		}
-		used += n
-		if after >= 0 {
+		retries += n
+		if recoveryDelay >= 0 {
 			recovered++
-			late += after
+			totalDelay += recoveryDelay
 		}
 	}
-	w.out.Recovered, w.out.Retries = float64(recovered)/requestCount, float64(used)/requestCount
+	br.result.Recovered, br.result.Retries = float64(recovered)/requestCount, float64(retries)/requestCount
 	if recovered > 0 {
-		w.out.Late = late / float64(recovered)
+		br.result.Late = totalDelay / float64(recovered)
 	}
 	sums := make([]Delay, maxRetries)
 	for i := range sums {
 		sums[i].Min = math.Inf(1)
 	}
 	for range requestCount {
-		if _, _, err := w.simulateRequest(math.Inf(1), sums); err != nil {
+		if _, _, err := br.simulateRequest(math.Inf(1), sums); err != nil {
 			return err
 		}
 	}
 	for i := range sums {
 		sums[i].Mean /= requestCount
 	}
-	w.out.Delays = sums
+	br.result.Delays = sums
 	return nil
 }
 
-// simulateRequest simulates a request in an outage that begins with the request and lasts for down seconds. It returns
-// the number of retries, and how many seconds after the end of the outage the request succeeded; -1 if it did not
-// succeed. If sums is not nil, the delay before retry n is added to sums[n-1].
-func (w *backoffRun) simulateRequest(down float64, sums []Delay) (retries int, late float64, err error) {
-	begin, previous := w.now, 0.0
-	random := rand.New(rand.NewPCG(w.r.Uint64(), 5)) // later requests do not depend on the calls of this request
-	defer func() { w.now = begin + 3600 }()
+// simulateRequest simulates a request in an outage that begins with the request and lasts for outageLength seconds. It
+// returns the number of retries, and how many seconds after the end of the outage the request succeeded; -1 if it did
+// not succeed. If sums is not nil, the delay before retry n is added to sums[n-1].
+func (br *backoffRun) simulateRequest(
+	outageLength float64, sums []Delay,
+) (retries int, recoveryDelay float64, err error) {
+	begin, previous := br.now, 0.0
+	random := rand.New(rand.NewPCG(br.random.Uint64(), 5)) // later requests do not depend on the calls of this request
+	defer func() { br.now = begin + 3600 }()
 	for n := 0; ; n++ {
-		isUp := w.now-begin >= down
-		w.observe(n, isUp, previous)
+		isUp := br.now-begin >= outageLength
+		br.observe(n, isUp, previous)
 		if isUp {
-			return n, w.now - begin - down, nil
+			return n, br.now - begin - outageLength, nil
 		}
 		if n == maxRetries {
 			return n, -1, nil
 		}
-		d, err := w.wait(&core.BackoffRequest{
-			Retry: float64(n + 1), BaseDelay: w.policy.BaseDelay, Multiplier: w.policy.Multiplier,
-			Cap:    w.policy.MaxBackoffDelay,
-			Jitter: toFloat(w.policy.Jitter), Random: random.Float64(), PreviousDelay: previous, LastStatus: 503,
-			Elapsed: w.now - begin, Remaining: -1, MaxAttempts: maxRetries + 1,
-			HostHash: core.Hash53("host-1.test"), IDHash: core.Hash53(trial.ID(0)), Now: w.now,
+		d, err := br.wait(&core.BackoffRequest{
+			Retry: float64(n + 1), BaseDelay: br.policy.BaseDelay, Multiplier: br.policy.Multiplier,
+			Cap:    br.policy.MaxBackoffDelay,
+			Jitter: toFloat(br.policy.Jitter), Random: random.Float64(), PreviousDelay: previous, LastStatus: 503,
+			Elapsed: br.now - begin, Remaining: -1, MaxAttempts: maxRetries + 1,
+			HostHash: core.Hash53("host-1.test"), IDHash: core.Hash53(sample.ID(0)), Now: br.now,
 		})
 		if err != nil {
 			return 0, 0, err
@@ -176,39 +179,39 @@ func (w *backoffRun) simulateRequest(down float64, sums []Delay) (retries int, l
 			s.Min, s.Max = min(s.Min, d), max(s.Max, d)
 		}
 		previous = d
-		w.now += d
+		br.now += d
 	}
 }
 
 // wait returns the delay of the backoff, limited as in the gateway. If the plugin fails, the built-in "exponential"
 // computes the delay.
-func (w *backoffRun) wait(q *core.BackoffRequest) (float64, error) {
-	d, err := w.m.Delay(q)
+func (br *backoffRun) wait(q *core.BackoffRequest) (float64, error) {
+	d, err := br.module.Delay(q)
 	if err != nil {
-		w.countFault(err)
-		if d, err = w.fallback.Delay(q); err != nil {
+		br.countFault(err)
+		if d, err = br.fallback.Delay(q); err != nil {
 			return 0, err
 		}
 	}
 	return min(max(d, 0), q.Cap), nil
 }
 
-func (w *backoffRun) observe(attempt int, up bool, delay float64) {
+func (br *backoffRun) observe(attempt int, isUp bool, delay float64) {
 	o := core.Observation{
-		Now: w.now, IDHash: core.Hash53(trial.ID(0)), HostHash: core.Hash53("host-1.test"), Attempt: float64(attempt),
-		Success: toFloat(up), Latency: 0.05, Status: 503, Delay: delay,
+		Now: br.now, IDHash: core.Hash53(sample.ID(0)), HostHash: core.Hash53("host-1.test"), Attempt: float64(attempt),
+		Success: toFloat(isUp), Latency: 0.05, Status: 503, Delay: delay,
 	}
-	if up {
+	if isUp {
 		o.Status = 200
 	}
-	w.passObservation(&o)
+	br.passObservation(&o)
 }
 
-func (w *backoffRun) passObservation(o *core.Observation) { w.countFault(w.m.Observe(o)) }
+func (br *backoffRun) passObservation(o *core.Observation) { br.countFault(br.module.Observe(o)) }
 
-func (w *backoffRun) countFault(err error) {
+func (br *backoffRun) countFault(err error) {
 	if err != nil {
-		w.out.Faults++
-		w.out.LastFault = err.Error()
+		br.result.Faults++
+		br.result.LastFault = err.Error()
 	}
 }

@@ -49,13 +49,13 @@ func (s summary) String() string {
 // mean. The result first is the first proxy's share, relative to the share that the oracle gives this proxy.
 func besideOracle(t *testing.T, scorer, scenario string) (ofOracle, largest, first summary) {
 	var a, b, c []float64
-	m, err := host().Load(builtIn(scorer).Code, nil)
+	m, err := host().Load(builtInPlugin(scorer).Code, nil)
 	require.NoError(t, err)
 	defer m.Close()
 	for seed := range uint64(seeds) {
 		tr, err := Generate(scenario, firstSeed+seed)
 		require.NoError(t, err)
-		p, o := newPlay(tr, firstSeed+seed), newPlay(tr, firstSeed+seed)
+		p, o := newScorerRun(tr, firstSeed+seed), newScorerRun(tr, firstSeed+seed)
 		require.NoError(t, p.simulateScorer(m, NoBreaker()))
 		o.simulateOracle()
 		mine, best := p.result(scorer), o.result(oracle)
@@ -113,7 +113,7 @@ func TestExploringSharesAmongEquals(t *testing.T) {
 					ID: fmt.Sprint(i), Weight: 1, States: []State{{Success: success, Latency: 0.2}},
 				})
 			}
-			r, err := SimulateScorer(host(), builtIn("exploring"), tr, NoBreaker(), 1)
+			r, err := SimulateScorer(host(), builtInPlugin("exploring"), tr, NoBreaker(), 1)
 			require.NoError(t, err)
 			for _, share := range r.Results[0].Shares {
 				require.InDelta(t, 0.125, share, 0.02, "%v requests/s, success %v", rate, success)
@@ -129,7 +129,7 @@ func TestAdaptiveIsNearTheBestFixedDelay(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
 	limits.CallTimeout = time.Minute // other work on the machine has no effect
 	for seed := range uint64(3) {
-		r, err := SimulateBackoff(wasmhost.New(limits, ""), builtIn("adaptive"), false, firstSeed+seed)
+		r, err := SimulateBackoff(wasmhost.New(limits, ""), builtInPlugin("adaptive"), false, firstSeed+seed)
 		require.NoError(t, err)
 		require.Zero(t, r.Results[0].Faults, r.Results[0].LastFault)
 		for _, o := range r.Traffic {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
-	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
+	"github.com/whirlpool-proxy/whirlpool/plugins/sample"
 )
 
 // OutageReport is the report on requests to one target that fails from time to time. The requests have the default
@@ -48,9 +48,9 @@ var outageKinds = []struct {
 
 // The times of outages and requests.
 const (
-	outageCount   = 200
-	outageGap     = 20.0 // shortest time between outages, in seconds; the mean time is twice as long
-	outageRequest = 3.0  // mean number of requests per second
+	outageCount       = 200
+	minOutageGap      = 20.0 // shortest time between outages, in seconds; the mean time is twice as long
+	outageRequestRate = 3.0  // mean number of requests per second
 )
 
 // timeline has the outages of a target and the times of requests.
@@ -67,17 +67,17 @@ func newTimeline(kind int, r *rand.Rand) *timeline {
 	length, now := outageKinds[kind].length, 0.0
 	t := &timeline{hasDeadProxy: length == nil, host: core.Hash53(fmt.Sprintf("host-%d.test", kind+2))}
 	for i := range t.proxies {
-		t.proxies[i] = core.Hash53(trial.ID(2*kind + 1 + i))
+		t.proxies[i] = core.Hash53(sample.ID(2*kind + 1 + i))
 	}
 	for range outageCount {
-		now += outageGap * (1 + r.ExpFloat64())
+		now += minOutageGap * (1 + r.ExpFloat64())
 		if length != nil {
 			d := length(r)
 			t.outages = append(t.outages, [2]float64{now, now + d})
 			now += d
 		}
 	}
-	for at := 0.0; at < now; at += r.ExpFloat64() / outageRequest {
+	for at := 0.0; at < now; at += r.ExpFloat64() / outageRequestRate {
 		t.requests = append(t.requests, at)
 	}
 	return t
@@ -85,60 +85,60 @@ func newTimeline(kind int, r *rand.Rand) *timeline {
 
 // isUp reports whether the target serves requests at the given time.
 func (t *timeline) isUp(at float64) bool {
-	i, begins := slices.BinarySearchFunc(t.outages, at, func(o [2]float64, at float64) int {
+	i, isBeginning := slices.BinarySearchFunc(t.outages, at, func(o [2]float64, at float64) int {
 		return cmp.Compare(o[0], at)
 	})
-	return !begins && (i == 0 || at >= t.outages[i-1][1])
+	return !isBeginning && (i == 0 || at >= t.outages[i-1][1])
 }
 
-// pendingAttempt is an attempt that has not begun yet. The field at is the time when it will begin, and the field wait
-// is the delay before it.
+// pendingAttempt is an attempt that has not begun yet. The field start is the time when it will begin, and the field
+// delay is the delay before it.
 type pendingAttempt struct {
-	at, requestStart, wait, luck float64
-	number                       int
+	start, requestStart, delay, luck float64
+	number                           int
 }
 
-// queue is a heap of attempts, the earliest first.
-type queue []pendingAttempt
+// attemptQueue is a heap of attempts, the earliest first.
+type attemptQueue []pendingAttempt
 
-func (q queue) Len() int           { return len(q) }
-func (q queue) Less(i, j int) bool { return q[i].at < q[j].at }
-func (q queue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(x any)        { *q = append(*q, x.(pendingAttempt)) }
-func (q *queue) Pop() any {
+func (q attemptQueue) Len() int           { return len(q) }
+func (q attemptQueue) Less(i, j int) bool { return q[i].start < q[j].start }
+func (q attemptQueue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
+func (q *attemptQueue) Push(x any)        { *q = append(*q, x.(pendingAttempt)) }
+func (q *attemptQueue) Pop() any {
 	last := (*q)[len(*q)-1]
 	*q = (*q)[:len(*q)-1]
 	return last
 }
 
-// simulate simulates the requests of the timeline. The function wait returns the backoff before each retry. The
+// simulate simulates the requests of the timeline. The function delay returns the backoff before each retry. The
 // function observe receives each attempt.
 func (t *timeline) simulate(policy *retry.Policy, r *rand.Rand, wait func(*core.BackoffRequest) (float64, error),
 	observe func(*core.Observation)) (out OutageResult, err error) {
-	q := make(queue, len(t.requests))
+	q := make(attemptQueue, len(t.requests))
 	for i, at := range t.requests { // requests is ordered by time, so the queue is a heap
-		q[i] = pendingAttempt{at: at, requestStart: at, luck: r.Float64()}
+		q[i] = pendingAttempt{start: at, requestStart: at, luck: r.Float64()}
 	}
 	failed, total, attempts := 0, 0.0, 0
 	end := func(a *pendingAttempt, served bool) {
 		attempts += a.number + 1
 		if served {
 			out.Served++
-			total += a.at - a.requestStart
+			total += a.start - a.requestStart
 		} else {
 			total += policy.MaxBackoffDelay
 		}
 	}
 	for len(q) > 0 {
 		a := heap.Pop(&q).(pendingAttempt)
-		proxy, ok := 0, t.isUp(a.at)
+		proxy, ok := 0, t.isUp(a.start)
 		if t.hasDeadProxy && a.number == 0 && a.luck < 0.2 {
 			proxy, ok = 1, false
 		}
 		id := t.proxies[proxy]
 		o := core.Observation{
-			Now: defaultStart + a.at, IDHash: id, HostHash: t.host, Attempt: float64(a.number),
-			Success: toFloat(ok), Latency: 0.05, Status: 503, Delay: a.wait,
+			Now: defaultStart + a.start, IDHash: id, HostHash: t.host, Attempt: float64(a.number),
+			Success: toFloat(ok), Latency: 0.05, Status: 503, Delay: a.delay,
 		}
 		if ok {
 			o.Status = 200
@@ -156,16 +156,17 @@ func (t *timeline) simulate(policy *retry.Policy, r *rand.Rand, wait func(*core.
 			}
 			d, err := wait(&core.BackoffRequest{
 				Retry: float64(a.number + 1), BaseDelay: policy.BaseDelay, Multiplier: policy.Multiplier,
-				Cap: policy.MaxBackoffDelay, Jitter: toFloat(policy.Jitter), Random: r.Float64(), PreviousDelay: a.wait,
-				LastStatus: 503, Elapsed: a.at - a.requestStart, Remaining: -1,
+				Cap: policy.MaxBackoffDelay, Jitter: toFloat(policy.Jitter), Random: r.Float64(),
+				PreviousDelay: a.delay,
+				LastStatus:    503, Elapsed: a.start - a.requestStart, Remaining: -1,
 				MaxAttempts: float64(policy.MaxAttempts),
 				HostHash:    o.HostHash, IDHash: id, Now: o.Now,
 			})
 			if err != nil {
 				return out, err
 			}
-			a.number, a.wait = a.number+1, d
-			a.at += d
+			a.number, a.delay = a.number+1, d
+			a.start += d
 			heap.Push(&q, a)
 		}
 	}
@@ -177,23 +178,23 @@ func (t *timeline) simulate(policy *retry.Policy, r *rand.Rand, wait func(*core.
 // simulateFixed is like simulate for a fixed delay. It needs no queue of the attempts of all requests.
 func (t *timeline) simulateFixed(policy *retry.Policy, r *rand.Rand, delay float64) (out OutageResult) {
 	failed, total, attempts := 0.0, 0.0, 0
-	for _, began := range t.requests {
-		dead := r.Float64() < 0.2 && t.hasDeadProxy
-		if t.isUp(began) && !dead {
+	for _, requestStart := range t.requests {
+		isDead := r.Float64() < 0.2 && t.hasDeadProxy
+		if t.isUp(requestStart) && !isDead {
 			continue
 		}
 		failed++
-		n, at := 1, began
+		n, now := 1, requestStart
 		for n < policy.MaxAttempts {
 			n++
-			if at += delay; t.isUp(at) {
+			if now += delay; t.isUp(now) {
 				break
 			}
 		}
 		attempts += n
-		if t.isUp(at) {
+		if t.isUp(now) {
 			out.Served++
-			total += at - began
+			total += now - requestStart
 		} else {
 			total += policy.MaxBackoffDelay
 		}

@@ -54,7 +54,7 @@ type Plugin struct {
 	Config map[string]any
 }
 
-func builtIn(name string) Plugin { return Plugin{Name: name, Code: builtin.Modules()[name]} }
+func builtInPlugin(name string) Plugin { return Plugin{Name: name, Code: builtin.Modules()[name]} }
 
 // NoBreaker returns the settings of a breaker that never opens, so that only the scorer avoids bad proxies.
 func NoBreaker() breaker.Config {
@@ -72,12 +72,12 @@ func SimulateScorer(host *wasmhost.Host, plugin Plugin, t *Trace, breakers break
 	for _, p := range t.Proxies {
 		report.Proxies = append(report.Proxies, p.ID)
 	}
-	for _, c := range []Plugin{plugin, builtIn("performance"), builtIn("random")} {
+	for _, c := range []Plugin{plugin, builtInPlugin("performance"), builtInPlugin("random")} {
 		m, err := host.Load(c.Code, c.Config)
 		if err != nil {
 			return ScorerReport{}, fmt.Errorf("%s: %w", c.Name, err)
 		}
-		p := newPlay(t, seed)
+		p := newScorerRun(t, seed)
 		err = p.simulateScorer(m, breakers)
 		m.Close()
 		if err != nil {
@@ -85,7 +85,7 @@ func SimulateScorer(host *wasmhost.Host, plugin Plugin, t *Trace, breakers break
 		}
 		report.Results = append(report.Results, p.result(c.Name))
 	}
-	p := newPlay(t, seed)
+	p := newScorerRun(t, seed)
 	p.simulateOracle()
 	report.Requests = p.requests
 	report.Results = append(report.Results, p.result(oracle))
@@ -108,7 +108,7 @@ type scorerRun struct {
 	scorer                                 *countingScorer
 }
 
-func newPlay(t *Trace, seed uint64) *scorerRun {
+func newScorerRun(t *Trace, seed uint64) *scorerRun {
 	p := &scorerRun{
 		trace: t, seed: seed, luckSeed: float64(rand.NewPCG(seed, 3).Uint64() >> 11),
 		arrivals: rand.New(rand.NewPCG(seed, 1)),
@@ -163,38 +163,39 @@ type attemptInFlight struct {
 // attemptHeap is a heap of attempts, the earliest end first.
 type attemptHeap []*attemptInFlight
 
-func (e attemptHeap) Len() int           { return len(e) }
-func (e attemptHeap) Less(i, j int) bool { return e[i].end.Before(e[j].end) }
-func (e attemptHeap) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
-func (e *attemptHeap) Push(x any)        { *e = append(*e, x.(*attemptInFlight)) }
-func (e *attemptHeap) Pop() any {
-	old := *e
+func (h attemptHeap) Len() int           { return len(h) }
+func (h attemptHeap) Less(i, j int) bool { return h[i].end.Before(h[j].end) }
+func (h attemptHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *attemptHeap) Push(x any)        { *h = append(*h, x.(*attemptInFlight)) }
+func (h *attemptHeap) Pop() any {
+	old := *h
 	last := old[len(old)-1]
-	*e = old[:len(old)-1]
+	*h = old[:len(old)-1]
 	return last
 }
 
 // eachRequest calls f with the time of every request, in seconds from the beginning of the trace.
-func (p *scorerRun) eachRequest(f func(t float64)) {
-	for t := p.arrivals.ExpFloat64() / p.trace.Rate; t < p.trace.Duration; t += p.arrivals.ExpFloat64() / p.trace.Rate {
+func (sr *scorerRun) eachRequest(f func(t float64)) {
+	rate := sr.trace.Rate
+	for t := sr.arrivals.ExpFloat64() / rate; t < sr.trace.Duration; t += sr.arrivals.ExpFloat64() / rate {
 		f(t)
-		p.requests++
+		sr.requests++
 	}
 }
 
 // simulateScorer simulates the trace with the scorer m.
-func (p *scorerRun) simulateScorer(m module, breakers breaker.Config) error {
-	p.scorer = &countingScorer{module: m}
-	begin := time.Unix(0, int64(p.trace.Start*1e9))
+func (sr *scorerRun) simulateScorer(m module, breakers breaker.Config) error {
+	sr.scorer = &countingScorer{module: m}
+	begin := time.Unix(0, int64(sr.trace.Start*1e9))
 	now := begin
 	clock := func() time.Time { return now }
 	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breakers, Memory: upstream.DefaultMemory, Now: clock})
-	if err := pool.Apply(p.specs()); err != nil {
+	if err := pool.Apply(sr.specs()); err != nil {
 		return err
 	}
-	m.SetPool(p.pool())
-	choose := selector.New(pool, rand.New(rand.NewPCG(p.seed, 2)).Uint64, selector.DefaultMaxCandidates)
-	hosts, targets := make([]float64, p.trace.Hosts), make([]evidence.Target, p.trace.Hosts)
+	m.SetPool(sr.pool())
+	choose := selector.New(pool, rand.New(rand.NewPCG(sr.seed, 2)).Uint64, selector.DefaultMaxCandidates)
+	hosts, targets := make([]float64, sr.trace.Hosts), make([]evidence.Target, sr.trace.Hosts)
 	for i := range hosts {
 		name := fmt.Sprintf("host-%d.test", i+1)
 		hosts[i], targets[i] = core.Hash53(name), upstream.Target(name+":80")
@@ -204,34 +205,34 @@ func (p *scorerRun) simulateScorer(m module, breakers breaker.Config) error {
 		for len(running) > 0 && !running[0].end.After(until) {
 			e := heap.Pop(&running).(*attemptInFlight)
 			now = e.end
-			p.inFlight[e.proxy]--
+			sr.inFlight[e.proxy]--
 			e.lease.Settle(&e.outcome)
 			e.lease.Release()
-			p.scorer.countFault(m.Observe(&e.observation))
+			sr.scorer.countFault(m.Observe(&e.observation))
 		}
 		now = until
 	}
 	q := &selector.Query{}
 	swept := begin
-	p.eachRequest(func(t float64) {
+	sr.eachRequest(func(t float64) {
 		end(begin.Add(time.Duration(t * 1e9)))
 		if now.Sub(swept) >= sweepInterval {
 			pool.Sweep()
 			swept = now
 		}
 		q.Reset()
-		host := int(p.luck(-1) * float64(len(hosts)))
+		host := int(sr.luck(-1) * float64(len(hosts)))
 		q.Idempotent, q.Retryable, q.HostHash = true, true, hosts[host]
-		q.RegionHash = core.RegionHash(p.trace.Region)
-		lease, err := choose.Select(q, p.scorer, now)
+		q.RegionHash = core.RegionHash(sr.trace.Region)
+		lease, err := choose.Select(q, sr.scorer, now)
 		if err != nil {
-			p.refused++
-			p.regret += p.bestState(t).Success
+			sr.refused++
+			sr.regret += sr.bestState(t).Success
 			return
 		}
 		lease.Target = targets[host]
-		i := p.index[lease.Proxy.ID()]
-		ok, latency := p.attempt(i, t)
+		i := sr.index[lease.Proxy.ID()]
+		ok, latency := sr.attempt(i, t)
 		e := &attemptInFlight{end: now.Add(latency), proxy: i, lease: lease, outcome: core.Outcome{
 			Verdict: core.Failure, Charge: core.ChargeProxyOrTarget, Status: 503, Latency: latency,
 		}}
@@ -250,15 +251,15 @@ func (p *scorerRun) simulateScorer(m module, breakers breaker.Config) error {
 }
 
 // simulateOracle simulates the trace with the oracle.
-func (p *scorerRun) simulateOracle() {
+func (sr *scorerRun) simulateOracle() {
 	var running attemptHeap
-	p.eachRequest(func(t float64) {
+	sr.eachRequest(func(t float64) {
 		now := time.Unix(0, int64(t*1e9))
 		for len(running) > 0 && !running[0].end.After(now) {
-			p.inFlight[heap.Pop(&running).(*attemptInFlight).proxy]--
+			sr.inFlight[heap.Pop(&running).(*attemptInFlight).proxy]--
 		}
-		i := p.bestIndex(t)
-		_, latency := p.attempt(i, t)
+		i := sr.bestIndex(t)
+		_, latency := sr.attempt(i, t)
 		heap.Push(&running, &attemptInFlight{end: now.Add(latency), proxy: i})
 	})
 }
@@ -270,52 +271,52 @@ func toFloat(b bool) float64 {
 	return 0
 }
 
-func (p *scorerRun) specs() []upstream.Spec {
-	specs := make([]upstream.Spec, len(p.trace.Proxies))
-	for i, x := range p.trace.Proxies {
+func (sr *scorerRun) specs() []upstream.Spec {
+	specs := make([]upstream.Spec, len(sr.trace.Proxies))
+	for i, x := range sr.trace.Proxies {
 		address := upstream.Address{Scheme: upstream.HTTP, Host: "simulated:1"}
 		specs[i] = upstream.Spec{ID: x.ID, Region: x.Region, Weight: x.Weight, Cost: x.Cost, Address: address}
 	}
 	return specs
 }
 
-func (p *scorerRun) pool() []wasmhost.Proxy {
-	list := make([]wasmhost.Proxy, len(p.trace.Proxies))
-	for i, x := range p.trace.Proxies {
+func (sr *scorerRun) pool() []wasmhost.Proxy {
+	list := make([]wasmhost.Proxy, len(sr.trace.Proxies))
+	for i, x := range sr.trace.Proxies {
 		list[i] = wasmhost.Proxy{ID: x.ID, Region: x.Region, Weight: x.Weight, Cost: x.Cost, Metadata: x.Metadata}
 	}
 	return list
 }
 
 // luck returns a random number in [0, 1) for the current request and a purpose. The number is the same for all scorers.
-func (p *scorerRun) luck(purpose int) float64 {
-	return core.Pair53(core.Pair53(p.luckSeed, float64(p.requests)), float64(purpose+1)) / (1 << 53)
+func (sr *scorerRun) luck(purpose int) float64 {
+	return core.Pair53(core.Pair53(sr.luckSeed, float64(sr.requests)), float64(purpose+1)) / (1 << 53)
 }
 
 // attempt begins and counts an attempt through proxy i. When the latency has passed, the caller must subtract 1 from
 // p.inFlight[i].
-func (p *scorerRun) attempt(i int, t float64) (ok bool, latency time.Duration) {
-	x := &p.trace.Proxies[i]
-	s := p.state(i, t)
-	ok = p.luck(2*i) < s.Success
-	seconds := s.Latency * (0.8 + 0.4*p.luck(2*i+1))
-	p.attempts++
+func (sr *scorerRun) attempt(i int, t float64) (ok bool, latency time.Duration) {
+	x := &sr.trace.Proxies[i]
+	s := sr.state(i, t)
+	ok = sr.luck(2*i) < s.Success
+	seconds := s.Latency * (0.8 + 0.4*sr.luck(2*i+1))
+	sr.attempts++
 	if ok {
-		p.successes++
+		sr.successes++
 	}
-	p.latency += seconds
-	p.cost += x.Cost
-	p.regret += p.bestState(t).Success - s.Success
-	p.inFlight[i]++
-	p.attemptsByColumn[i][min(int(t/p.trace.Duration*Columns), Columns-1)]++
+	sr.latency += seconds
+	sr.cost += x.Cost
+	sr.regret += sr.bestState(t).Success - s.Success
+	sr.inFlight[i]++
+	sr.attemptsByColumn[i][min(int(t/sr.trace.Duration*Columns), Columns-1)]++
 	return ok, time.Duration(seconds * 1e9)
 }
 
 // state returns the state of proxy i for its next attempt. If this attempt exceeds the proxy's capacity, the latency is
 // higher and the probability of success is lower.
-func (p *scorerRun) state(i int, t float64) State {
-	s := p.trace.Proxies[i].stateAt(t, &p.stateIndex[i])
-	if n := float64(p.inFlight[i] + 1); s.Capacity > 0 && n > s.Capacity {
+func (sr *scorerRun) state(i int, t float64) State {
+	s := sr.trace.Proxies[i].stateAt(t, &sr.stateIndex[i])
+	if n := float64(sr.inFlight[i] + 1); s.Capacity > 0 && n > s.Capacity {
 		s.Success *= s.Capacity / n
 		s.Latency *= min(n/s.Capacity, maxSlowdown)
 	}
@@ -327,10 +328,10 @@ const maxSlowdown = 10
 
 // bestIndex returns the index of the proxy with the highest probability of success and, among equals, the lowest
 // latency.
-func (p *scorerRun) bestIndex(t float64) int {
+func (sr *scorerRun) bestIndex(t float64) int {
 	best, bestState := 0, State{Success: -1}
-	for i := range p.trace.Proxies {
-		s := p.state(i, t)
+	for i := range sr.trace.Proxies {
+		s := sr.state(i, t)
 		if s.Success > bestState.Success || s.Success == bestState.Success && s.Latency < bestState.Latency {
 			best, bestState = i, s
 		}
@@ -338,26 +339,26 @@ func (p *scorerRun) bestIndex(t float64) int {
 	return best
 }
 
-func (p *scorerRun) bestState(t float64) State {
-	return p.state(p.bestIndex(t), t)
+func (sr *scorerRun) bestState(t float64) State {
+	return sr.state(sr.bestIndex(t), t)
 }
 
-func (p *scorerRun) result(name string) Result {
-	r := Result{Scorer: name, Regret: p.regret, Refused: p.refused, Faults: p.scorer.faults,
-		LastFault: p.scorer.lastFault}
-	if p.requests > 0 {
-		r.SuccessRate = float64(p.successes) / float64(p.requests)
+func (sr *scorerRun) result(name string) Result {
+	r := Result{Scorer: name, Regret: sr.regret, Refused: sr.refused, Faults: sr.scorer.faults,
+		LastFault: sr.scorer.lastFault}
+	if sr.requests > 0 {
+		r.SuccessRate = float64(sr.successes) / float64(sr.requests)
 	}
-	if p.attempts > 0 {
-		r.Latency, r.Cost = p.latency/float64(p.attempts), p.cost/float64(p.attempts)
+	if sr.attempts > 0 {
+		r.Latency, r.Cost = sr.latency/float64(sr.attempts), sr.cost/float64(sr.attempts)
 	}
 	all := make([]int, Columns)
-	for _, columns := range p.attemptsByColumn {
+	for _, columns := range sr.attemptsByColumn {
 		for c, n := range columns {
 			all[c] += n
 		}
 	}
-	for _, columns := range p.attemptsByColumn {
+	for _, columns := range sr.attemptsByColumn {
 		total, line := 0, make([]float64, Columns)
 		for c, n := range columns {
 			total += n
@@ -366,7 +367,7 @@ func (p *scorerRun) result(name string) Result {
 			}
 		}
 		r.Timeline = append(r.Timeline, line)
-		r.Shares = append(r.Shares, float64(total)/float64(max(p.attempts, 1)))
+		r.Shares = append(r.Shares, float64(total)/float64(max(sr.attempts, 1)))
 	}
 	return r
 }

@@ -94,21 +94,21 @@ func TestFaultsOfTracesNameTheLine(t *testing.T) {
 
 func TestSameSeedSameReport(t *testing.T) {
 	const spec = "drift,duration=100"
-	one, two := scorers(t, builtIn("weighted"), spec), scorers(t, builtIn("weighted"), spec)
+	one, two := scorers(t, builtInPlugin("weighted"), spec), scorers(t, builtInPlugin("weighted"), spec)
 	require.Equal(t, one, two)
-	other, err := SimulateScorer(host(), builtIn("weighted"), generated(t, spec), NoBreaker(), 2)
+	other, err := SimulateScorer(host(), builtInPlugin("weighted"), generated(t, spec), NoBreaker(), 2)
 	require.NoError(t, err)
 	require.NotEqual(t, one.Results[0], other.Results[0])
 }
 
 // A built-in has the same result whether it runs as the plugin or as the built-in.
 func TestABuiltInHasTheSameResultAsPlugin(t *testing.T) {
-	r := scorers(t, builtIn("performance"), "outage,duration=120")
+	r := scorers(t, builtInPlugin("performance"), "outage,duration=120")
 	require.Equal(t, r.Results[1], r.Results[0])
 }
 
 func TestTheFiguresOfScorers(t *testing.T) {
-	r := scorers(t, builtIn("performance"), "swap")
+	r := scorers(t, builtInPlugin("performance"), "swap")
 	by := map[string]Result{}
 	for _, x := range r.Results {
 		by[x.Scorer] = x
@@ -143,9 +143,9 @@ func TestTheFiguresOfScorers(t *testing.T) {
 // With breakers, a proxy that fails is not used for some time, whatever the scorer is.
 func TestBreakers(t *testing.T) {
 	tr := generated(t, "outage,duration=90,rate=5")
-	r, err := SimulateScorer(host(), builtIn("round_robin"), tr, breaker.Default(), 1)
+	r, err := SimulateScorer(host(), builtInPlugin("round_robin"), tr, breaker.Default(), 1)
 	require.NoError(t, err)
-	free, err := SimulateScorer(host(), builtIn("round_robin"), tr, NoBreaker(), 1)
+	free, err := SimulateScorer(host(), builtInPlugin("round_robin"), tr, NoBreaker(), 1)
 	require.NoError(t, err)
 	require.Zero(t, free.Results[0].Refused)
 	middle := func(r ScorerReport) (sum float64) {
@@ -242,7 +242,7 @@ func TestScorersText(t *testing.T) {
 {"proxy": "bad", "at": 30, "success": 1}
 `))
 	require.NoError(t, err)
-	r, err := SimulateScorer(host(), builtIn("round_robin"), tr, NoBreaker(), 1)
+	r, err := SimulateScorer(host(), builtInPlugin("round_robin"), tr, NoBreaker(), 1)
 	require.NoError(t, err)
 	r.Results = []Result{r.Results[0], r.Results[3]}
 	var b strings.Builder
@@ -272,7 +272,7 @@ func waits(t *testing.T, p Plugin, jitter bool) map[string]BackoffResult {
 }
 
 func TestBackoffs(t *testing.T) {
-	by := waits(t, builtIn("exponential"), false)
+	by := waits(t, builtInPlugin("exponential"), false)
 	for i, want := range []float64{1, 2, 4, 8, 16, 30, 30, 30, 30} {
 		require.Equal(t, Delay{want, want, want}, by["exponential"].Delays[i])
 		require.Equal(t, Delay{1, 1, 1}, by["fixed"].Delays[i])
@@ -289,7 +289,7 @@ func TestBackoffs(t *testing.T) {
 	require.Equal(t, 1.0, by["exponential"].Recovered, "it waits two minutes")
 	require.Less(t, by["exponential"].Retries, by["fixed"].Retries)
 
-	jittered := waits(t, builtIn("exponential"), true)["exponential"].Delays[2]
+	jittered := waits(t, builtInPlugin("exponential"), true)["exponential"].Delays[2]
 	require.InDelta(t, 2, jittered.Min, 0.1)
 	require.InDelta(t, 6, jittered.Max, 0.1)
 }

@@ -71,8 +71,8 @@ const (
 	defaultStart    = 1767225600
 )
 
-// line is one line of a trace file.
-type line struct {
+// traceLine is one line of a trace file.
+type traceLine struct {
 	Proxy    *string           `json:"proxy,omitempty"`
 	At       *float64          `json:"at,omitempty"`
 	Success  *float64          `json:"success,omitempty"`
@@ -100,7 +100,7 @@ func Read(r io.Reader) (*Trace, error) {
 		if len(bytes.TrimSpace(s.Bytes())) == 0 {
 			continue
 		}
-		var l line
+		var l traceLine
 		err := strict.DecodeJSON(s.Bytes(), &l)
 		if err == nil && l.Proxy == nil {
 			err = t.setRequests(&l)
@@ -123,13 +123,13 @@ func Read(r io.Reader) (*Trace, error) {
 	return t, t.check()
 }
 
-func setIfGiven[T any](to *T, from *T) {
-	if from != nil {
-		*to = *from
+func setIfGiven[T any](target *T, value *T) {
+	if value != nil {
+		*target = *value
 	}
 }
 
-func (t *Trace) setRequests(l *line) error {
+func (t *Trace) setRequests(l *traceLine) error {
 	if l.At != nil || l.Success != nil || l.Latency != nil || l.Capacity != nil || l.Cost != nil || l.Weight != nil ||
 		l.Metadata != nil {
 		return errors.New("it describes a proxy, but \"proxy\" with its id is missing")
@@ -142,7 +142,7 @@ func (t *Trace) setRequests(l *line) error {
 	return nil
 }
 
-func (t *Trace) addProxyLine(at map[string]int, l *line) error {
+func (t *Trace) addProxyLine(at map[string]int, l *traceLine) error {
 	if l.Duration != nil || l.Rate != nil || l.Hosts != nil || l.Start != nil {
 		return errors.New("duration, rate, hosts and start belong to a line without \"proxy\"")
 	}
@@ -212,7 +212,7 @@ func (t *Trace) check() error {
 // Write writes the trace in the format of Read.
 func (t *Trace) Write(w io.Writer) error {
 	e := json.NewEncoder(w)
-	head := line{Duration: &t.Duration, Rate: &t.Rate, Hosts: &t.Hosts, Start: &t.Start}
+	head := traceLine{Duration: &t.Duration, Rate: &t.Rate, Hosts: &t.Hosts, Start: &t.Start}
 	if t.Region != "" {
 		head.Region = &t.Region
 	}
@@ -223,7 +223,7 @@ func (t *Trace) Write(w io.Writer) error {
 		p := &t.Proxies[i]
 		for n := range p.States {
 			s := &p.States[n]
-			l := line{Proxy: &p.ID, At: &s.At, Success: &s.Success, Latency: &s.Latency, Capacity: &s.Capacity}
+			l := traceLine{Proxy: &p.ID, At: &s.At, Success: &s.Success, Latency: &s.Latency, Capacity: &s.Capacity}
 			if n == 0 {
 				l.Cost, l.Weight, l.Metadata = &p.Cost, &p.Weight, p.Metadata
 				if p.Region != "" {

@@ -236,11 +236,11 @@ func (in *instance) faultOf(err error) error {
 	if ended != nil {
 		text = ended.Error()
 	}
-	var late *timeoutError
+	var timeout *timeoutError
 	switch {
 	case errors.Is(ended, errFuel):
 		f.Reason = ReasonFuel
-	case errors.As(ended, &late):
+	case errors.As(ended, &timeout):
 		f.Reason = ReasonTimeout
 	}
 	f.Err = errors.New(text + in.host.output.explanationText())

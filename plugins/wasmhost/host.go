@@ -255,13 +255,13 @@ func compile(ctx context.Context, rt wazero.Runtime, code []byte) (_ wazero.Comp
 	return rt.CompileModule(ctx, code)
 }
 
-// maxPrepareTries is the maximum number of times that prepare tries to call a module on an overloaded machine.
-const maxPrepareTries = 8
+// maxPrepareAttempts is the maximum number of times that prepare tries to call a module on an overloaded machine.
+const maxPrepareAttempts = 8
 
 // prepare starts and configures a compiled module, and calls it once. It tries again if the call has waited too long
 // for a processor.
 func (m *Module) prepare() (err error) {
-	for range maxPrepareTries {
+	for range maxPrepareAttempts {
 		if err = m.prepareOnce(); !errors.Is(err, ErrBusy) {
 			break
 		}
@@ -285,25 +285,25 @@ func (m *Module) prepareOnce() error {
 	m.instanceCount++
 	m.mu.Unlock()
 	m.tolerance, m.excerptSpec = in.tolerance, in.excerptSpec
-	err = m.trialCall(in)
+	err = m.sampleCall(in)
 	in.freeLargeStacks() // an unused module keeps no large stacks
 	m.ready.Store(err == nil)
 	m.release(in, err)
 	return err
 }
 
-// trialCall makes the first call of a module.
-func (m *Module) trialCall(in *instance) error {
+// sampleCall makes the first call of a module.
+func (m *Module) sampleCall(in *instance) error {
 	scores := make([]float64, abi.MinCandidates)
 	err := m.CheckCall(func() error {
 		switch m.desc.Kind {
 		case Scorer:
-			return in.callScore(trialCandidates{}, scores)
+			return in.callScore(sampleCandidates{}, scores)
 		case Judge:
-			_, err := in.callJudge(trialJudge(in.excerptSpec))
+			_, err := in.callJudge(sampleJudge(in.excerptSpec))
 			return err
 		}
-		r := trialBackoff
+		r := sampleBackoff
 		_, err := in.callBackoff(&r)
 		return err
 	})

@@ -73,22 +73,22 @@ func (h *hostState) log(p []uint64) {
 func (h *hostState) metric(p []uint64) {
 	kind, name, value := MetricKind(int32(p[0])), h.mustRead(abi.Metric, p[1], p[2]), math.Float64frombits(p[3])
 	h.chargeFuel(uint64(len(name)) / hostByteFuel)
-	var wrong string
+	var fault string
 	switch {
 	case kind != Counter && kind != Gauge:
-		wrong = fmt.Sprintf("the kind %d is neither counter (0) nor gauge (1)", kind)
+		fault = fmt.Sprintf("the kind %d is neither counter (0) nor gauge (1)", kind)
 	case !isMetricName(name):
-		wrong = fmt.Sprintf("a name has 1 to %d letters, digits and _, and does not begin with a digit", MaxName)
+		fault = fmt.Sprintf("a name has 1 to %d letters, digits and _, and does not begin with a digit", MaxName)
 	case !(math.Abs(value) <= math.MaxFloat64):
-		wrong = "the value is not finite"
+		fault = "the value is not finite"
 	case kind == Counter && value < 0:
-		wrong = "a counter does not go down"
+		fault = "a counter does not go down"
 	}
 	switch out := h.output.output; {
 	case out == nil:
-	case wrong != "":
+	case fault != "":
 		out.Log(LevelWarn, fmt.Sprintf("the metric %q is not taken: %s",
-			printable(string(name[:min(len(name), MaxName)])), wrong))
+			printable(string(name[:min(len(name), MaxName)])), fault))
 	default:
 		out.Metric(kind, name, value)
 	}

@@ -87,70 +87,70 @@ var (
 	goPositionPattern = regexp.MustCompile(`^\t(?:.*/)?([^/\s]+\.go:\d+)`)
 )
 
-func (p *outputCollector) reset() {
-	if p.hasExplanation {
-		p.explanations, p.hasExplanation = [4]string{}, false
+func (c *outputCollector) reset() {
+	if c.hasExplanation {
+		c.explanations, c.hasExplanation = [4]string{}, false
 	}
 }
 
 // write splits the output of a module into lines. The descriptor is 1 (standard output) or 2 (standard error).
-func (p *outputCollector) write(descriptor int, b []byte) {
-	part := &p.unfinishedLines[descriptor-1]
+func (c *outputCollector) write(descriptor int, b []byte) {
+	part := &c.unfinishedLines[descriptor-1]
 	for len(b) > 0 {
 		var line []byte
 		line, ended := b, false
 		line, b, ended = bytes.Cut(b, newline)
 		*part = append(*part, line[:min(len(line), MaxLine+1-min(len(*part), MaxLine+1))]...)
 		if ended {
-			p.endLine(descriptor)
+			c.endLine(descriptor)
 		}
 	}
 }
 
 var newline = []byte{'\n'}
 
-func (p *outputCollector) endLine(descriptor int) {
-	raw := string(p.unfinishedLines[descriptor-1])
-	p.unfinishedLines[descriptor-1] = p.unfinishedLines[descriptor-1][:0]
+func (c *outputCollector) endLine(descriptor int) {
+	raw := string(c.unfinishedLines[descriptor-1])
+	c.unfinishedLines[descriptor-1] = c.unfinishedLines[descriptor-1][:0]
 	level, source := LevelInfo, explainStdout
 	if descriptor == 2 {
 		level, source = LevelWarn, explainStderr
 		switch at := goPositionPattern.FindStringSubmatch(raw); {
 		case panicPattern.MatchString(raw):
 			level, source = LevelError, explainPanic
-		case at != nil && p.explanations[explainPanic] != "" && !strings.HasSuffix(p.explanations[explainPanic], ")"):
-			p.explanations[explainPanic] += " (" + at[1] + ")"
+		case at != nil && c.explanations[explainPanic] != "" && !strings.HasSuffix(c.explanations[explainPanic], ")"):
+			c.explanations[explainPanic] += " (" + at[1] + ")"
 		}
 	}
 	text := printable(raw)
 	if text == "" {
 		return
 	}
-	p.addLine(level, source, text)
+	c.addLine(level, source, text)
 }
 
 // addLine passes one line on to the plugin's output.
-func (p *outputCollector) addLine(level Level, source int, text string) {
-	if source == explainLogged || source < explainNothing && p.explanations[source] == "" {
-		p.explanations[source], p.hasExplanation = text, true
+func (c *outputCollector) addLine(level Level, source int, text string) {
+	if source == explainLogged || source < explainNothing && c.explanations[source] == "" {
+		c.explanations[source], c.hasExplanation = text, true
 	}
-	if p.output != nil {
-		p.output.Log(level, text)
+	if c.output != nil {
+		c.output.Log(level, text)
 	}
 }
 
 // flush passes unfinished lines on to the plugin's output at the end of a call.
-func (p *outputCollector) flush() {
-	for i, part := range p.unfinishedLines {
+func (c *outputCollector) flush() {
+	for i, part := range c.unfinishedLines {
 		if len(part) > 0 {
-			p.endLine(i + 1)
+			c.endLine(i + 1)
 		}
 	}
 }
 
 // explanationText returns ": " and the text that best explains why the call failed; "" for none.
-func (p *outputCollector) explanationText() string {
-	for _, text := range p.explanations {
+func (c *outputCollector) explanationText() string {
+	for _, text := range c.explanations {
 		if text != "" {
 			return ": " + text
 		}

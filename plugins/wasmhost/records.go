@@ -213,12 +213,12 @@ func (in *instance) writeRecords(w *layout) error {
 	return nil
 }
 
-// trialCandidates is the input of a scorer's first call, with the number of candidates that every scorer must accept.
-type trialCandidates struct{}
+// sampleCandidates is the input of a scorer's first call, with the number of candidates that every scorer must accept.
+type sampleCandidates struct{}
 
-func (trialCandidates) Len() int { return abi.MinCandidates }
+func (sampleCandidates) Len() int { return abi.MinCandidates }
 
-func (trialCandidates) Fill(req *core.RankRequest, rows []core.Candidate) {
+func (sampleCandidates) Fill(req *core.RankRequest, rows []core.Candidate) {
 	*req = core.RankRequest{Count: float64(len(rows)), Now: 1.7e9, Turn: 7, Seed: 0x12345678,
 		HostHash: core.Hash53("example.com"), PoolSize: float64(len(rows)), Idempotent: 1}
 	for i := range rows {
@@ -234,6 +234,6 @@ func (trialCandidates) Fill(req *core.RankRequest, rows []core.Candidate) {
 	}
 }
 
-var trialBackoff = core.BackoffRequest{
+var sampleBackoff = core.BackoffRequest{
 	Retry: 1, BaseDelay: 1, Multiplier: 2, Cap: 30, Random: 0.5, Remaining: -1, MaxAttempts: 3, Now: 1.7e9,
 }

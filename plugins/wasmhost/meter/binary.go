@@ -43,7 +43,7 @@ type reader struct {
 	pos int
 	err error
 
-	functions *[]funcReference // if not nil, the method function appends the indices that it reads
+	functions *[]funcReference // if not nil, the method functionIndex appends the indices that it reads
 }
 
 // funcReference is a place in the input that holds the index of a function.
@@ -52,8 +52,8 @@ type funcReference struct {
 	index    uint32
 }
 
-// function reads the index of a function. If r.functions is set, it records where the index is.
-func (r *reader) function() uint32 {
+// functionIndex reads the index of a function. If r.functions is set, it records where the index is.
+func (r *reader) functionIndex() uint32 {
 	from := r.pos
 	index := r.u32()
 	if r.functions != nil && r.err == nil {

@@ -21,7 +21,7 @@ import (
 //	local.get $f  global.set fuel
 type funcRewriter struct {
 	w             *moduleWriter
-	type_         *signature
+	signature     *signature
 	size          Size
 	out           []byte
 	edits         []edit
@@ -71,7 +71,7 @@ const (
 )
 
 func (f *funcRewriter) reset(w *moduleWriter, t *signature) {
-	*f = funcRewriter{w: w, type_: t, out: f.out[:0], edits: f.edits[:0], openBlocks: f.openBlocks[:0],
+	*f = funcRewriter{w: w, signature: t, out: f.out[:0], edits: f.edits[:0], openBlocks: f.openBlocks[:0],
 		types:         f.types[:0],
 		writtenInLoop: f.writtenInLoop[:0], passedLocals: f.passedLocals[:0]}
 }
@@ -82,9 +82,9 @@ const maxLocals = 50_000
 func (f *funcRewriter) rewrite(raw []byte) error {
 	r := &reader{b: raw}
 	groups := r.count()
-	locals := uint64(len(f.type_.params))
+	locals := uint64(len(f.signature.params))
 	first := r.pos
-	f.types = append(f.types[:0], f.type_.params...)
+	f.types = append(f.types[:0], f.signature.params...)
 	for range groups {
 		n := r.u32()
 		locals += uint64(n)
@@ -101,9 +101,9 @@ func (f *funcRewriter) rewrite(raw []byte) error {
 	}
 	f.writtenInLoop = append(f.writtenInLoop[:0], make([]bool, len(f.types))...)
 	f.fuel, f.operand = uint32(locals), uint32(locals)+1
-	f.size.Values = int64(locals) + int64(len(f.type_.results))
+	f.size.Values = int64(locals) + int64(len(f.signature.results))
 	declared := r.pos
-	f.size.hasVectors = slices.Contains(f.type_.params, typeV128) || bytes.Contains(raw[first:declared],
+	f.size.hasVectors = slices.Contains(f.signature.params, typeV128) || bytes.Contains(raw[first:declared],
 		[]byte{typeV128})
 	f.scan(r)
 	if r.err != nil {
@@ -135,7 +135,7 @@ func (f *funcRewriter) rewrite(raw []byte) error {
 
 // scan reads the instructions, records the edits with their costs, and calls placeCounter at the end.
 func (f *funcRewriter) scan(r *reader) {
-	f.openBlocks = append(f.openBlocks, block{label: int64(len(f.type_.results))})
+	f.openBlocks = append(f.openBlocks, block{label: int64(len(f.signature.results))})
 	f.edits = append(f.edits, edit{offset: r.pos})
 	branches := 0 // number of the following blocks that belong to a dispatch loop
 	for r.err == nil {
@@ -325,14 +325,14 @@ func (f *funcRewriter) placeCounter() {
 		}
 	}
 	f.unpaidStack = max(0, f.size.frameSize()-StackPerFuel*f.edits[0].n)
-	if !f.w.mayCache || len(f.type_.results) > 1 { // openBlock would need a type that the module may not have
+	if !f.w.mayCache || len(f.signature.results) > 1 { // openBlock would need a type that the module may not have
 		return
 	}
 	for _, p := range f.edits {
 		f.counterCached = f.counterCached || p.loop && !p.call
 	}
 	if f.counterCached {
-		f.choosePassed()
+		f.choosePassedLocals()
 	}
 }
 
@@ -340,7 +340,7 @@ func (f *funcRewriter) applyEdit(p *edit, entry bool) {
 	switch {
 	case p.kind == checkFuel && p.n == 0: // the head of a dispatch loop
 	case p.kind == checkFuel && (entry || !f.counterCached):
-		f.getGlobal()
+		f.appendGlobalGet()
 		f.subtract(p.n, false)
 		if entry {
 			f.countStack()
@@ -349,25 +349,25 @@ func (f *funcRewriter) applyEdit(p *edit, entry bool) {
 			f.openBlock()
 		}
 	case p.kind == checkFuel:
-		f.getLocal()
+		f.appendLocalGet()
 		f.subtract(p.n, p.loop)
 	case p.kind == renumber:
 		f.out = appendU32(f.out, uint32(p.n))
 	case p.kind == storeCounter && f.counterCached:
 		f.storeCounter()
 	case p.kind == loadCounter && f.counterCached:
-		f.getGlobal()
+		f.appendGlobalGet()
 		f.out = appendU32(append(f.out, opLocalSet), f.fuel)
 	case p.kind == chargeBytes, p.kind == chargeElements, p.kind == chargePages:
 		f.chargeOperand(p.kind)
 	}
 }
 
-func (f *funcRewriter) getGlobal() { f.out = appendU32(append(f.out, opGlobalGet), f.w.fuel) }
-func (f *funcRewriter) getLocal()  { f.out = appendU32(append(f.out, opLocalGet), f.fuel) }
+func (f *funcRewriter) appendGlobalGet() { f.out = appendU32(append(f.out, opGlobalGet), f.w.fuel) }
+func (f *funcRewriter) appendLocalGet()  { f.out = appendU32(append(f.out, opLocalGet), f.fuel) }
 
 func (f *funcRewriter) storeCounter() {
-	f.getLocal()
+	f.appendLocalGet()
 	f.out = appendU32(append(f.out, opGlobalSet), f.w.fuel)
 }
 
@@ -375,8 +375,8 @@ func (f *funcRewriter) storeCounter() {
 // the end of this block.
 func (f *funcRewriter) openBlock() {
 	t := byte(blockEmpty)
-	if len(f.type_.results) == 1 {
-		t = f.type_.results[0]
+	if len(f.signature.results) == 1 {
+		t = f.signature.results[0]
 	}
 	f.out = append(f.out, opBlock, t)
 }
@@ -408,10 +408,10 @@ func (f *funcRewriter) subtractTop(loop bool) {
 	f.out = appendU32(append(f.out, opI64Sub, opLocalTee), f.fuel)
 	if !f.counterCached {
 		f.out = appendU32(append(f.out, opGlobalSet), f.w.fuel)
-		f.getLocal()
+		f.appendLocalGet()
 	}
 	f.out = append(f.out, opI64Const, 0, opI64LtS, opIf, blockEmpty)
-	f.getLocal()
+	f.appendLocalGet()
 	switch {
 	case loop:
 		f.refuelLoop()
@@ -461,9 +461,9 @@ func (f *funcRewriter) refuelLoop() {
 	f.out = appendU32(append(f.out, opLocalSet), f.fuel)
 }
 
-// choosePassed chooses the locals that refuelLoop passes: for each element of passedTypes, the next local of this type
-// that is written in a loop.
-func (f *funcRewriter) choosePassed() {
+// choosePassedLocals chooses the locals that refuelLoop passes: for each element of passedTypes, the next local of this
+// type that is written in a loop.
+func (f *funcRewriter) choosePassedLocals() {
 	f.passedLocals = f.passedLocals[:0]
 	for range passedTypes {
 		f.passedLocals = append(f.passedLocals, noLocal)
@@ -483,9 +483,9 @@ func (f *funcRewriter) choosePassed() {
 func (f *funcRewriter) chargeOperand(kind editKind) {
 	f.out = appendU32(append(f.out, opLocalTee), f.operand)
 	if f.counterCached {
-		f.getLocal()
+		f.appendLocalGet()
 	} else {
-		f.getGlobal()
+		f.appendGlobalGet()
 	}
 	f.out = appendU32(append(f.out, opLocalGet), f.operand)
 	f.out = append(f.out, opI64ExtendU)

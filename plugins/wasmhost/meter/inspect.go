@@ -44,7 +44,7 @@ type Info struct {
 	Elements       uint32 // number of elements of all element segments together
 	Globals        int    // number of globals, imports included
 	DataBytes      int
-	Custom         []string // names of custom sections
+	CustomSections []string // names of custom sections
 	types          []signature
 	funcs          []uint32 // index of the type of each function, imported functions first
 	mutableGlobals int      // number of mutable globals
@@ -163,7 +163,7 @@ func (i *Info) signature(function uint32) (params, results []byte, ok bool) {
 func (i *Info) readSection(r *reader, s section) {
 	switch s.id {
 	case secCustom:
-		i.Custom = append(i.Custom, r.name())
+		i.CustomSections = append(i.CustomSections, r.name())
 	case secType:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
 			if c := r.byte(); c != 0x60 {
@@ -186,7 +186,7 @@ func (i *Info) readSection(r *reader, s section) {
 		for n := r.count(); n > 0 && r.err == nil; n-- {
 			r.referenceType()
 			low, _, _ := r.readLimits()
-			i.TableMin = addUpTo(i.TableMin, low)
+			i.TableMin = addSaturating(i.TableMin, low)
 		}
 	case secMemory:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
@@ -209,7 +209,7 @@ func (i *Info) readSection(r *reader, s section) {
 		}
 	case secElement:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
-			i.Elements = addUpTo(i.Elements, readElement(r))
+			i.Elements = addSaturating(i.Elements, readElement(r))
 		}
 	case secData:
 		i.DataBytes = len(s.body)
@@ -223,7 +223,7 @@ func readExport(r *reader) Export {
 	e := Export{Name: r.name(), Kind: Kind(r.byte())}
 	switch {
 	case e.Kind == Function:
-		e.Index = r.function()
+		e.Index = r.functionIndex()
 	case e.Kind > Global:
 		r.fail("the kind %d of an export is unknown", e.Kind)
 	default:
@@ -259,7 +259,7 @@ func readElement(r *reader) (count uint32) {
 		if expressions {
 			readConstant(r)
 		} else {
-			r.function()
+			r.functionIndex()
 		}
 	}
 	return count
@@ -297,7 +297,7 @@ func readConstant(r *reader) {
 		case opGlobalGet:
 			r.u32()
 		case opRefFunc:
-			r.function()
+			r.functionIndex()
 		case opRefNull:
 			r.referenceType()
 		case opVector: // v128.const
@@ -323,7 +323,7 @@ func (r *reader) skipText() {
 	}
 }
 
-func addUpTo(a, b uint32) uint32 {
+func addSaturating(a, b uint32) uint32 {
 	if a+b < a {
 		return 1<<32 - 1
 	}
@@ -338,7 +338,7 @@ func (i *Info) readMemory(r *reader) {
 	if !bounded {
 		high = maxPages
 	}
-	i.MemoryMin, i.MemoryMax = addUpTo(i.MemoryMin, low), addUpTo(i.MemoryMax, high)
+	i.MemoryMin, i.MemoryMax = addSaturating(i.MemoryMin, low), addSaturating(i.MemoryMax, high)
 }
 
 func (i *Info) readImport(r *reader) {
@@ -355,7 +355,7 @@ func (i *Info) readImport(r *reader) {
 	case Table:
 		r.referenceType()
 		low, _, _ := r.readLimits()
-		i.TableMin = addUpTo(i.TableMin, low)
+		i.TableMin = addSaturating(i.TableMin, low)
 	case Memory:
 		i.readMemory(r)
 	case Global:

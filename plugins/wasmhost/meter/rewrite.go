@@ -247,7 +247,7 @@ func (w *moduleWriter) rewriteNames(body []byte) []byte {
 			sub.skipText()
 			out = appendSection(out, id, sub.b)
 		case namesOfFunctions:
-			renamed, err := w.renumberSection(sub.b, func(r *reader) { r.function(); r.skipText() })
+			renamed, err := w.renumberSection(sub.b, func(r *reader) { r.functionIndex(); r.skipText() })
 			sub.pos, sub.err = len(sub.b), err
 			out = appendSection(out, id, renamed)
 		default:
@@ -313,12 +313,12 @@ func (w *moduleWriter) rewriteExports(body []byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	one := func(name string, kind Kind, index uint32) []byte {
+	newExport := func(name string, kind Kind, index uint32) []byte {
 		return appendU32(append(appendBytes(nil, []byte(name)), byte(kind)), index)
 	}
-	body = appendElements(body, one(FuelExport, Global, w.fuel), one(StackExport, Global, w.stack))
+	body = appendElements(body, newExport(FuelExport, Global, w.fuel), newExport(StackExport, Global, w.stack))
 	if w.info.start != nil {
-		body = appendElements(body, one(StartExport, Function, w.newIndex(*w.info.start)))
+		body = appendElements(body, newExport(StartExport, Function, w.newIndex(*w.info.start)))
 	}
 	return body, nil
 }

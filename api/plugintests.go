@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
-	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
+	"github.com/whirlpool-proxy/whirlpool/plugins/sample"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
@@ -110,17 +110,17 @@ func (h *pluginHandler) testJudge(c *fiber.Ctx, name string, in *testInput) erro
 	if in.Candidates != nil {
 		return badField("candidates", "candidates are for scorers; "+name+" is a judge")
 	}
-	samples := trial.Responses()
+	samples := sample.Responses()
 	if in.Request != nil || in.Fields != nil || in.Body != "" {
 		var fields []string
 		for _, name := range slices.Sorted(maps.Keys(in.Fields)) {
 			fields = append(fields, name, in.Fields[name])
 		}
-		response := trial.NewResponse("", 200, in.Body, fields...)
+		response := sample.NewResponse("", 200, in.Body, fields...)
 		if err := setFields("request", in.Request, &response.Request); err != nil {
 			return err
 		}
-		samples = []trial.Response{response}
+		samples = []sample.Response{response}
 	}
 	previousLine, rulings := h.lastLine(name), []rulingView{}
 	for i := range samples {
@@ -158,7 +158,7 @@ func (h *pluginHandler) testScorer(c *fiber.Ctx, name string, in *testInput) err
 		return err
 	}
 	n := float64(len(rows))
-	choice := trial.Choice{Request: core.RankRequest{Idempotent: 1, Count: n, PoolSize: n}, Rows: rows}
+	choice := sample.Choice{Request: core.RankRequest{Idempotent: 1, Count: n, PoolSize: n}, Rows: rows}
 	if err := setFields("request", in.Request, &choice.Request); err != nil {
 		return err
 	}

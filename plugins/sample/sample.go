@@ -1,6 +1,6 @@
-// Package trial makes samples: plausible and extreme inputs, for tests and measurements of plugins. The same arguments
+// Package sample makes samples: plausible and extreme inputs, for tests and measurements of plugins. The same arguments
 // always give the same sample.
-package trial
+package sample
 
 import (
 	"fmt"
