@@ -48,7 +48,7 @@ type Exchange struct {
 	placeWait placeWaiter
 	retryWait queue.Waiter[*retry.Budget]
 
-	// updateDeadlineFunc is the method attemptState.updateDeadline as a function value. It is created once, because its
+	// updateDeadlineFunc is attemptState.updateDeadline as a function value. It is created once, because its
 	// creation allocates.
 	updateDeadlineFunc func() time.Time
 	eventsMu           sync.Mutex // guards result.Events until the request is recorded

@@ -55,7 +55,7 @@ func (ex *Exchange) canHedge() bool {
 // request.
 type race[T any] struct {
 	x           *Exchange
-	timer       *time.Timer // calls the method runHedge when it fires
+	timer       *time.Timer // calls runHedge when it fires
 	firstSender Hedger[T]
 	ctx         context.Context
 	kind        retry.HedgeKind
@@ -71,7 +71,7 @@ type race[T any] struct {
 	cancel      context.CancelCauseFunc // cancels the hedge
 	hedgeSender HedgeSender[T]
 
-	// The hedge's goroutine owns the following fields until it has called the method end; afterwards the exchange owns
+	// The hedge's goroutine owns the following fields until it has called finishHedge; afterwards the exchange owns
 	// them.
 	attemptState
 	response     T

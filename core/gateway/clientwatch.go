@@ -77,7 +77,7 @@ func (w *clientWatch) readAhead() {
 	w.done <- struct{}{}
 }
 
-// The method stop stops the watch. If a goroutine watches the client, it waits until the goroutine has ended. After
+// stop ends the watch. If a goroutine watches the client, it waits until the goroutine has ended. After
 // that, the caller may read from the connection.
 func (w *clientWatch) stop() {
 	if !w.running {

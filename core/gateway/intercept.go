@@ -251,7 +251,7 @@ func (c *connection) interceptClient(s *Server, i *interception, outer *outerCon
 	return served || endErr != nil, endErr
 }
 
-// interceptResult returns two fields of the access log for an error of the method connection.interceptClient: whether
+// interceptResult returns two fields of the access log for an error of connection.interceptClient: whether
 // the client has left, and the code.
 func interceptResult(endErr error) (clientLeft bool, code string) {
 	if endErr == executor.ErrShutdown {
@@ -266,7 +266,7 @@ func (c *connection) drainEnded(err error) bool {
 }
 
 // detectTLS waits for the client's first byte and reports whether this byte begins a TLS handshake. It returns the same
-// errors as the method connection.interceptClient.
+// errors as connection.interceptClient.
 func (c *connection) detectTLS() (isTLS bool, endErr error) {
 	if len(c.reader.Buffered()) == 0 {
 		c.readControl.setDeadline(c.now().Add(firstByteWait))

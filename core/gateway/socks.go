@@ -262,9 +262,9 @@ func (f *socksFront) serveConnect(target *proxyhttp.Authority) {
 	defer entry.Release()
 	in := executor.Request{
 		ID: l.ID, Policy: policy, GlobalPolicy: policy, Method: http.MethodConnect, Host: target.Host,
-		Target:      target.Target,
-		WantsTunnel: true, Idempotent: true, Safe: true, Replayable: true, Listener: core.ListenSOCKS5,
-		Started: l.Started, BeforeWait: f.conn.clientWatch.start, Progress: entry, Priority: priority, Regions: regions,
+		Target: target.Target, WantsTunnel: true, Idempotent: true, Safe: true, Replayable: true,
+		Listener: core.ListenSOCKS5, Started: l.Started, BeforeWait: f.conn.clientWatch.start,
+		Progress: entry, Priority: priority, Regions: regions,
 	}
 	in.KeepEvents, in.User = s.logsRequests(), l.User
 	l.Trace = s.newTrace(nil, l.ID)

@@ -77,7 +77,7 @@ type tunnel struct {
 	recordFollower    recordFollower // of the target
 	recordsFollowed   bool           // the records are followed, or were
 
-	// The method copyBoth sets targetEndedFirst if the target's direction ended before the client's direction,
+	// copyBoth sets targetEndedFirst if the target's direction ended before the client's direction,
 	// targetReset if the target's direction ended with an error, and cutInRecord if it ended within a TLS record.
 	targetEndedFirst, targetReset, cutInRecord bool
 }

@@ -65,7 +65,7 @@ func (r *request) credentials() []byte {
 	return r.fieldOfKind(http1.ProxyAuthorization)
 }
 
-// authorizeCertificate is like the method authorize, but for a request without credentials. It sets the user whose name
+// authorizeCertificate is like authorize, but for a request without credentials. It sets the user whose name
 // is one of the names in the client's certificate. If there is no such user, it returns an error response.
 func (r *request) authorizeCertificate() *proxyhttp.ErrorResponse {
 	c := &r.cache
@@ -191,7 +191,7 @@ func limitResponse(code, message string, retryAfter time.Duration) *proxyhttp.Er
 	}
 }
 
-// endGrant ends the request that the method grantRequest has counted, and adds the bytes of the request's body to the
+// endGrant ends the request that grantRequest has counted, and adds the bytes of the request's body to the
 // user's usage.
 func (r *request) endGrant() {
 	if a := r.countedUser; a != nil {

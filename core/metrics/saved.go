@@ -132,8 +132,8 @@ func (r *Recorder) Save(all bool) iter.Seq[*Saved] {
 	}
 }
 
-// saveMinutes returns the rows of Saved.Minutes, and the next value of saver.minutes. The argument now is the current
-// minute.
+// saveMinutes returns the rows of Saved.Minutes, and the next value of saveState.minutes. The argument now is the
+// current minute.
 func (r *Recorder) saveMinutes(all bool, now int64) (rows [][]int64, sums map[int64]int64) {
 	sums = map[int64]int64{}
 	r.eachMinute(r.retention, func(start time.Time, m *minute) {

@@ -8,7 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// The limits on the list that the function offeredSchemes returns.
+// The limits on the list that offeredSchemes returns.
 const (
 	maxSchemes = 8
 	maxScheme  = 32 // bytes of a scheme's name

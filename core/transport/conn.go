@@ -147,7 +147,7 @@ func (g *readGate) Read(p []byte) (int, error) {
 }
 
 // hasNoExtraBytes reports whether the connection has no bytes after the end of the response. It does not detect a TLS
-// record that has arrived only in part. The method isAlive detects the bytes that complete such a record.
+// record that has arrived only in part. isAlive detects the bytes that complete such a record.
 func (pc *persistConn) hasNoExtraBytes() bool {
 	if len(pc.reader.Buffered()) > 0 {
 		return false
@@ -254,5 +254,5 @@ func (pc *persistConn) isAlive() bool {
 	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// aliveTimeout is the read timeout of the method isAlive on a connection that is not TCP.
+// aliveTimeout is the read timeout of isAlive on a connection that is not TCP.
 const aliveTimeout = 100 * time.Microsecond

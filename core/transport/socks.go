@@ -90,7 +90,7 @@ func socksGreet(c net.Conn, a upstream.Address, offer *tokenOffer, buf []byte) e
 	return nil
 }
 
-// socksSendTokens sends tokens to a proxy that has chosen the method socks5.Tokens. Such a proxy is a gateway. It then
+// socksSendTokens sends tokens to a proxy that has chosen socks5.Tokens. Such a proxy is a gateway. It then
 // chooses a second authentication method, which socksSendTokens returns.
 func socksSendTokens(c net.Conn, tokens, buf []byte) (method byte, err error) {
 	if _, err := c.Write(socks5.AppendTokens(nil, tokens)); err != nil {

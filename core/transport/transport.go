@@ -67,7 +67,7 @@ type Transport struct {
 	connectTimeout    atomic.Int64    // ns
 	pools             sync.Map        // *upstream.Upstream -> *idlePool
 	slowAttempts      atomic.Int64    // attempts in readSlowHead
-	offPollerAttempts atomic.Int64    // attempts in the method waitOffPoller; the field slowAttempts counts them too
+	offPollerAttempts atomic.Int64    // attempts in waitOffPoller; the field slowAttempts counts them too
 	watcher           socket.Watcher
 
 	releaseClientFile, releaseOtherFile func() // return one descriptor to the budget
@@ -256,7 +256,7 @@ func (r *Response) isIdleTimeout() bool {
 }
 
 // A request may be on its way when the peer closes the connection. The peer's reset then arrives one round-trip time
-// after the request was sent. The method closedBeforeReceipt checks for the reset every receiptInterval, at most
+// after the request was sent. closedBeforeReceipt checks for the reset every receiptInterval, at most
 // receiptChecks times. This takes 50 ms.
 const (
 	receiptChecks   = 25
