@@ -3,6 +3,7 @@
 package faults
 
 import (
+	"math"
 	"math/rand/v2"
 	"sort"
 	"time"
@@ -75,6 +76,42 @@ func (p *Proxy) LastChange(target int, at time.Duration) (last time.Duration) {
 		}
 	}
 	return last
+}
+
+// Habits returns what the proxy's past shows about its future: the share of the given time in which it failed (mean),
+// and the number of seconds after which a state says little about it (memory). For a Markov chain, memory is
+// 1 / (the rate of beginnings + the rate of ends of bad periods). It is infinite for a state that never changes.
+func (p *Proxy) Habits(length time.Duration) (mean, memory float64) {
+	if len(p.Changes) == 1 && len(p.Bans) == 0 {
+		return p.Changes[0].Loss(), math.Inf(1)
+	}
+	bad, periods := 0.0, 0.0
+	add := func(from, to time.Duration) {
+		if from < length {
+			bad += (min(to, length) - from).Seconds()
+			periods++
+		}
+	}
+	for i, c := range p.Changes {
+		if c.Loss() < 0.5 {
+			continue
+		}
+		to := length
+		if i+1 < len(p.Changes) {
+			to = p.Changes[i+1].At
+		}
+		add(c.At, to)
+	}
+	for _, spans := range p.Bans {
+		for _, s := range spans {
+			add(s.From, s.To)
+		}
+	}
+	all := length.Seconds() * float64(max(len(p.Bans), 1))
+	if periods == 0 {
+		return 0, math.Inf(1)
+	}
+	return bad / all, 1 / (periods/bad + periods/max(all-bad, 1))
 }
 
 // CountFailing returns the number n of proxies that fail most attempts at a target at a given time. The second result

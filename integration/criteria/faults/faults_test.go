@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -146,4 +147,23 @@ func TestFailing(t *testing.T) {
 		require.Equal(t, c.n, n)
 		require.Equal(t, c.sinceChange, since)
 	}
+}
+
+func TestHabits(t *testing.T) {
+	const s = time.Second
+	steady := SteadyProxy(State{Fails: 0.3})
+	mean, memory := steady.Habits(100 * s)
+	require.Equal(t, 0.3, mean)
+	require.True(t, math.IsInf(memory, 1))
+
+	spans := []Span{{10 * s, 20 * s}, {50 * s, 60 * s}, {200 * s, 300 * s}}
+	bursty := BurstyProxy(State{}, State{Refuses: true}, spans)
+	mean, memory = bursty.Habits(100 * s)
+	require.InDelta(t, 0.2, mean, 1e-9)
+	require.InDelta(t, 8, memory, 1e-9) // 1 / (1/10 + 1/40)
+
+	banned := steady
+	banned.Bans = map[int][]Span{0: spans, 1: nil}
+	mean, _ = banned.Habits(100 * s)
+	require.InDelta(t, 0.1, mean, 1e-9)
 }

@@ -53,7 +53,7 @@ func TestWrap(t *testing.T) {
 
 func TestTheReasonOfALostRequest(t *testing.T) {
 	o := &workload.Outcome{Served: []bool{true, true}, Attempts: []uint8{1, 1}}
-	runs := map[string]*workload.Outcome{workload.Default: o, workload.OracleName: o}
+	runs := map[string]*workload.Outcome{workload.Default: o, workload.ObserverName: o, workload.OracleName: o}
 	bad := faults.State{Fails: 1}
 	w := &workload.Workload{Requests: 2, Rate: 0.1, Targets: 1,
 		Pool: faults.Pool{faults.SteadyProxy(bad), faults.SteadyProxy(bad), faults.SteadyProxy(faults.State{})}}
@@ -63,10 +63,11 @@ func TestTheReasonOfALostRequest(t *testing.T) {
 		"proxy had changed"
 	o = &workload.Outcome{Served: []bool{true, false, false, false}, Attempts: []uint8{1, 3, 1, 1}, AllBreakersOpen: 1}
 	runs[workload.Default] = o
-	require.Equal(t, "3 requests failed (the oracle: 0): 1 while every breaker was open, 1 after fewer than 3 "+
+	const failed = "3 requests failed (the observer: 0, the oracle: 0): "
+	require.Equal(t, failed+"1 while every breaker was open, 1 after fewer than 3 "+
 		"attempts (a suspect target), 1 after 3 attempts"+then, describeLosses(w, runs))
 	o.AllBreakersOpen = 2
-	require.Equal(t, "3 requests failed (the oracle: 0): 2 while every breaker was open, 1 after 3 attempts"+then,
+	require.Equal(t, failed+"2 while every breaker was open, 1 after 3 attempts"+then,
 		describeLosses(w, runs))
 }
 

@@ -107,7 +107,10 @@ The seed determines faults and luck. The luck of the n-th attempt of a request i
 proxy: the attempt fails if the number is below the chosen proxy's probability of failure at that moment. So two
 gateways differ by their choices only.
 The **oracle** reads the trace of faults, but not the luck: it always chooses the proxy that is least
-likely to fail at that moment, with as many attempts, and without a wait. A **single attempt** is Whirlpool with
+likely to fail at that moment, with as many attempts, and without a wait. The **observer** knows only what attempts can
+show: of each proxy, or of each pair of a proxy and a target that bans it, the probability of failure at its own latest
+attempt, and how long such a state lasts in the mean. It does not wait either. A gateway knows less, because an attempt
+shows a success or a failure, and no probability. A **single attempt** is Whirlpool with
 ` + "`max_attempts = 1`" + `. **Random rotation** is three attempts through random proxies, with every other part off.
 Intervals are 95 % intervals: Wilson's for shares, distribution-free ones for quantiles, bootstrap intervals for shares
 of a gap.

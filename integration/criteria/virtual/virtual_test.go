@@ -59,9 +59,12 @@ func TestJobs(t *testing.T) {
 	})
 }
 
-// play runs a workload with a variant or with the oracle.
+// play runs a workload with a variant, with the observer or with the oracle.
 func play(t *testing.T, cfg engine.Config, cache string, w *workload.Workload, variant string) *workload.Outcome {
-	if variant == workload.OracleName {
+	switch variant {
+	case workload.ObserverName:
+		return w.Observer(cfg.Retry.MaxAttempts)
+	case workload.OracleName:
 		return w.Oracle(cfg.Retry.MaxAttempts)
 	}
 	all := workload.Variants()

@@ -3,7 +3,7 @@ package workload
 // Job is a workload with the variants that run it.
 type Job struct {
 	Workload *Workload
-	Variants []string // names of Variants, or OracleName
+	Variants []string // names of Variants, ObserverName or OracleName
 }
 
 // PartsLevel is the level of faults (Kind.Levels) in the runs of Parts.
@@ -24,8 +24,8 @@ const NoiseRate = 200.0
 
 // Jobs returns all runs in virtual time, in the order of the criteria. It lists each workload once.
 func Jobs(c Catalog) (jobs []Job) {
-	all := append([]string{Default}, append(Parts(), Single, Rotation, OracleName)...)
-	curve := []string{Default, Single, Rotation, OracleName}
+	all := append([]string{Default}, append(Parts(), Single, Rotation, ObserverName, OracleName)...)
+	curve := []string{Default, Single, Rotation, ObserverName, OracleName}
 	for _, k := range Kinds() {
 		for _, level := range k.Levels {
 			variants := curve
@@ -47,7 +47,8 @@ func Jobs(c Catalog) (jobs []Job) {
 	}
 	jobs = append(jobs, Job{c.FailingInTurn(), []string{Default, "no reachability checks"}})
 	for _, w := range c.ChoiceWorkloads() {
-		jobs = append(jobs, Job{w, []string{Default, "no breakers", "random scorers", Single, Rotation, OracleName}})
+		jobs = append(jobs, Job{w, []string{Default, "no breakers", "random scorers", Single, Rotation, ObserverName,
+			OracleName}})
 	}
 	jobs = append(jobs, Job{c.DeadProxies(), all}, Job{c.EqualProxies(0.5), curve},
 		Job{c.AllInFlight(), []string{Default}})

@@ -87,6 +87,29 @@ func TestOracle(t *testing.T) {
 	}
 }
 
+// The observer learns of a change by an attempt, and finds out later that a proxy has recovered.
+func TestObserver(t *testing.T) {
+	w := New(1, 0.1).base("test")
+	bad, half := faults.State{Refuses: true}, w.Duration()/2
+	w.Pool = faults.Pool{faults.SteadyProxy(bad), faults.SteadyProxy(faults.State{})}
+	o := w.Observer(3)
+	require.Equal(t, w.Requests, o.ServedCount())
+	require.Equal(t, 1, o.BadAttempts, "it has learnt that the first proxy is bad")
+	require.Equal(t, w.Requests+1, o.AttemptCount())
+
+	w.Pool = faults.Pool{faults.SwitchingProxy(bad, faults.State{}, half),
+		faults.SwitchingProxy(faults.State{}, bad, half)}
+	o = w.Observer(3)
+	require.Equal(t, w.Requests, o.ServedCount())
+	require.Greater(t, o.BadAttempts, 1)
+	require.Equal(t, o, w.Observer(3))
+
+	for _, k := range Kinds() {
+		w := k.Make(New(1, 0.1), 0.3)
+		require.LessOrEqual(t, w.Observer(3).ServedCount(), w.Oracle(3).ServedCount(), k.Name)
+	}
+}
+
 func TestOutcome(t *testing.T) {
 	o := Outcome{Served: []bool{true, true, false, true}, Attempts: []uint8{1, 2, 3, 3}, Latency: []float64{1, 2, 3, 4}}
 	require.Equal(t, 3, o.ServedCount())
