@@ -195,7 +195,9 @@ func runModel(t *rapid.T) {
 		"postpone": func(t *rapid.T) {
 			d := seconds("postponed by", 20)
 			b.Postpone(d)
-			m.advance()
+			if m.advance(); m.state == core.Open {
+				m.failureCount(m.now) // Postpone forgets old failures
+			}
 			if at := m.now.Add(d); m.state == core.Open && at.After(m.openEnd) {
 				m.openEnd = at
 			}
