@@ -26,6 +26,7 @@ const (
 	ReasonManualReset  = "manual_reset" // Reset
 	ReasonReachable    = "reachable"    // MakeHalfOpen: the proxy can be reached again
 	ReasonNoneClosed   = "none_closed"  // MakeHalfOpen: no breaker of the pool is closed
+	ReasonPoolFails    = "pool_fails"   // MakeHalfOpen: much more of the pool's attempts fail than usual
 	ReasonFewClosed    = "few_closed"   // MakeHalfOpen: few breakers of the pool are closed
 	ReasonCluster      = "cluster"      // Open or Close: other gateways of the cluster
 )

@@ -31,6 +31,8 @@ type Ledger struct {
 
 	recent recentSuccesses
 
+	pool poolTest
+
 	_ [64]byte // keeps the fields above and below in different cache lines
 
 	firstBook      atomic.Pointer[Book] // of the first proxy that had a failure
@@ -125,6 +127,7 @@ func (l *Ledger) RecordSuccess(a *Attempt) {
 		l.endedStreaks.Add(1)
 	}
 	l.servedTargets.add(a.Target.Hash)
+	l.pool.addSuccess(a.Proxy)
 	if l.size.Load() == 0 {
 		return
 	}
@@ -155,6 +158,7 @@ func (l *Ledger) RecordFailure(a *Attempt) Finding {
 	b.updateEpisode(l, a)
 	b.addToStreaks(l, a)
 	f, r := b.addAtTarget(l, a)
+	l.addToPool(a, &f)
 	b.inOutage = b.isOutage(l, a)
 	f.ShouldOpen = l.isOnlyProxy(a) || b.inOutage || b.reachesNeeded(l, a)
 	if f.Banned && !f.ShouldOpen { // a proxy that is worse is not avoided for one target, because its breaker opens
@@ -170,7 +174,8 @@ func (l *Ledger) RecordUnserved(a *Attempt) { l.addFailure(l.findOrAdd(a.Target)
 // addFailure records a failure that the target t may have caused. The target becomes suspect if it fails for all.
 func (l *Ledger) addFailure(t *target, a *Attempt) {
 	t.addFailure(a)
-	if !t.suspect.Load() && t.failsForAll(a, suspectFailures) && t.failsForAll(a, l.suspectFailures(a)) {
+	if !t.suspect.Load() && l.FailingProxies(a.Ended).Empty() &&
+		t.failsForAll(a, suspectFailures) && t.failsForAll(a, l.suspectFailures(a)) {
 		t.retriesAdmitted.Store(int64(a.Ended))
 		t.suspect.Store(true)
 	}

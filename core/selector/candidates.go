@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/ban"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -21,6 +22,30 @@ func (s *Selector) dropAvoided(c *choice) {
 		}
 	}
 	c.keepIf(func(u *upstream.Upstream) bool { return !c.isAvoided(u) })
+}
+
+// keepForRetry removes the candidates without a closed breaker, unless these are all candidates. If much more of the
+// pool's attempts fail than usual, it keeps the proxies that have not failed lately, or else those whose latest attempt
+// has succeeded, or else proxies for which an early probe is due (docs/decisions/failing-pool.md).
+func (s *Selector) keepForRetry(c *choice, snap *upstream.Snapshot) {
+	isClosed := func(u *upstream.Upstream) bool { return u.Breaker().State() == core.Closed }
+	failing := s.pool.Ledger().FailingProxies(c.elapsed)
+	if failing.Empty() {
+		c.keepIf(isClosed)
+		return
+	}
+	if c.keepAny(func(u *upstream.Upstream) bool {
+		return isClosed(u) && !u.IsUnreached() && !failing.Failed(u.Hash())
+	}) || c.keepAny(func(u *upstream.Upstream) bool { return isClosed(u) && failing.Serves(u.Hash()) }) {
+		return
+	}
+	if c.Idempotent && s.pool.ProbeInRetry() {
+		s.gatherCandidates(c, snap)
+		if c.keepAny(func(u *upstream.Upstream) bool { return u.Breaker().State() == core.HalfOpen }) {
+			return
+		}
+	}
+	c.keepIf(isClosed)
 }
 
 // hasAbility reports whether u is not known to lack the ability that the request needs.
@@ -123,6 +148,15 @@ func allHaveFullLoad(list []*upstream.Upstream) bool {
 			return false
 		}
 	}
+	return true
+}
+
+// keepAny does the same as keepIf. It reports whether ok returned true for any candidate.
+func (c *choice) keepAny(ok func(*upstream.Upstream) bool) bool {
+	if !slices.ContainsFunc(c.candidates, ok) {
+		return false
+	}
+	c.keepIf(ok)
 	return true
 }
 

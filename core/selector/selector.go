@@ -187,11 +187,11 @@ func (s *Selector) chooseWithAbility(c *choice, snap *upstream.Snapshot, scorer 
 		return s.chooseForSession(c, snap)
 	}
 	s.gatherCandidates(c, snap)
+	if c.Attempt > 0 && !s.pool.Literal() {
+		s.keepForRetry(c, snap)
+	}
 	if len(c.candidates) == 0 {
 		return s.chooseLastResort(c, snap)
-	}
-	if c.Attempt > 0 && !s.pool.Literal() {
-		c.keepIf(func(u *upstream.Upstream) bool { return u.Breaker().State() == core.Closed })
 	}
 	if len(c.avoided) > 0 || len(c.uncompared) > 0 {
 		s.dropAvoided(c)

@@ -12,7 +12,7 @@ import (
 const (
 	// If no breaker is closed, an early probe needs a breaker that has been open for some time: a sixteenth of the time
 	// since a breaker was last closed, but at least earlyMin and at most earlyMax.
-	earlyMin, earlyMax = 200 * time.Millisecond, time.Second
+	earlyMin, earlyMax = 200 * time.Millisecond, 300 * time.Millisecond
 	// earlyInterval is the mean time between two early probes of the pool.
 	earlyInterval = 50 * time.Millisecond
 	// After a request has found that no early probe is due, no request checks this again within lookInterval.
@@ -66,6 +66,19 @@ func (p *Pool) ProbeEarly() bool {
 	return begun
 }
 
+// ProbeInRetry is called for a retry if all proxies that it may use have just failed. If no breaker waits for a probe,
+// it makes the breaker half-open that has been open longest, but for at least earlyMin. The result is false if there is
+// certainly no probe for the retry. Such probes may begin at any time: otherwise the retry would be an attempt through
+// one of the failing proxies.
+func (p *Pool) ProbeInRetry() bool {
+	notClosed := p.NotClosed()
+	if p.literal.Load() || len(notClosed) == 0 || len(notClosed) > breakersPerSweep {
+		return false
+	}
+	p.probeEarly(notClosed, earlyMin, breaker.ReasonPoolFails)
+	return true
+}
+
 // earlyAfter returns how long a breaker must have been open for an early probe if no breaker is closed.
 func (p *Pool) earlyAfter() time.Duration {
 	since := p.Elapsed(p.now()) - time.Duration(p.lastClosed.Load())
@@ -99,7 +112,8 @@ func (p *Pool) sweepEarly(notClosed []*Upstream) {
 
 // probeEarly makes the breaker that has been open longest half-open, and returns true. It does nothing and returns
 // false if no breaker has been open for the given time, if a half-open breaker waits for its probe, or if the last
-// early probe was just now. If a few breakers are closed, it ignores the proxies that have never served a request.
+// early probe was just now (except in a retry). If a few breakers are closed, it ignores the proxies that have never
+// served a request.
 func (p *Pool) probeEarly(notClosed []*Upstream, after time.Duration, reason string) bool {
 	at, longest := p.Elapsed(p.now()), (*Upstream)(nil)
 	oldest := at - after
@@ -116,7 +130,7 @@ func (p *Pool) probeEarly(notClosed []*Upstream, after time.Duration, reason str
 			}
 		}
 	}
-	if longest == nil || !p.takeEarly(at) {
+	if longest == nil || reason != breaker.ReasonPoolFails && !p.takeEarly(at) {
 		return false
 	}
 	longest.breaker.MakeHalfOpen(reason)
