@@ -440,7 +440,7 @@ func keysForRestart(startConfig, cfg *config.Config) []string {
 
 func (g *gateway) loadAndApply() (*config.Config, error) {
 	src := g.source
-	src.Sizes, src.Fetched = g.cfg.Sizes(), g.lists.Data()
+	src.Sizes, src.Fetched, src.ShareTexts = g.cfg.Sizes(), g.lists.Data(), g.engine.Pool().ShareTexts
 	cfg, err := config.Load(src)
 	if err != nil {
 		return nil, err

@@ -145,13 +145,15 @@ func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.
 	}
 	applied := recorded.apply(config.Proxies, c.ids.prints)
 	changed := c.applyShared(applied.specs, shared)
-	names := make(map[string]struct{}, len(config.Proxies))
-	for i := range config.Proxies {
-		names[config.Proxies[i].ID] = struct{}{}
-	}
-	for _, spec := range added {
-		if _, taken := names[spec.ID]; !taken {
-			changed = append(changed, spec)
+	if len(added) > 0 {
+		names := make(map[string]struct{}, len(config.Proxies))
+		for i := range config.Proxies {
+			names[config.Proxies[i].ID] = struct{}{}
+		}
+		for _, spec := range added {
+			if _, taken := names[spec.ID]; !taken {
+				changed = append(changed, spec)
+			}
 		}
 	}
 	if err := apply(changed); err != nil {

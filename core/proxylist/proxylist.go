@@ -69,6 +69,9 @@ type Warning struct {
 	Reason string // Msg without the values that it quotes; a list has few different reasons
 }
 
+// ReasonIDTaken is the reason of the warnings about proxies whose id another proxy has.
+const ReasonIDTaken = "the id is already used by another proxy"
+
 // MaxWarnings is the number of warnings that Parse returns in any case. Parse returns a later warning only if fewer
 // than MaxLinesOfReason earlier warnings have the same reason.
 const (
@@ -87,6 +90,10 @@ type Options struct {
 	Counts  *EntryCounts // Parse counts the entries of the list in it; may be nil
 
 	Original *Original // Parse adds the entries to it as they were read; may be nil
+
+	// ShareTexts is called with the address of each proxy. It may replace the texts of the address by equal texts that
+	// are in memory already. It may be nil.
+	ShareTexts func(*upstream.Address)
 }
 
 // Parse parses a list. A line that is not a proxy, or whose id is taken, is skipped with a warning. A long list may
@@ -409,8 +416,7 @@ func (l *listParser) add(n int, form string, spec upstream.Spec, warning string,
 	case duplicate:
 		l.skipFor(n, fmt.Sprintf("the same proxy as on line %d", first), "the same proxy as on another line")
 	case spec.ID != "" && l.UsedIDs[spec.ID]:
-		l.skipFor(n, fmt.Sprintf("the id %q is already used by another proxy", spec.ID),
-			"the id is already used by another proxy")
+		l.skipFor(n, fmt.Sprintf("the id %q is already used by another proxy", spec.ID), ReasonIDTaken)
 	default:
 		switch warning {
 		case "":
@@ -431,6 +437,9 @@ func (l *listParser) add(n int, form string, spec upstream.Spec, warning string,
 			for _, warning := range MetadataWarnings(spec.Extras.Metadata) {
 				l.warnFor(n, warning, misspeltReason)
 			}
+		}
+		if l.ShareTexts != nil {
+			l.ShareTexts(&spec.Address)
 		}
 		l.specs.add(spec, l.Entries)
 		l.Original.add(l.entryText)

@@ -1,8 +1,10 @@
 package upstream
 
 import (
+	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
@@ -44,5 +46,21 @@ func TestPlaceOf(t *testing.T) {
 		"direct": "direct", "": "", "[fe80::1%eth-2]:80": "[fe80::1%eth-2]:80", "h:1-2-3": "h:1-2",
 	} {
 		require.Equal(t, want, placeOf(id), id)
+	}
+}
+
+// A list that is read again uses the texts of the pool, if the address is the same.
+func TestShareTexts(t *testing.T) {
+	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now})
+	old := Address{Scheme: HTTP, Host: "192.0.2.1:80", Username: "ann", Password: "pw"}
+	require.NoError(t, p.Apply([]Spec{{ID: "192.0.2.1:80", Address: old}}))
+	a := Address{Scheme: HTTP, Host: strings.Clone(old.Host), Username: strings.Clone("ann"), Password: "pw"}
+	p.ShareTexts(&a)
+	require.Equal(t, old, a)
+	require.Same(t, unsafe.StringData(old.Host), unsafe.StringData(a.Host))
+	for _, other := range []Address{{Scheme: HTTP, Host: "192.0.2.1:80"}, {Scheme: HTTP, Host: "192.0.2.2:80"}} {
+		before := other
+		p.ShareTexts(&other)
+		require.Equal(t, before, other)
 	}
 }

@@ -438,24 +438,20 @@ func (p *Pool) removeMatching(match func(*Upstream) bool) {
 	}
 }
 
-// apply checks all specs, then publishes a snapshot of them. The caller holds mu.
+// apply checks all specs, then publishes a snapshot of them. The caller holds mu. It makes no map of all ids, because a
+// reload of a long list already has the old and the new list in memory.
 func (p *Pool) apply(defaults *breaker.Config, specs []*Spec) error {
-	ids, err := check(specs)
-	if err != nil {
+	if err := check(specs); err != nil {
 		return err
 	}
 	old := p.Snapshot()
-	byID := make(map[string]*Upstream, len(old.All))
-	for _, u := range old.All {
-		byID[u.id] = u
-	}
 	next := &Snapshot{Group: &Group{All: make([]*Upstream, len(specs))}}
 	var added []int
 	for i, spec := range specs {
 		if spec.Weight == 0 {
 			spec.Weight = 1
 		}
-		u := byID[spec.ID]
+		u := old.Get(spec.ID)
 		if u == nil || u.Spec().Address != spec.Address || u.Draining() {
 			added = append(added, i)
 			continue
@@ -473,11 +469,8 @@ func (p *Pool) apply(defaults *breaker.Config, specs []*Spec) error {
 	}
 	// New proxies are allocated in the order of Mixed, so that proxies that are neighbours in Mixed are neighbours in
 	// memory.
-	hashes := make([]float64, len(specs))
-	for _, i := range added {
-		hashes[i] = core.Hash53(specs[i].ID)
-	}
-	slices.SortFunc(added, func(i, j int) int { return cmp.Compare(hashes[i], hashes[j]) })
+	hash := func(i int) float64 { return core.Hash53(specs[i].ID) }
+	slices.SortFunc(added, func(i, j int) int { return cmp.Compare(hash(i), hash(j)) })
 	p.forgetUnlisted()
 	var resumed []*Upstream
 	for _, i := range added {
@@ -486,11 +479,7 @@ func (p *Pool) apply(defaults *breaker.Config, specs []*Spec) error {
 			resumed = append(resumed, u)
 		}
 	}
-	for _, u := range old.All { // draining proxies stay
-		if _, replaced := ids[u.id]; u.Draining() && !replaced {
-			next.All = append(next.All, u)
-		}
-	}
+	next.All = append(next.All, drainingExcept(old, specs)...)
 	for _, u := range next.All {
 		u.keptInPool = true
 	}
@@ -501,7 +490,7 @@ func (p *Pool) apply(defaults *breaker.Config, specs []*Spec) error {
 	}
 	for _, u := range old.All {
 		if !u.keptInPool {
-			if _, replaced := ids[u.id]; !replaced {
+			if next.Get(u.id) == nil {
 				p.keepVanishedProxy(u)
 			}
 			p.releaseProxy(u)
@@ -511,6 +500,33 @@ func (p *Pool) apply(defaults *breaker.Config, specs []*Spec) error {
 		u.keptInPool = false
 	}
 	return nil
+}
+
+// drainingExcept returns the draining proxies of a snapshot, except those with the id of a spec.
+func drainingExcept(s *Snapshot, specs []*Spec) (draining []*Upstream) {
+	for _, u := range s.All {
+		if u.Draining() {
+			draining = append(draining, u)
+		}
+	}
+	if len(draining) == 0 {
+		return nil
+	}
+	ids := make(map[string]struct{}, len(specs))
+	for _, spec := range specs {
+		ids[spec.ID] = struct{}{}
+	}
+	return slices.DeleteFunc(draining, func(u *Upstream) bool { _, replaced := ids[u.id]; return replaced })
+}
+
+// ShareTexts makes an address use the texts of the proxy with the same address and the id host:port, if the pool has
+// this proxy. When a long list is read again, its texts would otherwise be in memory twice.
+func (p *Pool) ShareTexts(a *Address) {
+	if u := p.Snapshot().Get(a.Host); u != nil {
+		if known := &u.Spec().Address; *known == *a {
+			*a = *known
+		}
+	}
 }
 
 // releaseProxy drains a proxy that is no longer in the pool. If no attempts are in flight, it calls onRemove; otherwise

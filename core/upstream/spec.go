@@ -175,22 +175,22 @@ const MaxIDLength = 256
 // ErrSpec is wrapped by every error about a proxy's configuration.
 var ErrSpec = errors.New("invalid proxy")
 
-// check returns the ids of the proxies, and the first error.
-func check(specs []*Spec) (ids map[string]struct{}, err error) {
-	ids = make(map[string]struct{}, len(specs))
+// check returns the first error in a list of proxies with ids.
+func check(specs []*Spec) error {
+	ids := make(map[string]struct{}, len(specs))
 	for _, s := range specs {
 		if _, twice := ids[s.ID]; twice {
-			return nil, &DuplicateError{s.ID}
+			return &DuplicateError{s.ID}
 		}
 		if s.ID == "" {
-			return nil, fmt.Errorf("%w: it has no id", ErrSpec)
+			return fmt.Errorf("%w: it has no id", ErrSpec)
 		}
 		if err := CheckSpec(s); err != nil {
-			return nil, fmt.Errorf("%q: %w", s.ID, err)
+			return fmt.Errorf("%q: %w", s.ID, err)
 		}
 		ids[s.ID] = struct{}{}
 	}
-	return ids, nil
+	return nil
 }
 
 // Check returns the first error in a list of proxies. Ids may be missing.

@@ -34,12 +34,19 @@ func readLimited(path string, limit int64) ([]byte, error) {
 // readAtMost reads at most limit bytes. The parameter size is the size of the file in bytes; 0 if it is unknown.
 func readAtMost(name string, in io.Reader, size, limit int64) ([]byte, error) {
 	if size > limit {
-		return nil, fmt.Errorf("%s has %d bytes; at most %d are allowed; is it the right file?", name, size, limit)
+		return nil, errTooLong(name, size, limit)
 	}
 	data, err := io.ReadAll(io.LimitReader(in, limit+1))
 	if err == nil && int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s has more than %d bytes, which are allowed at most; is it the right file?", name,
-			limit)
+		return nil, errMoreThan(name, limit)
 	}
 	return data, err
+}
+
+func errTooLong(name string, size, limit int64) error {
+	return fmt.Errorf("%s has %d bytes; at most %d are allowed; is it the right file?", name, size, limit)
+}
+
+func errMoreThan(name string, limit int64) error {
+	return fmt.Errorf("%s has more than %d bytes, which are allowed at most; is it the right file?", name, limit)
 }

@@ -38,6 +38,8 @@ type Source struct {
 	Sizes     map[string]int    // Config.Sizes of the previous configuration; nil at the start
 	Fetched   map[string][]byte // the fetched proxy lists, by URL
 
+	ShareTexts func(*upstream.Address) // proxylist.Options.ShareTexts for all proxy lists; may be nil
+
 	// Fetch, if not nil, fetches the proxy lists that are not in Fetched. It is called from several goroutines at the
 	// same time. If Fetch returns an error, the configuration gets a warning, not a fault.
 	Fetch func(lists.Source) ([]byte, error)
@@ -373,16 +375,42 @@ func (l *loader) resolvePath(path string) string {
 // wait for the next writer. It also refuses a file that has become empty (Source.Sizes), because another program may
 // not have finished writing it.
 func (l *loader) readFile(path string, limit int64) ([]byte, error) {
-	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && !l.src.Once {
-		return nil, fmt.Errorf("%s is a pipe, which cannot be read again at a reload; use a file", path)
+	if err := l.refusePipe(path); err != nil {
+		return nil, err
 	}
 	data, err := readLimited(path, limit)
-	switch {
-	case err != nil:
-	case len(bytes.TrimSpace(data)) > 0:
-		l.cfg.sizes[path] = len(data)
-	case l.src.Sizes[path] > 0:
-		return nil, fmt.Errorf("%s has become empty; if this is intended, write a comment into it", path)
+	if err == nil {
+		err = l.checkSize(path, len(data), len(bytes.TrimSpace(data)) == 0)
 	}
 	return data, err
+}
+
+// readListFile is like readFile, for a proxy list.
+func (l *loader) readListFile(path string) (*listText, error) {
+	if err := l.refusePipe(path); err != nil {
+		return nil, err
+	}
+	text, err := readListText(path, maxList)
+	if err == nil {
+		err = l.checkSize(path, text.size, text.blank)
+	}
+	return text, err
+}
+
+func (l *loader) refusePipe(path string) error {
+	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && !l.src.Once {
+		return fmt.Errorf("%s is a pipe, which cannot be read again at a reload; use a file", path)
+	}
+	return nil
+}
+
+// checkSize returns an error if a file has become empty. Otherwise it keeps the size of the file.
+func (l *loader) checkSize(path string, size int, blank bool) error {
+	switch {
+	case !blank:
+		l.cfg.sizes[path] = size
+	case l.src.Sizes[path] > 0:
+		return fmt.Errorf("%s has become empty; if this is intended, write a comment into it", path)
+	}
+	return nil
 }

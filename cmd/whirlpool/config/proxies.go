@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -149,7 +148,7 @@ func (l *loader) addFetchedLists() {
 			l.addWarning(key+".url", "the list was not fetched: "+f.err.Error()+"; a gateway starts without it, "+
 				"unless it has kept an earlier version, and tries again")
 		case f.data != nil:
-			l.parseList(lists.Redacted(string(u.URL)), f.data, u.Scheme, key, u.ID)
+			l.parseList(lists.Redacted(string(u.URL)), newListText(f.data), u.Scheme, key, u.ID)
 		}
 	}
 }
@@ -232,10 +231,10 @@ func listScheme(name string) (scheme, path string) {
 // readList reads one proxy list and adds its proxies. Lines without a scheme get the given scheme, or http if it is "".
 // The parameter key is the key of the list, for faults. The ids of proxies without one are made from the template.
 func (l *loader) readList(path, scheme, key string, template upstream.IDTemplate) {
-	data, err := l.src.Stdin, error(nil)
+	text, err := newListText(l.src.Stdin), error(nil)
 	if path != Stdin {
 		l.cfg.files = append(l.cfg.files, path)
-		data, err = l.readFile(path, maxList)
+		text, err = l.readListFile(path)
 	}
 	if err != nil {
 		l.addFault(key, path, err.Error())
@@ -243,32 +242,33 @@ func (l *loader) readList(path, scheme, key string, template upstream.IDTemplate
 	}
 	// If the list is shorter than before, another program may still be writing the file, and the last line may be
 	// incomplete.
-	if end := bytes.LastIndexByte(data, '\n') + 1; end > 0 && end < len(data) && len(data) < l.src.Sizes[path] {
-		data = data[:end]
+	if text.lastEnd > 0 && text.lastEnd < text.size && text.size < l.src.Sizes[path] {
+		text.cutLastLine()
 		l.cfg.Warnings = append(l.cfg.Warnings,
 			fmt.Sprintf("%s: the list is shorter than before and its last line has no end; that line is left out",
 				path))
 	}
-	l.parseList(path, data, scheme, key, template)
+	l.parseList(path, text, scheme, key, template)
 }
 
 // parseList adds the proxies in the text of a list. The name of the list is for messages, and its key is for faults.
-func (l *loader) parseList(name string, data []byte, scheme, key string, template upstream.IDTemplate) {
+func (l *loader) parseList(name string, text *listText, scheme, key string, template upstream.IDTemplate) {
 	usedIDs := map[string]bool{}
 	for _, s := range l.cfg.specs {
 		usedIDs[s.ID] = true
 	}
 	reading := Reading{Name: name}
-	specs, warnings, err := proxylist.Parse(bytes.NewReader(data), proxylist.Options{Name: name, Scheme: scheme,
-		UsedIDs: usedIDs, Counts: &reading.EntryCounts, Entries: bytes.Count(data, []byte("\n")) + 1})
+	specs, warnings, err := proxylist.Parse(text, proxylist.Options{Name: name, Scheme: scheme,
+		UsedIDs: usedIDs, Counts: &reading.EntryCounts, Entries: text.lines + 1,
+		ShareTexts: l.src.ShareTexts})
 	if err != nil {
 		l.addFault(key, name, err.Error())
 		return
 	}
 	// A file without a valid line is not a proxy list. For example, it may be an error page that was downloaded in
 	// place of a list. If the configuration names a list twice, the second copy adds no proxies, because their ids
-	// are taken. Its lines are valid nevertheless (anyProxy).
-	if len(specs) == 0 && len(warnings) > 0 && !anyProxy(data) {
+	// are taken. Its lines are valid nevertheless.
+	if len(specs) == 0 && len(warnings) > 0 && reading.Skipped[proxylist.ReasonIDTaken] == 0 {
 		w := warnings[0]
 		l.addFault(key, name, fmt.Sprintf("none of its lines is a valid proxy; line %d: %s", w.Line, w.Msg))
 		return
@@ -315,11 +315,6 @@ type Reading struct {
 }
 
 const maxSamples = 3
-
-func anyProxy(list []byte) bool {
-	specs, _, _ := proxylist.Parse(bytes.NewReader(list), proxylist.Options{})
-	return len(specs) > 0
-}
 
 // checkIDs adds a fault for each proxy of [[proxies]] that has the same id as an entry before it.
 func (l *loader) checkIDs() {

@@ -29,7 +29,7 @@ const (
 	proxySize     = 660    // bytes that a proxy takes (TestAProxyWithoutAttemptsIsSmall)
 	longListSize  = 10_000 // proxies whose memory matters
 	startPercent  = 50     // while the first configuration is loaded
-	reloadPercent = 10     // while another one is loaded and the list is long
+	reloadPercent = 5      // while another one is loaded and the list is long
 	minPercent    = 20     // because the collections of a very long list would take much CPU time
 	quietPercent  = 10     // while the list is long and collections are rare
 )

@@ -24,9 +24,9 @@ func TestGrowth(t *testing.T) {
 	require.Zero(t, freed)
 	got = nil
 	load(100_000)
-	require.Equal(t, []int{10, 33}, got)
+	require.Equal(t, []int{reloadPercent, 33}, got)
 	load(100_000)
-	require.Equal(t, []int{10, 33, 10, 33}, got)
+	require.Equal(t, []int{reloadPercent, 33, reloadPercent, 33}, got)
 	require.Equal(t, 2, freed)
 	got = nil
 	g.SetProxies(5_000_000)
@@ -38,7 +38,7 @@ func TestGrowth(t *testing.T) {
 	require.Equal(t, []int{quietPercent, minPercent}, got)
 	g.count(0)
 	load(10)
-	require.Equal(t, []int{quietPercent, minPercent, quietPercent, 99}, got, "quietPercent and reloadPercent are equal")
+	require.Equal(t, []int{quietPercent, minPercent, quietPercent, reloadPercent, 99}, got)
 
 	NewGrowth("100", func(int) int { panic("GOGC decides") }).SetProxies(100_000)
 	(&Growth{}).SetProxies(1)
