@@ -4,14 +4,15 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/budget"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
@@ -196,7 +197,12 @@ func (s *Server) evict(client netip.Addr) bool {
 	}
 	if c.readControl.phase.Load() == phaseEvicted {
 		// The client may be about to send its first request. The write does not block: the send buffer is empty.
-		io.WriteString(c.base, evictResponse)
+		e := proxyhttp.ErrorResponse{
+			Status: http.StatusServiceUnavailable, Code: codeNoPlace, Reason: "connection_limit_reached",
+			Message:    "the client sent nothing, and its place was needed for another client",
+			RetryAfter: time.Second,
+		}
+		_, _ = c.base.Write(e.AppendClosing(nil))
 		s.reportRefused(c, refusedRequest{code: codeNoPlace})
 	}
 	c.abort()
@@ -204,13 +210,6 @@ func (s *Server) evict(client netip.Addr) bool {
 	s.Files.Release(budget.ForClients, 1)
 	return true
 }
-
-// evictResponse is the response to a client that has sent nothing when its connection is closed in favour of another
-// client.
-const evictResponse = "HTTP/1.1 503 Service Unavailable: nothing was received\r\nContent-Type: application/json\r\n" +
-	"Content-Length: 113\r\nRetry-After: 1\r\nX-Whirlpool-Attempts: 0\r\nX-Whirlpool-Proxy-Id: -\r\n" +
-	"X-Whirlpool-Outcome: not_retryable\r\nConnection: close\r\n\r\n" +
-	`{"error":"` + codeNoPlace + `","message":"the client sent nothing, and its place was needed for another client"}`
 
 // CloseSparePipe closes a pipe that is not in use. It returns false if there is no such pipe.
 func (s *Server) CloseSparePipe() bool { return s.buffers.pipes.CloseUnused() }

@@ -219,7 +219,7 @@ func serveStream(w http.ResponseWriter, in *http.Request) {
 func (h *http2Conn) relay(w http.ResponseWriter, resp *http.Response) {
 	header := w.Header()
 	for name, values := range resp.Header {
-		switch name {
+		switch name { // HTTP/2 forbids these fields (RFC 9113 section 8.2.2)
 		case "Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Upgrade":
 		default:
 			header[name] = values

@@ -5,10 +5,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 )
 
 // tlsFront makes a TLS handshake with a client. After the handshake, the front in the field inner serves the client.
@@ -71,16 +72,17 @@ func (f tlsFront) logHandshakeError(err error) {
 	var first tls.RecordHeaderError
 	if errors.As(err, &first) && first.Conn != nil && beginsHTTP(first.RecordHeader[:]) {
 		f.conn.writer.setDeadline(f.server.Now().Add(refusedHandshakeTimeout))
-		io.WriteString(first.Conn, tlsRequiredResponse)
-		f.server.reportRefused(f.conn, refusedRequest{code: "tls_required"})
+		e := proxyhttp.ErrorResponse{
+			Status: http.StatusBadRequest, Code: codeTLSRequired, Reason: "http_request_error",
+			Message: "this port expects TLS; use https:// for the proxy",
+		}
+		_, _ = first.Conn.Write(e.AppendClosing(nil))
+		f.server.reportRefused(f.conn, refusedRequest{code: codeTLSRequired})
 	}
 }
 
-// tlsRequiredResponse is the response to a client that sends HTTP without TLS to a listener with TLS.
-const tlsRequiredResponse = "HTTP/1.1 400 Bad Request: this port expects TLS; use https:// for the proxy\r\n" +
-	"Connection: close\r\n" +
-	"Content-Type: application/json\r\nContent-Length: 86\r\n\r\n" +
-	`{"error":"tls_required","message":"this port expects TLS; use https:// for the proxy"}`
+// codeTLSRequired is the code of the response to a client that sends HTTP without TLS to a listener with TLS.
+const codeTLSRequired = "tls_required"
 
 // beginsHTTP reports whether b, the first bytes of a connection, can begin an HTTP/1.1 request.
 func beginsHTTP(b []byte) bool {

@@ -15,7 +15,7 @@ import (
 
 // Outcome has the values of the X-Whirlpool-* fields of responses.
 type Outcome struct {
-	ID       core.RequestID
+	ID       core.RequestID // zero if no request was read
 	Attempts int
 	ProxyID  string // the proxy of the last attempt; "" if there was no attempt
 	// MovedFrom is the id of the proxy that the request's session has left; "" if it has left none.
@@ -52,9 +52,12 @@ func (o *Outcome) final() string {
 }
 
 func (o *Outcome) append(b []byte) []byte {
-	b = append(b, requestIDField+": "...)
-	b = o.ID.AppendTo(b)
-	b = append(b, "\r\n"+attemptsField+": "...)
+	if o.ID != 0 {
+		b = append(b, requestIDField+": "...)
+		b = o.ID.AppendTo(b)
+		b = append(b, "\r\n"...)
+	}
+	b = append(b, attemptsField+": "...)
 	b = strconv.AppendInt(b, int64(o.Attempts), 10)
 	b = append(b, "\r\n"+proxyIDField+": "...)
 	b = append(b, o.proxyID()...)
@@ -210,6 +213,17 @@ func (e *ErrorResponse) AppendBody(b []byte) []byte {
 	b = append(b, `,"message":`...)
 	b = appendJSON(b, e.Message)
 	return append(b, '}')
+}
+
+// AppendClosing appends the whole response to a client whose request has not been read. The connection ends after the
+// response.
+func (e *ErrorResponse) AppendClosing(b []byte) []byte {
+	body := e.AppendBody(nil)
+	h := Head{
+		Status: e.Status, Reason: e.AppendReason(nil), ContentType: "application/json", Framing: http1.Length,
+		Length: int64(len(body)), Error: e, Close: true,
+	}
+	return append(h.Append(b), body...)
 }
 
 // appendJSON appends s as a JSON string, as encoding/json does. It calls encoding/json only if s needs an escape.

@@ -226,3 +226,16 @@ func TestFieldsOfThisHop(t *testing.T) {
 	require.NoError(t, http1.NewReader(bytes.NewReader([]byte(raw+"\r\n"))).ReadRequest(&q))
 	require.Equal(t, HeaderOf(out), HeaderOf(AppendRequestFields(nil, q.Fields, []byte("a.test"))))
 }
+
+func TestTheResponseToAClientThatWasNotRead(t *testing.T) {
+	e := ErrorResponse{
+		Status: 503, Code: "busy", Message: "there is no place", Reason: "connection_limit_reached",
+		RetryAfter: time.Second,
+	}
+	require.Equal(t, "HTTP/1.1 503 Service Unavailable: there is no place\r\n"+
+		"Content-Type: application/json\r\nContent-Length: 46\r\n"+
+		"Proxy-Status: whirlpool; error=connection_limit_reached; details=\"there is no place\"\r\nRetry-After: 1\r\n"+
+		"X-Whirlpool-Attempts: 0\r\nX-Whirlpool-Proxy-Id: -\r\nX-Whirlpool-Outcome: not_retryable\r\n"+
+		"Connection: close\r\n\r\n"+
+		`{"error":"busy","message":"there is no place"}`, string(e.AppendClosing(nil)))
+}
