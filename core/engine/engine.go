@@ -115,14 +115,14 @@ type Engine struct {
 	ids       atomic.Uint64
 	idKey     uint64
 
-	reloadMu   sync.Mutex
+	reloadMu   sync.Mutex // held during a reload
 	config     atomic.Pointer[Config]
 	egress     atomic.Pointer[egress.Policy]
-	configured [3]string // FirstScorer, RetryScorer, Judge of the last Config of New or Reload; guarded by e.reload
+	configured [3]string // FirstScorer, RetryScorer, Judge of the last Config of New or Reload; guarded by reloadMu
 	announced  atomic.Bool
 	stop       chan struct{}
 	stopOnce   sync.Once
-	listeners  []net.Listener // guarded by e.reload
+	listeners  []net.Listener // guarded by reloadMu
 	wg         sync.WaitGroup
 
 	callsMu    sync.Mutex // guards calls.Add, and the closing of stop

@@ -233,7 +233,6 @@ func TestAReloadLetsRequestsWait(t *testing.T) {
 	require.Zero(t, u.InFlight())
 }
 
-// A new selection.memory applies to attempts made before the reload.
 func TestAReloadChangesTheProxiesOfMetrics(t *testing.T) {
 	cfg := engine.DefaultConfig()
 	cfg.Proxies = []upstream.Spec{{ID: "p", Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}}}
@@ -252,6 +251,7 @@ func TestAReloadChangesTheProxiesOfMetrics(t *testing.T) {
 	require.Contains(t, scrape(), `whirlpool_proxy_in_flight{proxy_id="other"} 0`)
 }
 
+// A new selection.memory applies to attempts made before the reload.
 func TestAReloadChangesTheMemory(t *testing.T) {
 	var passed atomic.Int64
 	start := time.Now()
