@@ -30,7 +30,7 @@ type auditTrail struct {
 	events  *Events
 	now     func() time.Time
 
-	mu      sync.Mutex
+	mu      sync.Mutex           // guards the fields below
 	entries []cluster.AuditEntry // without a cluster; the oldest first
 	added   uint64               // number of entries since the start, without a cluster
 }

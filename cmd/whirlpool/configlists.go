@@ -21,8 +21,8 @@ type listFetches struct {
 	out     io.Writer     // output of the progress; nil for none
 	slots   chan struct{}
 
-	mu           sync.Mutex
-	startedCount int // number of calls of fetch
+	mu           sync.Mutex // guards the fields below
+	startedCount int        // number of calls of fetch
 	endedCount   int
 	byteCount    int
 	lastPrint    time.Time

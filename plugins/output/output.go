@@ -48,8 +48,8 @@ type Output struct {
 	now    func() time.Time
 	onLine func(Line) // nil for none; called for each line that is kept, under mu
 
-	mu                sync.Mutex
-	lines             []Line // the last MaxLines
+	mu                sync.Mutex // guards the fields below
+	lines             []Line     // the last MaxLines
 	lastNumber        uint64
 	tokens            float64 // number of lines that may be written now
 	lastRefill        time.Time

@@ -86,7 +86,7 @@ type Module struct {
 	settings    atomic.Pointer[[]Setting]
 	slowCalls   atomic.Uint64 // number of slow calls; see SlowCalls
 
-	mu             sync.Mutex
+	mu             sync.Mutex // guards the fields below
 	idle           []*instance
 	maxIdle        int          // maximum number of idle instances
 	idleStackBytes int          // total bytes of the stacks of idle instances that are larger than maxKeptStack

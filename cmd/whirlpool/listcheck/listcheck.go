@@ -47,7 +47,7 @@ type Result struct {
 func Check(ctx context.Context, specs []upstream.Spec, t *transport.Transport, o Options) []Result {
 	results := make([]*Result, len(specs))
 	places := make(chan struct{}, o.Parallel)
-	var done sync.Mutex
+	var doneMu sync.Mutex // held during a call of o.Done
 	var wg sync.WaitGroup
 	for i, spec := range specs {
 		select {
@@ -64,8 +64,8 @@ func Check(ctx context.Context, specs []upstream.Spec, t *transport.Transport, o
 				return
 			}
 			r.Index = i
-			done.Lock()
-			defer done.Unlock()
+			doneMu.Lock()
+			defer doneMu.Unlock()
 			results[i] = &r
 			if o.Done != nil {
 				o.Done(r)

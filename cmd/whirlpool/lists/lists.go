@@ -91,7 +91,7 @@ type Fetcher struct {
 	log     *slog.Logger
 	changed chan struct{} // gets an element after a list has changed
 
-	mu    sync.Mutex
+	mu    sync.Mutex // guards stops and data
 	stops map[Source]context.CancelFunc
 	data  map[string][]byte // last good versions, by URL
 	wg    sync.WaitGroup

@@ -17,7 +17,7 @@ import (
 type Growth struct {
 	setPercent func(percent int) int // nil to decide nothing
 
-	mu        sync.Mutex
+	mu        sync.Mutex // guards the fields below
 	proxies   int
 	loadCount int // calls of BeginLoading whose result has not been called
 	percent   int // the last argument of setPercent; 0 before the first call
