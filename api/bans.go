@@ -72,24 +72,24 @@ func (h *banHandler) ban(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	var in struct {
+	var input struct {
 		Host *string `json:"host"`
 		For  *string `json:"for"`
 	}
-	if err := decodeBody(c, &in); err != nil {
+	if err := decodeBody(c, &input); err != nil {
 		return err
 	}
-	if in.For == nil {
+	if input.For == nil {
 		return badField("for", `for is missing; it must be a duration such as "10m"`)
 	}
 	host, maxDuration := "", rules.MaxBan
-	if in.Host != nil {
-		if host, err = hostField(*in.Host); err != nil {
+	if input.Host != nil {
+		if host, err = hostField(*input.Host); err != nil {
 			return err
 		}
 		maxDuration = rules.MaxRest
 	}
-	d, err := time.ParseDuration(*in.For)
+	d, err := time.ParseDuration(*input.For)
 	if err != nil || d < time.Second || d > maxDuration {
 		return badField("for", fmt.Sprintf(`for must be a duration from 1s to %gh, such as "10m"`, maxDuration.Hours()))
 	}

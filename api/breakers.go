@@ -72,11 +72,7 @@ func (h *breakerHandler) list(c *fiber.Ctx) error {
 }
 
 func (h *breakerHandler) get(c *fiber.Ctx) error {
-	u, err := proxyByID(c, h.pool)
-	if err != nil {
-		return err
-	}
-	reasons, err := reasonsOf(c, h.metrics, u)
+	u, reasons, err := proxyWithReasons(c, h.pool, h.metrics)
 	if err != nil {
 		return err
 	}

@@ -75,16 +75,16 @@ func viewsOfSettings(settings []plugins.SettingValue) []settingView {
 
 // configure changes settings of an uploaded plugin.
 func (h *pluginHandler) configure(c *fiber.Ctx) error {
-	var in struct {
+	var input struct {
 		Config map[string]any `json:"config"` // null removes a setting
 	}
-	persist, err := decodeChange(c, &in)
+	persist, err := decodeChange(c, &input)
 	if err != nil {
 		return err
 	}
-	if in.Config == nil {
+	if input.Config == nil {
 		return badField("config", "config must be a JSON object with the settings to change")
 	}
-	u, err := h.registry.Configure(c.Params("name"), in.Config, persist)
+	u, err := h.registry.Configure(c.Params("name"), input.Config, persist)
 	return h.awaitUpload(c, u, err, fiber.StatusOK)
 }

@@ -280,10 +280,10 @@ func (h *pluginHandler) release(c *fiber.Ctx) error {
 }
 
 func (h *pluginHandler) activate(c *fiber.Ctx) error {
-	var in struct {
+	var input struct {
 		For string `json:"for"`
 	}
-	persist, err := decodeChange(c, &in)
+	persist, err := decodeChange(c, &input)
 	if err != nil {
 		return err
 	}
@@ -297,22 +297,22 @@ func (h *pluginHandler) activate(c *fiber.Ctx) error {
 	if i.State == plugins.StateFailed {
 		return badPlugin(i.LastError)
 	}
-	switch in.For {
+	switch input.For {
 	case changes.UseFirst, changes.UseRetry, changes.UseBackoff, changes.UseJudge:
 	default:
-		return badField("for", "for must be first, retry, backoff or judge"+strict.DidYouMean(in.For,
+		return badField("for", "for must be first, retry, backoff or judge"+strict.DidYouMean(input.For,
 			[]string{changes.UseFirst, changes.UseRetry, changes.UseBackoff, changes.UseJudge}))
 	}
 	var notRecorded *changes.NotRecordedError
-	switch err := h.uses.changes.Activate(in.For, name, persist); {
+	switch err := h.uses.changes.Activate(input.For, name, persist); {
 	case errors.As(err, &notRecorded):
 		return err
 	case err != nil:
 		return badPlugin(err.Error())
 	}
-	changedThings(c, "plugin", utils.CopyString(in.For))
+	changedThings(c, "plugin", utils.CopyString(input.For))
 	if h.uses.onActivation != nil {
-		h.uses.onActivation(in.For, name)
+		h.uses.onActivation(input.For, name)
 	}
 	return send(c, h.view(i))
 }

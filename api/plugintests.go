@@ -46,22 +46,22 @@ func (h *pluginHandler) test(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	var in testInput
+	var input testInput
 	if len(c.Body()) > 0 {
-		if err := decodeBody(c, &in); err != nil {
+		if err := decodeBody(c, &input); err != nil {
 			return err
 		}
 	}
 	if i.Kind == wasmhost.Judge {
-		return h.testJudge(c, name, &in)
+		return h.testJudge(c, name, &input)
 	}
-	if in.Fields != nil || in.Body != "" {
+	if input.Fields != nil || input.Body != "" {
 		return badField("fields", "fields and body are for judges; "+name+" is a "+string(i.Kind))
 	}
 	if i.Kind == wasmhost.Backoff {
-		return h.testBackoff(c, name, &in)
+		return h.testBackoff(c, name, &input)
 	}
-	return h.testScorer(c, name, &in)
+	return h.testScorer(c, name, &input)
 }
 
 func pluginFault(err error) error {
@@ -70,8 +70,8 @@ func pluginFault(err error) error {
 
 // testBackoff responds with the delay before each retry under the global policy. If the input has a request, its fields
 // replace the values of the policy, and there is only one delay.
-func (h *pluginHandler) testBackoff(c *fiber.Ctx, name string, in *testInput) error {
-	if in.Candidates != nil {
+func (h *pluginHandler) testBackoff(c *fiber.Ctx, name string, input *testInput) error {
+	if input.Candidates != nil {
 		return badField("candidates", "candidates are for scorers; "+name+" is a backoff")
 	}
 	p := h.policies.Current()
@@ -82,7 +82,7 @@ func (h *pluginHandler) testBackoff(c *fiber.Ctx, name string, in *testInput) er
 			Retry: float64(n), BaseDelay: p.BaseDelay, Multiplier: p.Multiplier, Cap: p.MaxBackoffDelay,
 			Random: 0.5, Remaining: -1, MaxAttempts: float64(p.MaxAttempts),
 		}
-		if err := setFields("request", in.Request, &q); err != nil {
+		if err := setFields("request", input.Request, &q); err != nil {
 			return err
 		}
 		d, err := h.registry.TestBackoff(name, &q)
@@ -90,7 +90,7 @@ func (h *pluginHandler) testBackoff(c *fiber.Ctx, name string, in *testInput) er
 			return pluginFault(err)
 		}
 		delays = append(delays, d)
-		if in.Request != nil {
+		if input.Request != nil {
 			break
 		}
 	}
@@ -106,18 +106,18 @@ type rulingView struct {
 
 // testJudge responds with the judge's ruling on the response in the input. If the input has no response, it responds
 // with the rulings on samples.
-func (h *pluginHandler) testJudge(c *fiber.Ctx, name string, in *testInput) error {
-	if in.Candidates != nil {
+func (h *pluginHandler) testJudge(c *fiber.Ctx, name string, input *testInput) error {
+	if input.Candidates != nil {
 		return badField("candidates", "candidates are for scorers; "+name+" is a judge")
 	}
 	samples := sample.Responses()
-	if in.Request != nil || in.Fields != nil || in.Body != "" {
+	if input.Request != nil || input.Fields != nil || input.Body != "" {
 		var fields []string
-		for _, name := range slices.Sorted(maps.Keys(in.Fields)) {
-			fields = append(fields, name, in.Fields[name])
+		for _, name := range slices.Sorted(maps.Keys(input.Fields)) {
+			fields = append(fields, name, input.Fields[name])
 		}
-		response := sample.NewResponse("", 200, in.Body, fields...)
-		if err := setFields("request", in.Request, &response.Request); err != nil {
+		response := sample.NewResponse("", 200, input.Body, fields...)
+		if err := setFields("request", input.Request, &response.Request); err != nil {
 			return err
 		}
 		samples = []sample.Response{response}
@@ -145,12 +145,12 @@ type scoreView struct {
 	Score     float64 `json:"score"`
 }
 
-func (h *pluginHandler) testScorer(c *fiber.Ctx, name string, in *testInput) error {
+func (h *pluginHandler) testScorer(c *fiber.Ctx, name string, input *testInput) error {
 	var ids []string
 	var rows []core.Candidate
 	var err error
-	if in.Candidates != nil {
-		rows, err = candidatesOf(in)
+	if input.Candidates != nil {
+		rows, err = candidatesOf(input)
 	} else {
 		ids, rows, err = h.poolCandidates()
 	}
@@ -159,7 +159,7 @@ func (h *pluginHandler) testScorer(c *fiber.Ctx, name string, in *testInput) err
 	}
 	n := float64(len(rows))
 	choice := sample.Choice{Request: core.RankRequest{Idempotent: 1, Count: n, PoolSize: n}, Rows: rows}
-	if err := setFields("request", in.Request, &choice.Request); err != nil {
+	if err := setFields("request", input.Request, &choice.Request); err != nil {
 		return err
 	}
 	choice.Request.Count = n
@@ -190,19 +190,19 @@ func (h *pluginHandler) sendTest(c *fiber.Ctx, name string, previousLine uint64,
 
 const maxCandidates = 10_000
 
-func candidatesOf(in *testInput) ([]core.Candidate, error) {
-	if len(in.Candidates) == 0 || len(in.Candidates) > maxCandidates {
+func candidatesOf(input *testInput) ([]core.Candidate, error) {
+	if len(input.Candidates) == 0 || len(input.Candidates) > maxCandidates {
 		return nil, badField("candidates", fmt.Sprintf("candidates must be 1 to %d", maxCandidates))
 	}
-	rows := make([]core.Candidate, len(in.Candidates))
-	for i, values := range in.Candidates {
+	rows := make([]core.Candidate, len(input.Candidates))
+	for i, values := range input.Candidates {
 		rows[i] = core.Candidate{SuccessRate: 0.5, Weight: 1, SinceUse: -1, Rotation: float64(i)}
 		if err := setFields(fmt.Sprintf("candidates[%d]", i), values, &rows[i]); err != nil {
 			return nil, err
 		}
 	}
 	selector.Normalize(rows)
-	for i, values := range in.Candidates { // values of the input replace the defaults
+	for i, values := range input.Candidates { // values of the input replace the defaults
 		if n, ok := values["normalized_latency"]; ok {
 			rows[i].NormalizedLatency = n
 		}

@@ -177,11 +177,7 @@ type listedProxyView struct {
 }
 
 func (h *proxyHandler) get(c *fiber.Ctx) error {
-	u, err := proxyByID(c, h.pool)
-	if err != nil {
-		return err
-	}
-	reasons, err := reasonsOf(c, h.metrics, u)
+	u, reasons, err := proxyWithReasons(c, h.pool, h.metrics)
 	if err != nil {
 		return err
 	}
@@ -415,16 +411,16 @@ func decodeProxies(c *fiber.Ctx) (list []proxyInput, single, persist bool, err e
 		persist, err = decodeChange(c, &list[0])
 		return list, true, persist, err
 	}
-	var in struct {
+	var input struct {
 		Proxies []proxyInput `json:"proxies"`
 	}
-	if persist, err = decodeChange(c, &in); err != nil {
+	if persist, err = decodeChange(c, &input); err != nil {
 		return nil, false, false, err
 	}
-	if len(in.Proxies) == 0 {
+	if len(input.Proxies) == 0 {
 		return nil, false, false, badField("proxies", "proxies is empty")
 	}
-	return in.Proxies, false, persist, nil
+	return input.Proxies, false, persist, nil
 }
 
 // addIndex adds the index of a proxy to the message and the field of an error about this proxy.
@@ -461,16 +457,16 @@ func (h *proxyHandler) change(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	var in proxyInput
-	persist, err := decodeChange(c, &in)
+	var input proxyInput
+	persist, err := decodeChange(c, &input)
 	if err != nil {
 		return err
 	}
-	if in.ID != nil && *in.ID != u.ID() {
+	if input.ID != nil && *input.ID != u.ID() {
 		return badField("id", "id cannot be changed")
 	}
-	in.ID = nil
-	if u, err = h.changes.ChangeProxy(u.ID(), in.apply, persist); err != nil {
+	input.ID = nil
+	if u, err = h.changes.ChangeProxy(u.ID(), input.apply, persist); err != nil {
 		return proxyProblem(err)
 	}
 	return send(c, h.view(u))

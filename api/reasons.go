@@ -107,6 +107,15 @@ func queryWindow(c *fiber.Ctx) (time.Duration, error) {
 	return queryMinutes(c, "window", defaultWindow)
 }
 
+// proxyWithReasons returns the proxy that the path of a request names, and its attempts as reasonsOf does.
+func proxyWithReasons(c *fiber.Ctx, pool Pool, m Metrics) (u *upstream.Upstream, v reasonsView, err error) {
+	if u, err = proxyByID(c, pool); err != nil {
+		return nil, v, err
+	}
+	v, err = reasonsOf(c, m, u)
+	return u, v, err
+}
+
 // reasonsOf returns the attempts through a proxy in the window that the query asks for.
 func reasonsOf(c *fiber.Ctx, m Metrics, u *upstream.Upstream) (v reasonsView, err error) {
 	window, err := queryWindow(c)

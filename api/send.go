@@ -79,11 +79,7 @@ type failedRequest struct {
 const maxResponseBody = 10 << 20
 
 func (h *sendHandler) send(c *fiber.Ctx) error {
-	var in requestInput
-	if err := decodeBody(c, &in); err != nil {
-		return err
-	}
-	call, err := h.engineCall(&in)
+	call, err := h.readCall(c)
 	if err != nil {
 		return err
 	}
@@ -193,23 +189,32 @@ func sentFields(trailer http.Header) (sent map[string][]string) {
 	return sent
 }
 
-func (h *sendHandler) engineCall(in *requestInput) (call engine.Call, err error) {
-	if in.Strict && in.Region == "" {
+// readCall returns the call of the engine that the body of a request asks for.
+func (h *sendHandler) readCall(c *fiber.Ctx) (call engine.Call, err error) {
+	var input requestInput
+	if err := decodeBody(c, &input); err != nil {
+		return call, err
+	}
+	return h.engineCall(&input)
+}
+
+func (h *sendHandler) engineCall(input *requestInput) (call engine.Call, err error) {
+	if input.Strict && input.Region == "" {
 		return call, badField("region_strict", "region_strict needs a region")
 	}
-	u, err := url.Parse(in.URL)
+	u, err := url.Parse(input.URL)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return call, badField("url", "url must be an absolute http:// or https:// URL")
 	}
-	body, err := in.bodyBytes()
+	body, err := input.bodyBytes()
 	if err != nil {
 		return call, err
 	}
-	q := &http.Request{Method: in.Method, URL: u, Header: http.Header{}}
+	q := &http.Request{Method: input.Method, URL: u, Header: http.Header{}}
 	if q.Method == "" {
 		q.Method = http.MethodGet
 	}
-	for name, value := range in.Headers {
+	for name, value := range input.Headers {
 		if http.CanonicalHeaderKey(name) == "Host" {
 			q.Host = value
 			continue
@@ -219,20 +224,20 @@ func (h *sendHandler) engineCall(in *requestInput) (call engine.Call, err error)
 	if body != nil {
 		q.Body, q.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	}
-	call = engine.Call{Request: q, Region: in.Region, RegionStrict: in.Strict}
-	if call.Session, err = session.ParseField(in.Session); err != nil {
+	call = engine.Call{Request: q, Region: input.Region, RegionStrict: input.Strict}
+	if call.Session, err = session.ParseField(input.Session); err != nil {
 		return call, badField("session", err.Error())
 	}
-	if in.Priority != nil {
-		if call.Priority, err = core.ParsePriority(*in.Priority); err != nil {
+	if input.Priority != nil {
+		if call.Priority, err = core.ParsePriority(*input.Priority); err != nil {
 			return call, badField("priority", "priority: "+err.Error())
 		}
 	}
-	if in.Retry != nil {
-		if _, err = h.engine.Merge(*in.Retry); err != nil {
+	if input.Retry != nil {
+		if _, err = h.engine.Merge(*input.Retry); err != nil {
 			return call, policyProblem("retry.", err)
 		}
-		call.Override = in.Retry
+		call.Override = input.Retry
 	}
 	return call, nil
 }

@@ -45,7 +45,7 @@ type submission struct {
 type submissions struct {
 	memory budget.Memory
 
-	mu       sync.Mutex
+	mu       sync.Mutex // guards the fields below
 	byID     map[core.RequestID]*submission
 	ended    []*submission // in the order of their ends
 	inFlight int
@@ -150,11 +150,7 @@ type submissionView struct {
 }
 
 func (h *sendHandler) submit(c *fiber.Ctx) error {
-	var in requestInput
-	if err := decodeBody(c, &in); err != nil {
-		return err
-	}
-	call, err := h.engineCall(&in)
+	call, err := h.readCall(c)
 	if err != nil {
 		return err
 	}
