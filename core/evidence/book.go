@@ -120,7 +120,7 @@ func (b *Book) resetEpisode(gen uint64) {
 	b.poolStreak, b.unknownFailureEnd = streak{}, 0
 }
 
-// Reset removes all failures, because the breaker has been reset. The parameter breakerGen is the breaker's new
+// Reset removes all failures, because the breaker has been reset. The parameter gen is the breaker's new
 // generation.
 func (b *Book) Reset(gen uint64) {
 	b.mu.Lock()

@@ -137,8 +137,8 @@ type Finding struct {
 	Uncompared bool
 }
 
-// IsTargetLikely reports whether the target is the likely cause of the failure.
-func (f *Finding) IsTargetLikely() bool { return f.TargetFails || f.OthersFail && !f.OtherJustServed }
+// BlamesTarget reports whether the target is the likely cause of the failure.
+func (f *Finding) BlamesTarget() bool { return f.TargetFails || f.OthersFail && !f.OtherJustServed }
 
 // llr returns the log-likelihood ratios of a failure and of a success at the noise q, in nats.
 func llr(q float64) (failure, success float64) {

@@ -30,7 +30,7 @@ func (t *target) updateProvisional(a *Attempt, f Finding) {
 		withdrawn, t.provisional = t.provisional, nil
 	case f.Banned: // the failures of this proxy are final
 		t.provisional = slices.DeleteFunc(t.provisional, func(p provisionalFailures) bool { return p.book == a.Book })
-	case !f.IsTargetLikely() && !a.NotInStats: // the proxy may be the cause
+	case !f.BlamesTarget() && !a.NotInStats: // the proxy may be the cause
 		t.addProvisional(a)
 	default:
 		withdrawn = t.withdrawCompared(a)

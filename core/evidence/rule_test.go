@@ -337,7 +337,7 @@ func TestANewPoolSurvivesABurstOfDeadNames(t *testing.T) {
 }
 
 // A proxy dies while one target gets nearly all requests. Its breaker opens, although a ban by this
-// target would look the same. Without the third case of Book.limitBan, this took 46 attempts (5 to 282).
+// target would look the same. Without the third case of Book.limitBanEvidence, this took 46 attempts (5 to 282).
 func TestADeadProxyOfABusyTargetOpens(t *testing.T) {
 	var o outcome
 	for seed := range 30 {

@@ -24,7 +24,7 @@ type httpFront struct {
 // cache keeps values that seldom change between the requests of a connection, so that they are not parsed again.
 type cache struct {
 	authority        proxyhttp.Authority // authority of the last target
-	regionValue      string              // last X-Whirlpool-Region; region and strict are parsed from this value
+	regionValue      string              // last X-Whirlpool-Region; region and regionStrict are parsed from it
 	region           string
 	regionStrict     bool
 	acceptedLogin    string             // last accepted Proxy-Authorization

@@ -83,8 +83,8 @@ type Config struct {
 	// OnHandshake is called after a TLS handshake with a client in place of a target. The parameter ok is set if the
 	// handshake has succeeded. OnHandshake may be nil.
 	OnHandshake func(ok bool)
-	// OnRefused is called for each request or connection that the gateway refuses itself (type refused). The parameter
-	// code is the code of the error response. OnRefused may be nil.
+	// OnRefused is called for each request or connection that the gateway refuses itself (type refusedRequest). The
+	// parameter code is the code of the error response. OnRefused may be nil.
 	OnRefused func(l core.Listener, code string)
 	Guard     *access.Guard  // limits failed logins
 	Sessions  *session.Table // shared with the API

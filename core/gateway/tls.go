@@ -16,7 +16,7 @@ import (
 type tlsFront struct {
 	server *Server
 	conn   *connection
-	tls    *tls.Conn // conn.raw
+	tls    *tls.Conn // conn.netConn
 	inner  front
 }
 

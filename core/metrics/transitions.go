@@ -42,7 +42,7 @@ func (tr *transitions) add(t core.Transition) {
 	case i == maxTransitions:
 		i = tr.next
 		tr.next = (tr.next + 1) % maxTransitions
-		tr.lastOverwritten = tr.at(i).At
+		tr.lastOverwritten = tr.transitionAt(i).At
 	case i%partSize == 0:
 		tr.parts = append(tr.parts, make([]transition, partSize))
 		fallthrough
@@ -63,8 +63,8 @@ func (tr *transitions) reasonOf(reason string) uint16 {
 	return uint16(i)
 }
 
-// at returns the transition with the index i in the ring. The caller holds mu.
-func (tr *transitions) at(i int) core.Transition {
+// transitionAt returns the transition with the index i in the ring. The caller holds mu.
+func (tr *transitions) transitionAt(i int) core.Transition {
 	t := &tr.parts[i/partSize][i%partSize]
 	return core.Transition{ProxyID: t.id, From: t.from, To: t.to, At: time.Unix(0, t.at).UTC(),
 		FailureCount: int(t.failures), Reason: tr.reasons[t.reason], Why: t.why}
@@ -76,7 +76,7 @@ func (tr *transitions) listSince(from time.Time) (list []core.Transition, trunca
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	for i := range tr.n {
-		if t := tr.at((tr.next + i) % tr.n); !t.At.Before(from) {
+		if t := tr.transitionAt((tr.next + i) % tr.n); !t.At.Before(from) {
 			list = append(list, t)
 		}
 	}
@@ -93,7 +93,7 @@ func (tr *transitions) listAfter(n uint64, limit int) (list []core.Transition, n
 	n = max(n, overwritten)
 	next = min(n+uint64(limit), tr.added)
 	for ; n < next; n++ {
-		list = append(list, tr.at((tr.next+int(n-overwritten))%tr.n))
+		list = append(list, tr.transitionAt((tr.next+int(n-overwritten))%tr.n))
 	}
 	return list, next
 }

@@ -35,7 +35,7 @@ func (r *Recorder) countOpening(id string, at time.Time) {
 	p.countOpening(at)
 }
 
-// The caller of set holds mu.
+// The caller of setOpenings holds mu.
 func (o *unusedOpenings) setOpenings(id string, n openings) {
 	if o.byID == nil {
 		o.byID = map[string]openings{}

@@ -84,7 +84,7 @@ func (p *Pool) NextCheck() (time.Time, bool) {
 	return now.Add(next - p.Elapsed(now)), true
 }
 
-// OverdueProbes returns the proxies whose breaker is overdue (Breaker.Overdue), as of the last Sweep.
+// OverdueProbes returns the proxies whose breaker is overdue (Breaker.ProbeOverdue), as of the last Sweep.
 func (p *Pool) OverdueProbes() []*Upstream {
 	if list := p.overdueProbes.Load(); list != nil {
 		return *list

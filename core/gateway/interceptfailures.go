@@ -22,7 +22,7 @@ type interceptFailures struct {
 	hosts map[string]struct{} // guarded by mu
 }
 
-// addHost adds a host to u, and reports whether the host is new. If u is full, it adds nothing and returns false.
+// addHost adds a host to f, and reports whether the host is new. If f is full, it adds nothing and returns false.
 func (f *interceptFailures) addHost(host string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
