@@ -167,6 +167,31 @@ func TestHostileRequests(t *testing.T) {
 	}
 }
 
+// The API's port has the strict reader and its limits. A change of the limits holds for the next request.
+func TestThePortIsStrict(t *testing.T) {
+	g := newRig(t, func(_ *rig, c *Config) { c.Now, c.Limits = time.Now, usualLimits() })
+	on, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ended := make(chan error)
+	go func() { ended <- g.Serve(on) }()
+	ask := func(raw string) int {
+		c, err := net.Dial("tcp", on.Addr().String())
+		require.NoError(t, err)
+		defer c.Close()
+		_, err = io.WriteString(c, raw)
+		require.NoError(t, err)
+		a, err := http.ReadResponse(bufio.NewReader(c), nil)
+		require.NoError(t, err)
+		return a.StatusCode
+	}
+	require.Equal(t, 200, ask(start+"\r\n"))
+	require.Equal(t, 400, ask("GET /healthz HTTP/1.1\nHost: localhost\r\n\r\n"))
+	g.SetLimits(Limits{Head: time.Millisecond, BodyIdle: time.Minute})
+	require.Equal(t, 408, ask("GET /healthz HT"))
+	require.NoError(t, g.Shutdown(t.Context()))
+	require.NoError(t, <-ended)
+}
+
 // Valid requests keep their meaning: several requests on one connection, with bodies of both framings.
 func TestStrictReaderKeepsRequests(t *testing.T) {
 	c := &memoryConn{}
