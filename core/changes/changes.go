@@ -138,12 +138,12 @@ func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.
 	} else {
 		fromAPI, added = addedByAPI(c.parts.Pool.Snapshot()), nil // the pool already has the added proxies
 	}
-	automatic := c.ids.assignIDs(config.Proxies, recorded, fromAPI)
+	isAutomatic := c.ids.assignIDs(config.Proxies, recorded, fromAPI)
 	shared := c.sharedProxies(&config)
 	for id := range shared {
 		delete(recorded, id)
 	}
-	applied := recorded.apply(config.Proxies, c.ids.prints)
+	applied := recorded.apply(config.Proxies, c.ids.fingerprinter)
 	changed := c.applyShared(applied.specs, shared)
 	if len(added) > 0 {
 		names := make(map[string]struct{}, len(config.Proxies))
@@ -151,7 +151,7 @@ func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.
 			names[config.Proxies[i].ID] = struct{}{}
 		}
 		for _, spec := range added {
-			if _, taken := names[spec.ID]; !taken {
+			if _, isTaken := names[spec.ID]; !isTaken {
 				changed = append(changed, spec)
 			}
 		}
@@ -161,10 +161,10 @@ func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.
 	}
 	c.config = config
 	c.records.version.Add(1)
-	c.ids.saveIDs(config.Proxies, automatic)
+	c.ids.saveIDs(config.Proxies, isAutomatic)
 	if c.records.store != nil {
 		c.replaceRecords(applied.replacements)
-		c.supersede(applied.superseded)
+		c.deleteSuperseded(applied.superseded)
 		c.recordShared(shared, changed)
 	}
 	return nil
@@ -194,9 +194,9 @@ func (c *Changes) replaceRecords(set map[string]any) {
 	}
 }
 
-// supersede deletes the records with the given keys. It also deletes the records of the policy and of
+// deleteSuperseded deletes the records with the given keys. It also deletes the records of the policy and of
 // plugins if the configuration now has another value than at the time of the change. The caller holds mu.
-func (c *Changes) supersede(superseded []string) {
+func (c *Changes) deleteSuperseded(superseded []string) {
 	if p, err := c.records.policy(); err == nil && !p.file.Equal(&c.config.Policy) &&
 		c.config.shared(policyKey) == nil {
 		superseded = append(superseded, policyKey)
@@ -231,7 +231,7 @@ func (c *Changes) Attach(parts Parts) {
 	if p, err := c.records.policy(); err == nil {
 		c.restorePolicy(p.policy)
 	}
-	for _, use := range recordedUses {
+	for _, use := range usesWithRecords {
 		a, err := c.records.activation(use)
 		if err != nil {
 			continue
@@ -290,7 +290,7 @@ func (c *Changes) addProxies(specs []upstream.Spec, persist bool) ([]*upstream.U
 	for _, u := range added {
 		r := newProxyRecord(u.Spec())
 		if entry := entries[u.ID()]; entry != nil { // the API had removed the configured proxy
-			r.setEntry(entry, c.ids.prints)
+			r.setEntry(entry, c.ids.fingerprinter)
 		}
 		set[proxyKey+u.ID()] = r
 	}
@@ -360,12 +360,12 @@ func (c *Changes) changedRecord(
 ) (*proxyRecord, error) {
 	var spec upstream.Spec
 	r, err := c.records.proxy(id)
-	base := ""
+	fingerprint := ""
 	if entry != nil {
-		base = c.ids.prints.baseOf(entry)
+		fingerprint = c.ids.fingerprinter.entryFingerprint(entry)
 	}
 	switch {
-	case err == nil && !r.Removed && r.Base == base:
+	case err == nil && !r.Removed && r.EntryFingerprint == fingerprint:
 		spec = r.spec(id)
 	case entry != nil:
 		spec = *entry
@@ -377,7 +377,7 @@ func (c *Changes) changedRecord(
 	}
 	next := newProxyRecord(&spec)
 	if entry != nil {
-		next.setEntry(entry, c.ids.prints)
+		next.setEntry(entry, c.ids.fingerprinter)
 	}
 	return &next, nil
 }
@@ -400,7 +400,7 @@ func (c *Changes) removeProxy(id string, drain, persist bool) error {
 		set := map[string]any{proxyKey + id: nil}
 		if configured := c.configuredProxy(id); configured != nil {
 			r := proxyRecord{Removed: true}
-			r.setEntry(configured, c.ids.prints)
+			r.setEntry(configured, c.ids.fingerprinter)
 			set[proxyKey+id] = r
 		}
 		if err := c.records.write(set); err != nil {
@@ -479,7 +479,7 @@ func (c *Changes) Activate(use, plugin string, persist bool) error {
 		_, err := c.changePolicy(retry.Override{BackoffStrategy: &plugin}, nil, persist)
 		return err
 	}
-	before := c.activePlugin(use)
+	previous := c.activePlugin(use)
 	if err := c.activatePlugin(use, plugin); err != nil || !c.willRecord(persist) {
 		return err
 	}
@@ -490,7 +490,7 @@ func (c *Changes) Activate(use, plugin string, persist bool) error {
 		err = c.records.write(map[string]any{pluginKey + use: activation{configured, plugin}})
 	}
 	if err != nil {
-		c.logUndoError(c.activatePlugin(use, before))
+		c.logUndoError(c.activatePlugin(use, previous))
 	}
 	return err
 }
@@ -576,7 +576,7 @@ func (c *Changes) RecordedChanges() (list []Record, ok bool) {
 		case isProxy:
 			if p, err := c.records.proxy(id); err == nil {
 				r.Change = p.changeKind()
-				r.InForce = p.Base == "" || configured[id] != nil
+				r.InForce = p.EntryFingerprint == "" || configured[id] != nil
 			}
 		case isPlugin:
 			r.Change = "activated"

@@ -18,15 +18,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// keepIDs is the time for which an entry that has left the configuration keeps its id, unless another entry needs it.
-const keepIDs = 24 * time.Hour
+// idRetention is the time for which an entry that has left the configuration keeps its id, unless another entry needs
+// it.
+const idRetention = 24 * time.Hour
 
 // automaticIDs keeps the automatic ids of the entries of the configuration. It is not safe for concurrent use.
 type automaticIDs struct {
-	prints *fingerprinter
-	store  *state.Store // nil if nothing is saved
-	now    func() time.Time
-	log    *slog.Logger
+	fingerprinter *fingerprinter
+	store         *state.Store // nil if nothing is saved
+	now           func() time.Time
+	log           *slog.Logger
 
 	entries    map[string]idEntry // by id
 	saveFailed bool               // the last save failed
@@ -37,8 +38,8 @@ type idEntry struct {
 	upstream.Fingerprint
 	LeftAt uint32 `json:"left,omitempty"` // in Unix seconds: when the entry left the configuration; 0 if it is there
 
-	saved bool // store has the id
-	seen  bool // only within saveIDs: the configuration has the entry
+	isSaved      bool // store has the id
+	isConfigured bool // only within saveIDs: the configuration has the entry
 }
 
 // keyRecord is the record with the secret key of the fingerprints. The name of every other record is an id, which is
@@ -56,7 +57,7 @@ func openIDs(store *state.Store, now func() time.Time, log *slog.Logger) *automa
 			if id == keyRecord {
 				_ = json.Unmarshal(record.Value, &key) // its length is checked below
 			} else if json.Unmarshal(record.Value, &r) == nil {
-				r.saved = true
+				r.isSaved = true
 				m.entries[id] = r
 			}
 		}
@@ -71,17 +72,17 @@ func openIDs(store *state.Store, now func() time.Time, log *slog.Logger) *automa
 		clear(m.entries)
 		m.saveValues(set)
 	}
-	m.prints = newPrints(key)
+	m.fingerprinter = newFingerprinter(key)
 	if store != nil {
 		store.DropRecords(func() map[string]any { return m.storedValues(key) })
 	}
 	return m
 }
 
-func (m *automaticIDs) storedValues(key []byte) map[string]any {
+func (ids *automaticIDs) storedValues(key []byte) map[string]any {
 	all := map[string]any{keyRecord: key}
-	for id, r := range m.entries {
-		if r.saved || r.LeftAt != 0 { // an entry that has left and is not saved could not be saved before
+	for id, r := range ids.entries {
+		if r.isSaved || r.LeftAt != 0 { // an entry that has left and is not saved could not be saved before
 			all[id] = r
 		}
 	}
@@ -89,45 +90,47 @@ func (m *automaticIDs) storedValues(key []byte) map[string]any {
 }
 
 // saveValues saves changes, and reports whether they are on the disk.
-func (m *automaticIDs) saveValues(set map[string]any) bool {
-	if m.store == nil || len(set) == 0 {
+func (ids *automaticIDs) saveValues(set map[string]any) bool {
+	if ids.store == nil || len(set) == 0 {
 		return false
 	}
-	err := m.store.Write(set)
-	if err != nil && !m.saveFailed && !errors.Is(err, state.ErrClosed) {
-		m.log.Warn("automatic ids of proxies cannot be saved in [state] dir: after a restart, proxies with the same "+
+	err := ids.store.Write(set)
+	if err != nil && !ids.saveFailed && !errors.Is(err, state.ErrClosed) {
+		ids.log.Warn("automatic ids of proxies cannot be saved in [state] dir: after a restart, proxies with the same "+
 			"host and port may have each other's ids", slog.Any("error", err))
 	}
-	m.saveFailed = err != nil
+	ids.saveFailed = err != nil
 	return err == nil
 }
 
 // assignIDs gives an id to each entry without one. It returns for each entry whether the entry got its id here. An id
 // with the record of a changed proxy is given only to the entry of this proxy. The id of a proxy that the API has added
 // (fromAPI) is not given to another proxy.
-func (m *automaticIDs) assignIDs(entries []upstream.Spec, recorded proxyRecords,
-	fromAPI []upstream.Spec) (automatic []bool) {
-	automatic = make([]bool, len(entries))
+func (ids *automaticIDs) assignIDs(entries []upstream.Spec, recorded proxyRecords,
+	fromAPI []upstream.Spec) (isAutomatic []bool) {
+	isAutomatic = make([]bool, len(entries))
 	for i := range entries {
-		automatic[i] = entries[i].ID == ""
+		isAutomatic[i] = entries[i].ID == ""
 	}
 	reserved := map[string]upstream.KnownProxy{} // they take the place of m.entries with the same ids
 	for i := range fromAPI {
 		s := &fromAPI[i]
-		reserved[s.ID] = upstream.KnownProxy{Fingerprint: m.prints.addressPrint(s.Address), ExactOnly: true}
-	}
-	for id, r := range recorded {
-		if r.Base != "" && m.prints.hasKeyOf(r.Base) {
-			reserved[id] = upstream.KnownProxy{Fingerprint: r.Entry}
+		reserved[s.ID] = upstream.KnownProxy{
+			Fingerprint: ids.fingerprinter.addressFingerprint(s.Address), ExactOnly: true,
 		}
 	}
-	isReserved := func(id string) bool { _, is := reserved[id]; return is }
+	for id, r := range recorded {
+		if r.EntryFingerprint != "" && ids.fingerprinter.hasKeyOf(r.EntryFingerprint) {
+			reserved[id] = upstream.KnownProxy{Fingerprint: r.AddressFingerprint}
+		}
+	}
+	isReservedID := func(id string) bool { _, is := reserved[id]; return is }
 	known := upstream.KnownProxies{
 		Get: func(id string) (upstream.KnownProxy, bool) {
 			if k, is := reserved[id]; is {
 				return k, true
 			}
-			r, is := m.entries[id]
+			r, is := ids.entries[id]
 			return upstream.KnownProxy{Fingerprint: r.Fingerprint}, is
 		},
 		IDs: func(yield func(id string) bool) {
@@ -136,20 +139,20 @@ func (m *automaticIDs) assignIDs(entries []upstream.Spec, recorded proxyRecords,
 					return
 				}
 			}
-			for id := range m.entries {
-				if !isReserved(id) && !yield(id) {
+			for id := range ids.entries {
+				if !isReservedID(id) && !yield(id) {
 					return
 				}
 			}
 		},
 	}
-	upstream.NameSpecs(entries, known, m.prints.addressPrint, isReserved)
-	return automatic
+	upstream.NameSpecs(entries, known, ids.fingerprinter.addressFingerprint, isReservedID)
+	return isAutomatic
 }
 
 // assignAddedIDs returns the proxies that the API adds, with ids. A configured proxy that the API has removed gets its
 // previous id. No other proxy gets an id of a recorded change.
-func (m *automaticIDs) assignAddedIDs(
+func (ids *automaticIDs) assignAddedIDs(
 	specs, configured []upstream.Spec, running *upstream.Snapshot, recorded []string,
 ) []upstream.Spec {
 	if !slices.ContainsFunc(specs, func(s upstream.Spec) bool { return s.ID == "" }) {
@@ -159,7 +162,9 @@ func (m *automaticIDs) assignAddedIDs(
 	isRunning := func(id string) bool { u := running.Get(id); return u != nil && !u.Draining() }
 	for i := range configured {
 		if s := &configured[i]; !isRunning(s.ID) {
-			known[s.ID] = upstream.KnownProxy{Fingerprint: m.prints.addressPrint(s.Address), ExactOnly: true}
+			known[s.ID] = upstream.KnownProxy{
+				Fingerprint: ids.fingerprinter.addressFingerprint(s.Address), ExactOnly: true,
+			}
 		}
 	}
 	changed := make(map[string]struct{}, len(recorded))
@@ -167,7 +172,7 @@ func (m *automaticIDs) assignAddedIDs(
 		changed[id] = struct{}{}
 	}
 	specs = slices.Clone(specs)
-	upstream.NameSpecs(specs, upstream.KnownMap(known), m.prints.addressPrint, func(id string) bool {
+	upstream.NameSpecs(specs, upstream.KnownMap(known), ids.fingerprinter.addressFingerprint, func(id string) bool {
 		_, configured := known[id]
 		_, taken := changed[id]
 		return configured || taken || isRunning(id)
@@ -175,12 +180,12 @@ func (m *automaticIDs) assignAddedIDs(
 	return specs
 }
 
-// saveIDs stores the automatic ids of entries: the id of entries[i] is automatic if automatic[i] is true.
-func (m *automaticIDs) saveIDs(entries []upstream.Spec, automatic []bool) {
-	now := uint32(m.now().Unix())
+// saveIDs stores the automatic ids of entries: the id of entries[i] is automatic if isAutomatic[i] is set.
+func (ids *automaticIDs) saveIDs(entries []upstream.Spec, isAutomatic []bool) {
+	now := uint32(ids.now().Unix())
 	entriesOfBase, ownIDs := make(map[string]int32, len(entries)), map[string]struct{}{}
 	for i := range entries {
-		if automatic[i] {
+		if isAutomatic[i] {
 			entriesOfBase[entries[i].IDBase()]++
 		} else {
 			ownIDs[entries[i].ID] = struct{}{}
@@ -188,105 +193,105 @@ func (m *automaticIDs) saveIDs(entries []upstream.Spec, automatic []bool) {
 	}
 	set := map[string]any{}
 	for i := range entries {
-		if !automatic[i] {
+		if !isAutomatic[i] {
 			continue
 		}
 		id, a := entries[i].ID, &entries[i].Address
-		r, old := idEntry{Fingerprint: m.prints.addressPrint(*a)}, m.entries[id]
+		r, previous := idEntry{Fingerprint: ids.fingerprinter.addressFingerprint(*a)}, ids.entries[id]
 		// An entry without credentials is recognized without a fingerprint if no other entry has its host and port, or
 		// the same text of its template.
-		save := entriesOfBase[entries[i].IDBase()] > 1 || a.Username != "" || a.Password != "" || old.saved
-		r.saved = old.saved && old.Fingerprint == r.Fingerprint && old.LeftAt == 0
-		if save && !r.saved {
+		save := entriesOfBase[entries[i].IDBase()] > 1 || a.Username != "" || a.Password != "" || previous.isSaved
+		r.isSaved = previous.isSaved && previous.Fingerprint == r.Fingerprint && previous.LeftAt == 0
+		if save && !r.isSaved {
 			set[id] = r
 		}
-		r.seen = true
-		m.entries[id] = r
+		r.isConfigured = true
+		ids.entries[id] = r
 	}
-	for id, r := range m.entries {
-		_, reassigned := ownIDs[id]
-		switch saved := r.saved; {
-		case r.seen:
-			r.seen = false
-		case reassigned || r.LeftAt != 0 && int64(now)-int64(r.LeftAt) >= int64(keepIDs/time.Second):
+	for id, r := range ids.entries {
+		_, isReassigned := ownIDs[id]
+		switch saved := r.isSaved; {
+		case r.isConfigured:
+			r.isConfigured = false
+		case isReassigned || r.LeftAt != 0 && int64(now)-int64(r.LeftAt) >= int64(idRetention/time.Second):
 			if saved {
 				set[id] = nil
 			}
-			delete(m.entries, id)
+			delete(ids.entries, id)
 			continue
 		case r.LeftAt == 0:
-			r.LeftAt, r.saved = now, false
+			r.LeftAt, r.isSaved = now, false
 			if saved {
 				set[id] = r
 			}
 		}
-		m.entries[id] = r
+		ids.entries[id] = r
 	}
-	mark := func(saved bool) {
+	setSaved := func(saved bool) {
 		for id, value := range set {
-			if r, exists := m.entries[id]; exists && value != nil {
-				r.saved = saved
-				m.entries[id] = r
+			if r, exists := ids.entries[id]; exists && value != nil {
+				r.isSaved = saved
+				ids.entries[id] = r
 			}
 		}
 	}
-	mark(true)
-	if !m.saveValues(set) {
-		mark(false)
+	setSaved(true)
+	if !ids.saveValues(set) {
+		setSaved(false)
 	}
 }
 
 // fingerprinter makes fingerprints of entries: truncated HMAC-SHA-256 (RFC 2104), so that without the key no password
 // can be guessed from them. It is not safe for concurrent use.
 type fingerprinter struct {
-	mac     hash.Hash
-	keyID   string // identifies the key
-	text    []byte // memory for a text
-	lastSum []byte // the last fingerprint
+	mac        hash.Hash
+	keyID      string // identifies the key
+	textBuffer []byte // memory for a text
+	sumBuffer  []byte // the last fingerprint
 }
 
-// keySeparator is between the id of the key and the fingerprint in proxyRecord.Base.
+// keySeparator is between the id of the key and the fingerprint in proxyRecord.EntryFingerprint.
 const keySeparator = ":"
 
-func newPrints(key []byte) *fingerprinter {
+func newFingerprinter(key []byte) *fingerprinter {
 	p := &fingerprinter{mac: hmac.New(sha256.New, key)}
 	p.keyID = hex.EncodeToString(p.sum([]byte("key"))[:4])
 	return p
 }
 
 // sum returns the fingerprint of a text. It is valid until the next call.
-func (p *fingerprinter) sum(text []byte) []byte {
-	p.mac.Reset()
-	p.mac.Write(text)
-	p.lastSum = p.mac.Sum(p.lastSum[:0])
-	return p.lastSum
+func (f *fingerprinter) sum(text []byte) []byte {
+	f.mac.Reset()
+	f.mac.Write(text)
+	f.sumBuffer = f.mac.Sum(f.sumBuffer[:0])
+	return f.sumBuffer
 }
 
-func (p *fingerprinter) addressPrint(a upstream.Address) upstream.Fingerprint {
-	text := p.text[:0]
+func (f *fingerprinter) addressFingerprint(a upstream.Address) upstream.Fingerprint {
+	text := f.textBuffer[:0]
 	for _, part := range [...]string{"address", a.Scheme, a.Host, a.Username} {
 		text = append(binary.AppendUvarint(text, uint64(len(part))), part...)
 	}
-	print := upstream.Fingerprint{Login: binary.BigEndian.Uint64(p.sum(text))}
+	print := upstream.Fingerprint{Login: binary.BigEndian.Uint64(f.sum(text))}
 	print.Exact = print.Login
 	if a.Password != "" {
 		text = append(text, a.Password.Reveal()...)
-		print.Exact = binary.BigEndian.Uint64(p.sum(text))
+		print.Exact = binary.BigEndian.Uint64(f.sum(text))
 	}
 	clear(text) // it has the password
-	p.text = text
+	f.textBuffer = text
 	return print
 }
 
-// hasKeyOf reports whether the fingerprint in a proxyRecord.Base was made with the key of p.
-func (p *fingerprinter) hasKeyOf(base string) bool {
+// hasKeyOf reports whether the fingerprint in a proxyRecord.EntryFingerprint was made with the key of p.
+func (f *fingerprinter) hasKeyOf(base string) bool {
 	id, _, found := strings.Cut(base, keySeparator)
-	return found && id == p.keyID
+	return found && id == f.keyID
 }
 
-// baseOf returns a value of proxyRecord.Base: the id of the key, keySeparator, and the fingerprint of those fields of s
-// that a record has.
-func (p *fingerprinter) baseOf(s *upstream.Spec) string {
+// entryFingerprint returns a value of proxyRecord.EntryFingerprint: the id of the key, keySeparator, and the
+// fingerprint of those fields of s that a record has.
+func (f *fingerprinter) entryFingerprint(s *upstream.Spec) string {
 	r := newProxyRecord(s)
 	if r.Weight == 0 {
 		r.Weight = 1
@@ -298,5 +303,5 @@ func (p *fingerprinter) baseOf(s *upstream.Spec) string {
 	if err != nil {
 		panic("a proxy that cannot be encoded: " + err.Error()) // a checked weight or cost is a finite number
 	}
-	return p.keyID + keySeparator + hex.EncodeToString(p.sum(slices.Concat([]byte("entry"), data))[:12])
+	return f.keyID + keySeparator + hex.EncodeToString(f.sum(slices.Concat([]byte("entry"), data))[:12])
 }

@@ -102,15 +102,15 @@ func (r *records) activation(use string) (a activation, err error) {
 	if err = r.get(pluginKey+use, &a); err != nil {
 		return a, err
 	}
-	if !slices.Contains(recordedUses, use) {
+	if !slices.Contains(usesWithRecords, use) {
 		return a, fmt.Errorf("%q is not a use of a plugin", use)
 	}
 	return a, nil
 }
 
-// recordedUses lists the places where a plugin is used that have a record each. UseBackoff is not among them, because
-// the record of the policy contains the backoff.
-var recordedUses = []string{UseFirst, UseRetry, UseJudge}
+// usesWithRecords lists the places where a plugin is used that have a record each. UseBackoff is not among them,
+// because the record of the policy contains the backoff.
+var usesWithRecords = []string{UseFirst, UseRetry, UseJudge}
 
 // policyRecord is the record of the global policy.
 type policyRecord struct {
@@ -150,11 +150,11 @@ func decodePolicy(data []byte) (p retry.Policy, err error) {
 
 // proxyRecord is the record of a proxy: all its fields that the API can change.
 type proxyRecord struct {
-	// Base identifies the entry of the configuration that was changed or removed; see fingerprinter.baseOf. Base is ""
-	// if the API has added the proxy.
-	Base    string               `json:"base,omitempty"`
-	Entry   upstream.Fingerprint `json:"entry,omitzero"`    // fingerprint of the entry's address
-	Removed bool                 `json:"removed,omitempty"` // if set, the following fields are not used
+	// EntryFingerprint identifies the entry of the configuration that was changed or removed; see
+	// fingerprinter.entryFingerprint. It is "" if the API has added the proxy.
+	EntryFingerprint   string               `json:"base,omitempty"`
+	AddressFingerprint upstream.Fingerprint `json:"entry,omitzero"`    // fingerprint of the entry's address
+	Removed            bool                 `json:"removed,omitempty"` // if set, the following fields are not used
 
 	Scheme      string              `json:"scheme,omitempty"`
 	Host        string              `json:"host,omitempty"`
@@ -211,15 +211,15 @@ func (r *proxyRecord) changeKind() string {
 	switch {
 	case r.Removed:
 		return "removed"
-	case r.Base == "":
+	case r.EntryFingerprint == "":
 		return "added"
 	}
 	return "changed"
 }
 
 // setEntry sets the fields that identify the changed entry of the configuration.
-func (r *proxyRecord) setEntry(entry *upstream.Spec, p *fingerprinter) {
-	r.Base, r.Entry = p.baseOf(entry), p.addressPrint(entry.Address)
+func (r *proxyRecord) setEntry(entry *upstream.Spec, f *fingerprinter) {
+	r.EntryFingerprint, r.AddressFingerprint = f.entryFingerprint(entry), f.addressFingerprint(entry.Address)
 }
 
 func (r *records) proxy(id string) (p proxyRecord, err error) {
@@ -259,7 +259,7 @@ func (r *records) proxyIDs() (ids []string) {
 // addedProxies returns the proxies that the API has added, in the order of their ids.
 func (r proxyRecords) addedProxies() (specs []upstream.Spec) {
 	for _, id := range slices.Sorted(maps.Keys(r)) {
-		if p := r[id]; p.Base == "" && !p.Removed {
+		if p := r[id]; p.EntryFingerprint == "" && !p.Removed {
 			specs = append(specs, p.spec(id))
 		}
 	}
@@ -276,18 +276,18 @@ type appliedRecords struct {
 // apply makes the recorded changes to those configured proxies whose entry has not changed since the record was
 // written. A fingerprint of the entry shows this. A fingerprint that was made with an earlier key cannot be compared:
 // then the entry counts as unchanged.
-func (r proxyRecords) apply(configured []upstream.Spec, prints *fingerprinter) appliedRecords {
+func (r proxyRecords) apply(configured []upstream.Spec, f *fingerprinter) appliedRecords {
 	if len(r) == 0 {
 		return appliedRecords{specs: slices.Clip(configured)}
 	}
 	out := appliedRecords{specs: make([]upstream.Spec, 0, len(configured)), replacements: map[string]any{}}
 	for i := range configured {
 		spec := configured[i]
-		p, recorded := r[spec.ID]
-		otherKey := recorded && p.Base != "" && !prints.hasKeyOf(p.Base)
+		p, isRecorded := r[spec.ID]
+		hasOtherKey := isRecorded && p.EntryFingerprint != "" && !f.hasKeyOf(p.EntryFingerprint)
 		switch {
-		case !recorded:
-		case !otherKey && p.Base != prints.baseOf(&configured[i]):
+		case !isRecorded:
+		case !hasOtherKey && p.EntryFingerprint != f.entryFingerprint(&configured[i]):
 			out.superseded = append(out.superseded, proxyKey+spec.ID)
 		default:
 			changed := spec
@@ -298,8 +298,8 @@ func (r proxyRecords) apply(configured []upstream.Spec, prints *fingerprinter) a
 				out.superseded = append(out.superseded, proxyKey+spec.ID)
 				break
 			}
-			if otherKey {
-				p.setEntry(&configured[i], prints)
+			if hasOtherKey {
+				p.setEntry(&configured[i], f)
 				out.replacements[proxyKey+spec.ID] = p
 			}
 			if p.Removed {

@@ -15,7 +15,7 @@ func TestAChangeThatDoesNotFitItsEntry(t *testing.T) {
 	changed := entry
 	changed.Address.Scheme = upstream.HTTP
 	record := newProxyRecord(&changed)
-	prints := newPrints(make([]byte, 32))
+	prints := newFingerprinter(make([]byte, 32))
 	record.setEntry(&entry, prints)
 	records := proxyRecords{"a": record}
 

@@ -239,7 +239,7 @@ func (c *Changes) recordShared(shared map[string]*SharedChange, changed []upstre
 		if spec := specs[id]; spec != nil {
 			r = newProxyRecord(spec)
 		}
-		r.setEntry(entries[id], c.ids.prints)
+		r.setEntry(entries[id], c.ids.fingerprinter)
 		value, err := json.Marshal(r)
 		if old, _ := c.records.store.Get(proxyKey + id); err == nil && !bytes.Equal(value, old.Value) {
 			set[proxyKey+id] = r

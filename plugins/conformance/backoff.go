@@ -7,9 +7,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-func (k *checker) checkWaits() (string, error) {
+func (ck *checker) checkWaits() (string, error) {
 	waits := sample.BackoffSamples()
-	err := k.withInstance(func(p *wasmhost.Probe) error {
+	err := ck.withInstance(func(p *wasmhost.Probe) error {
 		_, err := callBackoffs(p, waits)
 		return err
 	})
@@ -28,9 +28,9 @@ func callBackoffs(p *wasmhost.Probe, waits []sample.BackoffSample) ([]float64, e
 	return list, nil
 }
 
-func (k *checker) checkSameWaits() (string, error) {
+func (ck *checker) checkSameWaits() (string, error) {
 	waits := sample.BackoffSamples()
-	return k.checkSameResults("waits", func(p *wasmhost.Probe) ([]float64, error) { return callBackoffs(p, waits) },
+	return ck.checkSameResults("waits", func(p *wasmhost.Probe) ([]float64, error) { return callBackoffs(p, waits) },
 		func(i int, first, then float64) error {
 			return fmt.Errorf("%s: for the same request, the wait was %v s and then %v s", waits[i].Name, first, then)
 		})

@@ -13,45 +13,45 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-func (k *checker) checkMeters() (string, error) {
-	out, err := meter.Rewrite(k.code, meter.Cost{})
+func (ck *checker) checkMeters() (string, error) {
+	out, err := meter.Rewrite(ck.code, meter.Cost{})
 	if err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%d bytes with the fuel gauge", len(out)), nil
 }
 
-func (k *checker) checkCompiles() (string, error) {
-	m, err := k.host.Compile(k.code)
+func (ck *checker) checkCompiles() (string, error) {
+	m, err := ck.host.Compile(ck.code)
 	if err != nil {
 		return "", err
 	}
-	m.Configure(k.config)
-	k.module = m
-	return fmt.Sprintf("%d functions", k.desc.Functions), nil
+	m.Configure(ck.config)
+	ck.module = m
+	return fmt.Sprintf("%d functions", ck.desc.Functions), nil
 }
 
-func (k *checker) checkStarts() (string, error) {
+func (ck *checker) checkStarts() (string, error) {
 	var p *wasmhost.Probe
-	err := k.module.CheckStart(func() (err error) {
+	err := ck.module.CheckStart(func() (err error) {
 		if p != nil {
 			p.Close()
 		}
-		p, err = k.module.Probe()
+		p, err = ck.module.Probe()
 		return err
 	})
 	if p != nil {
 		defer p.Close()
 	}
 	if err != nil {
-		if len(k.config) == 0 && isSettingsRefusal(err) {
+		if len(ck.config) == 0 && isSettingsRefusal(err) {
 			return "", fmt.Errorf("%w (it got no settings)", err)
 		}
 		return "", err
 	}
-	k.learns = p.Learns()
-	spent := k.module.Limits().StartFuel - p.Fuel()
-	return fmt.Sprintf("%d of %d units of start fuel, %d pages of memory", spent, k.module.Limits().StartFuel,
+	ck.learns = p.Learns()
+	spent := ck.module.Limits().StartFuel - p.Fuel()
+	return fmt.Sprintf("%d of %d units of start fuel, %d pages of memory", spent, ck.module.Limits().StartFuel,
 		p.Pages()), nil
 }
 
@@ -77,8 +77,8 @@ func isMemoryFault(err error) bool {
 }
 
 // withInstance calls f with a new instance.
-func (k *checker) withInstance(f func(*wasmhost.Probe) error) error {
-	p, err := k.module.Probe()
+func (ck *checker) withInstance(f func(*wasmhost.Probe) error) error {
+	p, err := ck.module.Probe()
 	if err != nil {
 		return err
 	}
@@ -108,8 +108,8 @@ const minRegion = 4096
 
 // largestRegion returns the size, in bytes, of the largest region that every module of this kind must be able to
 // reserve.
-func (k *checker) largestRegion() uint32 {
-	switch k.desc.Kind {
+func (ck *checker) largestRegion() uint32 {
+	switch ck.desc.Kind {
 	case wasmhost.Scorer:
 		return scorerRegionSize(abi.MinCandidates)
 	case wasmhost.Judge:
@@ -118,13 +118,13 @@ func (k *checker) largestRegion() uint32 {
 	return minRegion
 }
 
-func (k *checker) checkReserve() (string, error) {
-	repeated := int(k.module.Limits().MemoryPages)*16 + 1000
+func (ck *checker) checkReserve() (string, error) {
+	repeated := int(ck.module.Limits().MemoryPages)*16 + 1000
 	sizes := []uint32{minRegion}
-	if most := k.largestRegion(); most > minRegion {
+	if most := ck.largestRegion(); most > minRegion {
 		sizes = append(sizes, 2*minRegion, minRegion, 3*minRegion, most, minRegion, most)
 	}
-	err := k.withInstance(func(p *wasmhost.Probe) error {
+	err := ck.withInstance(func(p *wasmhost.Probe) error {
 		for _, size := range sizes {
 			if _, err := callReserve(p, size); err != nil {
 				return err
@@ -142,16 +142,16 @@ func (k *checker) checkReserve() (string, error) {
 
 // checkAnswers makes one call. It first overwrites the whole region for the host's records. If the module keeps its own
 // data there, the call fails.
-func (k *checker) checkAnswers() (string, error) {
-	err := k.withInstance(func(p *wasmhost.Probe) error {
-		at, err := callReserve(p, k.largestRegion())
+func (ck *checker) checkAnswers() (string, error) {
+	err := ck.withInstance(func(p *wasmhost.Probe) error {
+		at, err := callReserve(p, ck.largestRegion())
 		if err != nil {
 			return err
 		}
-		if err := p.Write(at, bytes.Repeat([]byte{0xff}, int(k.largestRegion()))); err != nil {
+		if err := p.Write(at, bytes.Repeat([]byte{0xff}, int(ck.largestRegion()))); err != nil {
 			return err
 		}
-		return k.callOnce(p)
+		return ck.callOnce(p)
 	})
 	return "a plausible call", err
 }
@@ -160,16 +160,16 @@ func (k *checker) checkAnswers() (string, error) {
 const onceCandidates = 10
 
 // onceFuelLimit returns the fuel limit of the call that callOnce makes.
-func (k *checker) onceFuelLimit() int64 {
-	limit := k.module.Limits().Fuel
-	if k.desc.Kind == wasmhost.Scorer {
+func (ck *checker) onceFuelLimit() int64 {
+	limit := ck.module.Limits().Fuel
+	if ck.desc.Kind == wasmhost.Scorer {
 		limit += onceCandidates * wasmhost.FuelPerCandidate
 	}
 	return limit
 }
 
-func (k *checker) callOnce(p *wasmhost.Probe) error {
-	switch k.desc.Kind {
+func (ck *checker) callOnce(p *wasmhost.Probe) error {
+	switch ck.desc.Kind {
 	case wasmhost.Backoff:
 		w := sample.BackoffSamples()[0]
 		_, err := p.Delay(&w.Request)
@@ -184,10 +184,10 @@ func (k *checker) callOnce(p *wasmhost.Probe) error {
 
 // checkReserveLarge checks that the export "reserve" refuses a size that the memory cannot have. A trap counts as a
 // refusal, because in some languages a full heap always ends the program.
-func (k *checker) checkReserveLarge() (string, error) {
-	size := (k.module.Limits().MemoryPages + 1) << 16
+func (ck *checker) checkReserveLarge() (string, error) {
+	size := (ck.module.Limits().MemoryPages + 1) << 16
 	how := "with 0"
-	err := k.withInstance(func(p *wasmhost.Probe) error {
+	err := ck.withInstance(func(p *wasmhost.Probe) error {
 		at, err := p.Reserve(size)
 		if err != nil {
 			how = "by a trap"
@@ -196,7 +196,7 @@ func (k *checker) checkReserveLarge() (string, error) {
 		if _, err := p.Read(at, size); at != 0 && err != nil {
 			return fmt.Errorf("reserve(%d) returned %d though memory has only %d pages", size, at, p.Pages())
 		}
-		if err := k.callOnce(p); err != nil {
+		if err := ck.callOnce(p); err != nil {
 			return fmt.Errorf("after reserve(%d) was refused: %w", size, err)
 		}
 		return nil
@@ -204,25 +204,25 @@ func (k *checker) checkReserveLarge() (string, error) {
 	return fmt.Sprintf("%d bytes, more than memory may have, are refused %s", size, how), err
 }
 
-func (k *checker) checkConfigure() (string, error) {
-	if !slices.Contains(k.desc.Exports, abi.Configure) {
+func (ck *checker) checkConfigure() (string, error) {
+	if !slices.Contains(ck.desc.Exports, abi.Configure) {
 		return "", skipError("the module takes no settings: it exports no " + abi.Configure)
 	}
-	defer k.module.Configure(k.config)
+	defer ck.module.Configure(ck.config)
 	detail := ""
 	for _, c := range []struct {
 		name   string
 		config map[string]any
 	}{
 		{"no settings", nil},
-		{"an unknown setting", withSetting(k.config, "no_such_setting", 1)},
-		{"an empty value", withSetting(k.config, "empty", "")},
-		{"a long value", withSetting(k.config, "long", string(bytes.Repeat([]byte("0123456789"), 1000)))},
-		{"a key that is no ASCII", withSetting(k.config, "schlüssel", "größe 1,5 €")},
-		{"a hundred settings", withHundredSettings(k.config)},
+		{"an unknown setting", withSetting(ck.config, "no_such_setting", 1)},
+		{"an empty value", withSetting(ck.config, "empty", "")},
+		{"a long value", withSetting(ck.config, "long", string(bytes.Repeat([]byte("0123456789"), 1000)))},
+		{"a key that is no ASCII", withSetting(ck.config, "schlüssel", "größe 1,5 €")},
+		{"a hundred settings", withHundredSettings(ck.config)},
 	} {
-		k.module.Configure(c.config)
-		err := k.withInstance(func(p *wasmhost.Probe) error { return nil })
+		ck.module.Configure(c.config)
+		err := ck.withInstance(func(p *wasmhost.Probe) error { return nil })
 		if err != nil && !isSettingsRefusal(err) && !isRefusedByHost(err) && !isMemoryFault(err) {
 			return "", fmt.Errorf("%s: %w", c.name, err)
 		}
@@ -259,14 +259,14 @@ func withHundredSettings(config map[string]any) map[string]any {
 // checkSameResults checks that a module that does not learn returns the same results for the same calls. It calls
 // makeCalls twice with each of three instances. If result number i is not always the same, it returns the error that
 // differenceError makes.
-func (k *checker) checkSameResults(what string, makeCalls func(*wasmhost.Probe) ([]float64, error),
+func (ck *checker) checkSameResults(what string, makeCalls func(*wasmhost.Probe) ([]float64, error),
 	differenceError func(i int, first, later float64) error) (string, error) {
-	if k.learns {
+	if ck.learns {
 		return "", skipError("a module that learns may answer otherwise the second time")
 	}
 	var first []float64
 	for range 3 {
-		err := k.withInstance(func(p *wasmhost.Probe) error {
+		err := ck.withInstance(func(p *wasmhost.Probe) error {
 			for range 2 {
 				later, err := makeCalls(p)
 				if err != nil {

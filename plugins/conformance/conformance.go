@@ -206,13 +206,13 @@ const maxListedErrors = 3
 
 // runStaticChecks adds the results of the static checks to the report. It returns the name of the first check that has
 // failed; "" for none.
-func (k *checker) runStaticChecks(r *Report, found []wasmhost.Finding) (failed string) {
+func (ck *checker) runStaticChecks(r *Report, found []wasmhost.Finding) (failed string) {
 	good := map[string]string{
-		wasmhost.CheckSize:       fmt.Sprintf("%d bytes", k.desc.Size),
-		wasmhost.CheckImports:    fmt.Sprintf("%d, all allowed", len(k.desc.Imports)),
-		wasmhost.CheckExports:    fmt.Sprintf("a %s", k.desc.Kind),
+		wasmhost.CheckSize:       fmt.Sprintf("%d bytes", ck.desc.Size),
+		wasmhost.CheckImports:    fmt.Sprintf("%d, all allowed", len(ck.desc.Imports)),
+		wasmhost.CheckExports:    fmt.Sprintf("a %s", ck.desc.Kind),
 		wasmhost.CheckSignatures: "as documented",
-		wasmhost.CheckMemory:     fmt.Sprintf("%d pages to begin with", k.desc.MemoryMin),
+		wasmhost.CheckMemory:     fmt.Sprintf("%d pages to begin with", ck.desc.MemoryMin),
 		wasmhost.CheckTable:      "within its limit",
 	}
 	unread := ""

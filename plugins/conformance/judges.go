@@ -7,9 +7,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-func (k *checker) checkRulings() (string, error) {
+func (ck *checker) checkRulings() (string, error) {
 	list := sample.Responses()
-	err := k.withInstance(func(p *wasmhost.Probe) error {
+	err := ck.withInstance(func(p *wasmhost.Probe) error {
 		_, err := callJudge(p, list)
 		return err
 	})
@@ -32,9 +32,9 @@ func callJudge(p *wasmhost.Probe, list []sample.Response) ([]float64, error) {
 
 // checkSameRulings checks that a judge always makes the same ruling on the same response. It first passes the responses
 // in reverse order, so that the module's memory holds the bytes of a different response.
-func (k *checker) checkSameRulings() (string, error) {
+func (ck *checker) checkSameRulings() (string, error) {
 	list := sample.Responses()
-	return k.checkSameResults("rulings", func(p *wasmhost.Probe) ([]float64, error) {
+	return ck.checkSameResults("rulings", func(p *wasmhost.Probe) ([]float64, error) {
 		for i := range list {
 			if _, err := callJudge(p, list[len(list)-1-i:][:1]); err != nil {
 				return nil, err
@@ -50,8 +50,8 @@ func (k *checker) checkSameRulings() (string, error) {
 	})
 }
 
-func (k *checker) maxJudgeFuel(limit int64) (fuel int64, err error) {
-	err = k.withInstance(func(p *wasmhost.Probe) error {
+func (ck *checker) maxJudgeFuel(limit int64) (fuel int64, err error) {
+	err = ck.withInstance(func(p *wasmhost.Probe) error {
 		for _, r := range sample.Responses() {
 			for range 2 {
 				if _, err := p.Rule(r.ForJudge(p.ExcerptSpec())); err != nil {

@@ -20,18 +20,18 @@ const maxRounds = 5
 
 // checkMemory checks that the memory of an instance stops growing. After many calls, it makes rounds of calls until the
 // memory does not grow in a round. Each round has twice as many calls as the round before.
-func (k *checker) checkMemory() (string, error) {
+func (ck *checker) checkMemory() (string, error) {
 	list := sample.Observations(100)
 	var pages uint32
 	made := 0
-	err := k.withInstance(func(p *wasmhost.Probe) error {
+	err := ck.withInstance(func(p *wasmhost.Probe) error {
 		run := func(calls int) error {
 			left := int64(roundFuel)
 			for made = 0; made < calls && left > 0; made++ {
-				if err := k.callOnce(p); err != nil {
+				if err := ck.callOnce(p); err != nil {
 					return fmt.Errorf("call %d: %w", made+1, err)
 				}
-				left -= k.onceFuelLimit() - p.Fuel()
+				left -= ck.onceFuelLimit() - p.Fuel()
 				if err := p.Observe(&list[made%len(list)]); err != nil {
 					return fmt.Errorf("observation %d: %w", made+1, err)
 				}
@@ -55,27 +55,27 @@ func (k *checker) checkMemory() (string, error) {
 	return fmt.Sprintf("%d pages, and no more in %d calls", pages, made), err
 }
 
-func (k *checker) checkFuel() (string, error) {
-	limit := k.module.Limits().Fuel
-	if k.desc.Kind == wasmhost.Judge {
-		spent, err := k.maxJudgeFuel(limit)
+func (ck *checker) checkFuel() (string, error) {
+	limit := ck.module.Limits().Fuel
+	if ck.desc.Kind == wasmhost.Judge {
+		spent, err := ck.maxJudgeFuel(limit)
 		if err != nil {
 			return "", err
 		}
 		return fmt.Sprintf("%d units for the dearest response, of %d", spent, limit), checkFuelMargin(spent, limit)
 	}
-	if k.desc.Kind == wasmhost.Backoff {
-		spent, err := k.maxBackoffFuel(limit)
+	if ck.desc.Kind == wasmhost.Backoff {
+		spent, err := ck.maxBackoffFuel(limit)
 		if err != nil {
 			return "", err
 		}
 		return fmt.Sprintf("%d units for the dearest wait, of %d", spent, limit), checkFuelMargin(spent, limit)
 	}
-	one, err := k.scorerFuel(1)
+	one, err := ck.scorerFuel(1)
 	if err != nil {
 		return "", err
 	}
-	all, err := k.scorerFuel(abi.MinCandidates)
+	all, err := ck.scorerFuel(abi.MinCandidates)
 	if err != nil {
 		return "", err
 	}
@@ -95,22 +95,22 @@ func checkFuelMargin(spent, limit int64) error {
 
 // scorerFuel returns the fuel that a call with n candidates uses. It measures the second call, because the module may
 // have to reserve memory in the first call.
-func (k *checker) scorerFuel(n int) (fuel int64, err error) {
+func (ck *checker) scorerFuel(n int) (fuel int64, err error) {
 	c := sample.PlausibleChoice(n)
-	err = k.withInstance(func(p *wasmhost.Probe) error {
+	err = ck.withInstance(func(p *wasmhost.Probe) error {
 		for range 2 {
 			if _, err := callScorer(p, c); err != nil {
 				return err
 			}
 		}
-		fuel = k.module.Limits().Fuel + int64(n)*wasmhost.FuelPerCandidate - p.Fuel()
+		fuel = ck.module.Limits().Fuel + int64(n)*wasmhost.FuelPerCandidate - p.Fuel()
 		return nil
 	})
 	return fuel, err
 }
 
-func (k *checker) maxBackoffFuel(limit int64) (fuel int64, err error) {
-	err = k.withInstance(func(p *wasmhost.Probe) error {
+func (ck *checker) maxBackoffFuel(limit int64) (fuel int64, err error) {
+	err = ck.withInstance(func(p *wasmhost.Probe) error {
 		for _, w := range sample.BackoffSamples() {
 			for range 2 {
 				if _, err := p.Delay(&w.Request); err != nil {
@@ -126,13 +126,13 @@ func (k *checker) maxBackoffFuel(limit int64) (fuel int64, err error) {
 
 // checkTime checks that the most expensive calls that every module must serve take at most a quarter of the CPU
 // timeout.
-func (k *checker) checkTime() (string, error) {
-	within := k.module.Limits().CallTimeout / 4
+func (ck *checker) checkTime() (string, error) {
+	within := ck.module.Limits().CallTimeout / 4
 	detail := fmt.Sprintf("a call takes less than %v of CPU time, a quarter of its timeout", within)
-	return detail, k.withInstance(func(p *wasmhost.Probe) error {
-		if k.desc.Kind == wasmhost.Judge {
+	return detail, ck.withInstance(func(p *wasmhost.Probe) error {
+		if ck.desc.Kind == wasmhost.Judge {
 			for _, r := range sample.Responses() {
-				err := k.module.CheckCall(func() error {
+				err := ck.module.CheckCall(func() error {
 					_, err := p.Rule(r.ForJudge(p.ExcerptSpec()))
 					return err
 				})
@@ -142,9 +142,9 @@ func (k *checker) checkTime() (string, error) {
 			}
 			return nil
 		}
-		if k.desc.Kind == wasmhost.Backoff {
+		if ck.desc.Kind == wasmhost.Backoff {
 			for _, w := range sample.BackoffSamples() {
-				err := k.module.CheckCall(func() error {
+				err := ck.module.CheckCall(func() error {
 					_, err := p.Delay(&w.Request)
 					return err
 				})
@@ -155,7 +155,7 @@ func (k *checker) checkTime() (string, error) {
 			return nil
 		}
 		c := sample.PlausibleChoice(abi.MinCandidates)
-		return k.module.CheckCall(func() error {
+		return ck.module.CheckCall(func() error {
 			_, err := callScorer(p, c)
 			return err
 		})
@@ -163,9 +163,9 @@ func (k *checker) checkTime() (string, error) {
 }
 
 // checkInstances checks that calls of one instance do not affect another instance.
-func (k *checker) checkInstances() (string, error) {
+func (ck *checker) checkInstances() (string, error) {
 	callAll := func(p *wasmhost.Probe) ([]float64, error) {
-		switch k.desc.Kind {
+		switch ck.desc.Kind {
 		case wasmhost.Backoff:
 			return callBackoffs(p, sample.BackoffSamples())
 		case wasmhost.Judge:
@@ -174,7 +174,7 @@ func (k *checker) checkInstances() (string, error) {
 		return callScorer(p, sample.PlausibleChoice(20))
 	}
 	var alone, besideBusy []float64
-	err := k.withInstance(func(p *wasmhost.Probe) (err error) {
+	err := ck.withInstance(func(p *wasmhost.Probe) (err error) {
 		alone, err = callAll(p)
 		return err
 	})
@@ -182,8 +182,8 @@ func (k *checker) checkInstances() (string, error) {
 		return "", err
 	}
 	list := sample.Observations(200)
-	err = k.withInstance(func(busy *wasmhost.Probe) error {
-		return k.withInstance(func(p *wasmhost.Probe) (err error) {
+	err = ck.withInstance(func(busy *wasmhost.Probe) error {
+		return ck.withInstance(func(p *wasmhost.Probe) (err error) {
 			for i := range list {
 				if err := busy.Observe(&list[i]); err != nil {
 					return err

@@ -10,18 +10,18 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-func (k *checker) checkObserve() (string, error) {
-	if !k.learns {
+func (ck *checker) checkObserve() (string, error) {
+	if !ck.learns {
 		return "", skipError("the module does not learn: it exports no " + abi.Observe)
 	}
 	list := sample.Observations(1000)
-	err := k.withInstance(func(p *wasmhost.Probe) error {
+	err := ck.withInstance(func(p *wasmhost.Probe) error {
 		for i := range list {
 			if err := p.Observe(&list[i]); err != nil {
 				return fmt.Errorf("observation %d, %+v: %w", i, list[i], err)
 			}
 			if i%100 == 0 {
-				if err := k.callOnce(p); err != nil {
+				if err := ck.callOnce(p); err != nil {
 					return fmt.Errorf("after %d observations: %w", i+1, err)
 				}
 			}
@@ -46,16 +46,16 @@ func pools() [][]wasmhost.Proxy {
 	return [][]wasmhost.Proxy{large[:1], large[:10], odd, {}, large, large[:10]}
 }
 
-func (k *checker) checkPoolChanged() (string, error) {
-	if !slices.Contains(k.desc.Exports, abi.PoolChanged) {
+func (ck *checker) checkPoolChanged() (string, error) {
+	if !slices.Contains(ck.desc.Exports, abi.PoolChanged) {
 		return "", skipError("the module does not ask for it: it exports no " + abi.PoolChanged)
 	}
-	err := k.withInstance(func(p *wasmhost.Probe) error {
+	err := ck.withInstance(func(p *wasmhost.Probe) error {
 		for _, pool := range pools() {
 			if err := p.SetPool(pool); err != nil {
 				return fmt.Errorf("%d proxies: %w", len(pool), err)
 			}
-			if err := k.callOnce(p); err != nil {
+			if err := ck.callOnce(p); err != nil {
 				return fmt.Errorf("after a change to %d proxies: %w", len(pool), err)
 			}
 		}

@@ -27,8 +27,8 @@ func callScorer(p *wasmhost.Probe, c *sample.Choice) ([]float64, error) {
 	return scores, nil
 }
 
-func (k *checker) checkCounts() (string, error) {
-	err := k.withInstance(func(p *wasmhost.Probe) error {
+func (ck *checker) checkCounts() (string, error) {
+	err := ck.withInstance(func(p *wasmhost.Probe) error {
 		for _, n := range []int{1, 2, 255, abi.MinCandidates, 1} {
 			if _, err := callScorer(p, sample.PlausibleChoice(n)); err != nil {
 				return err
@@ -41,10 +41,10 @@ func (k *checker) checkCounts() (string, error) {
 
 // checkMany calls the export "score" with more candidates than a scorer must accept. The module may refuse to reserve
 // this much memory, or use up the fuel or the CPU time. It must not trap or return invalid scores.
-func (k *checker) checkMany() (string, error) {
+func (ck *checker) checkMany() (string, error) {
 	const n = 4096
 	detail := fmt.Sprintf("%d candidates", n)
-	err := k.withInstance(func(p *wasmhost.Probe) error {
+	err := ck.withInstance(func(p *wasmhost.Probe) error {
 		at, err := p.Reserve(scorerRegionSize(n))
 		if err != nil || at == 0 {
 			detail = fmt.Sprintf("%d candidates are refused: it serves pools up to the default max_candidates", n)
@@ -62,9 +62,9 @@ func (k *checker) checkMany() (string, error) {
 	return detail, err
 }
 
-func (k *checker) checkFinite() (string, error) {
+func (ck *checker) checkFinite() (string, error) {
 	edges := sample.ExtremeChoices()
-	err := k.withInstance(func(p *wasmhost.Probe) error {
+	err := ck.withInstance(func(p *wasmhost.Probe) error {
 		for _, c := range edges {
 			if _, err := callScorer(p, c); err != nil {
 				return err
@@ -75,9 +75,9 @@ func (k *checker) checkFinite() (string, error) {
 	return fmt.Sprintf("%d choices at the edge of what happens", len(edges)), err
 }
 
-func (k *checker) checkDeterministic() (string, error) {
+func (ck *checker) checkDeterministic() (string, error) {
 	c := sample.PlausibleChoice(50)
-	return k.checkSameResults("scores", func(p *wasmhost.Probe) ([]float64, error) { return callScorer(p, c) },
+	return ck.checkSameResults("scores", func(p *wasmhost.Probe) ([]float64, error) { return callScorer(p, c) },
 		func(i int, first, then float64) error {
 			return fmt.Errorf("for the same request, the score of candidate %d was %v and then %v", i, first, then)
 		})
@@ -85,12 +85,12 @@ func (k *checker) checkDeterministic() (string, error) {
 
 // checkOutside checks that a scorer neither uses nor changes the bytes around the host's records. It makes the same
 // call several times, each time with different bytes around the records.
-func (k *checker) checkOutside() (string, error) {
+func (ck *checker) checkOutside() (string, error) {
 	const n, guard = 4, 256 // n is the number of candidates, guard the number of bytes on each side
 	c := sample.PlausibleChoice(n)
 	var first []float64
 	for _, filler := range []byte{0x00, 0x3f, 0xff} { // as f64s: 0, about 5e-4, NaN
-		err := k.withInstance(func(p *wasmhost.Probe) error {
+		err := ck.withInstance(func(p *wasmhost.Probe) error {
 			scores, err := scoreSurrounded(p, c, guard, filler)
 			if first == nil {
 				first = scores
@@ -98,7 +98,7 @@ func (k *checker) checkOutside() (string, error) {
 			if err != nil {
 				return err
 			}
-			if i := firstDifference(first, scores); i >= 0 && !k.learns {
+			if i := firstDifference(first, scores); i >= 0 && !ck.learns {
 				return fmt.Errorf("the score of candidate %d depends on bytes before or behind the rows", i)
 			}
 			return nil
