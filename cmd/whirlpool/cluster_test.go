@@ -82,7 +82,7 @@ func stepDuring(f, step func()) {
 
 // sharing runs f, which makes changes at s, and makes exchanges until f has returned.
 func sharing(t *testing.T, s sharedChanges, f func()) {
-	stepDuring(f, func() { s.m.node.Step(t.Context()) })
+	stepDuring(f, func() { s.node.node.Step(t.Context()) })
 }
 
 // If a change is made again after its response, because another node has changed the same thing, the response is not
@@ -94,7 +94,7 @@ func TestChangeIsMadeAgainAfterTheResponse(t *testing.T) {
 		_, err := a.AddProxies(specs(t, 1), false)
 		require.NoError(t, err)
 	})
-	b.m.node.Step(t.Context())
+	b.node.node.Step(t.Context())
 	attempts, delay := 7, 0.3
 	sharing(t, a, func() {
 		_, err := a.ChangeProxy("p0", func(s *upstream.Spec) error { s.Weight = 3; return nil }, false)
@@ -112,16 +112,16 @@ func TestChangeIsMadeAgainAfterTheResponse(t *testing.T) {
 		_, err := b.ChangePolicy(retry.Override{BaseDelay: &delay}, false)
 		require.NoError(t, err)
 	})
-	require.Eventually(t, func() bool { return b.m.node.Status().Waiting == 2 }, time.Minute, time.Millisecond)
-	for b.m.engine.Load().Policies().Current().MaxAttempts != attempts {
-		b.m.node.Step(t.Context()) // makes the changes of a here, and the changes of b again
+	require.Eventually(t, func() bool { return b.node.node.Status().Waiting == 2 }, time.Minute, time.Millisecond)
+	for b.node.engine.Load().Policies().Current().MaxAttempts != attempts {
+		b.node.node.Step(t.Context()) // makes the changes of a here, and the changes of b again
 	}
 	wg.Wait() // for shareTime
-	spec, policy := b.m.proxyByID("p0").Spec(), b.m.engine.Load().Policies().Current()
+	spec, policy := b.node.proxyByID("p0").Spec(), b.node.engine.Load().Policies().Current()
 	require.Equal(t, []float64{3, 7}, []float64{spec.Weight, spec.Cost})
 	require.Equal(t, attempts, policy.MaxAttempts)
 	require.InDelta(t, delay, policy.BaseDelay, 0)
-	require.Equal(t, 2, b.m.node.Status().Waiting)
+	require.Equal(t, 2, b.node.node.Status().Waiting)
 }
 
 // A change that equals the last one of the same proxy or policy is made on the other nodes, too. A reload may have
@@ -132,9 +132,9 @@ func TestAnEqualChangeIsMadeAgain(t *testing.T) {
 	attempts, fileAttempts := 7, 4
 	for range 2 {
 		for _, s := range []sharedChanges{a, b} { // as a reload does, on each node
-			_, err := s.m.changes.AddProxies(specs(t, 2), false)
+			_, err := s.node.changes.AddProxies(specs(t, 2), false)
 			require.NoError(t, err)
-			_, err = s.m.changes.ChangePolicy(retry.Override{MaxAttempts: &fileAttempts}, false)
+			_, err = s.node.changes.ChangePolicy(retry.Override{MaxAttempts: &fileAttempts}, false)
 			require.NoError(t, err)
 		}
 		sharing(t, a, func() {
@@ -142,12 +142,12 @@ func TestAnEqualChangeIsMadeAgain(t *testing.T) {
 			_, err := a.ChangePolicy(retry.Override{MaxAttempts: &attempts}, false)
 			require.NoError(t, err)
 		})
-		b.m.node.Step(t.Context())
-		require.Nil(t, b.m.proxyByID("p0"))
-		require.NotNil(t, b.m.proxyByID("p1"))
-		require.Equal(t, attempts, b.m.engine.Load().Policies().Current().MaxAttempts)
+		b.node.node.Step(t.Context())
+		require.Nil(t, b.node.proxyByID("p0"))
+		require.NotNil(t, b.node.proxyByID("p1"))
+		require.Equal(t, attempts, b.node.engine.Load().Policies().Current().MaxAttempts)
 		for _, s := range []sharedChanges{a, b} {
-			require.NoError(t, s.m.changes.RemoveProxy("p1", true, false))
+			require.NoError(t, s.node.changes.RemoveProxy("p1", true, false))
 		}
 	}
 }
@@ -176,38 +176,38 @@ func TestManyProxiesAreShared(t *testing.T) {
 		require.NoError(t, err)
 		added <- got
 	}()
-	require.Eventually(t, func() bool { return a.m.node.Status().Waiting == 1000 }, time.Minute, time.Millisecond)
-	for a.m.node.Status().Waiting > 0 {
-		a.m.node.Step(t.Context())
+	require.Eventually(t, func() bool { return a.node.node.Status().Waiting == 1000 }, time.Minute, time.Millisecond)
+	for a.node.node.Status().Waiting > 0 {
+		a.node.node.Step(t.Context())
 	}
 	require.Len(t, <-added, 1000)
 	require.LessOrEqual(t, store.n.Load()-before, int64(3))
-	for len(b.m.engine.Load().Pool().Snapshot().All) < 1000 {
-		b.m.node.Step(t.Context())
+	for len(b.node.engine.Load().Pool().Snapshot().All) < 1000 {
+		b.node.node.Step(t.Context())
 	}
 	sharing(t, b, func() { require.NoError(t, b.RemoveProxy("p7", false, false)) })
 	sharing(t, b, func() {
 		_, err := b.ChangeProxy("p8", func(s *upstream.Spec) error { s.Weight = 3; return nil }, false)
 		require.NoError(t, err)
 	})
-	for b.m.node.Status().Waiting > 0 { // a response waits for the store at most for shareTime
-		b.m.node.Step(t.Context())
+	for b.node.node.Status().Waiting > 0 { // a response waits for the store at most for shareTime
+		b.node.node.Step(t.Context())
 	}
-	for a.m.proxyByID("p7") != nil || a.m.proxyByID("p8").Spec().Weight != 3 {
-		a.m.node.Step(t.Context())
+	for a.node.proxyByID("p7") != nil || a.node.proxyByID("p8").Spec().Weight != 3 {
+		a.node.node.Step(t.Context())
 	}
 }
 
 // Changes of different proxies are made together. Changes of the same proxy are made in their order.
 func TestOrderOfAppliedChanges(t *testing.T) {
 	s := startNode(t, cluster.NewMemory(time.Now), "a")
-	pool := s.m.engine.Load().Pool()
-	change := func(id string, weight float64, keep bool) cluster.Change {
+	pool := s.node.engine.Load().Pool()
+	change := func(id string, weight float64, persist bool) cluster.Change {
 		spec := specs(t, 1)[0]
 		spec.Weight = weight
 		proxy, err := changes.ProxyValue(&spec)
 		require.NoError(t, err)
-		value, err := s.encode(sharedChange{Proxy: proxy, Removed: weight == 0, Keep: keep})
+		value, err := s.encode(sharedChange{Proxy: proxy, Removed: weight == 0, Persist: persist})
 		require.NoError(t, err)
 		return cluster.Change{Key: sharedProxy + id, Value: value}
 	}
@@ -225,7 +225,7 @@ func TestOrderOfAppliedChanges(t *testing.T) {
 			map[string]float64{"a": 5, "c": 6, "e": 8}},
 	} {
 		before := pool.Changes()
-		errs := s.m.Apply(test.made)
+		errs := s.node.Apply(test.made)
 		require.Equal(t, i == 3, errs[0] != nil)
 		for _, err := range errs[1:] {
 			require.NoError(t, err)
@@ -244,11 +244,11 @@ func TestLoadOfANode(t *testing.T) {
 	s := startNode(t, cluster.NewMemory(time.Now), "a")
 	_, err := s.Changes.AddProxies(specs(t, 5), false)
 	require.NoError(t, err)
-	s.m.proxyByID("p0").Breaker().OpenForCluster(time.Hour, "")
-	s.m.Ban(proxyKey(s.m.proxyByID("p1")), "", time.Hour)
-	s.m.Ban(proxyKey(s.m.proxyByID("p2")), "shop.test", time.Hour)
-	s.m.loadAt = time.Time{} // older than loadEvery
-	require.Equal(t, cluster.Load{Proxies: 5, InService: 3}, s.m.Load())
+	s.node.proxyByID("p0").Breaker().OpenForCluster(time.Hour, "")
+	s.node.Ban(proxyKey(s.node.proxyByID("p1")), "", time.Hour)
+	s.node.Ban(proxyKey(s.node.proxyByID("p2")), "shop.test", time.Hour)
+	s.node.loadAt = time.Time{} // older than loadEvery
+	require.Equal(t, cluster.Load{Proxies: 5, InService: 3}, s.node.Load())
 }
 
 // The counts of proxies that were removed are removed.
@@ -256,15 +256,15 @@ func TestCountsOfRemovedProxies(t *testing.T) {
 	s := startNode(t, cluster.NewMemory(time.Now), "a")
 	_, err := s.Changes.AddProxies(specs(t, 10), false)
 	require.NoError(t, err)
-	for _, u := range s.m.engine.Load().Pool().Snapshot().All {
+	for _, u := range s.node.engine.Load().Pool().Snapshot().All {
 		u.Seed(1, 5, time.Second)
-		s.m.samples[proxyKey(u)] = -1
+		s.node.samples[proxyKey(u)] = -1
 	}
 	for i := range 8 {
 		require.NoError(t, s.Changes.RemoveProxy(fmt.Sprint("p", i), false, false))
 	}
 	shared := 0
-	s.m.EachStats(100, func(string, cluster.Stats) { shared++ })
+	s.node.EachStats(100, func(string, cluster.Stats) { shared++ })
 	require.Equal(t, 2, shared)
-	require.Len(t, s.m.samples, 2)
+	require.Len(t, s.node.samples, 2)
 }

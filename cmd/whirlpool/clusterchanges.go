@@ -39,13 +39,13 @@ type sharedChange struct {
 	Node string `json:"by"` // the name of the node that made the change
 	// Made differs for each change. So the other nodes also make a change that equals the last one, because the
 	// configuration may have undone that one. They do not make a record again that was only written again.
-	Made   string          `json:"made"`
-	Keep   bool            `json:"keep,omitempty"`
-	Policy json.RawMessage `json:"policy,omitempty"`
-	Reset  bool            `json:"reset,omitempty"` // back to the policy of the configuration
-	Plugin string          `json:"plugin,omitempty"`
-	Proxy  json.RawMessage `json:"proxy,omitempty"` // see changes.ProxyValue
-	Entry  string          `json:"entry,omitempty"` // see changes.SharedChange
+	Made    string          `json:"made"`
+	Persist bool            `json:"keep,omitempty"`
+	Policy  json.RawMessage `json:"policy,omitempty"`
+	Reset   bool            `json:"reset,omitempty"` // back to the policy of the configuration
+	Plugin  string          `json:"plugin,omitempty"`
+	Proxy   json.RawMessage `json:"proxy,omitempty"` // see changes.ProxyValue
+	Entry   string          `json:"entry,omitempty"` // see changes.SharedChange
 	// Fields are the fields of Policy or Proxy that differ from the configuration of the node that made the change.
 	Fields []string `json:"fields,omitempty"`
 	// Configured is set if Plugin is the one that the configuration of the node names: each node uses its own one.
@@ -57,21 +57,21 @@ type sharedChange struct {
 
 // Apply implements cluster.Local. It adds and replaces many proxies in one call of changes.PutProxies, because each
 // change of a large pool takes long. As a result, only changes of the same proxy keep their order.
-func (cn *clusterNode) Apply(made []cluster.Change) []error {
-	errs := make([]error, len(made))
-	puts, from := map[bool][]changes.ProxyPut{}, map[bool][]int{} // by sharedChange.Keep; from has indices in made
-	putKeys := map[string]bool{}                                  // the keys of puts
+func (cn *clusterNode) Apply(newChanges []cluster.Change) []error {
+	errs := make([]error, len(newChanges))
+	puts, indexes := map[bool][]changes.ProxyPut{}, map[bool][]int{} // by sharedChange.Persist
+	putKeys := map[string]bool{}                                     // the keys of puts
 	flush := func() {
-		for _, keep := range []bool{false, true} {
-			for i, err := range cn.changes.PutProxies(puts[keep], keep) {
-				errs[from[keep][i]] = err
+		for _, persist := range []bool{false, true} {
+			for i, err := range cn.changes.PutProxies(puts[persist], persist) {
+				errs[indexes[persist][i]] = err
 			}
 		}
 		clear(puts)
-		clear(from)
+		clear(indexes)
 		clear(putKeys)
 	}
-	for i, ch := range made {
+	for i, ch := range newChanges {
 		var c sharedChange
 		if errs[i] = json.Unmarshal([]byte(ch.Value), &c); errs[i] != nil {
 			continue
@@ -80,8 +80,8 @@ func (cn *clusterNode) Apply(made []cluster.Change) []error {
 			flush()
 		}
 		if id, isProxy := strings.CutPrefix(ch.Key, sharedProxy); isProxy && !c.Removed {
-			puts[c.Keep] = append(puts[c.Keep], changes.ProxyPut{ID: id, SharedChange: c.proxy()})
-			from[c.Keep] = append(from[c.Keep], i)
+			puts[c.Persist] = append(puts[c.Persist], changes.ProxyPut{ID: id, SharedChange: c.proxy()})
+			indexes[c.Persist] = append(indexes[c.Persist], i)
 			putKeys[ch.Key] = true
 			continue
 		}
@@ -111,22 +111,24 @@ func (cn *clusterNode) apply(key string, c *sharedChange) error {
 		if c.Configured {
 			plugin = cn.changes.Configured(use)
 		}
-		if cn.uploads.delayActivation(key, use, plugin, c.Keep) {
+		if cn.uploads.delayActivation(key, use, plugin, c.Persist) {
 			return nil
 		}
-		return cn.changes.Activate(use, plugin, c.Keep)
+		return cn.changes.Activate(use, plugin, c.Persist)
 	case key == sharedPolicy && c.Reset:
-		_, err := cn.changes.ResetPolicy(c.Keep)
+		_, err := cn.changes.ResetPolicy(c.Persist)
 		return err
 	case key == sharedPolicy:
-		return cn.changes.PutPolicy(cn.uploads.withoutBackoff(c.Policy, c.Keep), c.Fields, c.Keep)
+		return cn.changes.PutPolicy(cn.uploads.withoutBackoff(c.Policy, c.Persist), c.Fields, c.Persist)
 	}
 	return errors.New("this version makes no such changes")
 }
 
 // proxy returns the change of a proxy.
 func (c *sharedChange) proxy() changes.SharedChange {
-	return changes.SharedChange{Value: c.Proxy, Entry: c.Entry, Fields: c.Fields, Removed: c.Removed, Keep: c.Keep}
+	return changes.SharedChange{
+		Value: c.Proxy, Entry: c.Entry, Fields: c.Fields, Removed: c.Removed, Persist: c.Persist,
+	}
 }
 
 // reload calls configure, which puts a configuration into force. The shared changes stay in force: configure gets them
@@ -175,7 +177,7 @@ func (cn *clusterNode) sharedChange(key string) *changes.SharedChange {
 // functions that make changes store their results in atomic variables.
 type sharedChanges struct {
 	*changes.Changes
-	m *clusterNode
+	node *clusterNode
 }
 
 // share calls a function that makes changes on this node and returns their records. Then it sends these records to the
@@ -183,7 +185,7 @@ type sharedChanges struct {
 func (s sharedChanges) share(do func() ([]cluster.Change, error)) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shareTimeout)
 	defer cancel()
-	return s.m.node.Change(ctx, do)
+	return s.node.node.Change(ctx, do)
 }
 
 // shareOne calls a function that makes one change on this node and returns the record of the change. Then it sends the
@@ -209,7 +211,7 @@ func (s sharedChanges) shareOne(key string, do func() (sharedChange, error)) err
 	})
 }
 
-func (s sharedChanges) encode(c sharedChange) (string, error) { return s.m.encode(c) }
+func (s sharedChanges) encode(c sharedChange) (string, error) { return s.node.encode(c) }
 
 func (cn *clusterNode) encode(c sharedChange) (string, error) {
 	c.Node, c.Made = cn.node.Name(), rand.Text()
@@ -217,13 +219,13 @@ func (cn *clusterNode) encode(c sharedChange) (string, error) {
 	return string(data), err
 }
 
-// AddProxies adds proxies on all nodes. If keep is set, the change is recorded, so that it survives a restart.
-func (s sharedChanges) AddProxies(specs []upstream.Spec, keep bool) (added []*upstream.Upstream, err error) {
+// AddProxies adds proxies on all nodes. If persist is set, the change is recorded, so that it survives a restart.
+func (s sharedChanges) AddProxies(specs []upstream.Spec, persist bool) (added []*upstream.Upstream, err error) {
 	err = s.share(func() (made []cluster.Change, err error) {
-		if added, err = s.Changes.AddProxies(specs, keep); err != nil {
+		if added, err = s.Changes.AddProxies(specs, persist); err != nil {
 			return nil, err
 		}
-		made, err = s.recordAdditions(added, keep)
+		made, err = s.recordAdditions(added, persist)
 		return made, err
 	})
 	return added, err
@@ -231,37 +233,37 @@ func (s sharedChanges) AddProxies(specs []upstream.Spec, keep bool) (added []*up
 
 // recordAdditions returns the records of new proxies as changes for the other nodes. If another node has changed the
 // same proxy, the new proxy replaces the changed one.
-func (s sharedChanges) recordAdditions(added []*upstream.Upstream, keep bool) (made []cluster.Change, err error) {
+func (s sharedChanges) recordAdditions(added []*upstream.Upstream, persist bool) (made []cluster.Change, err error) {
 	list, err := s.Shared(added...)
 	if err != nil {
 		return nil, err
 	}
 	for i, ch := range list {
 		id := added[i].ID()
-		value, err := s.encode(proxyRecord(ch, keep))
+		value, err := s.encode(proxyRecord(ch, persist))
 		if err != nil {
 			return nil, err
 		}
 		made = append(made, cluster.Change{Key: sharedProxy + id, Value: value, Redo: func() (string, error) {
-			return value, s.PutProxies([]changes.ProxyPut{{ID: id, SharedChange: ch}}, keep)[0]
+			return value, s.PutProxies([]changes.ProxyPut{{ID: id, SharedChange: ch}}, persist)[0]
 		}})
 	}
 	return made, nil
 }
 
 // proxyRecord returns the record of a new or changed proxy.
-func proxyRecord(ch changes.SharedChange, keep bool) sharedChange {
-	return sharedChange{Proxy: ch.Value, Entry: ch.Entry, Fields: ch.Fields, Keep: keep}
+func proxyRecord(ch changes.SharedChange, persist bool) sharedChange {
+	return sharedChange{Proxy: ch.Value, Entry: ch.Entry, Fields: ch.Fields, Persist: persist}
 }
 
-// ChangeProxy changes a proxy on all nodes. The given function changes the proxy's settings. The parameter keep is as
-// in AddProxies.
+// ChangeProxy changes a proxy on all nodes. The given function changes the proxy's settings. The parameter persist is
+// as in AddProxies.
 func (s sharedChanges) ChangeProxy(
-	id string, change func(*upstream.Spec) error, keep bool,
+	id string, change func(*upstream.Spec) error, persist bool,
 ) (*upstream.Upstream, error) {
 	var u atomic.Pointer[upstream.Upstream]
 	err := s.shareOne(sharedProxy+id, func() (sharedChange, error) {
-		changed, err := s.Changes.ChangeProxy(id, change, keep)
+		changed, err := s.Changes.ChangeProxy(id, change, persist)
 		if err != nil {
 			return sharedChange{}, err
 		}
@@ -270,58 +272,58 @@ func (s sharedChanges) ChangeProxy(
 		if err != nil {
 			return sharedChange{}, err
 		}
-		return proxyRecord(list[0], keep), nil
+		return proxyRecord(list[0], persist), nil
 	})
 	return u.Load(), err
 }
 
 // RemoveProxy removes a proxy on all nodes. If drain is set, the proxy stays in the pool until its attempts in flight
-// have ended. The parameter keep is as in AddProxies.
-func (s sharedChanges) RemoveProxy(id string, drain, keep bool) error {
+// have ended. The parameter persist is as in AddProxies.
+func (s sharedChanges) RemoveProxy(id string, drain, persist bool) error {
 	first := true
 	return s.shareOne(sharedProxy+id, func() (sharedChange, error) {
-		err := s.Changes.RemoveProxy(id, drain, keep)
+		err := s.Changes.RemoveProxy(id, drain, persist)
 		if !first && errors.Is(err, core.ErrNotFound) {
 			err = nil // another node has removed the proxy, too
 		}
 		first = false
-		return sharedChange{Removed: true, Drain: drain, Keep: keep, Entry: s.Entry(id)}, err
+		return sharedChange{Removed: true, Drain: drain, Persist: persist, Entry: s.Entry(id)}, err
 	})
 }
 
 // RestoreProxy undoes the removal of a proxy.
-func (s sharedChanges) RestoreProxy(id string, keep bool) (u *upstream.Upstream, err error) {
+func (s sharedChanges) RestoreProxy(id string, persist bool) (u *upstream.Upstream, err error) {
 	err = s.share(func() (made []cluster.Change, err error) {
-		if u, err = s.Changes.RestoreProxy(id, keep); err != nil {
+		if u, err = s.Changes.RestoreProxy(id, persist); err != nil {
 			return nil, err
 		}
-		made, err = s.recordAdditions([]*upstream.Upstream{u}, keep)
+		made, err = s.recordAdditions([]*upstream.Upstream{u}, persist)
 		return made, err
 	})
 	return u, err
 }
 
 // ChangePolicy merges o over the global policy of this node, and makes the result the global policy of all nodes.
-func (s sharedChanges) ChangePolicy(o retry.Override, keep bool) (retry.View, error) {
+func (s sharedChanges) ChangePolicy(o retry.Override, persist bool) (retry.View, error) {
 	return s.sharePolicy(func() (retry.View, sharedChange, error) {
-		v, err := s.Changes.ChangePolicy(o, keep)
+		v, err := s.Changes.ChangePolicy(o, persist)
 		if err != nil {
 			return v, sharedChange{}, err
 		}
 		if o.BackoffStrategy != nil {
-			s.m.uploads.dropActivation(sharedPolicy)
+			s.node.uploads.dropActivation(sharedPolicy)
 		}
-		c, err := s.policy(keep)
+		c, err := s.policy(persist)
 		return v, c, err
 	})
 }
 
 // ResetPolicy makes each node use the policy of its own configuration again.
-func (s sharedChanges) ResetPolicy(keep bool) (retry.View, error) {
+func (s sharedChanges) ResetPolicy(persist bool) (retry.View, error) {
 	return s.sharePolicy(func() (retry.View, sharedChange, error) {
-		v, err := s.Changes.ResetPolicy(keep)
-		s.m.uploads.dropActivation(sharedPolicy)
-		return v, sharedChange{Reset: true, Keep: keep}, err
+		v, err := s.Changes.ResetPolicy(persist)
+		s.node.uploads.dropActivation(sharedPolicy)
+		return v, sharedChange{Reset: true, Persist: persist}, err
 	})
 }
 
@@ -339,33 +341,33 @@ func (s sharedChanges) sharePolicy(change func() (retry.View, sharedChange, erro
 
 // policy returns the record of the global policy. If a backoff waits for its plugin to be loaded, the record has this
 // backoff, not the one that the gateway uses until then.
-func (s sharedChanges) policy(keep bool) (sharedChange, error) {
-	p := *s.m.engine.Load().Policies().Current()
-	p.BackoffStrategy = cmp.Or(s.m.uploads.waitingBackoff(), p.BackoffStrategy)
+func (s sharedChanges) policy(persist bool) (sharedChange, error) {
+	p := *s.node.engine.Load().Policies().Current()
+	p.BackoffStrategy = cmp.Or(s.node.uploads.waitingBackoff(), p.BackoffStrategy)
 	value, err := json.Marshal(&p)
 	if err != nil {
 		return sharedChange{}, err
 	}
 	fields, err := s.PolicyFields(&p)
-	return sharedChange{Policy: value, Fields: fields, Keep: keep}, err
+	return sharedChange{Policy: value, Fields: fields, Persist: persist}, err
 }
 
 // Activate makes all nodes use a plugin. The parameter use is the place where they use it, such as "judge".
-func (s sharedChanges) Activate(use, plugin string, keep bool) error {
+func (s sharedChanges) Activate(use, plugin string, persist bool) error {
 	if use == changes.UseBackoff {
 		return s.shareOne(sharedPolicy, func() (sharedChange, error) {
-			if err := s.Changes.Activate(use, plugin, keep); err != nil {
+			if err := s.Changes.Activate(use, plugin, persist); err != nil {
 				return sharedChange{}, err
 			}
-			s.m.uploads.dropActivation(sharedPolicy)
-			return s.policy(keep)
+			s.node.uploads.dropActivation(sharedPolicy)
+			return s.policy(persist)
 		})
 	}
 	return s.shareOne(sharedPlugin+use, func() (sharedChange, error) {
-		err := s.Changes.Activate(use, plugin, keep)
+		err := s.Changes.Activate(use, plugin, persist)
 		if err == nil {
-			s.m.uploads.dropActivation(sharedPlugin + use)
+			s.node.uploads.dropActivation(sharedPlugin + use)
 		}
-		return sharedChange{Plugin: plugin, Configured: plugin == s.Configured(use), Keep: keep}, err
+		return sharedChange{Plugin: plugin, Configured: plugin == s.Configured(use), Persist: persist}, err
 	})
 }

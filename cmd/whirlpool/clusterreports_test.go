@@ -37,31 +37,31 @@ func TestReportsAreWrittenIfTheyChange(t *testing.T) {
 		require.NoError(t, err)
 	})
 	open := func(u *upstream.Upstream) { u.Breaker().OpenForCluster(time.Hour, "test") }
-	open(a.m.engine.Load().Pool().Snapshot().Get("p0"))
+	open(a.node.engine.Load().Pool().Snapshot().Get("p0"))
 	var w writtenReport
 	now := time.Now()
-	a.m.renewReport(t.Context(), &w, now)
+	a.node.renewReport(t.Context(), &w, now)
 	require.Zero(t, store.writes, "nobody can read it")
 	b, c := startNode(t, store, "b"), startNode(t, store, "c")
 	together := func() {
 		for _, n := range []sharedChanges{c, b, a, b} {
-			n.m.node.Step(t.Context())
+			n.node.node.Step(t.Context())
 		}
 	}
 	for range 3 {
 		together()
-		a.m.renewReport(t.Context(), &w, now)
+		a.node.renewReport(t.Context(), &w, now)
 		now = now.Add(reportInterval)
 	}
 	require.Equal(t, 1, store.writes)
 	together()
-	a.m.renewReport(t.Context(), &w, now.Add(reportRenewal))
+	a.node.renewReport(t.Context(), &w, now.Add(reportRenewal))
 	require.Equal(t, 2, store.writes)
-	c.m.renewReport(t.Context(), &writtenReport{}, now)
+	c.node.renewReport(t.Context(), &writtenReport{}, now)
 	require.Equal(t, 2, store.writes, "it has seen nothing")
 
 	together()
-	shown := b.m.Reports()
+	shown := b.node.Reports()
 	require.Empty(t, shown.Missing)
 	require.Len(t, shown.Nodes, 3)
 	for _, n := range shown.Nodes {

@@ -52,9 +52,9 @@ func (u *sharedUpload) config() (map[string]any, error) {
 
 // registry is the part of plugins.Registry that sharedUploads uses.
 type registry interface {
-	InstallShared(name string, code []byte, config map[string]any, keep bool, inUse func(name string) string) error
+	InstallShared(name string, code []byte, config map[string]any, persist bool, inUse func(name string) string) error
 	DeleteShared(name string, inUse func(name string) string) error
-	HasUpload(name, sum string, config map[string]any, keep bool) bool
+	HasUpload(name, sum string, config map[string]any, persist bool) bool
 	UploadCode(name, sum string) ([]byte, error)
 	Get(name string) (plugins.Info, error)
 }
@@ -80,18 +80,18 @@ type sharedUploads struct {
 // activation is an activation of a plugin that must wait, because this node does not have the plugin yet.
 type activation struct {
 	use, plugin string
-	keep        bool
+	persist     bool
 }
 
 // wantedUpload is a plugin that this node should have. If removed is set, the node should not have it any more.
 type wantedUpload struct {
 	sharedUpload
-	keep, removed bool
-	code          []byte // nil if it is to be fetched
-	state         string // cluster.UploadReady and so on
-	problem       string
-	retries       int
-	nextTry       time.Time // of the next attempt; zero for none
+	persist, removed bool
+	code             []byte // nil if it is to be fetched
+	state            string // cluster.UploadReady and so on
+	problem          string
+	failedAttempts   int
+	nextAttempt      time.Time // of the next attempt; zero for none
 }
 
 func newSharedUploads(cn *clusterNode, reg registry, inUse func(string) string) *sharedUploads {
@@ -102,11 +102,11 @@ func newSharedUploads(cn *clusterNode, reg registry, inUse func(string) string) 
 }
 
 // shareUpload shares an upload or a deletion that the API has made on this node (plugins.Options.OnUpload).
-func (cn *clusterNode) shareUpload(name string, code []byte, config map[string]any, keep bool) {
+func (cn *clusterNode) shareUpload(name string, code []byte, config map[string]any, persist bool) {
 	if cn == nil || cn.uploads == nil {
 		return
 	}
-	w := wantedUpload{keep: keep, removed: code == nil, code: code}
+	w := wantedUpload{persist: persist, removed: code == nil, code: code}
 	if code != nil {
 		sum := sha256.Sum256(code)
 		w.sharedUpload = sharedUpload{SHA256: hex.EncodeToString(sum[:]), Size: len(code)}
@@ -115,7 +115,7 @@ func (cn *clusterNode) shareUpload(name string, code []byte, config map[string]a
 		}
 		cn.uploads.writeModule(w.SHA256, code)
 	}
-	c := sharedChange{Keep: keep, Removed: w.removed}
+	c := sharedChange{Persist: persist, Removed: w.removed}
 	ttl := time.Duration(removalTTL)
 	if !w.removed {
 		c.Upload, ttl = &w.sharedUpload, 0
@@ -142,8 +142,8 @@ func (u *sharedUploads) writeModule(sum string, code []byte) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), moduleTimeout)
 	defer cancel()
-	held, err := u.cn.blobs.KeepBlob(ctx, sum, moduleTTL)
-	if err == nil && !held {
+	isStored, err := u.cn.blobs.KeepBlob(ctx, sum, moduleTTL)
+	if err == nil && !isStored {
 		err = u.cn.blobs.WriteBlob(ctx, sum, code, moduleTTL)
 	}
 	if err != nil {
@@ -160,7 +160,7 @@ func (u *sharedUploads) setMissing(missing bool) {
 }
 
 func (u *sharedUploads) setUpload(name string, w *wantedUpload) {
-	w.state, w.nextTry = cluster.UploadWaiting, time.Now()
+	w.state, w.nextAttempt = cluster.UploadWaiting, time.Now()
 	u.mu.Lock()
 	u.uploads[name] = w
 	u.mu.Unlock()
@@ -175,7 +175,7 @@ func (u *sharedUploads) applyRecord(name string, c *sharedChange) error {
 	if u == nil || c.Upload == nil && !c.Removed {
 		return errors.New("this version makes no such changes")
 	}
-	w := &wantedUpload{keep: c.Keep, removed: c.Removed}
+	w := &wantedUpload{persist: c.Persist, removed: c.Removed}
 	if !c.Removed {
 		w.sharedUpload = *c.Upload
 	}
@@ -185,7 +185,7 @@ func (u *sharedUploads) applyRecord(name string, c *sharedChange) error {
 
 // delayActivation makes an activation wait if its plugin is not loaded yet. It returns false if the activation need not
 // wait.
-func (u *sharedUploads) delayActivation(key, use, plugin string, keep bool) bool {
+func (u *sharedUploads) delayActivation(key, use, plugin string, persist bool) bool {
 	if u == nil {
 		return false
 	}
@@ -196,19 +196,19 @@ func (u *sharedUploads) delayActivation(key, use, plugin string, keep bool) bool
 	if err == nil && (w == nil || w.removed || w.state != cluster.UploadWaiting) {
 		return false
 	}
-	u.activations[key] = activation{use, plugin, keep}
+	u.activations[key] = activation{use, plugin, persist}
 	u.cn.log.Info("an activation waits for its plugin", slog.String("for", use), slog.String("plugin", plugin))
 	return true
 }
 
 // withoutBackoff returns the JSON of a policy. It leaves the backoff out if the backoff's plugin is not loaded yet. The
 // backoff is then activated later.
-func (u *sharedUploads) withoutBackoff(policy json.RawMessage, keep bool) json.RawMessage {
+func (u *sharedUploads) withoutBackoff(policy json.RawMessage, persist bool) json.RawMessage {
 	const field = "backoff_strategy"
 	var fields map[string]json.RawMessage
 	var name string
 	if json.Unmarshal(policy, &fields) != nil || json.Unmarshal(fields[field], &name) != nil ||
-		!u.delayActivation(sharedPolicy, changes.UseBackoff, name, keep) {
+		!u.delayActivation(sharedPolicy, changes.UseBackoff, name, persist) {
 		return policy
 	}
 	delete(fields, field)
@@ -259,7 +259,7 @@ func (u *sharedUploads) applyDue(ctx context.Context, now time.Time) {
 	u.mu.Lock()
 	var due []string
 	for name, w := range u.uploads {
-		if w.state != cluster.UploadReady && !w.nextTry.IsZero() && !now.Before(w.nextTry) {
+		if w.state != cluster.UploadReady && !w.nextAttempt.IsZero() && !now.Before(w.nextAttempt) {
 			due = append(due, name)
 		}
 	}
@@ -300,15 +300,16 @@ func (u *sharedUploads) applyUpload(ctx context.Context, name string) {
 		u.cn.log.Warn("an uploaded plugin of the cluster is not in force here", slog.String("plugin", name),
 			slog.String("sha256", w.SHA256), slog.Any("error", err))
 	}
-	w.state, w.nextTry = cluster.UploadFailed, time.Now().Add(min(firstRetryDelay<<min(w.retries, 10), maxRetryDelay))
-	w.retries++
+	w.state = cluster.UploadFailed
+	w.nextAttempt = time.Now().Add(min(firstRetryDelay<<min(w.failedAttempts, 10), maxRetryDelay))
+	w.failedAttempts++
 	var bad *wasmhost.CheckError
 	var fetch *fetchError
 	switch {
 	case errors.As(err, &fetch):
 		w.state = cluster.UploadWaiting
 	case errors.As(err, &bad):
-		w.nextTry = time.Time{}
+		w.nextAttempt = time.Time{}
 	}
 }
 
@@ -329,7 +330,7 @@ func (u *sharedUploads) updateRegistry(ctx context.Context, name string, w *want
 	if err != nil {
 		return &wasmhost.CheckError{Msg: "its settings cannot be read: " + err.Error()}
 	}
-	if u.registry.HasUpload(name, w.SHA256, config, w.keep) {
+	if u.registry.HasUpload(name, w.SHA256, config, w.persist) {
 		return nil
 	}
 	code := w.code
@@ -341,7 +342,7 @@ func (u *sharedUploads) updateRegistry(ctx context.Context, name string, w *want
 			return err
 		}
 	}
-	return u.registry.InstallShared(name, code, config, w.keep, u.inUse)
+	return u.registry.InstallShared(name, code, config, w.persist, u.inUse)
 }
 
 // fetchModule reads a module from the store.
@@ -376,7 +377,7 @@ func (u *sharedUploads) activateWaiting(plugin string) {
 	u.mu.Unlock()
 	for _, a := range due {
 		attrs := []any{slog.String("for", a.use), slog.String("plugin", plugin)}
-		if err := u.cn.changes.Activate(a.use, plugin, a.keep); err != nil {
+		if err := u.cn.changes.Activate(a.use, plugin, a.persist); err != nil {
 			u.cn.log.Warn("an activation of another gateway cannot be made here",
 				append(attrs, slog.Any("error", err))...)
 			continue
@@ -433,8 +434,8 @@ func (u *sharedUploads) keepModulesInStore(ctx context.Context, now time.Time) {
 func (u *sharedUploads) keepModule(ctx context.Context, name, sum string) error {
 	ctx, cancel := context.WithTimeout(ctx, moduleTimeout)
 	defer cancel()
-	held, err := u.cn.blobs.KeepBlob(ctx, sum, moduleTTL)
-	if err != nil || held {
+	isStored, err := u.cn.blobs.KeepBlob(ctx, sum, moduleTTL)
+	if err != nil || isStored {
 		return err
 	}
 	code, err := u.registry.UploadCode(name, sum)

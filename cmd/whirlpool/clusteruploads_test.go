@@ -30,15 +30,15 @@ func startUploader(t *testing.T, store *cluster.Memory, name string) *uploader {
 	var err error
 	u.reg, err = plugins.New(plugins.Options{
 		Log: slog.New(slog.DiscardHandler),
-		OnUpload: func(name string, code []byte, config map[string]any, keep bool) {
-			u.m.shareUpload(name, code, config, keep)
+		OnUpload: func(name string, code []byte, config map[string]any, persist bool) {
+			u.node.shareUpload(name, code, config, persist)
 		},
 	})
 	require.NoError(t, err)
 	t.Cleanup(u.reg.Close)
 	u.sharedChanges = startNodeWith(t, store, name, u.reg)
-	u.m.uploads = newSharedUploads(u.m, u.reg, func(plugin string) string {
-		if first, _ := u.m.engine.Load().Scorers(); first == plugin {
+	u.node.uploads = newSharedUploads(u.node, u.reg, func(plugin string) string {
+		if first, _ := u.node.engine.Load().Scorers(); first == plugin {
 			return "first"
 		}
 		return ""
@@ -48,8 +48,8 @@ func startUploader(t *testing.T, store *cluster.Memory, name string) *uploader {
 
 // step makes an exchange and what the cluster wants, as if the time d had passed.
 func (u *uploader) step(d time.Duration) {
-	u.m.node.Step(u.t.Context())
-	u.m.uploads.applyDue(u.t.Context(), time.Now().Add(d))
+	u.node.node.Step(u.t.Context())
+	u.node.uploads.applyDue(u.t.Context(), time.Now().Add(d))
 }
 
 // sharing runs f, which makes changes at u, and makes steps until f has returned.
@@ -78,7 +78,7 @@ func (u *uploader) sum(name string) string {
 
 // uploadOf returns the state of a shared upload.
 func (u *uploader) uploadOf(name string) cluster.UploadStatus {
-	for _, s := range u.m.Status().Uploads {
+	for _, s := range u.node.Status().Uploads {
 		if s.Name == name {
 			return s
 		}
@@ -108,17 +108,17 @@ func TestOneModuleWins(t *testing.T) {
 		b.step(0)
 	}
 	store.Fail(errors.New("cut"))
-	a.m.node.Step(t.Context())
-	b.m.node.Step(t.Context())
+	a.node.node.Step(t.Context())
+	b.node.node.Step(t.Context())
 	a.put("mine", two, true)
 	b.put("mine", three, true)
 	require.Equal(t, []string{sumOf(two), sumOf(three)}, []string{a.sum("mine"), b.sum("mine")})
 	store.Fail(nil)
-	waiting := func() int { return a.m.node.Status().Waiting + b.m.node.Status().Waiting }
-	for a.m.node.Status().Waiting > 0 {
+	waiting := func() int { return a.node.node.Status().Waiting + b.node.node.Status().Waiting }
+	for a.node.node.Status().Waiting > 0 {
 		a.step(time.Hour)
 	}
-	for b.m.node.Status().Waiting > 0 { // b makes the change of a first, and its own on top
+	for b.node.node.Status().Waiting > 0 { // b makes the change of a first, and its own on top
 		b.step(time.Hour)
 	}
 	for range 3 {
@@ -133,7 +133,7 @@ func TestOneModuleWins(t *testing.T) {
 	for b.sum("mine") != "" {
 		b.step(0)
 	}
-	require.Empty(t, b.m.Status().Uploads)
+	require.Empty(t, b.node.Status().Uploads)
 }
 
 // An activation waits for its plugin. A later change of the same thing replaces the activation that waits, and a change
@@ -146,38 +146,38 @@ func TestActivationsWaitForTheirPlugin(t *testing.T) {
 	a.sharing(func() error { return a.Activate(changes.UseFirst, "mine", false) })
 	a.sharing(func() error { return a.Activate(changes.UseRetry, "mine", false) })
 	a.sharing(func() error { return a.Activate(changes.UseBackoff, "slow", false) })
-	b.m.node.Step(t.Context()) // the plugins are not made
-	first, _ := b.m.engine.Load().Scorers()
+	b.node.node.Step(t.Context()) // the plugins are not made
+	first, _ := b.node.engine.Load().Scorers()
 	require.NotEqual(t, "mine", first)
-	policy := func(u *uploader) *retry.Policy { return u.m.engine.Load().Policies().Current() }
+	policy := func(u *uploader) *retry.Policy { return u.node.engine.Load().Policies().Current() }
 	require.NotEqual(t, "slow", policy(b).BackoffStrategy)
 	attempts := 7
 	stepDuring(func() {
 		require.NoError(t, b.Activate(changes.UseRetry, "random", false))
 		_, err := b.ChangePolicy(retry.Override{MaxAttempts: &attempts}, false)
 		require.NoError(t, err)
-	}, func() { b.m.node.Step(t.Context()) })
+	}, func() { b.node.node.Step(t.Context()) })
 	for range 3 {
 		b.step(0)
 		a.step(0)
 	}
 	for _, u := range []*uploader{a, b} {
-		first, again := u.m.engine.Load().Scorers()
+		first, again := u.node.engine.Load().Scorers()
 		require.Equal(t, []string{"mine", "random"}, []string{first, again})
 		require.Equal(t, "slow", policy(u).BackoffStrategy)
 		require.Equal(t, 7, policy(u).MaxAttempts)
 	}
-	require.Empty(t, b.m.uploads.activations)
+	require.Empty(t, b.node.uploads.activations)
 
 	// A plugin that is in use here is not deleted, until it is not in use any more.
 	a.sharing(func() error { return a.reg.Delete("mine", func(string) string { return "" }) })
 	b.step(0)
 	require.Equal(t, cluster.UploadFailed, b.uploadOf("mine").State)
 	require.Contains(t, b.uploadOf("mine").Problem, "in use as first")
-	require.Equal(t, 1, b.m.uploads.failedCount())
+	require.Equal(t, 1, b.node.uploads.failedCount())
 	require.NoError(t, b.Changes.Activate(changes.UseFirst, "random", false))
 	b.step(time.Hour)
-	require.Len(t, b.m.Status().Uploads, 1)
+	require.Len(t, b.node.Status().Uploads, 1)
 	require.Empty(t, b.sum("mine"))
 }
 
@@ -195,7 +195,7 @@ func TestModulesThatCannotBeHad(t *testing.T) {
 	require.Equal(t, cluster.UploadWaiting, b.uploadOf("mine").State)
 	require.Contains(t, b.uploadOf("mine").Problem, "damaged")
 	store.Clear()
-	a.m.node.Step(t.Context())
+	a.node.node.Step(t.Context())
 	b.step(time.Hour)
 	require.Equal(t, cluster.UploadWaiting, b.uploadOf("mine").State)
 	require.Contains(t, b.uploadOf("mine").Problem, "the store does not have it")
@@ -205,7 +205,7 @@ func TestModulesThatCannotBeHad(t *testing.T) {
 	require.Equal(t, sumOf(one), b.sum("mine"))
 
 	shared := func(upload *sharedUpload) {
-		b.m.uploads.applyRecord("bad", &sharedChange{Upload: upload})
+		b.node.uploads.applyRecord("bad", &sharedChange{Upload: upload})
 		b.step(0)
 	}
 	write("?")
@@ -214,9 +214,9 @@ func TestModulesThatCannotBeHad(t *testing.T) {
 	require.NoError(t, store.WriteBlob(t.Context(), sumOf([]byte("?")), []byte("?"), time.Hour))
 	shared(&sharedUpload{SHA256: sumOf([]byte("?")), Size: 1})
 	require.Equal(t, cluster.UploadFailed, b.uploadOf("bad").State)
-	require.True(t, b.m.uploads.uploads["bad"].nextTry.IsZero(), "it is not compiled again and again")
-	require.Error(t, b.m.uploads.applyRecord("bad", &sharedChange{}))
-	require.Equal(t, 1, b.m.metricsState().Uploads[cluster.UploadFailed])
+	require.True(t, b.node.uploads.uploads["bad"].nextAttempt.IsZero(), "it is not compiled again and again")
+	require.Error(t, b.node.uploads.applyRecord("bad", &sharedChange{}))
+	require.Equal(t, 1, b.node.metricsState().Uploads[cluster.UploadFailed])
 }
 
 // Uploads made while the store cannot be reached are written when it can be reached again.
@@ -224,8 +224,8 @@ func TestModulesAreWrittenLater(t *testing.T) {
 	store := cluster.NewMemory(time.Now)
 	a, b := startUploader(t, store, "a"), startUploader(t, store, "b")
 	store.Fail(errors.New("cut"))
-	a.m.node.Step(t.Context())
-	b.m.node.Step(t.Context())
+	a.node.node.Step(t.Context())
+	b.node.node.Step(t.Context())
 	a.put("mine", scorerOf(1), false)
 	store.Fail(nil)
 	for b.sum("mine") == "" {

@@ -27,7 +27,7 @@ type SharedChange struct {
 	Entry   string
 	Fields  []string // of a configured proxy: those fields of Value that differ from the configuration
 	Removed bool
-	Keep    bool // the change is recorded
+	Persist bool // the change is recorded
 }
 
 // ProxyValue returns the fields of a proxy that the API can change, with its credentials.
@@ -232,7 +232,7 @@ func (c *Changes) recordShared(shared map[string]*SharedChange, changed []upstre
 	}
 	set := map[string]any{}
 	for id, ch := range shared {
-		if !ch.Keep {
+		if !ch.Persist {
 			continue
 		}
 		r := proxyRecord{Removed: true}
@@ -319,7 +319,7 @@ func (c *Changes) RemoveShared(id string, ch SharedChange, drain bool) error {
 	if !ch.concerns(c.configuredProxy(id)) {
 		return nil
 	}
-	return c.removeProxy(id, drain, ch.Keep)
+	return c.removeProxy(id, drain, ch.Persist)
 }
 
 func (c *Changes) configuredProxiesOf(puts []ProxyPut) map[string]*upstream.Spec {

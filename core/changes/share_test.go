@@ -34,13 +34,13 @@ func TestSharedChangesOutlastReloads(t *testing.T) {
 				require.NoError(t, err)
 				list, err := r.Shared(u)
 				require.NoError(t, err)
-				list[0].Keep = true
+				list[0].Persist = true
 				shared["proxy/"+id] = &list[0]
 			}
 			change("a", weight(7))
 			change("b", weight(8))
 			change("d", weight(1)) // as configured
-			shared["proxy/c"] = &changes.SharedChange{Removed: true, Entry: r.Entry("c"), Keep: true}
+			shared["proxy/c"] = &changes.SharedChange{Removed: true, Entry: r.Entry("c"), Persist: true}
 			require.NoError(t, r.RemoveProxy("c", false, true))
 			require.Equal(t, []string{"weight"}, shared["proxy/a"].Fields)
 			require.Empty(t, shared["proxy/d"].Fields)
