@@ -33,6 +33,17 @@ func (f *fixture) choose(q *Query) (string, error) {
 	return lease.Proxy.ID(), nil
 }
 
+// requireAttempts requires that the attempts of one request, which all fail, go through the proxies with the given ids.
+func (f *fixture) requireAttempts(t *testing.T, q *Query, ids ...string) {
+	for _, want := range ids {
+		id, err := f.choose(q)
+		require.NoError(t, err)
+		require.Equal(t, want, id)
+		q.Tried = append(q.Tried, TriedProxy{Proxy: f.pool.Snapshot().Get(id)})
+		q.Attempt++
+	}
+}
+
 func wants(region string, how RegionMode) *Query {
 	return &Query{Idempotent: true, Retryable: true, RegionHash: core.RegionHash(region), RegionMode: how}
 }
@@ -60,13 +71,7 @@ func TestOtherRegions(t *testing.T) {
 	f := newFixture(t, 3, 256)
 	f.place(t, map[int]string{0: "us", 1: "eu", 2: "eu"})
 	q := wants("us", RegionPreferred)
-	for _, attempt := range []string{"p0", "p1", "p2", "p0"} {
-		id, err := f.choose(q)
-		require.NoError(t, err)
-		require.Equal(t, attempt, id)
-		q.Tried = append(q.Tried, TriedProxy{Proxy: f.pool.Snapshot().Get(id)})
-		q.Attempt++
-	}
+	f.requireAttempts(t, q, "p0", "p1", "p2", "p0")
 	f.settle(f.get(0), core.Failure)
 	id, err := f.choose(wants("us", RegionPreferred))
 	require.NoError(t, err)

@@ -58,13 +58,7 @@ func TestAPreferredTag(t *testing.T) {
 	f := newFixture(t, 3, 256)
 	f.tag(t, map[int][]string{0: {"a"}})
 	q := tagged("a", true)
-	for _, attempt := range []string{"p0", "p1", "p2", "p0"} {
-		id, err := f.choose(q)
-		require.NoError(t, err)
-		require.Equal(t, attempt, id)
-		q.Tried = append(q.Tried, TriedProxy{Proxy: f.pool.Snapshot().Get(id)})
-		q.Attempt++
-	}
+	f.requireAttempts(t, q, "p0", "p1", "p2", "p0")
 	f.settle(f.get(0), core.Failure)
 	id, err := f.choose(tagged("a", true))
 	require.NoError(t, err)

@@ -30,6 +30,19 @@ type inode struct {
 
 func newDisk() *disk { return &disk{entries: map[string]*inode{}, synced: map[string]*inode{}} }
 
+// newFailingDisk returns a disk on which a quarter of the calls fail, until the returned number of failures is used up.
+func newFailingDisk(r *rand.Rand) (d *disk, failures *int) {
+	d, failures = newDisk(), new(int)
+	d.fail = func(string) error {
+		if *failures > 0 && r.IntN(4) == 0 {
+			*failures--
+			return errDisk
+		}
+		return nil
+	}
+	return d, failures
+}
+
 func (d *disk) failing(call string) error {
 	if d.fail == nil {
 		return nil

@@ -44,21 +44,13 @@ func open(t require.TestingT, fs state.FS, dir string) (*state.Store, state.Dama
 func TestPowerCutsLoseNothingThatWasWritten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
-		d := newDisk()
-		failures := 0
-		d.fail = func(string) error {
-			if failures > 0 && r.IntN(4) == 0 {
-				failures--
-				return errDisk
-			}
-			return nil
-		}
+		d, failures := newFailingDisk(r)
 		s, _ := open(t, d, "/state")
 		written := map[string]string{}
 		var unsure []map[string]string // other possible contents, after writes that failed
 		t.Repeat(map[string]func(*rapid.T){
 			"write": func(t *rapid.T) {
-				failures = rapid.SampledFrom([]int{0, 0, 0, 1, 3}).Draw(t, "failures")
+				*failures = rapid.SampledFrom([]int{0, 0, 0, 1, 3}).Draw(t, "failures")
 				changes, next := map[string]any{}, map[string]string{}
 				for key, value := range written {
 					next[key] = value
@@ -76,7 +68,7 @@ func TestPowerCutsLoseNothingThatWasWritten(t *testing.T) {
 					}
 				}
 				err := s.Write(changes)
-				failures = 0
+				*failures = 0
 				if err != nil {
 					unsure = append(unsure, next)
 				} else {
@@ -412,25 +404,17 @@ func FuzzJournal(f *testing.F) {
 func TestWriteFile(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
-		d := newDisk()
-		failures := 0
-		d.fail = func(string) error {
-			if failures > 0 && r.IntN(4) == 0 {
-				failures--
-				return errDisk
-			}
-			return nil
-		}
+		d, failures := newFailingDisk(r)
 		written, unsure := "", []string(nil)
 		for i := range rapid.IntRange(1, 8).Draw(t, "writes") {
-			failures = rapid.SampledFrom([]int{0, 0, 1}).Draw(t, "failures")
+			*failures = rapid.SampledFrom([]int{0, 0, 1}).Draw(t, "failures")
 			text := fmt.Sprint(i, strings.Repeat("x", rapid.IntRange(0, 300).Draw(t, "length")))
 			if state.WriteFile(d, "/state/file", []byte(text)) == nil {
 				written, unsure = text, nil
 			} else {
 				unsure = append(unsure, text)
 			}
-			failures = 0
+			*failures = 0
 			if rapid.Bool().Draw(t, "power cut") {
 				d.cut(r)
 			}
