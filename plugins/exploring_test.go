@@ -27,11 +27,14 @@ func TestPenaltiesOfExploring(t *testing.T) {
 	require.NoError(t, err)
 	failed := func(failures, samples, streak float64) func(*core.Candidate) {
 		return func(c *core.Candidate) {
-			c.SuccessRate, c.Samples, c.ConsecutiveFailures = 1-failures/samples, samples, streak
+			c.SuccessRate, c.Samples, c.ConsecutiveFailures, c.Uses = 1-failures/samples, samples, streak, samples+2
 			if failures == samples {
 				c.LatencyMean, c.LatencyEWMA = 0, 0
 			}
 		}
+	}
+	seldom := func(change func(*core.Candidate)) func(*core.Candidate) {
+		return func(c *core.Candidate) { change(c); c.SinceUse = 13 }
 	}
 	unknown := func(uses float64) func(*core.Candidate) {
 		return func(c *core.Candidate) { *c = core.Candidate{SuccessRate: 0.5, Weight: 1, Uses: uses} }
@@ -54,6 +57,9 @@ func TestPenaltiesOfExploring(t *testing.T) {
 		"2 failures of 5":                 {failed(2, 5, 0), 16, 16},
 		"2 failures of 5, all at the end": {failed(2, 5, 2), 1, 16},
 		"nothing but 4 failures":          {failed(4, 4, 4), 1, 16},
+		"4 failures, others forgotten":    {func(c *core.Candidate) { failed(4, 4, 4)(c); c.Uses = 50 }, 16, 16},
+		"4 at the end, seldom used":       {seldom(failed(4, 100, 4)), 16, 1 + 30*(0.04-q)},
+		"one at the end, seldom used":     {seldom(failed(1, 10, 1)), 1, 1},
 		"nothing but 10 failures":         {failed(10, 10, 10), 16, 16},
 		"4 failures at the end of 100":    {failed(4, 100, 4), 1, 1},
 		"9 failures at the end of 100":    {failed(9, 100, 9), 1, 1},

@@ -12,8 +12,10 @@
 // attempts in flight as candidates) only the first limit counts, and the penalty is 1 + 30 (f/n -
 // q), at most 16, because a proxy also fails if it is overloaded, and to avoid it completely would
 // overload the next proxy. Under heavy load (2.5 times as many) it is 1 + 80 (f/n - q)^2, at most 16: overload is
-// then the likely reason of a small excess. Up to 9 failures in a row do not count if the attempts before them were
-// good: the breaker decides about a proxy that has stopped working.
+// then the likely reason of a small excess. Up to 9 failures in a row do not count if the attempts before them
+// were good: the breaker decides about a proxy that has stopped working. But if the proxy is used less often
+// than every 12 s, its breaker would not get five failures within 60 s, and only one failure does not count. The
+// same holds for a proxy that has only failed for as long as the statistics go back.
 //
 // 2. Too little knowledge under load. The penalty is 16 for a proxy without a success, and for a
 // proxy with less than 20 attempts whose failure rate exceeds q by more than 5 % (with two attempts
@@ -44,6 +46,13 @@ const HEAVY: f64 = 2.5;
 const LIMIT: f64 = 16;
 /** From this number of failures in a row on they count, even if the attempts before them were good. */
 const STREAK: f64 = 10;
+/**
+ * The same for a proxy that was not used for SELDOM seconds, so that its breaker would hardly open, and for a proxy of
+ * which only failures are remembered, while more than FORGOTTEN attempts are forgotten.
+ */
+const STREAK_KNOWN: f64 = 2;
+const SELDOM: f64 = 12;
+const FORGOTTEN: f64 = 5;
 /** With fewer attempts, too little is known of a proxy. */
 const FEW: f64 = 20;
 /** Number of successes, and no failure, after which a streak of failures is left to the breaker. */
@@ -138,7 +147,9 @@ function worse(c: Candidate, q: f64, busy: bool): bool {
   const f = failures(c);
   if (!unlikely(f, c.samples, q, busy)) return false;
   const streak = c.consecutiveFailures;
-  return streak == 0 || streak >= STREAK || unlikely(f - streak, c.samples - streak, q, busy);
+  const forgotten = streak >= c.samples && c.uses - c.inFlight > c.samples + FORGOTTEN;
+  const most = c.sinceUse > SELDOM || forgotten ? STREAK_KNOWN : STREAK;
+  return streak == 0 || streak >= most || unlikely(f - streak, c.samples - streak, q, busy);
 }
 
 /** Reports whether f failures in n attempts are more than chance explains. */
