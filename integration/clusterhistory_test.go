@@ -102,6 +102,7 @@ type chaos struct {
 	dead      *lab.Proxy
 	excused   [][]span // by node: times in which attempts through the dead proxy are no valid probes
 	counts    map[string]int
+	last      string // the last fault
 
 	begin      time.Time
 	nextShared atomic.Int64
@@ -128,6 +129,7 @@ func (c *chaos) fault() {
 	other := c.links[c.random.IntN(len(c.links))]
 	kinds := []string{"cut", "hang", "mute", "slow", "two links", "stop node", "kill node", "stop store", "kill store"}
 	kind := kinds[c.random.IntN(len(kinds))]
+	c.last = kind
 	c.counts[kind]++
 	const longerThanLeases = 4500 * time.Millisecond
 	switch kind {
@@ -199,22 +201,30 @@ func (c *chaos) readShared() {
 	}
 	read := sharedRead{call: time.Now()}
 	c.healed("before a read")
+	var last []string // what was missing
+	defer func() {
+		if c.t.Failed() {
+			c.t.Logf("the last fault was %s; %v", c.last, last)
+		}
+	}()
 	c.await("all changes are shared", func() bool {
+		last = last[:0]
 		values := map[float64]bool{}
 		for _, w := range c.nodes {
 			policy := w.getJSON("/retry/policy")
 			for _, r := range c.registers {
 				if !r.isIn(policy) {
-					return false
+					last = append(last, fmt.Sprintf("%s of %s: %v, not %v", r.field, w.gateway, policy[r.field],
+						r.values(r.acked)))
 				}
 			}
-			if w.getJSON("/cluster")["store"].(map[string]any)["waiting"] != 0.0 {
-				return false
+			if waiting := w.getJSON("/cluster")["store"].(map[string]any)["waiting"]; waiting != 0.0 {
+				last = append(last, fmt.Sprint(waiting, " waiting at ", w.gateway))
 			}
 			read.value = policy["max_backoff_delay"].(float64)
 			values[read.value] = true
 		}
-		return len(values) == 1
+		return len(values) == 1 && len(last) == 0
 	})
 	read.end = time.Now()
 	c.reads = append(c.reads, read)

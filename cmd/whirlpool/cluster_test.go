@@ -152,6 +152,40 @@ func TestAnEqualChangeIsMadeAgain(t *testing.T) {
 	}
 }
 
+// A node whose change meets a newer one at each exchange, because its link is slow, never replaces a newer one.
+func TestManyConflictsLoseNoChange(t *testing.T) {
+	store := cluster.NewMemory(time.Now)
+	a, b := startNode(t, store, "a"), startNode(t, store, "b")
+	attempts := 7
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, err := a.ChangePolicy(retry.Override{MaxAttempts: &attempts}, false)
+		require.NoError(t, err)
+	})
+	require.Eventually(t, func() bool { return a.node.node.Status().Waiting == 1 }, time.Minute, time.Millisecond)
+	var delay float64
+	for i := range 30 {
+		delay = 1 + float64(i)/8
+		sharing(t, b, func() {
+			_, err := b.ChangePolicy(retry.Override{BaseDelay: &delay}, false)
+			require.NoError(t, err)
+		})
+		a.node.node.Step(t.Context())
+		b.node.node.Step(t.Context())
+		require.InDelta(t, delay, b.node.engine.Load().Policies().Current().BaseDelay, 0)
+	}
+	for range 3 {
+		a.node.node.Step(t.Context())
+		b.node.node.Step(t.Context())
+	}
+	wg.Wait()
+	for _, s := range []sharedChanges{a, b} {
+		p := s.node.engine.Load().Policies().Current()
+		require.Equal(t, attempts, p.MaxAttempts, s.node.node.Name())
+		require.InDelta(t, delay, p.BaseDelay, 0, s.node.node.Name())
+	}
+}
+
 // exchanges counts the exchanges.
 type exchanges struct {
 	*cluster.Memory

@@ -10,10 +10,6 @@ import (
 	"time"
 )
 
-// maxConflicts is the maximum number of conflicts of a waiting change. A conflict means that another node has changed
-// the same thing first. After more conflicts, the change is written without a check for conflicts.
-const maxConflicts = 20
-
 // The limits of making and sharing changes.
 const (
 	maxChanges = 500                    // in one exchange: each costs the store about 80 µs
@@ -44,12 +40,11 @@ type changes struct {
 
 // waitingChanges holds those changes of one key that the store does not have yet.
 type waitingChanges struct {
-	made      []Change
-	value     string        // record of the last change in made
-	ttl       time.Duration // TTL of the last change in made
-	baseRev   int64         // revision of the record on which the changes were made
-	conflicts int
-	done      chan struct{}
+	made    []Change
+	value   string        // record of the last change in made
+	ttl     time.Duration // TTL of the last change in made
+	baseRev int64         // revision of the record on which the changes were made
+	done    chan struct{}
 }
 
 func (c *changes) init() {
@@ -153,9 +148,6 @@ func (n *Node) prepareChanges(ops []pending, now time.Time) []pending {
 	for _, key := range keys[:min(len(keys), maxChanges)] {
 		w := c.waiting[key]
 		op := Op{Kind: Swap, Key: keyOf(changeKey, key), Value: w.value, Rev: w.baseRev, TTL: w.ttl}
-		if w.conflicts > maxConflicts {
-			op.Kind, op.Rev = Put, 0
-		}
 		count := len(w.made)
 		ops = append(ops, pending{op: op, done: func(rev int64) {
 			if rev > 0 {
@@ -303,7 +295,6 @@ func (n *Node) redoChanges(key string) {
 	}
 	w.made, w.value, w.ttl = again, value, again[len(again)-1].TTL
 	w.baseRev = c.known[key].Rev
-	w.conflicts++
 }
 
 // resetRevisions is called when the store has lost its data. It returns the records of the known and the received
