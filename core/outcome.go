@@ -114,6 +114,10 @@ type Outcome struct {
 	NoTargetResponse bool
 }
 
+// SwitchesProtocols reports whether the connection has another protocol after the response, such as WebSocket: the
+// status is 101 (RFC 9110 section 15.2.2).
+func (o *Outcome) SwitchesProtocols() bool { return o.Status == 101 }
+
 // Timing states how long it took to open a connection. It is zero for a reused connection.
 type Timing struct {
 	Dial      time.Duration // for the TCP connection to the proxy

@@ -2,7 +2,6 @@ package executor
 
 import (
 	"log/slog"
-	"net/http"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -39,7 +38,7 @@ func (ex *Exchange) applyReview(s Excerpter) {
 // matchRule returns the action of the rule that applies to an attempt with outcome o; nil if no rule applies.
 func (ex *Exchange) matchRule(s Excerpter, o *core.Outcome) *rules.Action {
 	a := rules.Attempt{Request: ex.request.ruleRequest(), Status: o.Status, Cause: o.Cause}
-	if o.Status == http.StatusSwitchingProtocols {
+	if o.SwitchesProtocols() {
 		return nil
 	}
 	spec := ex.tuning.Rules.ExcerptSpec(&a)
@@ -91,7 +90,7 @@ func (ex *Exchange) banForHost(o *core.Outcome, d time.Duration, more ...slog.At
 func (ex *Exchange) askJudge(s Excerpter, o core.Outcome) core.Outcome {
 	t := ex.tuning
 	spec := t.Judge.ExcerptSpec()
-	if spec == nil || !spec.IncludesStatus(o.Status) || o.Status == http.StatusSwitchingProtocols {
+	if spec == nil || !spec.IncludesStatus(o.Status) || o.SwitchesProtocols() {
 		return o
 	}
 	e, ok := ex.executor.excerpts.Get().(*core.Excerpt)
