@@ -120,14 +120,9 @@ func TestTheTargetsOwn405(t *testing.T) {
 func TestUselessProxy(t *testing.T) {
 	w := start(t, 2, notAdaptive+roundRobin+"[retry]\nbase_delay = 0.1\n")
 	w.fakes[0].SetBehaviour(lab.Status(405))
-	refused := 0
 	for range 20 {
-		if a := w.get(); a.status != 200 {
-			require.Equal(t, 405, a.status)
-			refused++
-		}
+		require.Equal(t, 200, w.get().status)
 	}
-	require.Equal(t, 1, refused)
 	w.clearArrivals()
 	host, _ := origin(t)
 	for range 6 {
