@@ -340,8 +340,9 @@ func (r *record) addRefusal(target uint64, status int) {
 
 // IsQuestionable reports whether an error response to a request in absolute form may be the proxy's own: nothing shows
 // that the proxy can forward, and web servers respond with such a status to the absolute form. If so, the caller should
-// compare the response with that through another proxy, and call RecordQuestioned.
-func (s *Set) IsQuestionable(status int, now time.Duration) bool {
+// compare the response with that through another proxy, and call RecordQuestioned. The response is the target's if the
+// target has just sent it through a tunnel of the proxy as well.
+func (s *Set) IsQuestionable(target uint64, status int, now time.Duration) bool {
 	switch status {
 	case 400, 403, 404, 405, 421, 501:
 	default:
@@ -352,7 +353,8 @@ func (s *Set) IsQuestionable(status int, now time.Duration) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.observations().records[Forward].sharedErrors < manySharedErrors
+	o := s.observations()
+	return o.records[Forward].sharedErrors < manySharedErrors && !o.equalTargets.has(target, now)
 }
 
 // RecordQuestioned records the comparison of a questionable response. If shared is set, the same request has got the

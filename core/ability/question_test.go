@@ -8,29 +8,31 @@ import (
 
 func TestQuestionableResponses(t *testing.T) {
 	var s Set
-	require.True(t, s.IsQuestionable(404, 0))
-	require.False(t, s.IsQuestionable(401, 0))
+	require.True(t, s.IsQuestionable(1, 404, 0))
+	require.False(t, s.IsQuestionable(1, 401, 0))
 	for range manySharedErrors - 1 {
 		s.RecordQuestioned(true)
 	}
 	s.RecordQuestioned(false)
 	for range manySharedErrors {
-		require.True(t, s.IsQuestionable(404, 0))
+		require.True(t, s.IsQuestionable(1, 404, 0))
 		s.RecordQuestioned(true)
 	}
-	require.False(t, s.IsQuestionable(404, 0), "the target sends the same responses through others")
+	require.False(t, s.IsQuestionable(1, 404, 0), "the target sends the same responses through others")
 	s.RecordSuccess(Forward, 0, Traffic)
-	require.False(t, s.IsQuestionable(404, 0))
+	require.False(t, s.IsQuestionable(1, 404, 0))
 	for range 3 * refusalsAfterSuccess {
 		s.RecordRefusal(1, 404, true, 0)
 	}
-	require.False(t, s.IsQuestionable(404, 0), "one target may send errors only")
+	require.False(t, s.IsQuestionable(1, 404, 0), "one target may send errors only")
 	s.RecordSuccess(Forward, 0, Traffic)
 	for i := range uint64(refusalsAfterSuccess) {
-		require.False(t, s.IsQuestionable(404, 0))
+		require.False(t, s.IsQuestionable(1, 404, 0))
 		s.RecordRefusal(i%severalTargets, 404, true, 0)
 	}
-	require.True(t, s.IsQuestionable(404, 0), "a web server has taken the place of the proxy")
+	require.False(t, s.RecordComparison(2, 404, 404, 0))
+	require.False(t, s.IsQuestionable(2, 404, 0), "the target sends it through a tunnel, too")
+	require.True(t, s.IsQuestionable(1, 404, 0), "a web server has taken the place of the proxy")
 	s.RecordSuccess(Forward, 0, Traffic)
-	require.False(t, s.IsQuestionable(404, 0))
+	require.False(t, s.IsQuestionable(1, 404, 0))
 }

@@ -301,7 +301,7 @@ func (ex *Exchange) isQuestionable(o *core.Outcome) bool {
 	q, t, now := ex.request, ex.tuning, ex.event.Ended
 	if t.Targets == nil || t.Budget != nil || o.Cause != verdict.Answered || !ex.facts.FromProxy || !q.Safe ||
 		!q.Replayable || ex.result.Attempts >= q.Policy.MaxAttempts ||
-		!ex.proxy.Abilities().IsQuestionable(o.Status, now.Sub(t.Epoch)) {
+		!ex.proxy.Abilities().IsQuestionable(q.Target.Hash, o.Status, now.Sub(t.Epoch)) {
 		return false
 	}
 	for i := range ex.deferredAttempts {
