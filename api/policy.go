@@ -31,6 +31,12 @@ func (h *policyHandler) routes(r fiber.Router) {
 
 // policyView is the JSON of a policy. Times are seconds.
 type policyView struct {
+	policyFields
+	*hedgeView // nil if both fields have their defaults; the JSON then lacks both
+}
+
+// policyFields has the fields of a policy except those that concern hedges.
+type policyFields struct {
 	MaxAttempts        int      `json:"max_attempts"`
 	BackoffStrategy    string   `json:"backoff_strategy"`
 	BaseDelay          float64  `json:"base_delay"`
@@ -41,27 +47,37 @@ type policyView struct {
 	Timeout            *float64 `json:"timeout"`
 	RetryNonIdempotent bool     `json:"retry_non_idempotent"`
 	FailoverDelay      *float64 `json:"failover_delay"`
-
-	*hedgeView // nil if both fields have their defaults; the JSON then lacks both
 }
 
 // hedgeView has the fields of a policy that concern hedges.
 type hedgeView struct {
-	Hedge       retry.Hedge `json:"hedge"`
-	HedgeBudget float64     `json:"hedge_budget"`
+	Hedge       any     `json:"hedge"` // "off", "p95" or a number of seconds
+	HedgeBudget float64 `json:"hedge_budget"`
 }
 
 func viewOfPolicy(p *retry.Policy) policyView {
-	v := policyView{
+	v := policyView{policyFields: fieldsOfPolicy(p)}
+	if !p.Hedge.Off() || p.HedgeBudget != retry.DefaultHedgeBudget {
+		h := viewOfHedge(p)
+		v.hedgeView = &h
+	}
+	return v
+}
+
+func fieldsOfPolicy(p *retry.Policy) policyFields {
+	return policyFields{
 		MaxAttempts: p.MaxAttempts, BackoffStrategy: p.BackoffStrategy, BaseDelay: p.BaseDelay,
 		Multiplier: p.Multiplier, MaxBackoffDelay: p.MaxBackoffDelay, Jitter: p.Jitter,
 		RetryStatusCodes: p.RetryStatusCodes, Timeout: p.Timeout,
 		RetryNonIdempotent: p.RetryNonIdempotent, FailoverDelay: p.FailoverDelay,
 	}
-	if !p.Hedge.Off() || p.HedgeBudget != retry.DefaultHedgeBudget {
-		v.hedgeView = &hedgeView{p.Hedge, p.HedgeBudget}
+}
+
+func viewOfHedge(p *retry.Policy) hedgeView {
+	if p.Hedge.P95 || p.Hedge.Off() {
+		return hedgeView{p.Hedge.String(), p.HedgeBudget}
 	}
-	return v
+	return hedgeView{p.Hedge.After, p.HedgeBudget}
 }
 
 // globalPolicyView is the JSON of the global policy.

@@ -97,12 +97,22 @@ type RouteView struct {
 	Tag            string           `json:"tag,omitempty"`
 	Region         string           `json:"region,omitempty"`
 	Prefer         bool             `json:"prefer,omitempty"`
-	Policy         retry.Policy     `json:"policy"`
+	Policy         RoutePolicy      `json:"policy"`
 	AttemptTimeout float64          `json:"attempt_timeout,omitempty"` // the limit set by a rule, in seconds
 	Scorer         string           `json:"scorer"`
 	Intercept      bool             `json:"intercept"`
 	Interim        bool             `json:"interim,omitempty"`
 	Rules          []RouteRule      `json:"rules"`
+}
+
+// RoutePolicy is the JSON of the policy of a route.
+type RoutePolicy struct {
+	policyFields
+	hedgeView
+}
+
+func routePolicyOf(p *retry.Policy) RoutePolicy {
+	return RoutePolicy{fieldsOfPolicy(p), viewOfHedge(p)}
 }
 
 // RouteRequestView is the JSON of the request.
@@ -140,7 +150,8 @@ func RouteOf(set *rules.Set, q rules.Request, global *retry.Policy, scorer strin
 	route, explanations := set.Explain(&q)
 	v := RouteView{
 		Request: RouteRequestView{q.Method, q.Host, q.Port, string(q.Path), q.User}, Way: "pool", Scorer: scorer,
-		Policy: *route.Policy(global), AttemptTimeout: route.AttemptTimeout(), Intercept: route.IsIntercepted(),
+		Policy:         routePolicyOf(route.Policy(global)),
+		AttemptTimeout: route.AttemptTimeout(), Intercept: route.IsIntercepted(),
 		Interim: route.RelaysInterim(),
 		Rules:   make([]RouteRule, len(explanations)),
 	}

@@ -73,7 +73,7 @@ func TestRoute(t *testing.T) {
 	v = RouteOf(set, q, &global, "exploring")
 	require.Equal(t, "deny", v.Way)
 	require.False(t, v.Intercept)
-	require.Equal(t, global, v.Policy)
+	require.Equal(t, routePolicyOf(&global), v.Policy)
 	q.Host = "a.test"
 	require.Equal(t, "direct", RouteOf(set, q, &global, "exploring").Way)
 }
