@@ -181,20 +181,22 @@ func (n *Node) receiveChange(r *Record) {
 }
 
 // makeChanges makes the received changes here. Then it makes the waiting changes of the same keys again. It does not
-// hold Node.mu, because changes may take long. It returns true if received changes are left after applyTime. If the API
-// is making changes, makeChanges does nothing, because exchanges do not wait for the API.
-func (n *Node) makeChanges() (left bool) {
+// hold Node.mu, because changes may take long. It returns true if the next exchange is to follow at once: received
+// changes are left after applyTime, or changes were made again. The latter would meet a newer change again and again if
+// another node, which makes many changes, had the time for one before. If the API is making changes, makeChanges does
+// nothing, because exchanges do not wait for the API.
+func (n *Node) makeChanges() (soon bool) {
 	c := &n.changes
 	if !c.makingMu.TryLock() {
 		return false
 	}
 	defer c.makingMu.Unlock()
 	begin := n.cfg.Now()
-	for left = n.applySome(); left && n.cfg.Now().Sub(begin) < applyTime; {
+	left := n.applySome()
+	for left && n.cfg.Now().Sub(begin) < applyTime {
 		left = n.applySome()
 	}
-	n.redoAll()
-	return left
+	return n.redoAll() || left
 }
 
 // applySome makes the first received changes here, at most maxApplied. It returns true if received changes remain. The
@@ -250,9 +252,9 @@ func (c *changes) takeReceived() (todo []Change, left bool) {
 	return todo, len(c.received) > 0
 }
 
-// redoAll makes those waiting changes again whose keys other nodes have changed. The caller holds the mutex
-// changes.makingMu.
-func (n *Node) redoAll() {
+// redoAll makes those waiting changes again whose keys other nodes have changed. It returns true if there were any. The
+// caller holds the mutex changes.makingMu.
+func (n *Node) redoAll() bool {
 	c := &n.changes
 	c.mu.Lock()
 	var keys []string
@@ -266,6 +268,7 @@ func (n *Node) redoAll() {
 	for _, key := range keys {
 		n.redoChanges(key)
 	}
+	return len(keys) > 0
 }
 
 // redoChanges makes the waiting changes of a key again. The caller holds the mutex changes.makingMu.
