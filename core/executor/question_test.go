@@ -80,6 +80,7 @@ func TestResponsesThatAreNotQuestioned(t *testing.T) {
 		"the proxy has forwarded before": {3, 404, proven},
 		"no attempt is left":             {3, 404, func(_ *bench, x *both) { x.Policy.MaxAttempts = 1 }},
 		"there is no other proxy":        {1, 404, func(*bench, *both) {}},
+		"the session has this proxy":     {3, 404, func(_ *bench, x *both) { x.Session = sessionOf("p0", false) }},
 		"the other breaker is open": {2, 404, func(b *bench, _ *both) {
 			b.pool.Snapshot().All[1].Breaker().OpenForCluster(time.Minute, "a test")
 		}},

@@ -63,6 +63,17 @@ func tunnelsOf(t *testing.T, n int, use func() *session.Handle, change func(*Tun
 	})
 }
 
+// sessionOf returns the handle of a request in a session that has the given proxy.
+func sessionOf(proxy string, strict bool) *session.Handle {
+	table, key := session.NewTable(1), session.KeyOf("", "a", "")
+	request := session.Request{ID: "a", TTL: time.Hour, Strict: strict}
+	first := table.Begin(key, request, time.Now())
+	first.RecordAttempt(0, proxy, false)
+	first.Bind(time.Now())
+	use := table.Begin(key, request, time.Now())
+	return &use
+}
+
 func failures(b *bench) (n []int) {
 	for _, u := range b.pool.Snapshot().All {
 		n = append(n, u.Breaker().Snapshot().FailureCount)
@@ -93,15 +104,7 @@ func TestADeadTunnelIsRetried(t *testing.T) {
 // The only proxy of a pool, and the proxy of a strict session, get the retry after the backoff of the policy. A silent
 // tunnel is not cut short there.
 func TestATunnelIsRetriedThroughTheSameProxy(t *testing.T) {
-	strict := func() *session.Handle {
-		table, key := session.NewTable(1), session.KeyOf("", "a", "")
-		request := session.Request{ID: "a", TTL: time.Hour, Strict: true}
-		first := table.Begin(key, request, time.Now())
-		first.RecordAttempt(0, "p0", false)
-		first.Bind(time.Now())
-		use := table.Begin(key, request, time.Now())
-		return &use
-	}
+	strict := func() *session.Handle { return sessionOf("p0", true) }
 	for name, c := range map[string]struct {
 		proxies int
 		use     func() *session.Handle
