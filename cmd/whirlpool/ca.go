@@ -68,6 +68,10 @@ domains (with their subdomains), addresses or networks.`,
 				v.KeyFile = key
 				return printJSON(cmd.OutOrStdout(), v)
 			}
+			host := "example.com"
+			if domains := parsed.PermittedDNSDomains; len(domains) > 0 {
+				host = domains[0]
+			}
 			fmt.Fprintf(cmd.OutOrStdout(), `%s has the certificate, %s its key. Keep the key secret.
 
 %s
@@ -78,11 +82,11 @@ ca_file = %q
 key_file = %q
 
 [[rules]]
-when = { host = ["example.com", "*.example.com"] }
+when = { host = [%q, %q] }
 then = { intercept = true }
 
 Then make clients trust the certificate: whirlpool ca trust --ca-file %s
-`, cert, key, describeCertificate(parsed), absolutePath(cert), absolutePath(key), cert)
+`, cert, key, describeCertificate(parsed), absolutePath(cert), absolutePath(key), host, "*."+host, cert)
 			return nil
 		},
 	}

@@ -27,8 +27,9 @@ func runCA(t *testing.T, args ...string) (string, error) {
 
 func TestCA(t *testing.T) {
 	t.Chdir(t.TempDir())
-	text, err := runCA(t, "create", "--constrain", "example.com", "--constrain", "10.0.0.0/8")
+	text, err := runCA(t, "create", "--constrain", "shop.example", "--constrain", "10.0.0.0/8")
 	require.NoError(t, err)
+	require.Contains(t, text, `host = ["shop.example", "*.shop.example"]`, "a name that the authority can sign")
 	from, to := strings.Index(text, "[intercept]"), strings.Index(text, "\nThen make")
 	require.NoError(t, os.WriteFile("koanf.toml", []byte(text[from:to]), 0o600))
 	_, err = config.Load(config.Source{File: "koanf.toml"})
@@ -46,7 +47,7 @@ func TestCA(t *testing.T) {
 	shown, err := runCA(t, "show")
 	require.NoError(t, err)
 	require.Contains(t, shown, intercept.Fingerprint(pair.Leaf))
-	require.Contains(t, shown, "example.com, 10.0.0.0/8")
+	require.Contains(t, shown, "shop.example, 10.0.0.0/8")
 	block, rest := pem.Decode([]byte(shown))
 	require.Equal(t, pair.Leaf.Raw, block.Bytes)
 	require.Empty(t, rest)
