@@ -12,6 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/ability"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/rules"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
@@ -83,6 +84,14 @@ func TestResponsesThatAreNotQuestioned(t *testing.T) {
 		"the session has this proxy":     {3, 404, func(_ *bench, x *both) { x.Session = sessionOf("p0", false) }},
 		"the other breaker is open": {2, 404, func(b *bench, _ *both) {
 			b.pool.Snapshot().All[1].Breaker().OpenForCluster(time.Minute, "a test")
+		}},
+		"a rule makes it final": {3, 404, func(b *bench, _ *both) {
+			set, err := rules.Compile([]rules.Rule{{When: rules.Conditions{Statuses: []string{"404"}},
+				Then: rules.Actions{Final: true}}}, nil)
+			require.NoError(t, err)
+			tuning := b.Tuning()
+			tuning.Rules = set
+			b.SetTuning(tuning)
 		}},
 		"a retry budget": {3, 404, func(b *bench, _ *both) {
 			tuning := b.Tuning()

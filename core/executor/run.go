@@ -297,11 +297,11 @@ func (ex *Exchange) judgeAttempt(ctx context.Context, a *attemptState) {
 // isQuestionable reports whether the response of an attempt with outcome o may be the proxy's own error page, and the
 // request can be sent through another proxy to compare the responses. The status is at least 400. If a questionable
 // response of another proxy had the same status, the target has probably sent both. The response of a session's proxy
-// is not questionable, because a retry would move the session.
+// is not questionable, because a retry would move the session. A rule that has applied decides about the retry.
 func (ex *Exchange) isQuestionable(o *core.Outcome) bool {
 	q, t, now := ex.request, ex.tuning, ex.event.Ended
 	if t.Targets == nil || t.Budget != nil || o.Cause != verdict.Answered || !ex.facts.FromProxy || !q.Safe ||
-		!q.Replayable || ex.result.Attempts >= q.Policy.MaxAttempts ||
+		!q.Replayable || ex.result.Attempts >= q.Policy.MaxAttempts || ex.event.Rule != "" ||
 		q.Session != nil && q.Session.StartProxy() == ex.proxy.ID() ||
 		!ex.proxy.Abilities().IsQuestionable(q.Target.Hash, o.Status, now.Sub(t.Epoch)) {
 		return false
