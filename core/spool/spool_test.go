@@ -218,6 +218,7 @@ func TestReportsWhileTheSinkFails(t *testing.T) {
 				fmt.Fprintln(w, "record")
 				time.Sleep(time.Second)
 			}
+			synctest.Wait() // reports may be read
 		}
 		write(1)
 		s.set("none")
