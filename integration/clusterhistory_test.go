@@ -87,8 +87,11 @@ type sharedRead struct {
 	call, end time.Time
 }
 
-// isIn reports whether a gateway has a value that is at least the last one that was answered.
+// isIn reports whether a gateway has a value that is at least the last one that was answered; true if there is none.
 func (r *register) isIn(policy map[string]any) bool {
+	if r.acked == 0 {
+		return true
+	}
 	v, _ := policy[r.field].(float64)
 	const rounding = 1e-6 // far below the difference of two values
 	return v >= r.values(r.acked)-rounding && v <= r.values(r.sent)+rounding
