@@ -356,7 +356,7 @@ func readProxies(c *fiber.Ctx) (specs []upstream.Spec, single, persist bool, err
 	return specs, single, persist, nil
 }
 
-// isObject reports whether a body is probably meant as a JSON object. If such a body has the type addText/plain, the
+// isObject reports whether a body is probably meant as a JSON object. If such a body has the type text/plain, the
 // client has probably forgotten the type application/json. An empty body counts as an object.
 func isObject(body []byte) bool {
 	text := bytes.TrimSpace(body)
