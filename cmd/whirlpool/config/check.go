@@ -186,7 +186,7 @@ func (l *loader) checkAccess() {
 			l.addFault(key+".certificate", nil, "is set beside key; make two entries")
 		case k.Certificate != "" && c.API.TLS.ClientCA == "":
 			l.addFault(key+".certificate", nil, "needs api.tls.client_ca, the authority of client certificates")
-		case k.Certificate != "":
+		case k.Certificate != "" || l.unset[key+".key"]:
 		case len(k.Key) < 8:
 			l.addFault(key+".key", nil, "must have at least 8 characters, such as `openssl rand -hex 24` gives")
 		case isRepeated:

@@ -54,6 +54,7 @@ type loader struct {
 	src     Source
 	lines   map[string]int
 	fromEnv map[string]string // key -> the environment variable that set the key
+	unset   map[string]bool   // the keys that refer to environment variables that are not set; they have a fault each
 	faults  []Fault
 	cfg     Config
 
@@ -73,7 +74,7 @@ func Load(src Source) (*Config, error) {
 // Examine is like Load, but also returns a configuration that has faults, so that the caller can check it further. The
 // configuration is nil only if the file cannot be read or parsed.
 func Examine(src Source) (*Config, error) {
-	l := &loader{src: src, cfg: Default(), fromEnv: map[string]string{},
+	l := &loader{src: src, cfg: Default(), fromEnv: map[string]string{}, unset: map[string]bool{},
 		proxyTLS: map[listOptions]*upstream.TLS{}}
 	l.cfg.sizes = map[string]int{}
 	tree := l.readTree()

@@ -27,7 +27,9 @@ func (l *loader) readProxies() {
 			err = errors.New("is missing")
 		}
 		if err != nil {
-			l.addFault(key+".url", nil, err.Error())
+			if !l.unset[key+".url"] {
+				l.addFault(key+".url", nil, err.Error())
+			}
 			a.Scheme = upstream.HTTPS // a scheme for which every other field is permitted
 		}
 		if p.Weight == nil {

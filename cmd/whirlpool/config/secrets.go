@@ -55,6 +55,7 @@ func (l *loader) expandReferences(key, text string, escape func(string) string) 
 		switch {
 		case !set:
 			l.addFault(key, nil, "refers to the environment variable "+name+", which is not set")
+			l.unset[key] = true
 		case reference != text:
 			return escape(value)
 		}
@@ -94,6 +95,9 @@ func (l *loader) checkPassword(key string, u *User) {
 		key += ".password_file"
 	} else {
 		key += ".password"
+	}
+	if l.unset[key] {
+		return
 	}
 	if err := access.CheckPassword(u.Password.Reveal()); err != nil {
 		l.addFault(key, nil, err.Error())

@@ -39,6 +39,20 @@ proxies = [{ url = "{env:PROXY}" }, { url = "http://{env:LOGIN}:{env:PASS}@h:2" 
 		"koanf.toml:3: gateway.users[0].password: refers to the environment variable NONE, which is not set")
 }
 
+func TestUnsetVariableIsOneFault(t *testing.T) {
+	_, err := load(t, `
+gateway.users = [{ name = "a", password = "{env:NONE}" }]
+api.keys = [{ name = "ops", key = "{env:NONE}", role = "read" }]
+proxies = [{ url = "{env:NONE}" }, { url = "http://h:{env:NONE}" }]
+`, nil)
+	var wrong *Error
+	require.ErrorAs(t, err, &wrong)
+	require.Len(t, wrong.Faults, 4)
+	for _, f := range wrong.Faults {
+		require.Equal(t, "refers to the environment variable NONE, which is not set", f.Msg)
+	}
+}
+
 func TestPasswordFiles(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) {
