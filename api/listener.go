@@ -233,8 +233,12 @@ func (w watchedConn) SetReadDeadline(deadline time.Time) error {
 	return err
 }
 
-// Write implements net.Conn. It fails if the client stops reading, or is slower than the minimum rate.
+// Write implements net.Conn. It fails if the client stops reading, or is slower than the minimum rate. It also fails
+// after the response of strictReader, because fasthttp responds to a body that ends early as well.
 func (c *conn) Write(p []byte) (n int, err error) {
+	if c.requestReader.hasAnswered.Load() {
+		return 0, net.ErrClosed
+	}
 	if c.tcp != nil {
 		limits := c.listener.limits()
 		c.stall.MinRate, c.stall.Grace = limits.MinBodyRate, socket.RateGrace

@@ -174,18 +174,29 @@ func TestThePortIsStrict(t *testing.T) {
 	require.NoError(t, err)
 	ended := make(chan error)
 	go func() { ended <- g.Serve(on) }()
-	ask := func(raw string) int {
+	dial := func(raw string) net.Conn {
 		c, err := net.Dial("tcp", on.Addr().String())
 		require.NoError(t, err)
-		defer c.Close()
 		_, err = io.WriteString(c, raw)
 		require.NoError(t, err)
+		return c
+	}
+	ask := func(raw string) int {
+		c := dial(raw)
+		defer c.Close()
 		a, err := http.ReadResponse(bufio.NewReader(c), nil)
 		require.NoError(t, err)
 		return a.StatusCode
 	}
 	require.Equal(t, 200, ask(start+"\r\n"))
 	require.Equal(t, 400, ask("GET /healthz HTTP/1.1\nHost: localhost\r\n\r\n"))
+	g.SetLimits(Limits{Head: time.Minute, BodyIdle: time.Millisecond})
+	c := dial("POST /api/v1/proxies HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+	defer c.Close()
+	all, err := io.ReadAll(c)
+	require.NoError(t, err)
+	require.Contains(t, string(all), "timeouts.body_idle")
+	require.Equal(t, 1, bytes.Count(all, []byte("HTTP/1.1 ")), "one response: %s", all)
 	g.SetLimits(Limits{Head: time.Millisecond, BodyIdle: time.Minute})
 	require.Equal(t, 408, ask("GET /healthz HT"))
 	require.NoError(t, g.Shutdown(t.Context()))

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
@@ -44,6 +45,7 @@ type strictReader struct {
 	bodyPending bool   // a part of the body has not been read
 	canonical   []byte // the part of the canonical form that Read has not returned yet
 	err         error
+	hasAnswered atomic.Bool // sendProblem has sent the last response
 }
 
 func newStrictReader(c net.Conn, now func() time.Time, limits func() Limits) *strictReader {
@@ -141,6 +143,7 @@ func (s *strictReader) timeoutError(err error, message string) error {
 func (s *strictReader) sendProblem(status int, code, message string) {
 	body, _ := json.Marshal(Error{Error: code, Message: message})
 	body = append(body, '\n')
+	s.hasAnswered.Store(true)
 	s.conn.SetWriteDeadline(s.now().Add(time.Second))
 	fmt.Fprintf(s.conn, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"+
 		"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n%s",
