@@ -131,7 +131,7 @@ func (p *Pool) sweepWindows() {
 		u.removeWithdrawn()
 		u.takeWithdrawn() // the other withdrawn failures are no longer in the window
 		u.window.dropExpired(&u.stats, at, memory)
-		p.sweepMaxTail = max(p.sweepMaxTail, load(&u.window.tail))
+		p.sweepMaxTail = max(p.sweepMaxTail, u.window.responseTail())
 		check(u)
 	}
 	if len(all) > sweepProxies {

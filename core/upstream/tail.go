@@ -35,6 +35,17 @@ func (u *Upstream) RaiseTail(d, least time.Duration) {
 	}
 }
 
+// responseTail returns Tail, or 0 if Tail follows from no response. A proxy that never responds must not raise the Tail
+// of the pool: its own next limit follows from that.
+func (w *window) responseTail() float64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.attempts == nil || w.tailBeforeRaise == 0 {
+		return 0
+	}
+	return load(&w.tail)
+}
+
 // AllowLatency raises Tail to d, because a target has responded through another proxy after the time d. Afterwards,
 // attempts at targets that are as slow as that target are not cut short.
 func (u *Upstream) AllowLatency(d time.Duration) {
