@@ -171,9 +171,10 @@ type WindowCounts struct {
 // CountsWithin returns the requests within the time d before now. It rounds d up to whole minutes.
 func (r *Recorder) CountsWithin(d time.Duration) (w WindowCounts) {
 	r.eachMinute(d, func(_ time.Time, m *minute) {
-		w.Requests += m.requests.Load()
-		w.Delivered += m.delivered.Load()
+		// In the reverse order of Request, so that a part never exceeds the whole.
 		w.Refused += m.targetRefused.Load()
+		w.Delivered += m.delivered.Load()
+		w.Requests += m.requests.Load()
 		w.Attempts += m.attempts.Load()
 		w.Retries += m.retries.Load()
 	})

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -111,4 +112,23 @@ func TestTheRequestsOfAWindow(t *testing.T) {
 	r.Request(&core.RequestEvent{Ended: now, Status: 502})
 	require.Equal(t, WindowCounts{Requests: 3, Delivered: 2, Refused: 1}, r.CountsWithin(6*time.Minute))
 	require.Equal(t, WindowCounts{Requests: 4, Delivered: 3, Refused: 1}, r.CountsWithin(time.Hour))
+}
+
+// Requests are counted while they are read.
+func TestRefusedRequestsAreDelivered(t *testing.T) {
+	r := New(Config{Now: func() time.Time { return noon }})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for range 20_000 {
+				r.Request(&core.RequestEvent{Ended: noon, Delivered: true, Attempts: 1, Status: 403})
+			}
+		})
+	}
+	for w := (WindowCounts{}); w.Requests < 40_000; {
+		w = r.CountsWithin(time.Minute)
+		require.LessOrEqual(t, w.Refused, w.Delivered)
+		require.LessOrEqual(t, w.Delivered, w.Requests)
+	}
+	wg.Wait()
 }
