@@ -23,8 +23,8 @@ const (
 	defaultAudit = 100
 )
 
-// auditTrail has the latest requests that have changed something. Without a cluster, these are the requests to this
-// gateway since its start; otherwise the requests to all nodes.
+// auditTrail holds the latest API requests that have made a change. Without a cluster, these are the requests to this
+// gateway since its start. In a cluster, these are the requests to all nodes.
 type auditTrail struct {
 	cluster Cluster // nil without a cluster
 	events  *Events
@@ -37,11 +37,12 @@ type auditTrail struct {
 
 func (a *auditTrail) routes(r fiber.Router) { r.Get("/audit", a.list) }
 
-// changedLocal is the key of Fiber's Locals that holds the things that a request has changed, if they are not those of
-// its path.
+// changedLocal is the key of Fiber's Locals under which changedThings stores the names of the changed things. If a
+// handler does not call changedThings, entryOf takes the names from the body or the path of the request.
 const changedLocal = "changed"
 
-// changedThings notes the things that a request has changed: by the keys of GET /state, or the host of a ban.
+// changedThings stores what a request has changed, for its entry in the audit trail. Each name has the form KIND/NAME,
+// such as proxy/p1.
 func changedThings(c *fiber.Ctx, kind string, names ...string) {
 	for i := range names {
 		names[i] = kind + "/" + names[i]
@@ -49,7 +50,7 @@ func changedThings(c *fiber.Ctx, kind string, names ...string) {
 	c.Locals(changedLocal, names)
 }
 
-// entryOf returns the entry of a request that has changed something. The parameter key is the name of its API key.
+// entryOf returns the entry of a request that has made a change with the API key of the given name.
 func (a *auditTrail) entryOf(c *fiber.Ctx, key string) cluster.AuditEntry {
 	things, _ := c.Locals(changedLocal).([]string)
 	if things == nil {
@@ -111,7 +112,7 @@ func changedFields(c *fiber.Ctx) []string {
 	return slices.Sorted(maps.Keys(fields))
 }
 
-// thingsOfPath returns the thing that the path of a request names, by its key in GET /state if it has one.
+// thingsOfPath returns the name of the thing that a request's path identifies, such as proxy/p1; nil if there is none.
 func thingsOfPath(c *fiber.Ctx) []string {
 	route := strings.TrimPrefix(c.Route().Path, "/api/v1")
 	kind, parameter := "", "id"
@@ -150,7 +151,7 @@ func (a *auditTrail) latest() []cluster.AuditEntry {
 	return list
 }
 
-// version returns a number that becomes a different one whenever the result of latest changes.
+// version returns a number. As long as the number is the same, latest returns the same entries.
 func (a *auditTrail) version() uint64 {
 	if a.cluster != nil {
 		return a.cluster.AuditVersion()

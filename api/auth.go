@@ -21,8 +21,8 @@ import (
 // Key is one of the API's keys.
 type Key struct {
 	Name string // for the log
-	// Certificate is a name in a client certificate; "" for none. If it is set, a client logs in with a certificate
-	// that has this name, not with Secret.
+	// Certificate, if not "", is a name that a client's certificate must have. The client then logs in with this
+	// certificate, not with Secret.
 	Certificate string
 	Secret      string // "" if the key is a certificate
 	Admin       bool   // the key permits changes; a key without Admin permits only reading
@@ -121,8 +121,8 @@ func (s *Server) checkAccess(c *fiber.Ctx) error {
 		return newProblem(fiber.StatusMisdirectedRequest, "misdirected_request",
 			"this port is the API, not the gateway; without api.keys it accepts requests to a loopback address only")
 	}
-	// If the API requires a key, the origin is not checked: a page of another origin has no key, and a reverse
-	// proxy may have changed the host.
+	// If the API requires a key, the origin is not checked. A page of another origin does not know a key. Also, behind
+	// a reverse proxy the host may differ from that of the origin.
 	if len(a.keys) == 0 && !isReadOnly(c) && isCrossOrigin(c) {
 		return newProblem(fiber.StatusForbidden, "cross_origin", "a web page of another origin cannot change anything")
 	}
@@ -196,7 +196,7 @@ func (s *Server) canRead(header string, names []string) bool {
 	return ok
 }
 
-// adminLocal is the name under which Fiber's Locals hold whether the request has the role admin.
+// adminLocal is the key of Fiber's Locals under which checkAccess stores whether the request has the role admin.
 const adminLocal = "is admin"
 
 // requireAdmin returns a problem unless the request has the role admin.
@@ -207,7 +207,7 @@ func requireAdmin(c *fiber.Ctx) error {
 	return nil
 }
 
-// keyNameLocal is the name under which Fiber's Locals hold the name of the request's API key.
+// keyNameLocal is the key of Fiber's Locals under which checkAccess stores the name of the request's API key.
 const keyNameLocal = "key name"
 
 // isPublic reports whether a path can be requested without a key.

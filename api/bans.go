@@ -15,7 +15,7 @@ import (
 // banEngine is the part of the engine that bans proxies.
 type banEngine interface {
 	hostBanEngine
-	// Bans returns the bans. Each of them has a proxy, and "" as its host.
+	// Bans returns the bans of proxies for all hosts. The host of each pair is "".
 	Bans() []ban.Pair
 	// Avoided returns the pairs of a proxy and a target (host:port) where the target probably refuses the proxy.
 	// Requests for the target use other proxies first.
@@ -54,8 +54,7 @@ func viewOfBan(pool Pool, p ban.Pair) banView {
 	return banView{p.ProxyID, p.Host, pool.TimeAt(p.Since).UTC(), pool.TimeAt(p.Until).UTC()}
 }
 
-// viewsOfAvoided returns the views of pairs of a proxy and a target: of those results of the method Avoided for which
-// match returns true.
+// viewsOfAvoided returns the views of the pairs in all for which the function match returns true.
 func viewsOfAvoided(pool Pool, all []ban.Pair, match func(*ban.Pair) bool) []banView {
 	out := []banView{}
 	for i := range all {

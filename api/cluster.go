@@ -25,7 +25,7 @@ type Cluster interface {
 	// first.
 	Audit(e cluster.AuditEntry)
 	AuditTrail() []cluster.AuditEntry
-	// AuditVersion returns a number that becomes a different one whenever the result of AuditTrail changes.
+	// AuditVersion returns a number. As long as the number is the same, AuditTrail returns the same entries.
 	AuditVersion() uint64
 }
 
@@ -229,8 +229,8 @@ func viewOfCluster(s *cluster.Status) *clusterStatus {
 	return v
 }
 
-// text returns words for the end of a sentence on the gateway's state. They say what is wrong with this gateway in the
-// cluster; "" if nothing is wrong.
+// text returns a text that is appended to the summary of the gateway's state. It says what is wrong with this gateway
+// as a node of the cluster. It is "" if nothing is wrong.
 func (s *clusterStatus) text() string {
 	switch {
 	case s.State == "alone":

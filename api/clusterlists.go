@@ -85,8 +85,8 @@ func (h *clusterHandler) reports() cluster.Reports {
 	return r
 }
 
-// breakers serves GET /cluster/breakers: it responds with the breakers that are not closed. The breakers that are not
-// closed on the most nodes come first, unless the query asks for another order.
+// breakers serves GET /cluster/breakers: it responds with the breakers that are not closed. By default, the order is by
+// the number of nodes on which a breaker is not closed, the largest number first.
 func (h *clusterHandler) breakers(c *fiber.Ctx) error {
 	p, err := parsePage(c, clusterBreakerOrders, nil, maxPage, defaultTargets)
 	if err != nil {

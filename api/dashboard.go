@@ -32,8 +32,8 @@ func dashboardPages() map[string]string {
 const pagePolicy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; " +
 	"form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 
-// workerVersion is a hash of the files of the SharedWorker. A browser keeps the worker while a page uses it, so the
-// worker of a newer gateway needs another name.
+// workerVersion is a hash of the files of the SharedWorker. It is a part of the worker's name, so that a page of a
+// newer gateway starts a new worker instead of using the old one that the browser still runs.
 var workerVersion = hashOf("worker.js", "stream.js")
 
 func hashOf(files ...string) []byte {

@@ -48,8 +48,9 @@ const (
 var eventTypes = []string{eventBreaker, eventPluginLog, eventFault, eventQuarantine, eventActivation, eventPolicy,
 	eventReload, eventBan, eventExhaustion, eventChange, eventRequest, eventAttempt}
 
-// optInTypes are the types that a client gets only if it asks for them. Older clients expect an event of the type
-// policy, activation or ban, but not an additional one of the type change. Sampled events are as frequent as requests.
+// optInTypes are the types that a client gets only if it asks for them. Sampled events are as frequent as requests. A
+// change of the policy, for example, causes an event of the type policy and one of the type change; clients that were
+// written before the type change existed expect only the first.
 var optInTypes = []string{eventChange, eventRequest, eventAttempt}
 
 // sampledTypes are the types of the events that are not kept and have no id.
@@ -160,8 +161,8 @@ func (e *Events) ConfigReloaded(s ReloadStatus) {
 
 func (e *Events) eventID(n uint64) string { return e.idPrefix + "-" + strconv.FormatUint(n, 10) }
 
-// position returns the number of the event with an id. If the id is unknown or from another process, it returns 0, the
-// position before the first event.
+// position returns the number of the event with the given id. If the id is unknown or from another process, it returns
+// 0: the client then gets all kept events.
 func (e *Events) position(id string) uint64 {
 	if number, ok := strings.CutPrefix(id, e.idPrefix+"-"); ok {
 		if n, err := strconv.ParseUint(number, 10, 64); err == nil && n <= e.stream.LastID() && e.eventID(n) == id {
@@ -264,8 +265,8 @@ func parseTypes(c *fiber.Ctx) (func(string) bool, error) {
 	return func(t string) bool { return slices.Contains(wanted, t) }, nil
 }
 
-// parseSample returns the value of the query parameter "sample": the share of the requests whose sampled events are
-// sent.
+// parseSample returns the value of the query parameter "sample": a number from 0 to 1. Only this share of the requests
+// causes sampled events.
 func parseSample(c *fiber.Ctx, wantsType func(string) bool) (float64, error) {
 	text, given := queryValue(c, "sample")
 	if !given {

@@ -116,7 +116,7 @@ func (f *poolFilter) matchesSpec(u *upstream.Upstream) bool {
 		(f.vendor == "" || strings.EqualFold(u.Spec().Extra().Vendor, f.vendor))
 }
 
-// failureReason returns the failureGroup.Reason of a proxy; "" if the proxy works.
+// failureReason returns the reason why a proxy fails (failureGroup.Reason); "" if the proxy works.
 func (l *poolLists) failureReason(u *upstream.Upstream, failing failingProxies) string {
 	if !failing.includes(u) {
 		return ""

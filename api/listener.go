@@ -106,7 +106,8 @@ func (l *listener) admitConn(raw net.Conn) net.Conn {
 			return nil
 		}
 	}
-	// Acquire may close connections of the gateway's clients, but does not lock this listener.
+	// This cannot deadlock: to get a descriptor, Acquire may close connections of the gateway's clients, but it never
+	// locks this listener.
 	if !l.files.Acquire(budget.ForOthers, 1) {
 		if len(l.conns) >= reservedConnections && !l.closeOldest("") {
 			l.refuseConn(raw)
@@ -224,7 +225,8 @@ func (w watchedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// SetReadDeadline implements net.Conn. After a call of Close it sets the deadline that Close has set.
+// SetReadDeadline implements net.Conn. After a call of Close, it ignores the given deadline and sets that of
+// lingerTime.
 func (w watchedConn) SetReadDeadline(deadline time.Time) error {
 	err := w.Conn.SetReadDeadline(deadline)
 	if w.conn.closing.Load() {
@@ -233,8 +235,8 @@ func (w watchedConn) SetReadDeadline(deadline time.Time) error {
 	return err
 }
 
-// Write implements net.Conn. It fails if the client stops reading, or is slower than the minimum rate. It also fails
-// after the response of strictReader, because fasthttp responds to a body that ends early as well.
+// Write implements net.Conn. It fails if the client stops reading, or is slower than the minimum rate. It also fails if
+// strictReader has already sent an error response, because fasthttp would send a second one.
 func (c *conn) Write(p []byte) (n int, err error) {
 	if c.requestReader.hasAnswered.Load() {
 		return 0, net.ErrClosed

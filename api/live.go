@@ -13,8 +13,8 @@ import (
 )
 
 // The types of live events. These events report the current state to a client that shows it, such as the dashboard.
-// They are not kept and have no id. A client must ask for them. At first it gets all of them, and later those that have
-// changed.
+// They are not kept and have no id. A client must ask for them. It first gets one event of each type, and then an event
+// whenever the state of a type changes.
 const (
 	eventViews  = "views"  // the names of the views whose responses have changed
 	eventStatus = "status" // the response to GET /status
@@ -29,15 +29,15 @@ const (
 	liveMaxAge   = 500 * time.Millisecond // age up to which clients share a state
 )
 
-// view is a group of GET endpoints whose responses change together. The function version returns a hash that changes
-// with these responses. It gets the current status and totals. It ignores the time of day.
+// view is a group of GET endpoints whose responses change together. The function version returns a hash of what these
+// responses depend on, except the time of day. If the hash changes, the responses have changed.
 type view struct {
 	name    string
 	version func(*statusView, *summaryView) uint64
 }
 
-// live computes the state for live events. The state has three parts: the version of each view, the status, and the
-// totals. The versions have the order of the field views. A part is computed only if a client wants its events.
+// live computes the state for live events. The state has three parts: the version of each view (in the order of views),
+// the status, and the totals. A part is computed only if a client wants its events.
 type live struct {
 	views    []view
 	versions sharedValue[[]uint64]
@@ -69,9 +69,9 @@ func (s *sharedValue[T]) get(maxAge time.Duration) *computedValue[T] {
 	return s.update(maxAge)
 }
 
-// next returns a value for a client. The argument before is the result of the previous call for this client; it is nil
-// for a new client. The result is at most liveMaxAge old. If another goroutine is computing a value, next does not
-// wait, but returns the latest value, because the client asks again soon.
+// next returns a value for a client that is at most liveMaxAge old. Its argument is the value that the client got last;
+// nil for a new client. If another goroutine is computing a value, next returns the previous value to a client that has
+// one, without a wait, because this client soon calls next again.
 func (s *sharedValue[T]) next(before *computedValue[T]) *computedValue[T] {
 	if before == nil {
 		return s.get(liveMaxAge)
@@ -102,8 +102,8 @@ type liveState struct {
 	totals   *computedValue[summaryView]
 }
 
-// nextState returns the state for a client that wants the live events of some types. The argument before is the result
-// of the previous call for this client.
+// nextState returns the state for a client that wants the live events of some types. Its second argument is the state
+// that the client got last.
 func (l *live) nextState(wantsType func(string) bool, before liveState) (s liveState) {
 	if wantsType(eventViews) { // first, because this computes the other parts, too
 		s.versions = l.versions.next(before.versions)
@@ -239,7 +239,7 @@ func boolNumber(b bool) int {
 	return 0
 }
 
-// shownRequests is the number of latest requests that traffic takes into account.
+// shownRequests is the number of latest requests that trafficVersion looks at.
 const shownRequests = 200
 
 // trafficVersion returns a hash of the totals and of the latest requests. It changes when a request or an attempt

@@ -49,7 +49,7 @@ func groupLosses(losses []metrics.Loss) []lossView {
 	return list[:min(len(list), maxFailureGroups)]
 }
 
-// viewOfLoss returns the group of one lost request, without its proxy and numbers.
+// viewOfLoss returns the group to which a lost request belongs. The fields Requests, Proxies and Proxy are not set.
 func viewOfLoss(l *metrics.Loss) lossView {
 	g := failureGroup{Cause: l.Final.String()}
 	if l.ProxyID != "" {

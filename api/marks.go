@@ -7,12 +7,13 @@ import (
 
 const maxMarks = 500
 
-// markStart is the kind of the first mark. All other marks have a type of events as their kind, such as eventReload.
+// markStart is the type of the first mark. The type of any other mark is the type of the event that the same change
+// caused, such as eventReload.
 const markStart = "start"
 
-// marks are the latest changes that may explain a change in the history of requests (GET /metrics/history): the start,
-// activations of plugins, changes of the policy, and reloads. They are not in the event stream, in which other events
-// would displace them.
+// marks are changes that may explain a change in the history of requests (GET /metrics/history): the start, activations
+// of plugins, changes of the policy, and reloads. They are kept here because the event stream soon drops them in favour
+// of newer events.
 type marks struct {
 	mu    sync.Mutex // guards the fields below
 	list  []markView

@@ -157,8 +157,8 @@ type causesView struct {
 	Statuses map[string]uint64 `json:"statuses"` // by class, such as 4xx, and by status, such as 403
 }
 
-// maxCauses is the maximum number of proxies in a response whose causes are summed up. With 24 busy hours this takes
-// about 50 us for one proxy.
+// maxCauses is the maximum number of proxies in a response that have the fields of causesView. To compute them takes
+// about 50 us for one proxy with 24 busy hours.
 const maxCauses = 100
 
 func (h *metricsHandler) byProxy(c *fiber.Ctx) error {

@@ -31,8 +31,9 @@ type page[T any] struct {
 	elements []T            // the elements that match the query
 }
 
-// order is one order in which a list can be sorted. Its name is a value of the query parameter "sort". The elements are
-// sorted by the number from values, and elements with the same number by the text.
+// order is one order in which a list can be sorted. Its name is a value of the query parameter "sort". The function
+// values returns a number and a text for an element: elements are sorted by the number, and those with the same number
+// by the text.
 type order[T any] struct {
 	name     string
 	volatile bool // the values of elements may change between the requests for two pages
@@ -47,16 +48,15 @@ func textOrder[T any](name string, value func(T) string) order[T] {
 	return order[T]{name, false, func(e T) (float64, string) { return 0, value(e) }}
 }
 
-// parsePage returns the page that a query asks for. The function key returns a text that identifies an element; key is
-// nil if elements have no such text. The query parameter "limit" is at most maxLimit, and by default defaultLimit. A
-// defaultLimit of 0 is no limit.
+// parsePage returns the page that a query asks for. The function key returns a text that identifies an element; it is
+// nil if elements have no such text. The query parameter "limit" may be at most maxLimit. Without the parameter, the
+// limit is defaultLimit; 0 stands for no limit.
 func parsePage[T any](
 	c *fiber.Ctx, orders []order[T], key func(T) string, maxLimit, defaultLimit int,
 ) (p page[T], err error) {
 	p.key = key
 	args := c.Context().QueryArgs()
-	// If hours is the only parameter, the response has no additional fields, because clients used hours before the
-	// API had pages.
+	// Older clients send only the parameter hours. They do not expect the additional fields.
 	p.hasTotal = args.Len() > 0 && !(args.Len() == 1 && args.Has("hours"))
 	if p.limit, err = queryInt(c, "limit", 1, maxLimit, defaultLimit); err != nil {
 		return p, err
@@ -113,8 +113,8 @@ func newCursor(elements int, lastKey string) *string {
 }
 
 // takePage returns the elements of the page, and the additional fields of the response; nil if the response has none.
-// If the order is not volatile, the page begins after the last element of the previous page, even if elements before
-// that element have been added or removed.
+// If the values by which the list is sorted cannot change (order.volatile), the page begins after the last element of
+// the previous page, even if elements before that element have been added or removed.
 func (p *page[T]) takePage() (elements []T, fields *pageView) {
 	total := len(p.elements)
 	needed := total

@@ -41,7 +41,7 @@ type Plugins interface {
 	Delete(name string, inUse func(name string) string) error
 	RollBack(name string) (plugins.Info, error)
 	Release(name string) (plugins.Info, error)
-	// Log returns those of the plugin's last log lines whose number is above the parameter after.
+	// Log returns the plugin's last log lines, from the first line whose number is greater than after.
 	Log(name string, after uint64) ([]output.Line, error)
 	pluginTester
 }
@@ -364,7 +364,8 @@ func readForm(c *fiber.Ctx) (up upload, err error) {
 	return up, nil
 }
 
-// checkFields returns an error if a form has unknown fields, such as settings under a wrong name or as a file.
+// checkFields returns an error if a form has an unknown field, a field twice, or a file other than module. Otherwise a
+// misspelled field would be ignored.
 func checkFields(form *multipart.Form) error {
 	for field, values := range form.Value {
 		if field != "name" && field != "config" || len(values) > 1 {

@@ -73,7 +73,7 @@ func searchText(u *upstream.Upstream) string {
 	return strings.ToLower(strings.Join(parts, "\n"))
 }
 
-// failingProxies are the proxies of the pool whose latest attempts fail, with these attempts.
+// failingProxies maps each proxy of the pool whose latest attempts fail to these attempts.
 type failingProxies map[*upstream.Upstream]*metrics.RecentAttempts
 
 // findFailing returns the failing proxies of the pool. It is called once for a list of proxies, not for each proxy.
@@ -89,7 +89,7 @@ func (l *poolLists) findFailing() failingProxies {
 	return failing
 }
 
-// includes reports whether a proxy counts as failing: its breaker is not closed, or its latest attempts fail.
+// includes reports whether a proxy counts as failing. A proxy whose breaker is not closed also counts as failing.
 func (f failingProxies) includes(u *upstream.Upstream) bool {
 	return u.State() != core.Closed || f[u] != nil
 }

@@ -234,8 +234,9 @@ func (p *proxyInput) apply(spec *upstream.Spec) (err error) {
 	return err
 }
 
-// applyURL sets the address of a proxy. The text may have any form of a line that --proxy takes. Options in the text
-// are applied to a new proxy; another one has an address already. It keeps its scheme if the text has none.
+// applyURL sets the address of a proxy to that in text, which may have any form of a line that --proxy takes. If the
+// text has no scheme, the proxy keeps the scheme that it has; a new proxy gets http. Options in the text are accepted
+// only for a new proxy.
 func applyURL(spec *upstream.Spec, text string) error {
 	a, err := upstream.ParseAddress(text)
 	if err == nil {
@@ -321,8 +322,8 @@ func (h *proxyHandler) add(c *fiber.Ctx) error {
 	return send(c, fiber.Map{"proxies": h.views(added)})
 }
 
-// readProxies reads the proxies of a body. It also reports whether the body is a JSON object of one proxy, and whether
-// the proxies are to survive a restart. They are not if the field or the query parameter "persist" is false.
+// readProxies reads the proxies of a body. It also returns whether the body is a JSON object of one proxy, and whether
+// the proxies stay after a restart: they do unless the field or the query parameter "persist" is false.
 func readProxies(c *fiber.Ctx) (specs []upstream.Spec, single, persist bool, err error) {
 	if mediaType(c) == fiber.MIMETextPlain && !isObject(c.Body()) {
 		if persist, err = queryBool(c, persistField, true); err == nil {
@@ -356,8 +357,8 @@ func readProxies(c *fiber.Ctx) (specs []upstream.Spec, single, persist bool, err
 	return specs, single, persist, nil
 }
 
-// isObject reports whether a body is probably meant as a JSON object. If such a body has the type text/plain, the
-// client has probably forgotten the type application/json. An empty body counts as an object.
+// isObject reports whether a body looks like a JSON object or is empty. readProxies reads such a body as JSON even if
+// its type is text/plain, because the client has probably forgotten the type application/json.
 func isObject(body []byte) bool {
 	text := bytes.TrimSpace(body)
 	return len(text) == 0 || text[0] == '{'

@@ -33,7 +33,8 @@ type reasonView struct {
 	Last  time.Time `json:"last"`  // beginning of the latest minute with such an attempt
 }
 
-// trafficView is the JSON of the attempts and bytes of a time window. A response has it in addition to the reasons.
+// trafficView is the JSON of the number, the statuses, the latencies and the bytes of all attempts within a time
+// window.
 type trafficView struct {
 	Window   float64           `json:"window"` // s
 	Attempts uint64            `json:"attempts"`
@@ -107,7 +108,7 @@ func queryWindow(c *fiber.Ctx) (time.Duration, error) {
 	return queryMinutes(c, "window", defaultWindow)
 }
 
-// proxyWithReasons returns the proxy that the path of a request names, and its attempts as reasonsOf does.
+// proxyWithReasons returns the proxy that the path of a request names, and the result of reasonsOf for this proxy.
 func proxyWithReasons(c *fiber.Ctx, pool Pool, m Metrics) (u *upstream.Upstream, v reasonsView, err error) {
 	if u, err = proxyByID(c, pool); err != nil {
 		return nil, v, err
@@ -141,7 +142,8 @@ type historyPoint struct {
 	*requestPoint
 }
 
-// requestPoint is the JSON of the requests in one step. Only a history of all proxies has it.
+// requestPoint is the JSON of the client requests in one step of a history. Only a history of all proxies has it,
+// because a request may use several proxies.
 type requestPoint struct {
 	Requests  uint64 `json:"requests"`
 	Delivered uint64 `json:"delivered"`

@@ -43,9 +43,9 @@ func (e *Events) send(eventType string, id core.RequestID, view any) {
 
 const exhaustionInterval = time.Second
 
-// exhaustions publishes events about exhausted requests, the first one immediately. Then an interval begins. At its
-// end, one event is published: about the first request that was exhausted in the interval, with the number of the
-// others.
+// exhaustions publishes events about exhausted requests, but at most one in each exhaustionInterval. The first request
+// causes an event immediately. Of the requests that are exhausted in the interval after an event, the first causes an
+// event at the end of the interval, which has the number of the others.
 type exhaustions struct {
 	publish func(*exhaustionView)
 

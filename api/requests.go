@@ -20,7 +20,8 @@ type Requests interface {
 	// List returns up to limit requests in the given state ("" for any state), the newest first.
 	List(state string, limit int) []metrics.Request
 	Get(id core.RequestID) (r metrics.Request, ok bool)
-	// Losses returns the requests that were not delivered, or refused by their target, among the latest.
+	// Losses returns those of the latest requests that ended after a time without success: no response was relayed, or
+	// the target refused the request.
 	Losses(since time.Time) []metrics.Loss
 }
 

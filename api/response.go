@@ -99,7 +99,8 @@ func (s *Server) problemOf(c *fiber.Ctx, err error) *problem {
 	return internalProblem(fiber.StatusInternalServerError)
 }
 
-// knownProblem returns the problem that err wraps or stands for; nil if there is none.
+// knownProblem returns the problem that err contains, or the problem for a kind of error that the API knows; nil for
+// any other error.
 func knownProblem(err error) *problem {
 	var p *problem
 	var notRecorded *changes.NotRecordedError

@@ -132,7 +132,7 @@ type RouteRule struct {
 	Holds      bool             `json:"holds"`
 	Applied    []string         `json:"applied"` // the kinds of actions for which the rule is applied to this request
 	Conditions []RouteCondition `json:"conditions"`
-	// Pending has the keys of those conditions of a response rule that depend on the response.
+	// Pending has the keys of the conditions that cannot be checked yet, because they depend on the response.
 	Pending []string `json:"pending,omitempty"`
 }
 

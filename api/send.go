@@ -90,9 +90,9 @@ func (h *sendHandler) send(c *fiber.Ctx) error {
 	return send(c, view)
 }
 
-// sendRequest sends the request of a call and reads its response. It calls reserve before it keeps the given number of
-// bytes of the response. If reserve returns false for the header or the trailer, none of it is kept; for a part of the
-// body, the body is cut off there. The response is truncated then.
+// sendRequest sends the request of a call and reads its response. Before it keeps a part of the response, it calls
+// reserve with the number of bytes of this part. If reserve returns false, the response is truncated: the header or the
+// trailer is left out, or the body ends before this part.
 func (h *sendHandler) sendRequest(
 	ctx context.Context, call engine.Call, reserve func(bytes int) bool,
 ) (*responseView, error) {
@@ -175,7 +175,8 @@ func readResponse(result *engine.Result, reserve func(bytes int) bool) *response
 	return v
 }
 
-// sentFields returns the fields of a trailer that were not only announced; nil if there are none.
+// sentFields returns the fields of a trailer that have a value; nil if there are none. A field without a value was
+// announced, but not sent.
 func sentFields(trailer http.Header) (sent map[string][]string) {
 	for name, values := range trailer {
 		if len(values) == 0 {
@@ -189,7 +190,7 @@ func sentFields(trailer http.Header) (sent map[string][]string) {
 	return sent
 }
 
-// readCall returns the call of the engine that the body of a request asks for.
+// readCall reads a request's body, which describes the call.
 func (h *sendHandler) readCall(c *fiber.Ctx) (call engine.Call, err error) {
 	var input requestInput
 	if err := decodeBody(c, &input); err != nil {

@@ -25,7 +25,7 @@ type Changes interface {
 	Activate(use, plugin string, persist bool) error
 	// RecordedChanges returns the recorded changes; ok is false if there is no state folder.
 	RecordedChanges() (list []changes.Record, ok bool)
-	// RecordsVersion returns a number that becomes a different one whenever the result of RecordedChanges changes. It
+	// RecordsVersion returns a number. As long as the number is the same, RecordedChanges returns the same changes. It
 	// does not wait.
 	RecordsVersion() uint64
 	// DeleteRecord deletes the record of a key, or all records if key is "".

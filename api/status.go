@@ -155,7 +155,8 @@ func (l *poolLists) failureGroupOf(u *upstream.Upstream, failing failingProxies)
 	return g
 }
 
-// failureView is the JSON of why a proxy counts as failing. Unlike its reasons, it may come from checks.
+// failureView is the JSON of the reason why a proxy counts as failing: its last failed attempt or, if no attempt has
+// failed, its failed checks.
 type failureView struct {
 	Cause  string `json:"cause"` // as in a failureGroup, as are the other fields
 	Status int    `json:"status"`
@@ -190,7 +191,8 @@ func (v *statusView) text() string {
 	return text + ", the rest lost with " + reason
 }
 
-// poolText says which proxies fail, and how many are banned: a ban does not end the failures of a proxy.
+// poolText returns a text that says which proxies fail, and how many are banned. A banned proxy may also be a failing
+// one.
 func (v *statusView) poolText() string {
 	text := v.failureText()
 	if n := v.Proxies.Banned; n > 0 {

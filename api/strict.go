@@ -130,8 +130,8 @@ func appendPiece(b []byte, f http1.Framing, piece []byte) []byte {
 	return append(b, piece...)
 }
 
-// timeoutError sends an error response with the given message if err says that a deadline has passed, and returns the
-// error for the caller of Read.
+// timeoutError returns the error that Read returns after a failed read of the request. If the read failed at a
+// deadline, timeoutError also sends the client an error response with the given message.
 func (s *strictReader) timeoutError(err error, message string) error {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err

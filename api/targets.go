@@ -30,8 +30,9 @@ type targetHandler struct {
 
 func (h *targetHandler) routes(r fiber.Router) { r.Get("/targets", h.list) }
 
-// targetView is the JSON of a target with failures or refusals. A target of the ledger has the attempts since its first
-// recent failure. Other targets have those of the window, from the kept metrics.
+// targetView is the JSON of a target with failures or refusals. For a target of the ledger, it counts the attempts
+// since the target's first recent failure. For any other target, it counts the attempts of the window in the kept
+// metrics.
 type targetView struct {
 	Target         string     `json:"target"` // host:port; a host for a target that is not in the ledger
 	Attempts       uint64     `json:"attempts"`
@@ -63,8 +64,9 @@ type targetsView struct {
 // defaultTargets is the default limit of a page of targets.
 const defaultTargets = 100
 
-// list responds with the targets with a recent failure: by default suspect ones first, then by the number of failures.
-// The other targets with failures in the window follow, as far as the metrics are kept.
+// list responds with two groups of targets. First come the targets of the ledger, which have a recent failure: by
+// default suspect ones first, then by the number of failures. Then come the other targets that have failures in the
+// window, as far as the metrics are kept.
 func (h *targetHandler) list(c *fiber.Ctx) error {
 	p, err := parsePage(c, targetOrders, nil, maxPage, defaultTargets)
 	if err != nil {
@@ -124,7 +126,7 @@ func (h *targetHandler) recentTargets() []*targetView {
 	return views
 }
 
-// refusals returns the number of attempts that the target has refused, and that are no failures.
+// refusals returns the number of attempts that the target refused, without those that count as failures at the target.
 func refusals(s *minutes.Sum) (n uint64) {
 	for k, tally := range s.Counts {
 		if k.IsRefusal() && verdict.AtTarget(k.Cause()) == core.Success {
@@ -134,8 +136,8 @@ func refusals(s *minutes.Sum) (n uint64) {
 	return n
 }
 
-// keptTargets returns the targets with failures or refusals in the window, from the metrics, which last over restarts.
-// Those whose host is among the given views are left out.
+// keptTargets returns the targets with failures or refusals in the window, from the metrics, which survive a restart.
+// It leaves out the targets whose host is in shown.
 func (h *targetHandler) keptTargets(window time.Duration, shown []*targetView) []*targetView {
 	known := map[string]struct{}{}
 	for _, t := range shown {

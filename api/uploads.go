@@ -10,8 +10,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
-// maxWait limits the time that a response waits for the end of an upload's checks or of a submitted request. A client
-// can ask for less (Prefer: respond-async or wait=SECONDS, RFC 7240). If it takes longer, the response is a 202.
+// maxWait is the maximum time for which a response waits for the end of an upload's checks or of a submitted request.
+// After this time, the client gets a 202. A client can ask for a shorter wait (Prefer: respond-async or wait=SECONDS,
+// RFC 7240).
 const maxWait = 30 * time.Second
 
 // sha256Local is the key of Fiber's Locals that holds the SHA-256 of an uploaded module, for the log.
