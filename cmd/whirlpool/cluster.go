@@ -89,7 +89,8 @@ func openCluster(
 	return m, nil
 }
 
-// setOptions sets functions in the options of the engine. The engine calls these functions to report to the node.
+// setOptions makes the engine report to the node: it sets the functions in the engine's options that the engine calls
+// after a failure, a transition of a breaker, a ban or a move of a session.
 func (cn *clusterNode) setOptions(o *engine.Options) {
 	if cn == nil {
 		return
@@ -266,8 +267,8 @@ func (cn *clusterNode) ProbeTime() time.Duration {
 	return cn.engine.Load().Config().AttemptTimeout + time.Second
 }
 
-// loadMaxAge is the time for which Load returns the same load. A new load takes time to compute, because a pool may
-// have many proxies.
+// loadMaxAge is the time for which Load returns the result of an earlier call. A new result takes long to compute if
+// the pool has many proxies.
 const loadMaxAge = 5 * time.Second
 
 // Load implements cluster.Local.
@@ -397,7 +398,7 @@ func (cn *clusterNode) Audit(e cluster.AuditEntry) { cn.node.Audit(e) }
 // AuditTrail returns the entries of all nodes, the latest first.
 func (cn *clusterNode) AuditTrail() []cluster.AuditEntry { return cn.node.AuditTrail() }
 
-// AuditVersion returns a number that becomes a different one whenever the result of AuditTrail changes.
+// AuditVersion returns a number. As long as the number is the same, AuditTrail returns the same entries.
 func (cn *clusterNode) AuditVersion() uint64 { return cn.node.AuditVersion() }
 
 // Status returns the state of the cluster from the records that this node has received.

@@ -27,8 +27,8 @@ const (
 )
 
 // removalTTL is the time for which the store keeps the record of a removed upload, or of a removed proxy that is not
-// configured. A node that reads the record within this time makes the removal, even if it was alone or not running
-// before.
+// configured. If a node cannot reach the store or does not run when something is removed, it makes the removal later,
+// when it reads this record.
 const removalTTL = 7 * 24 * time.Hour
 
 // shareTimeout is the maximum time for which a change by the API waits for the store.
@@ -37,8 +37,9 @@ const shareTimeout = time.Second
 // sharedChange is the record of a change by the API. The other nodes read the record and make the same change.
 type sharedChange struct {
 	Node string `json:"by"` // the name of the node that made the change
-	// Made differs for each change. So the other nodes also make a change that equals the last one, because the
-	// configuration may have undone that one. They do not make a record again that was only written again.
+	// Made is a different text in each record of a change. If two records have the same Made, the second is a copy of
+	// the first, and the other nodes ignore it. A new change is made even if it equals the last one, because the
+	// configuration may have undone the last one.
 	Made    string          `json:"made"`
 	Persist bool            `json:"keep,omitempty"`
 	Policy  json.RawMessage `json:"policy,omitempty"`
@@ -48,15 +49,17 @@ type sharedChange struct {
 	Entry   string          `json:"entry,omitempty"` // see changes.SharedChange
 	// Fields are the fields of Policy or Proxy that differ from the configuration of the node that made the change.
 	Fields []string `json:"fields,omitempty"`
-	// Configured is set if Plugin is the one that the configuration of the node names: each node uses its own one.
+	// Configured is set if Plugin is the plugin that the configuration of the node names. Each other node then uses the
+	// plugin that its own configuration names.
 	Configured bool          `json:"configured,omitempty"`
 	Removed    bool          `json:"removed,omitempty"`
 	Drain      bool          `json:"drain,omitempty"`
 	Upload     *sharedUpload `json:"upload,omitempty"`
 }
 
-// Apply implements cluster.Local. It adds and replaces many proxies in one call of changes.PutProxies, because each
-// change of a large pool takes long. As a result, only changes of the same proxy keep their order.
+// Apply implements cluster.Local. A change of a large pool takes long, so Apply collects the additions and replacements
+// of proxies, and makes many of them in one call of changes.PutProxies. The order of two changes is kept only if they
+// concern the same thing.
 func (cn *clusterNode) Apply(newChanges []cluster.Change) []error {
 	errs := make([]error, len(newChanges))
 	puts, indexes := map[bool][]changes.ProxyPut{}, map[bool][]int{} // by sharedChange.Persist
@@ -131,8 +134,9 @@ func (c *sharedChange) proxy() changes.SharedChange {
 	}
 }
 
-// reload calls configure, which puts a configuration into force. The shared changes stay in force: configure gets them
-// for the proxies (changes.Configuration.Shared), and reload makes those of the policy and of plugins again.
+// reload calls configure, which puts a configuration into force. After that, the changes that the nodes share are still
+// in force. configure keeps those of proxies: it gets a function that returns the shared change of a key. reload makes
+// those of the policy and of plugins a second time.
 func (cn *clusterNode) reload(configure func(shared func(key string) *changes.SharedChange) error) (err error) {
 	if cn == nil {
 		return configure(nil)
@@ -231,8 +235,8 @@ func (s sharedChanges) AddProxies(specs []upstream.Spec, persist bool) (added []
 	return added, err
 }
 
-// recordAdditions returns the records of new proxies as changes for the other nodes. If another node has changed the
-// same proxy, the new proxy replaces the changed one.
+// recordAdditions returns the records of new proxies as changes for the other nodes. If another node has at the same
+// time changed a proxy with the same id, the new proxy replaces that one (Change.Redo).
 func (s sharedChanges) recordAdditions(added []*upstream.Upstream, persist bool) (made []cluster.Change, err error) {
 	list, err := s.Shared(added...)
 	if err != nil {
@@ -339,8 +343,8 @@ func (s sharedChanges) sharePolicy(change func() (retry.View, sharedChange, erro
 	return *view.Load(), err
 }
 
-// policy returns the record of the global policy. If a backoff waits for its plugin to be loaded, the record has this
-// backoff, not the one that the gateway uses until then.
+// policy returns the record of the global policy. If the policy's backoff is a plugin that is still to be loaded, the
+// record has this plugin, not the backoff that this gateway uses in the meantime.
 func (s sharedChanges) policy(persist bool) (sharedChange, error) {
 	p := *s.node.engine.Load().Policies().Current()
 	p.BackoffStrategy = cmp.Or(s.node.uploads.waitingBackoff(), p.BackoffStrategy)

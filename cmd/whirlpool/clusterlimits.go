@@ -57,7 +57,7 @@ func (c *clusterLimits) SharesGrown() {
 // maxLimitsScanned is the maximum number of proxies that one call of EachUsed reads, so that the call returns soon.
 const maxLimitsScanned = 5000
 
-// recentUse is the time for which the limits of a proxy count as used after the beginning of its last attempt.
+// recentUse is the time after the beginning of a proxy's last attempt for which the limits of the proxy count as used.
 const recentUse = 5 * time.Second
 
 // EachUsed implements cluster.SharedLimits.
@@ -96,11 +96,12 @@ func (c *clusterLimits) EachUsed(all bool, f func(share.Limit)) {
 	}
 }
 
-// searchInterval is the time between two searches among all proxies, including those without recent attempts. They find
-// proxies for which the gateway's share of a shared limit is short (share.Use.NeedsMore), as after a limit was raised.
+// searchInterval is the interval at which EachUsed begins to look at all proxies, also those without recent attempts.
+// It looks for limits of which the gateway has used its whole share (share.Use.NeedsMore). The share may have become
+// too small, for example after the limit was raised.
 const searchInterval = 10 * time.Second
 
-// eachUser calls f for the limits of users that EachUsed has to report.
+// eachUser calls f for the limits of users that the cluster has to know (see cluster.SharedLimits.EachUsed).
 func (c *clusterLimits) eachUser(all bool, now time.Time, f func(share.Limit)) {
 	accounts := c.engine.Accounts()
 	if all {
@@ -190,9 +191,9 @@ func (l userLimit) ReleaseShare(size, total, base int64) {
 	}
 }
 
-// holderFile is the name of a file in the state folder. The file has the name under which the cluster counts the
-// amounts that gateways with this folder have used. The name is the same after a restart, so that these amounts are not
-// counted twice.
+// holderFile is the name of a file in the state folder. It contains a random name for the gateways that use this
+// folder. Under this name, the cluster counts how much they have used of the shared limits. Because the name survives a
+// restart, these amounts are not counted twice.
 const holderFile = "cluster"
 
 // readHolderName returns the name in holderFile. If there is no such file, it makes one with a new name. Without a

@@ -81,8 +81,8 @@ type writtenReport struct {
 	at     time.Time
 }
 
-// renewReport writes a report of this node to the store, but not if the store has the same report (w), or if no other
-// node is live to read it. A node that has seen nothing writes no report.
+// renewReport writes a report of this node to the store. It writes nothing if no other node is live to read it, if the
+// store has a similar recent report (w), or if the node has nothing to report and the store has no report of it.
 func (cn *clusterNode) renewReport(ctx context.Context, w *writtenReport, now time.Time) {
 	ahead, err := cn.node.Ahead()
 	if err != nil {

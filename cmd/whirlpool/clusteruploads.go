@@ -201,8 +201,8 @@ func (u *sharedUploads) delayActivation(key, use, plugin string, persist bool) b
 	return true
 }
 
-// withoutBackoff returns the JSON of a policy. It leaves the backoff out if the backoff's plugin is not loaded yet. The
-// backoff is then activated later.
+// withoutBackoff returns the JSON of a policy. If the plugin of the policy's backoff is not loaded yet, the JSON has no
+// backoff, and the backoff is activated when the plugin has been loaded.
 func (u *sharedUploads) withoutBackoff(policy json.RawMessage, persist bool) json.RawMessage {
 	const field = "backoff_strategy"
 	var fields map[string]json.RawMessage
@@ -386,9 +386,9 @@ func (u *sharedUploads) activateWaiting(plugin string) {
 	}
 }
 
-// keepModulesInStore writes the modules of this node to the store if the store lacks them. It checks them at each
-// moduleCheckInterval, and soon after an error or a loss of data in the store. After a loss it first waits for a random
-// time, so that not all nodes write the same module.
+// keepModulesInStore writes to the store each module of this node that the store lacks. It checks this at each
+// moduleCheckInterval, soon after an error, and after the store has lost its data. In the last case, it first waits for
+// a random time, because otherwise all nodes would write the same modules.
 func (u *sharedUploads) keepModulesInStore(ctx context.Context, now time.Time) {
 	epoch := u.cn.node.Epoch()
 	alone, _ := u.cn.node.Alone()

@@ -103,7 +103,7 @@ func gatewayResponds(cfg *config.Config) bool {
 	if host == "" || host == "0.0.0.0" || host == "::" {
 		host = "127.0.0.1"
 	}
-	// The certificate may be for a name other than host. It is not verified, because the request contains no secret.
+	// The certificate need not be valid for this address. It is not verified, because the request contains no secret.
 	client := http.Client{Timeout: 2 * time.Second,
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	response, err := client.Get(listenerURL(cfg.APITLS() != nil, net.JoinHostPort(host, port)) + "/api/v1/healthz")

@@ -42,8 +42,8 @@ const minHelpWidth = 60
 // secondColumn matches the beginning of a line up to its second column: the description of a flag or of a command.
 var secondColumn = regexp.MustCompile(`^ +\S.*? {2,}`)
 
-// wrapHelp breaks the lines of text that are longer than width, between words. The rest of a line begins below its
-// second column or, without one, below its first word. Lines of a paragraph are joined before.
+// wrapHelp first joins the lines of each paragraph. Then it breaks each line that is longer than width, between words.
+// The rest of a broken line is indented to its second column or, without one, to its first word.
 func wrapHelp(text string, width int) string {
 	var out strings.Builder
 	for _, line := range joinParagraphs(strings.Split(text, "\n")) {

@@ -361,8 +361,8 @@ func (c *Config) ProxyCount() int { return max(len(c.specs), c.releasedCount) }
 // ProxyCount stays the same.
 func (c *Config) ReleaseProxies() { c.releasedCount, c.specs = c.ProxyCount(), nil }
 
-// The decoder and the encoder use the methods of these interfaces. If a type lacked its method, they would use the
-// underlying type instead.
+// These types must implement these interfaces. Otherwise the decoder or the encoder would use the underlying type, for
+// example an integer for a Duration.
 var (
 	_ strict.ValueDecoder    = (*Duration)(nil)
 	_ strict.ValueDecoder    = (*Size)(nil)

@@ -85,8 +85,8 @@ func (l *loader) warnOfBothLists(key string, allow, deny []string) {
 }
 
 // warnOfSameProxies adds a warning for each proxy of [[proxies]] or --proxy that has the same address as an earlier
-// one. It adds one more warning if proxies of the proxy lists have the address of such a proxy, too. Proxies whose
-// credentials have a template get no warning, because their exit addresses can differ.
+// one. It adds one more warning if a proxy list contains such an address, too. Proxies whose credentials have a
+// template get no warning, because their exit addresses can differ.
 func (l *loader) warnOfSameProxies() {
 	keysByAddress := map[upstream.Address]string{}
 	for i, p := range l.cfg.Proxies {

@@ -74,8 +74,8 @@ func (l *loader) locateFault(key string, value any, msg string) Fault {
 	return f
 }
 
-// maskedKey masks the first part of a key that needs quotes in TOML, and all parts after it. No known key has a part
-// that needs quotes. Such a part may be a credential that the user has written on the left side of a "=".
+// maskedKey replaces the first part of a key that would need quotes in TOML, and all parts after it, by "***". No known
+// key has such a part. The part may be a credential that the user has written on the left side of a "=".
 func maskedKey(key string) string {
 	quoted := strings.IndexFunc(key, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
@@ -98,7 +98,8 @@ func mayHaveSecret(key string) bool {
 	return strings.HasPrefix(key, "plugins.") && (strings.Contains(key, ".config") || strings.HasSuffix(key, ".url"))
 }
 
-// Fault returns a fault that was found when a loaded configuration was used, with the place where the key was set.
+// Fault returns a fault of a configuration that has been loaded. It is for faults that are found only when a part of
+// the gateway uses the configuration. The fault has the place where the key was set.
 func (c *Config) Fault(key string, value any, msg string) Fault {
 	return c.locateFault(key, value, msg)
 }

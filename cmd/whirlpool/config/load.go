@@ -172,8 +172,9 @@ func (l *loader) readTree() map[string]any {
 	return tree
 }
 
-// normalizeListFiles replaces each text in pool.files by a table with this text as file. It replaces a wrong element by
-// an empty table, adds a fault for each error in it, and adds its index to l.wrongFiles.
+// normalizeListFiles replaces each text in pool.files by a table whose key file has this text as its value. For each
+// error in an element, it adds a fault. It replaces an element with an error by an empty table, and adds the index of
+// the element to l.wrongFiles.
 func (l *loader) normalizeListFiles(tree map[string]any) {
 	pool, _ := tree["pool"].(map[string]any)
 	files, _ := pool["files"].([]any)
@@ -205,7 +206,8 @@ func (l *loader) normalizeListFiles(tree map[string]any) {
 	}
 }
 
-// normalizeOwnErrors replaces each own_error that is a single table by a list with this table as its only element.
+// normalizeOwnErrors changes the own_error of each proxy to a list of tables. The configuration may have a single table
+// in place of such a list.
 func normalizeOwnErrors(tree map[string]any) {
 	proxies, _ := tree["proxies"].([]any)
 	for _, p := range proxies {
@@ -373,8 +375,8 @@ func (l *loader) resolvePath(path string) string {
 }
 
 // readFile reads a file of at most limit bytes. It refuses a pipe unless Source.Once is set, because a reload would
-// wait for the next writer. It also refuses a file that has become empty (Source.Sizes), because another program may
-// not have finished writing it.
+// block until another program writes to the pipe. It refuses an empty file that had contents before (Source.Sizes),
+// because another program may not have finished writing it.
 func (l *loader) readFile(path string, limit int64) ([]byte, error) {
 	if err := l.refusePipe(path); err != nil {
 		return nil, err
@@ -405,7 +407,8 @@ func (l *loader) refusePipe(path string) error {
 	return nil
 }
 
-// checkSize returns an error if a file has become empty. Otherwise it keeps the size of the file.
+// checkSize returns an error if a file is empty but had contents before. It records the size of a file that is not
+// empty.
 func (l *loader) checkSize(path string, size int, blank bool) error {
 	switch {
 	case !blank:

@@ -78,7 +78,8 @@ type PoolFile struct {
 	ID     upstream.IDTemplate `koanf:"id" json:"id,omitempty"`
 }
 
-// MarshalJSON returns the file as a text, if only its scheme is set: the configuration can have both forms.
+// MarshalJSON returns a table if ID is set. Otherwise it returns the text "SCHEME:FILE" or "FILE", which the
+// configuration accepts in place of a table.
 func (f PoolFile) MarshalJSON() ([]byte, error) {
 	type table PoolFile
 	if f.ID != "" {

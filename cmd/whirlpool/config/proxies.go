@@ -200,8 +200,8 @@ const Stdin = "-"
 // IsScheme reports whether s can be the default scheme of the lines of a proxy list.
 func IsScheme(s string) bool { return upstream.IsProxyScheme(s) }
 
-// hasWrongScheme reports whether a name has the form WORD:FILE with a WORD that is similar to a scheme. It returns
-// false if the file exists. If the name has a wrong scheme, hasWrongScheme adds a fault that suggests the right one.
+// hasWrongScheme reports whether a name has the form WORD:FILE, where WORD is a misspelled scheme. If so, it adds a
+// fault that suggests the right scheme. It returns false if the file exists.
 func (l *loader) hasWrongScheme(name, path, key string) bool {
 	word, _, ok := strings.Cut(name, ":")
 	if _, err := os.Stat(path); !ok || err == nil {
@@ -230,8 +230,9 @@ func listScheme(name string) (scheme, path string) {
 	return scheme, path
 }
 
-// readList reads one proxy list and adds its proxies. Lines without a scheme get the given scheme, or http if it is "".
-// The parameter key is the key of the list, for faults. The ids of proxies without one are made from the template.
+// readList reads one proxy list and adds its proxies. The given scheme, or http if it is "", applies to lines without a
+// scheme. The template applies to proxies without an id: their ids are made from it. Faults of the list have the given
+// key.
 func (l *loader) readList(path, scheme, key string, template upstream.IDTemplate) {
 	text, err := newListText(l.src.Stdin), error(nil)
 	if path != Stdin {
@@ -267,9 +268,9 @@ func (l *loader) parseList(name string, text *listText, scheme, key string, temp
 		l.addFault(key, name, err.Error())
 		return
 	}
-	// A file without a valid line is not a proxy list. For example, it may be an error page that was downloaded in
-	// place of a list. If the configuration names a list twice, the second copy adds no proxies, because their ids
-	// are taken. Its lines are valid nevertheless.
+	// A file without a valid line is probably no proxy list, but for example an error page that was downloaded in its
+	// place. The lines of a list that the configuration names twice are valid: the second time they are skipped only
+	// because their ids are taken.
 	if len(specs) == 0 && len(warnings) > 0 && reading.Skipped[proxylist.ReasonIDTaken] == 0 {
 		w := warnings[0]
 		l.addFault(key, name, fmt.Sprintf("none of its lines is a valid proxy; line %d: %s", w.Line, w.Msg))

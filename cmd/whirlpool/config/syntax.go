@@ -19,10 +19,10 @@ var (
 	headerLine    = regexp.MustCompile(`^[ \t]*\[\[?[A-Za-z0-9_.-]+\]\]?[ \t]*(?:#.*)?$`)
 )
 
-// parseTOML parses a document, and adds a fault for each syntax error. The parser stops at the first error, so
-// parseTOML removes the statement with this error, and parses the document again. If the lines before the error are not
-// valid TOML themselves, parseTOML returns nil, because the cause may be an open bracket or quote in them. Otherwise it
-// returns the values of the other statements, and sets l.lines.
+// parseTOML parses a document, and adds a fault for each syntax error. The parser stops at the first error. To find the
+// next one, parseTOML removes the statement with the error, and parses the document again. At the end it returns the
+// values of the other statements, and sets l.lines. If even the lines before an error are not valid TOML, it returns
+// nil, because the cause may then be an open bracket or quote in these lines.
 func (l *loader) parseTOML(doc []byte) map[string]any {
 	lines := bytes.Split(bytes.ReplaceAll(doc, []byte("\r\n"), []byte("\n")), []byte("\n"))
 	for n := 0; ; n++ {
@@ -53,8 +53,8 @@ func syntaxLine(err error) (line int) {
 	return line
 }
 
-// removeStatement makes the line i empty. If the lines after it may belong to the same statement, it makes all lines up
-// to the next table empty.
+// removeStatement makes the line with index i empty. If the statement may continue in the lines after it,
+// removeStatement makes all lines before the next table header empty.
 func removeStatement(lines [][]byte, i int) {
 	if keyLine.Match(lines[i]) && (i+1 == len(lines) || statementLine.Match(lines[i+1])) {
 		lines[i] = nil

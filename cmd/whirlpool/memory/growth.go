@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// Growth decides by how much the heap may grow until the next garbage collection. It sets a percentage of the memory
-// that live objects take, like GOGC. The zero value leaves the decision to the Go runtime.
+// Growth decides how much the heap may grow before the next garbage collection. Like GOGC, it sets the growth as a
+// percentage of the memory that live objects take. The zero value leaves the decision to the Go runtime.
 //
-// With 100 %, the default of Go, a long list of proxies would take its memory twice: once for the proxies, and once for
-// garbage. So the percentage falls with the number of proxies, down to minPercent: if all other objects take baseHeap,
-// the heap grows by baseHeap. While a configuration is loaded, which makes much garbage, the heap grows by even less.
-// It also grows by less while the list is long and collections are rare, for example without much traffic: then more
-// frequent collections do no harm.
+// With 100 %, the default of Go, the memory of a long list of proxies would be needed twice: for the proxies, and for
+// garbage. For this reason, the percentage falls with the number of proxies, but not below minPercent. It is set so
+// that the heap grows by about baseHeap if all other objects take baseHeap. The percentage is lower in two cases: while
+// the first configuration or a long list is loaded, which makes much garbage; and while the list is long and
+// collections are rare, for example without much traffic, because more frequent collections then do no harm.
 type Growth struct {
 	setPercent func(percent int) int // nil to decide nothing
 
@@ -34,8 +34,8 @@ const (
 	quietPercent  = 10     // while the list is long and collections are rare
 )
 
-// Collections are rare from the time when at most rareCycles of them start within followTick, until at least manyCycles
-// of them start within followTick. A collection takes 0.1 to 0.2 s of CPU time with 100,000 proxies.
+// Collections become rare when at most rareCycles of them start within followTick. They stay rare until at least
+// manyCycles of them start within followTick. A collection takes 0.1 to 0.2 s of CPU time with 100,000 proxies.
 const (
 	followTick = 10 * time.Second
 	rareCycles = 2
@@ -104,8 +104,8 @@ func (g *Growth) Follow(ctx context.Context, read func() Usage, free func()) {
 	}
 }
 
-// The method count sets the percentage that fits the number of garbage collections within followTick (cycles). It
-// reports whether the list is long and collections are rare.
+// The method count gets the number of garbage collections within the last followTick. It decides by this number whether
+// collections are rare, and sets the percentage. It returns whether the list is long and collections are rare.
 func (g *Growth) count(cycles uint64) (isQuiet bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -10,8 +10,9 @@ import (
 )
 
 // RuntimeLimit returns the memory limit in bytes that the caller should set for the Go runtime: nine tenths of the
-// limit of the control group (CgroupLimit). It returns false if the control group has no limit, or if the value of
-// GOMEMLIMIT (environment) is not "": the runtime applies GOMEMLIMIT by itself.
+// limit of the control group (CgroupLimit). It returns false if the control group has no limit. It also returns false
+// if the environment variable GOMEMLIMIT is set, because the runtime applies that limit by itself. The argument
+// environment is the value of GOMEMLIMIT.
 func RuntimeLimit(environment string, cgroup int64, hasCgroup bool) (limit int64, ok bool) {
 	if environment != "" || !hasCgroup {
 		return 0, false

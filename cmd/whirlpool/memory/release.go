@@ -18,7 +18,8 @@ type Usage struct {
 	Goroutines uint64
 }
 
-// readInterval is the interval at which Release reads the usage. The other two limit the wait of Release.
+// readInterval is the interval at which Release reads the usage. shortestWait and longestWait are the limits of the
+// field releaser.wait.
 const (
 	readInterval = time.Second
 	shortestWait = 4 * time.Second
@@ -29,11 +30,10 @@ const (
 // hold the memory of a burst for minutes: the runtime starts its next garbage collection when the heap has doubled, or
 // after two minutes (GOGC in package runtime).
 //
-// The process counts as idle if, for some time, the runtime has started no garbage collection and Release has not
-// called free. This time is the wait. It is 4 s at first. It doubles, up to 2 minutes, after a call of free that
-// returns less than an eighth of the memory. It becomes 4 s again after a call that returns more. It also becomes 4 s
-// again if, since the last call, more than half of the goroutines have ended, or the memory has grown by more than a
-// quarter plus 8 MiB.
+// The process counts as idle if, for a certain time, the runtime has started no garbage collection and Release has not
+// called free. This time (releaser.wait) is 4 s at first. If a call of free returns less than an eighth of the memory,
+// the time doubles, up to 2 minutes; otherwise it becomes 4 s again. It also becomes 4 s again if, since the last call
+// of free, more than half of the goroutines have ended, or the memory has grown by more than a quarter plus 8 MiB.
 func Release(ctx context.Context, read func() Usage, free func()) {
 	ticker := time.NewTicker(readInterval)
 	defer ticker.Stop()
