@@ -69,7 +69,8 @@ var listStates = append([]string{stateFailing}, proxyStates...)
 
 const stateFailing = "failing"
 
-// proxyOrders has the order of each column. The proxies that need the user's attention come first.
+// proxyOrders maps each column to the order in which the table is sorted by it. The proxies that need the user's
+// attention come first.
 var proxyOrders = map[string]func(a, b *proxyRow) int{
 	"id":        func(a, b *proxyRow) int { return strings.Compare(a.ID, b.ID) },
 	"state":     func(a, b *proxyRow) int { return cmp.Compare(attentionRank(b.state()), attentionRank(a.state())) },
@@ -169,8 +170,8 @@ var apiOrders = map[string]string{"id": "id", "region": "region", "in_flight": "
 	"success": "success_rate", "latency": "-avg_latency"}
 
 // readRows reads the proxies that match the flags, page by page until the limit is reached, and sorts them. Its second
-// result is the complete JSON of each proxy. readRows filters the proxies of the API again (matches), because the API
-// lists a proxy under each of its states: a draining proxy may also be closed.
+// result is the complete JSON of each proxy. It filters the proxies in the response again (matches): the API lists a
+// proxy under each of its states, but the table shows only one state (proxyRow.state).
 func (f *proxyFilter) readRows(r *remote) (rows []*proxyRow, raw []json.RawMessage, err error) {
 	list := client.List{Region: f.region, Vendor: f.vendor, Reason: f.reason, Text: f.match,
 		Sort: apiOrders[f.sort], Limit: pageSize}

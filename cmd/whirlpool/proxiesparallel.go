@@ -17,7 +17,7 @@ func forEachProxy(cmd *cobra.Command, change func(r *remote, id string) (result 
 	return changeProxies(cmd, 1, change)
 }
 
-// outcome is the result of one call of the function change of onProxiesInParallel.
+// outcome holds the results of one call of the function change of changeProxies.
 type outcome struct {
 	text string
 	err  error

@@ -89,8 +89,8 @@ func (r *remote) open() error {
 }
 
 // findKey returns the API key for the URL of the API. It takes the key from --key-file, else from the environment, else
-// from the client file. The key of the client file is used only for the URL in the client file (or the default URL).
-// Otherwise another server would get the key.
+// from the client file. It uses the key of the client file only if the URL is the one in the client file (or the
+// default URL), so that no other server gets this key.
 func (r *remote) findKey(url string, settings clientSettings) (string, error) {
 	file, key := r.keyFile, os.Getenv(keyVar)
 	if file == "" && key == "" && url == cmp.Or(settings.URL, defaultAPI) {

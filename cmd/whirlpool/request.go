@@ -232,8 +232,8 @@ func (o *requestOutput) print(w io.Writer, in *requestInput, bodyBytes int, fail
 	}
 }
 
-// relayedIndex returns the index of the attempt whose response was relayed: the last one with the status of the
-// response; -1 if there is none.
+// relayedIndex returns the index of the attempt whose response was relayed; -1 if there is none. This is the last
+// attempt with the status of the relayed response.
 func (o *requestOutput) relayedIndex() int {
 	for i := len(o.Attempts) - 1; i >= 0; i-- {
 		if o.Attempts[i].Status == o.Status {
@@ -260,9 +260,9 @@ func (o *requestOutput) timeSpan() (start, end time.Time) {
 // barWidth is the width of the column with the bars, in characters.
 const barWidth = 40
 
-// attemptBar returns the bar of an attempt, which has at least one character. All parameters are in seconds: start is
-// the time from the start of the first attempt to the start of this attempt, and total is the time for which the width
-// of the column stands.
+// attemptBar returns the bar of an attempt, with at least one character. All parameters are in seconds: start is the
+// time from the start of the first attempt to the start of this attempt. A bar over the whole width of the column
+// stands for the time total.
 func attemptBar(start, duration, total float64) string {
 	if total <= 0 {
 		return "|"

@@ -206,8 +206,9 @@ func (g *gateway) drainGrace() time.Duration {
 // twice: to the process, and then to its process group.
 const repeatedSignal = 100 * time.Millisecond
 
-// lastRequestWait is the time for which the gateway waits for requests on idle client connections after it has closed
-// its listener. It waits only if the sockets were passed to it: then another process accepts the new clients.
+// lastRequestWait is the time for which the gateway still accepts requests on idle client connections after it has
+// closed its listener. This time is used only if the sockets were passed to the gateway, because another process then
+// accepts the new clients.
 const lastRequestWait = time.Second
 
 // stateCheckInterval is the interval at which a draining process checks stateKeeper.isWanted.
@@ -215,8 +216,8 @@ const stateCheckInterval = 20 * time.Millisecond
 
 // drainAfter ends the gateway after a signal. After SIGTERM it first waits for gateway.drain_delay. During this delay
 // the gateway accepts clients, but reports that it is not ready (/readyz). If there is a state folder, changes through
-// the API fail from the signal on, and the folder is unlocked when another process waits for it. A second signal ends
-// the process immediately.
+// the API fail from now on, and the folder is unlocked when another process waits for it. A second signal ends the
+// process immediately.
 func (g *gateway) drainAfter(s os.Signal, signals <-chan os.Signal, watchdogTicks <-chan time.Time) error {
 	g.mu.Lock()
 	delay := time.Duration(g.cfg.Gateway.DrainDelay)
@@ -265,7 +266,7 @@ func (g *gateway) drain(delay time.Duration, signals <-chan os.Signal, watchdogT
 	}
 }
 
-// shutdown ends the servers of the gateway and the API within drainGrace, and then closes the channel text.
+// shutdown ends the servers of the gateway and the API within drainGrace, and then closes the given channel.
 func (g *gateway) shutdown(done chan<- struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), g.drainGrace())
 	defer cancel()

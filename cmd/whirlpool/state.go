@@ -43,7 +43,7 @@ type stateKeeper struct {
 
 // The maximum times for which openState waits until another process unlocks the folder. This is usually the previous
 // process of the gateway, which unlocks the folder while it drains. longLockTimeout applies if sockets were passed to
-// this process: it then starts before the previous process gets the signal to drain.
+// this process. This process then starts before the previous process gets the signal to drain.
 const (
 	shortLockTimeout = time.Second
 	longLockTimeout  = time.Minute
@@ -313,7 +313,8 @@ func (h *history) save() {
 			c.Costs = &costs
 		}
 	}
-	// If the write below fails, the next save writes all counters (NeedsReplace), so these maps need no correction.
+	// These fields are set before the write. If the write fails, they are wrong, but the next save does not use them:
+	// it writes all counters (NeedsReplace).
 	h.savedUsage, h.savedBytes, h.savedCosts, h.savedBans = setOf(used), setOf(bytes), costSets, bans
 	write := h.journal.Append
 	if saveAll {

@@ -45,8 +45,9 @@ func watchFiles(g *gateway, w *fsnotify.Watcher, loaded string) (stop func()) {
 		defer ticker.Stop()
 		settled := time.NewTimer(0) // first check immediately: files may have changed since loaded was computed
 		defer settled.Stop()
-		// After each reload the files are checked again, because they may have changed while the reload read them.
-		// Without the wait of maxSettleTime, a file that a program writes for a minute would be read all the time.
+		// After each reload, the files are checked again, because they may have changed while the reload read them.
+		// This check waits for maxSettleTime. Without this wait, a file that a program writes for a minute would cause
+		// one reload after the other.
 		var waitStart time.Time // start of the wait for a list that still changes; zero if none does
 		check := func() {
 			if current := g.fingerprint(w); current != loaded {
@@ -111,7 +112,7 @@ func (g *gateway) listSettleRemaining() (remaining time.Duration) {
 }
 
 // fingerprintSince returns the fingerprint of the watched files. If a file has changed since start, it returns "",
-// which is no fingerprint.
+// which differs from every fingerprint.
 func (g *gateway) fingerprintSince(start time.Time) string {
 	sum := g.fingerprint(nil)
 	for _, path := range append(g.cfg.Files(), g.source.File) {

@@ -59,8 +59,9 @@ type gateway struct {
 	address    string           // the listening address of the gateway
 }
 
-// openLog opens the log. The output out may be slow, so w buffers the records; closeLog writes the buffered records. If
-// many records have a message of foldedMessages, the log gets only the first of them (logfold.New).
+// openLog opens the log. A buffer (w) holds the records until they are written, because the output may be slow.
+// closeLog writes the buffered records. If many records have the same message, the log gets only some of them, and only
+// the first one if the message is in foldedMessages (see package logfold).
 func openLog(cfg config.Log, out io.Writer, foldedMessages ...string) (
 	log *slog.Logger, level *slog.LevelVar, w *spool.Writer, closeLog func() error,
 ) {
@@ -222,7 +223,7 @@ func apiLimits(cfg *config.Config) api.Limits {
 	}
 }
 
-// apiChanges returns the changes of the API, which concern all nodes of a cluster.
+// apiChanges returns the functions through which the API makes changes. In a cluster, they make a change on all nodes.
 func (g *gateway) apiChanges() api.Changes {
 	if g.cluster == nil {
 		return g.changes
@@ -405,8 +406,8 @@ func faultsOf(err error, file string) []config.Fault {
 	return []config.Fault{{File: file, Msg: err.Error()}}
 }
 
-// requireFile makes the configuration file required once it was found. Without the file, a reload would remove all
-// proxies and users.
+// requireFile is called after a configuration was loaded. If its file was found, later loads fail without the file.
+// Otherwise a reload after the file was deleted would remove all proxies and users.
 func (g *gateway) requireFile(cfg *config.Config) {
 	if cfg.Found() {
 		g.source.Optional = false
@@ -445,7 +446,8 @@ func (g *gateway) loadAndApply() (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The API keeps its listening address until the next start, so this check uses the address of the last start.
+	// A new api.listen takes effect only at the next start, so this check uses the address at which the API listens
+	// now.
 	if listen := g.startConfig.API.Listen; len(cfg.API.Keys) == 0 && !config.Loopback(listen) {
 		return nil, &config.Error{Faults: []config.Fault{cfg.Fault("api.keys", nil,
 			"are gone, but until the next start the API listens on "+

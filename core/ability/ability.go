@@ -7,12 +7,14 @@
 //
 //   - A proxy can forward if it has relayed a response below 400. It can open tunnels if it has opened one to the same
 //     kind of port.
-//   - A proxy cannot forward if it responds with 405 or 501 to a GET or HEAD, and one of these observations shows
-//     that the target is not the cause: the same request gets another status through a tunnel of the same proxy; the
-//     same request gets a status below 400 through another proxy afterwards; or the proxy has responded in this way
-//     for several targets, and in no other way since its last success. A response with 400, 403 or 404 is compared
-//     with the response through a tunnel only after it has come for several targets, and eight times in a row if the
-//     proxy has forwarded before. If the proxy is known to open tunnels, one comparison is made earlier.
+//   - A proxy cannot forward if it responds with 405 or 501 to a GET or HEAD, and one of three observations shows
+//     that the target is not the cause. The same request gets another status through a tunnel of the same proxy. Or
+//     the same request gets a status below 400 through another proxy afterwards. Or the proxy has responded in this
+//     way for several targets, and in no other way since its last success.
+//   - After a response with 400, 403 or 404, the same request is sent through a tunnel for comparison only if the
+//     proxy has responded in this way for several targets. If the proxy has forwarded before, eight such responses
+//     in a row are needed as well. If it has not, but is known to open tunnels, one comparison is made at its first
+//     refusal.
 //   - A proxy cannot open tunnels if it responds with 405 or 501 to a CONNECT, and another proxy then opens a
 //     tunnel to the same target. With status 403, this must happen for several targets of the same kind of port, or
 //     four times for one target. A 403 shows nothing about a proxy that has opened a tunnel before.
@@ -108,20 +110,20 @@ const (
 	manyRefusals         = 4
 	refusalsAfterSuccess = 8                // refusals in a row after which an ability with successes is unknown again
 	firstMissingTime     = 10 * time.Minute // duration of the first Cannot
-	// maximum duration of a Cannot; each Cannot lasts twice as long as the previous Cannot
+	// maximum duration of the state Cannot, which lasts twice as long each time that the ability is found missing
 	longestMissingTime = 2 * time.Hour
 	retestPause        = 30 * time.Second // minimum time between two tests whether a proxy can forward again
 	comparePause       = time.Minute      // minimum time between a comparison without a conclusion and the next one
-	// number of errors in a row that another proxy has returned as well, after which the proxy's errors are not
-	// questioned any more
+	// if the error responses to this many requests in a row were the same through another proxy, IsQuestionable returns
+	// false for further ones
 	manySharedErrors = 4
 )
 
 // Forever is the end of a Cannot that never ends.
 const Forever = time.Duration(1<<63 - 1)
 
-// The values in Set.states. A value of at least cannotMin stands for Cannot: it is the time at which the Cannot ends
-// (ns after the epoch of the pool).
+// The values in Set.states. A value of at least cannotMin stands for the state Cannot. It is the time at which this
+// state ends, in ns after the pool's epoch.
 const (
 	unknown    = iota
 	can        // has succeeded, and has not been refused since
@@ -136,7 +138,8 @@ type Set struct {
 	states     [numKinds]atomic.Int64
 	anyMissing *atomic.Bool // set when an ability is found to be missing; may be nil
 	mu         sync.Mutex   // guards observed, and changes of states to and from Cannot
-	// observed is nil before the first observation, because a long list has many proxies without one.
+	// observed is nil before the first observation. This saves memory if the pool has many proxies that are hardly
+	// used.
 	observed *observations
 }
 
@@ -157,7 +160,7 @@ func (s *Set) observations() *observations {
 // record holds the observations from which the state of one ability is derived.
 type record struct {
 	since time.Duration // when the state began
-	// no comparison before this time: the last one got no response through the tunnel
+	// time before which no comparison is made, because the last one got no response through the tunnel
 	nextComparison  time.Duration
 	targets         [severalTargets]uint64 // the different targets of the refusals in a row
 	refusals        int32                  // refusals in a row
@@ -191,8 +194,8 @@ func (s *equalTargets) has(target uint64, now time.Duration) bool {
 	return false
 }
 
-// SetMissingFlag gives the Set a flag. The Set sets the flag when it records that the proxy lacks an ability.
-// SetMissingFlag must be called before the Set is used.
+// SetMissingFlag makes the Set store true in anyMissing whenever it records that the proxy lacks an ability. It must be
+// called before the Set is used.
 func (s *Set) SetMissingFlag(anyMissing *atomic.Bool) { s.anyMissing = anyMissing }
 
 // State returns the state of an ability.
@@ -338,10 +341,10 @@ func (r *record) addRefusal(target uint64, status int) {
 	}
 }
 
-// IsQuestionable reports whether an error response to a request in absolute form may be the proxy's own: nothing shows
-// that the proxy can forward, and web servers respond with such a status to the absolute form. If so, the caller should
-// compare the response with that through another proxy, and call RecordQuestioned. The response is the target's if the
-// target has just sent it through a tunnel of the proxy as well.
+// IsQuestionable reports whether an error response to a request in absolute form may come from the proxy instead of the
+// target. This is so if it is not known whether the proxy can forward, and if web servers respond with this status to
+// the absolute form. It is not so if the target has just sent the same response through a tunnel of the proxy. If
+// IsQuestionable returns true, the caller should send the request through another proxy, and call RecordQuestioned.
 func (s *Set) IsQuestionable(target uint64, status int, now time.Duration) bool {
 	switch status {
 	case 400, 403, 404, 405, 421, 501:
@@ -357,8 +360,8 @@ func (s *Set) IsQuestionable(target uint64, status int, now time.Duration) bool 
 	return o.records[Forward].sharedErrors < manySharedErrors && !o.equalTargets.has(target, now)
 }
 
-// RecordQuestioned records the comparison of a questionable response. If shared is set, the same request has got the
-// same status through another proxy; otherwise it has got a status below 400 there.
+// RecordQuestioned records how another proxy responded to a request after a questionable response. If shared is set, it
+// responded with the same status. Otherwise it responded with a status below 400.
 func (s *Set) RecordQuestioned(shared bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -386,7 +389,7 @@ func (s *Set) RecordComparison(target uint64, first, second int, now time.Durati
 		s.recordMissing(Forward, now, 0, Traffic)
 		return true
 	case second == 0 && IsUnsupported(first) && r.targetCount >= severalTargets:
-		// refused for several targets, and no other response since the last success
+		// The proxy has refused requests for several targets, and has sent no other response since its last success.
 		s.recordMissing(Forward, now, 0, Traffic)
 	case s.states[Forward].Load() >= cannotMin: // the test gave no conclusion
 	case second != 0: // the target sends the same response
@@ -398,8 +401,9 @@ func (s *Set) RecordComparison(target uint64, first, second int, now time.Durati
 	return false
 }
 
-// RecordRefusedForward records that the proxy has refused a request twice: first a tunnel for the request, and then the
-// request in absolute form.
+// RecordRefusedForward records that the proxy, which is known not to forward, has refused to open a tunnel for a
+// request, and has then refused the request in absolute form, too. After two such requests, the proxy counts as unable
+// to open such tunnels.
 func (s *Set) RecordRefusedForward(k Kind, target uint64, now time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

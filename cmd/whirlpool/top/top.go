@@ -74,7 +74,7 @@ var columns = []column{
 		func(a, b *Row) int { return cmp.Compare(b.Latency, a.Latency) }},
 }
 
-// successForSort returns the share of successes for the order of the table; 1 for a proxy without attempts.
+// successForSort returns the share of successes by which the table is sorted. It is 1 for a proxy without attempts.
 func (r *Row) successForSort() float64 {
 	if r.Samples == 0 {
 		return 1
