@@ -134,8 +134,8 @@ func (e *Events) PolicyChanged(v retry.View) {
 	e.addMark(eventPolicy, text)
 }
 
-// ProxyBanned adds the ban of a proxy. If host is not "", the proxy is banned only for this host. If until is not in
-// the future, the API has ended the ban.
+// ProxyBanned adds the ban of a proxy or, if until is not in the future, the end of a ban by the API. If host is not
+// "", the proxy is banned only for this host.
 func (e *Events) ProxyBanned(proxyID, host string, until time.Time) {
 	e.publish(eventBan, struct {
 		At      time.Time `json:"at"`

@@ -44,8 +44,8 @@ type Files interface {
 }
 
 // listener accepts the connections of the API. The number of open connections has a limit, and one client address may
-// use at most seven eighths of this limit. At a limit, a new connection takes the place of the one that has waited
-// longest for a request. If all connections have a request in progress, the new client gets a 503.
+// use at most seven eighths of this limit. At a limit, the listener closes the connection that has waited longest for a
+// request, and accepts the new one. If all connections have a request in progress, the new client gets a 503.
 type listener struct {
 	net.Listener
 	files    Files
@@ -267,8 +267,8 @@ func (c *conn) endUse() {
 	c.waitStart = c.listener.now()
 }
 
-// Close immediately ends the stream to the client. The connection is closed in the background: when the client has
-// ended its own stream, or at lingerTime or lingerBytes. Until then, the connection counts as waiting for a request.
+// Close immediately ends the stream to the client. A goroutine closes the connection when the client has ended its own
+// stream, has sent lingerBytes, or has used up lingerTime. Until then, the connection counts as waiting for a request.
 func (c *conn) Close() error {
 	c.hasInput.Store(false)
 	c.closing.Store(true)

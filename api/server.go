@@ -180,7 +180,8 @@ func maxConnections(files int) int {
 }
 
 // Shutdown stops the server. It ends the event streams immediately. All other requests may finish until ctx ends. Then
-// the requests that POST /request and POST /requests send are cancelled, with one second for their responses.
+// Shutdown cancels the requests that were sent by POST /request and POST /requests, and waits at most one second for
+// the responses of the API.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.cfg.Events.stream.Close()
 	stop := context.AfterFunc(ctx, func() { s.cancel(executor.ErrShutdown) })
@@ -319,7 +320,7 @@ func (s *Server) logChange(c *fiber.Ctx) {
 }
 
 // bodyLimit returns the maximum number of bytes of a request's body, which is read into memory before any handler runs.
-// Only clients that may make changes have the limits for uploads and lists.
+// The larger limits of uploads and lists apply only to clients that may make changes.
 func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int {
 	a := s.keys.Load()
 	key, _ := a.findBearer(string(h.Peek(fiber.HeaderAuthorization)))

@@ -16,8 +16,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// Limits limit how slowly a client of the API may send a request or read a response. They are those of the gateway's
-// clients.
+// Limits limit how slowly a client of the API may send a request or read a response. The same values apply to the
+// clients of the gateway.
 type Limits struct {
 	Head        time.Duration // maximum time from the first byte of a request's head to its last
 	BodyIdle    time.Duration // maximum time without progress of a body

@@ -120,7 +120,7 @@ func (s *submissions) find(id core.RequestID) *submission {
 	return s.byID[id]
 }
 
-// remove cancels a request, if it is in flight, and forgets it. It returns false if this has been done before.
+// remove cancels a request, if it is in flight, and forgets it. It returns false if the request was already removed.
 func (s *submissions) remove(x *submission) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
