@@ -18,14 +18,14 @@ const (
 	// responses, its other logins are refused without a check. Otherwise a client could try a password on each of many
 	// connections.
 	maxDelayed = 8
-	// maxNetworks is the maximum number of networks whose failed logins are kept. A full table replaces a network
-	// without a delayed response, if possible one with few failed logins. So failed logins from many addresses do not
-	// remove the count of an address that guesses passwords.
+	// maxNetworks is the maximum number of networks whose failed logins are counted. If the table is full, a new
+	// network takes the place of one that has no delayed response. Networks with few failed logins are replaced first,
+	// so failed logins from many other addresses do not remove the count of an address that guesses passwords.
 	maxNetworks = 4096
-	// A network has few failed logins if their number is less than fewFailures times the weight of the network's level.
+	// A network has few failed logins if it has less than fewFailures x level.weight of them.
 	fewFailures = 8
-	// maxDelayedOverflow is the maximum number of delayed responses for the addresses that have no room in the table:
-	// for all these addresses together.
+	// maxDelayedOverflow is the maximum number of delayed responses for all addresses together that have no room in the
+	// table.
 	maxDelayedOverflow = 64
 )
 
@@ -149,9 +149,10 @@ func (t *failureTable) overflowFailures(from origin) *failures {
 	return &t.overflow[0]
 }
 
-// recordFailure records a failed login in each network of the address, and returns the delay of the response. When the
-// delay has ended, the caller must pass the first result to endDelay. If the first result is nil, one of the networks
-// already has its maximum of delayed responses, and the caller must not delay this response.
+// recordFailure records a failed login in each network of the address, and returns the delay of the response. It also
+// returns the networks in which the delayed response was counted: when the delay has ended, the caller must pass them
+// to endDelay. If one of the networks already has its maximum of delayed responses, the returned list is nil, and the
+// caller must not delay this response.
 func (t *failureTable) recordFailure(now time.Time, from origin) (delayed []*failures, delay time.Duration) {
 	blocked := false
 	for _, l := range from.levels() {
@@ -180,7 +181,7 @@ func (t *failureTable) recordFailure(now time.Time, from origin) (delayed []*fai
 	return delayed, delay
 }
 
-// endDelay ends the delay of a response. The parameter delayed is the first result of recordFailure.
+// endDelay ends the delay of a response. The caller passes the networks that recordFailure returned for it.
 func (t *failureTable) endDelay(delayed []*failures) {
 	for _, f := range delayed {
 		if f.delayed--; f.delayed == 0 && f != t.overflowFailures(origin{api: f.api}) {

@@ -48,8 +48,9 @@ type Login struct {
 	User     string   // the user name that the client sent; "" if it sent no name
 }
 
-// Guard counts and logs failed logins, and delays their responses. All listeners share one Guard. An address has one
-// delay at the HTTP and SOCKS5 listeners together, and another one at the API. A Guard is safe for concurrent use.
+// Guard counts and logs failed logins, and delays their responses. All listeners share one Guard. The failed logins of
+// an address at the HTTP and SOCKS5 listeners are counted together; those at the API are counted separately. A Guard is
+// safe for concurrent use.
 type Guard struct {
 	now     func() time.Time
 	log     *slog.Logger
@@ -75,8 +76,8 @@ func (g *Guard) Failed(l Listener) uint64 { return g.failed[l].Load() }
 
 // Check checks the credentials of a login.
 type Check struct {
-	// WithoutHash checks the credentials without computing a hash. It must return soon, because all logins wait for it.
-	// The result decided is false if the hash is needed.
+	// WithoutHash checks the credentials without computing a hash. If this is not possible, the second result is false.
+	// WithoutHash must return soon, because all logins wait for it.
 	WithoutHash func() (ok, decided bool)
 	// WithHash checks the credentials with the hash; nil if WithoutHash always decides.
 	WithHash func() (ok bool)
@@ -119,9 +120,8 @@ func (g *Guard) CheckLogin(ctx context.Context, l Login, check Check) (result Re
 // hashRequired is the result of checkWithoutHash if the hash must be computed.
 const hashRequired = Blocked + 1
 
-// checkWithoutHash calls Check.WithoutHash, and records a failed login. It holds mu during the call, so that a client
-// cannot have many passwords checked at the same time. After a failed login, delayed and delay are the results of
-// recordFailure.
+// checkWithoutHash calls Check.WithoutHash, and records a failed login (see recordFailure). It holds mu during the
+// call, so that a client cannot have many passwords checked at the same time.
 func (g *Guard) checkWithoutHash(
 	from origin, check func() (ok, decided bool),
 ) (result Result, delayed []*failures, delay time.Duration) {
@@ -140,9 +140,9 @@ func (g *Guard) checkWithoutHash(
 	return Refused, delayed, delay
 }
 
-// checkWithHash waits until another hash may be computed, and calls Check.WithHash. It returns Blocked if it has waited
-// for maxHashWait, if ctx ends, or if the address was blocked during the wait. After a failed login, delayed and delay
-// are the results of recordFailure.
+// checkWithHash waits until another hash may be computed, calls Check.WithHash, and records a failed login (see
+// recordFailure). It returns Blocked if it has waited for maxHashWait, if ctx ends, or if the address was blocked
+// during the wait.
 func (g *Guard) checkWithHash(
 	ctx context.Context, from origin, check func() bool,
 ) (result Result, delayed []*failures, delay time.Duration) {

@@ -113,7 +113,7 @@ func (a *Account) countRequest(now time.Time) Denial {
 		}
 		return TooManyInFlight
 	}
-	// This check keeps denied requests out of u.requests, except at the moment when the limit is reached.
+	// If the limit is already reached, the request is denied without being added to u.requests, not even for a moment.
 	limited := a.RequestsPerDay > 0
 	if limited && u.requests.Load() >= a.allowance(Requests) {
 		u.inFlight.Add(-1)
@@ -127,8 +127,8 @@ func (a *Account) countRequest(now time.Time) Denial {
 	return Granted
 }
 
-// limitDenial returns spentByAll if all nodes together have used up the limit. Otherwise only this node's share of the
-// limit is used up, and limitDenial returns partUsed.
+// limitDenial returns the reason of a denial at a limit: the second argument if all nodes together have used up the
+// limit, or the third one if only this node's share of the limit is used up.
 func (a *Account) limitDenial(k Kind, spentByAll, partUsed Denial) Denial {
 	if a.isSpent(k) {
 		return spentByAll

@@ -8,7 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/share"
 )
 
-// Kind is one of the limits of a user that nodes of a cluster can share.
+// Kind is a kind of user limit. The nodes of a cluster can share limits of these kinds.
 type Kind uint8
 
 // The kinds of limits.
@@ -75,8 +75,8 @@ func (a *Account) hasSpentShareAlone() bool {
 		a.Usage.bytes.Load() >= s.byKind[Bytes].AllowanceAlone(a.BytesPerDay, s.basis, a.Usage.day.Load())
 }
 
-// setBasis makes the limits of the user shared limits. The gateway keeps the shares of these limits that it already
-// has.
+// setBasis turns the limits of the user into shared limits. If the gateway already has shares of these limits, it keeps
+// them.
 func (u *Usage) setBasis(basis share.Basis, now time.Time) {
 	u.startDay(now)
 	u.updateShared(func(s *sharedLimits) {
@@ -102,9 +102,10 @@ func (u *Usage) updateShared(f func(*sharedLimits)) {
 	u.shared.Store(&next)
 }
 
-// SetBasis makes the limits of all users shared limits. The parameter basis determines how much of a limit the gateway
-// may use while it has no share of the limit. Of MaxInFlight this is a whole equal share (without share.Fraction),
-// because the gateway refuses the requests beyond it. The users of a later set (NewUsers) have shared limits as well.
+// SetBasis turns the limits of all users into shared limits. The basis determines how much of a limit the gateway may
+// use while it has no share of the limit: of MaxInFlight, the limit divided by the number of nodes; of other limits, a
+// fraction of this (Basis.Fraction). The gateway denies requests beyond this amount. Later sets of users (NewUsers) get
+// the same basis.
 func (u *Users) SetBasis(basis share.Basis, now time.Time) {
 	u.basis.Store(&basis)
 	for _, a := range u.all {

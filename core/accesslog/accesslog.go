@@ -16,8 +16,8 @@ type Filter struct {
 	successShare float64 // share of the requests without an error that are logged, from 0 to 1
 }
 
-// ParseFilter parses a filter: "off", "errors", "all", or a percentage such as "1%". A percentage stands for all
-// requests that count as errors and for this share of the requests without an error.
+// ParseFilter parses a filter: "off", "errors", "all", or a percentage such as "1%". With a percentage, all requests
+// that count as errors are logged, and this share of the other requests.
 func ParseFilter(s string) (Filter, error) {
 	switch s {
 	case "off":

@@ -59,8 +59,8 @@ func New(max int) *Table { return &Table{max: max} }
 // first Begin.
 func (r *Table) OnChange(f func(Pair)) { r.onChange = f }
 
-// Begin bans the pair p until p.Until, unless the pair is already banned for longer. proxy and host are the hashes of
-// p.ProxyID and p.Host. If the maximum number of pairs are banned already, the pair whose ban ends first is removed.
+// Begin bans the pair p until p.Until, unless the pair is already banned for longer. The caller also passes the hashes
+// of p.ProxyID and p.Host. If the table is full, the pair whose ban ends first is removed.
 func (r *Table) Begin(proxy, host uint64, p Pair) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -80,8 +80,8 @@ func (r *Table) Restore(proxy, host uint64, p Pair, now time.Duration) {
 	r.begin(proxy, host, p)
 }
 
-// begin bans a pair, and returns the pair as it is stored then. extended is false if the pair was already banned until
-// p.Until or longer. The caller holds mu.
+// begin bans a pair, and returns the pair as it is stored then. The second result is false if the pair was already
+// banned until p.Until or longer. The caller holds mu.
 func (r *Table) begin(proxy, host uint64, p Pair) (_ Pair, extended bool) {
 	r.removeEnded(p.Since)
 	list := r.bansOf(host)

@@ -33,7 +33,7 @@ const (
 
 // Breaker is the circuit breaker of one proxy. It is safe for concurrent use.
 //
-// A breaker without a failure has no history, which keeps the many breakers of a long list small. All times are
+// A breaker without a failure has no history. This saves memory if a long list has many breakers. All times are
 // durations after the epoch, except for changedAt.
 type Breaker struct {
 	word   *StateWord
@@ -98,8 +98,8 @@ type owner struct {
 func (o *owner) ID() string                   { return o.id }
 func (o *owner) Transition(t core.Transition) { o.notify(t) }
 
-// Init makes the zero Breaker a closed breaker, whose state is in word. The word must be zero, too. After the call,
-// *shared and *cfg must not change.
+// Init turns the zero Breaker into a closed breaker, which keeps its state in word. The StateWord must be zero, too.
+// After the call, *shared and *cfg must not change.
 func (b *Breaker) Init(word *StateWord, cfg *Config, shared *Shared, owner Owner) {
 	b.word, b.shared, b.owner = word, shared, owner
 	b.cfg.Store(cfg)
@@ -108,8 +108,8 @@ func (b *Breaker) Init(word *StateWord, cfg *Config, shared *Shared, owner Owner
 
 func (b *Breaker) now() time.Duration { return b.shared.Now().Sub(b.shared.Epoch) }
 
-// wallTime converts a time after the epoch to a time of day. It counts from the current time, because the clock may
-// have been changed since the epoch.
+// wallTime converts a time after the epoch to a time of day. It computes the result from the present time of day,
+// because the clock may have been changed since the epoch.
 func (b *Breaker) wallTime(at time.Duration) time.Time {
 	now := b.shared.Now()
 	return now.Add(at - now.Sub(b.shared.Epoch))
@@ -228,14 +228,14 @@ func (p Permit) Generation() uint64 { return p.generation }
 // IsProbe reports whether the attempt is the probe of a half-open breaker.
 func (p Permit) IsProbe() bool { return p.isProbe }
 
-// Evidence is the second condition for opening a closed breaker, beside failure_threshold failures in
-// the window.
+// Evidence is the second condition for opening a closed breaker. The first condition is that the last window_duration
+// has failure_threshold failures.
 type Evidence struct {
 	IsEnough    bool
 	Explanation string // explanation in words, copied to the transition; may be empty
 }
 
-// AlwaysEnough is evidence with which the number of failures alone opens the breaker.
+// AlwaysEnough is the Evidence for breakers that open at failure_threshold failures, without a second condition.
 var AlwaysEnough = Evidence{IsEnough: true}
 
 // Report ends the attempt with a verdict. It uses the evidence e only if the verdict is a failure.
@@ -246,8 +246,8 @@ func (p Permit) Report(v core.Verdict, e Evidence) {
 	}
 	b.mu.Lock()
 	defer b.unlockAndDeliver()
-	// Report does not call updateState, which would end a probe after its timeout: the report of such a probe still
-	// counts.
+	// The result of a probe still counts after the probe's timeout. Therefore Report does not call updateState, which
+	// would end such a probe.
 	now, current := b.now(), b.word.load()
 	if current.generation() != p.generation {
 		return
@@ -278,7 +278,7 @@ func (b *Breaker) endProbe(now time.Duration, v core.Verdict) {
 // admitNextProbe ends a probe without a result. The caller holds mu.
 func (b *Breaker) admitNextProbe() { b.word.store(b.word.load().withState(core.HalfOpen)) }
 
-// tripIfNeeded opens the breaker if failure_threshold failures are in the window and the evidence is enough. The
+// tripIfNeeded opens the breaker if the window has at least failure_threshold failures and the evidence is enough. The
 // caller holds mu.
 func (b *Breaker) tripIfNeeded(now time.Duration, e Evidence) {
 	if b.failureCount() >= b.cfg.Load().FailureThreshold && e.IsEnough {
@@ -286,8 +286,9 @@ func (b *Breaker) tripIfNeeded(now time.Duration, e Evidence) {
 	}
 }
 
-// TripOnEvidence opens a closed breaker of the generation gen if failure_threshold failures are in its window and the
-// evidence is enough. It is called when the evidence has changed without a new failure.
+// TripOnEvidence opens a closed breaker if its window has at least failure_threshold failures and the evidence is
+// enough. It is called when the evidence has changed without a new failure. It does nothing if the breaker has another
+// generation than the given one.
 func (b *Breaker) TripOnEvidence(gen uint64, e Evidence) {
 	b.mu.Lock()
 	defer b.unlockAndDeliver()

@@ -10,8 +10,9 @@ type Trips struct {
 	doublings    uint8 // of the next open time; at most maxDoublings
 }
 
-// CountTrip counts a trip and returns its open time, which is at least timeout (timeout_duration) and at most longest
-// (max_timeout). The parameter closed is how long the breaker was closed before the trip; 0 after a failed probe.
+// CountTrip counts a trip and returns the open time that follows. The caller passes the time for which the breaker was
+// closed before the trip (0 after a failed probe), timeout_duration and max_timeout. The open time is at least
+// timeout_duration and at most max_timeout.
 func (t *Trips) CountTrip(closed, timeout, longest time.Duration) time.Duration {
 	longest = max(longest, timeout)
 	for t.doublings > 0 && closed >= 2*t.lastOpenTime {

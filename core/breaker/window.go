@@ -4,14 +4,14 @@ import (
 	"time"
 )
 
-// window holds the failures that are not older than the breaker's window: failures[head:], the oldest first.
+// window holds the failures within window_duration: failures[head:], the oldest first.
 type window struct {
 	failures []time.Duration
 	head     int
 }
 
-// maxFailures is the maximum number of failures in a window (8 KB), unless the threshold is higher. Otherwise the
-// window of a closed breaker would grow without limit while there is not enough evidence.
+// maxFailures is the maximum number of failures in a window, unless failure_threshold is higher. If the evidence is not
+// enough, the breaker stays closed, and without this maximum its window would grow without limit.
 const maxFailures = 1000
 
 // addFailure adds a failure to the window. The caller holds mu.
@@ -35,7 +35,7 @@ func (b *Breaker) addFailure(now time.Duration) {
 // maxFirstCapacity is the maximum capacity of a new window. Most breakers open at failure_threshold failures.
 const maxFirstCapacity = 8
 
-// dropOldFailures removes the failures that are older than the window. The caller holds mu.
+// dropOldFailures removes the failures that are older than window_duration. The caller holds mu.
 func (b *Breaker) dropOldFailures(now time.Duration) {
 	if b.history == nil || b.window == nil {
 		return
@@ -49,7 +49,8 @@ func (b *Breaker) dropOldFailures(now time.Duration) {
 	}
 }
 
-// failureCount returns the number of failures in the window, as of the last prune. The caller holds mu.
+// failureCount returns the number of failures in the window. Only dropOldFailures removes old ones. The caller holds
+// mu.
 func (b *Breaker) failureCount() int {
 	if b.history == nil || b.window == nil {
 		return 0

@@ -42,7 +42,7 @@ const maxRefusals = 64
 
 func refusals(limit int) int { return min(max(limit/16, 4), maxRefusals) }
 
-// closeInterval is the time for which no closer is called after none of the closers could close anything. A call is
+// closeInterval is the minimum time between two calls of the closers if no closer had anything to close. A call is
 // expensive, because it searches all connections.
 const closeInterval = 10 * time.Millisecond
 
@@ -151,9 +151,9 @@ func (f *Files) Release(use Purpose, n int) {
 	f.used.Add(int64(-n))
 }
 
-// HasRoom reports whether the given share of all descriptors (0 to 1) stays free if all clients and their requests take
-// n descriptors together. If clients are admitted only when HasRoom returns true, no request waits for the descriptor
-// of its connection to a proxy, because the closers can make room.
+// HasRoom reports whether the given share of all descriptors (0 to 1) stays free, if all clients and their requests
+// together take n descriptors. The gateway admits a client only if HasRoom returns true. Then no request has to wait
+// for the descriptor of its proxy connection, because the closers can make room for it.
 func (f *Files) HasRoom(n int64, freeShare float64) bool {
 	return f == nil || n+f.otherUsed.Load() <= f.limit-int64(float64(f.limit)*freeShare)
 }

@@ -36,8 +36,8 @@ type Configuration struct {
 	Proxies []upstream.Spec
 	Policy  retry.Policy
 	Plugins map[string]string // name of the configured plugin by its use: UseFirst, UseRetry and UseJudge
-	// Shared returns the change of a key (see Record) that the gateways of the cluster share; nil for none. A shared
-	// change stays in force if the configured value changes. Shared is nil without a cluster.
+	// Shared returns the change of a key (see Record) that all gateways of the cluster share; nil if there is none.
+	// Such a change stays in force if the configured value changes. Without a cluster, the field Shared is nil.
 	Shared func(key string) *SharedChange
 }
 
@@ -180,8 +180,8 @@ func addedByAPI(pool *upstream.Snapshot) (specs []upstream.Spec) {
 	return specs
 }
 
-// replaceRecords writes new records, by key, in place of those whose fingerprints were made with an earlier secret key
-// (see proxyRecords.apply). The caller holds mu.
+// replaceRecords writes the given records, by key. They replace records whose fingerprints were made with an earlier
+// secret key (see proxyRecords.apply). The caller holds mu.
 func (c *Changes) replaceRecords(set map[string]any) {
 	if len(set) == 0 {
 		return
@@ -470,8 +470,8 @@ func (c *Changes) ResetPolicy(persist bool) (retry.View, error) {
 	})
 }
 
-// Activate puts a plugin into the place UseFirst, UseRetry, UseBackoff or UseJudge and, if persist is set, records the
-// activation. The error is a *NotRecordedError, or states why the plugin cannot be used there.
+// Activate activates a plugin for a use (UseFirst, UseRetry, UseBackoff or UseJudge) and, if persist is set, records
+// the activation. The error is a *NotRecordedError, or states why the plugin cannot be used in this way.
 func (c *Changes) Activate(use, plugin string, persist bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -42,8 +42,8 @@ type idEntry struct {
 	isConfigured bool // only within saveIDs: the configuration has the entry
 }
 
-// keyRecord is the record with the secret key of the fingerprints. The name of every other record is an id, which is
-// never empty.
+// keyRecord is the name of the record with the secret key of the fingerprints. All other records have an id as their
+// name, and no id is empty.
 const keyRecord = ""
 
 // openIDs reads the ids and the key of the fingerprints from the store. If there is no store, or no key in it, openIDs
@@ -103,9 +103,9 @@ func (ids *automaticIDs) saveValues(set map[string]any) bool {
 	return err == nil
 }
 
-// assignIDs gives an id to each entry without one. It returns for each entry whether the entry got its id here. An id
-// with the record of a changed proxy is given only to the entry of this proxy. The id of a proxy that the API has added
-// (fromAPI) is not given to another proxy.
+// assignIDs gives an id to each entry that has none. It returns for each entry whether it got its id here. If there is
+// a record of a changed proxy, the proxy's id is given only to the entry of this proxy. The ids of proxies that the API
+// has added (fromAPI) are given to no other proxy.
 func (ids *automaticIDs) assignIDs(entries []upstream.Spec, recorded proxyRecords,
 	fromAPI []upstream.Spec) (isAutomatic []bool) {
 	isAutomatic = make([]bool, len(entries))
@@ -150,8 +150,8 @@ func (ids *automaticIDs) assignIDs(entries []upstream.Spec, recorded proxyRecord
 	return isAutomatic
 }
 
-// assignAddedIDs returns the proxies that the API adds, with ids. A configured proxy that the API has removed gets its
-// previous id. No other proxy gets an id of a recorded change.
+// assignAddedIDs returns the proxies that the API adds, with ids. If the API has removed a configured proxy and adds it
+// again, the proxy gets its previous id. Apart from that, ids in recorded changes are not used again.
 func (ids *automaticIDs) assignAddedIDs(
 	specs, configured []upstream.Spec, running *upstream.Snapshot, recorded []string,
 ) []upstream.Spec {
@@ -198,8 +198,8 @@ func (ids *automaticIDs) saveIDs(entries []upstream.Spec, isAutomatic []bool) {
 		}
 		id, a := entries[i].ID, &entries[i].Address
 		r, previous := idEntry{Fingerprint: ids.fingerprinter.addressFingerprint(*a)}, ids.entries[id]
-		// An entry without credentials is recognized without a fingerprint if no other entry has its host and port, or
-		// the same text of its template.
+		// A fingerprint is needed only if an entry has credentials, or if several entries have the same host and port
+		// (or the same id by a template).
 		save := entriesOfBase[entries[i].IDBase()] > 1 || a.Username != "" || a.Password != "" || previous.isSaved
 		r.isSaved = previous.isSaved && previous.Fingerprint == r.Fingerprint && previous.LeftAt == 0
 		if save && !r.isSaved {
@@ -283,7 +283,7 @@ func (f *fingerprinter) addressFingerprint(a upstream.Address) upstream.Fingerpr
 	return print
 }
 
-// hasKeyOf reports whether the fingerprint in a proxyRecord.EntryFingerprint was made with the key of p.
+// hasKeyOf reports whether a value of proxyRecord.EntryFingerprint was made with the key of f.
 func (f *fingerprinter) hasKeyOf(base string) bool {
 	id, _, found := strings.Cut(base, keySeparator)
 	return found && id == f.keyID

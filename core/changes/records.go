@@ -47,8 +47,8 @@ func (r *records) delete(keys ...string) error {
 	return r.write(set)
 }
 
-// errNoRecord reports that there is no record. After any other error of get, this version of the program cannot use the
-// record.
+// errNoRecord is the error of the method get if there is no record. Any other error of get means that there is a record
+// which this version of the program cannot use.
 var errNoRecord = errors.New("there is no record")
 
 func (r *records) get(key string, v any) error {
@@ -92,7 +92,7 @@ func (r *records) logUnusable(log *slog.Logger) {
 	}
 }
 
-// activation is the record of a plugin that was activated through the API for one place (such as UseFirst).
+// activation is the record of a plugin that was activated through the API for one use, such as UseFirst.
 type activation struct {
 	Configured string `json:"configured"` // the plugin that the configuration named at the time of the change
 	Active     string `json:"active"`
@@ -108,8 +108,8 @@ func (r *records) activation(use string) (a activation, err error) {
 	return a, nil
 }
 
-// usesWithRecords lists the places where a plugin is used that have a record each. UseBackoff is not among them,
-// because the record of the policy contains the backoff.
+// usesWithRecords lists the uses of plugins that have a record. UseBackoff has none, because the record of the policy
+// contains the backoff.
 var usesWithRecords = []string{UseFirst, UseRetry, UseJudge}
 
 // policyRecord is the record of the global policy.

@@ -14,10 +14,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Changes that another gateway of the cluster has made arrive as values: a proxy with all fields that the API can
-// change, or a whole policy. The change of a configured proxy or of the policy also has the names of those fields that
-// differ from the configuration. Each gateway puts these fields over its own configuration, at the change, at a reload
-// and at a start. So all gateways with the same configuration have the same result.
+// Changes of other gateways of the cluster arrive as values: a proxy with all fields that the API can change, or a
+// whole policy. For a configured proxy or the policy, there are also the names of the fields that differ from the
+// configuration. Each gateway sets these fields in its own configuration: when the change arrives, at a reload and at a
+// start. So all gateways with the same configuration have the same result.
 
 // SharedChange is a change that all gateways of the cluster make.
 type SharedChange struct {
@@ -38,7 +38,8 @@ func entryOf(s *upstream.Spec) string {
 	return fmt.Sprintf("%08x", uint32(core.Hash53(s.Address.Scheme+"://"+s.Address.Host)))
 }
 
-// Shared returns the changes that make proxies of this gateway the same on the other gateways.
+// Shared returns a change for each of the given proxies. If the other gateways make these changes, their proxies are
+// the same as here.
 func (c *Changes) Shared(proxies ...*upstream.Upstream) ([]SharedChange, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,7 +89,8 @@ func (c *Changes) Configured(use string) string {
 	return c.config.Plugins[use]
 }
 
-// normalRecord returns the record of a proxy in which equal proxies are equal.
+// normalRecord returns the record of a proxy. Two proxies that differ only in how a default is written have the same
+// record.
 func normalRecord(s *upstream.Spec) proxyRecord {
 	r := newProxyRecord(s)
 	if r.Weight == 0 {
@@ -109,7 +111,8 @@ func fieldsOf(v any) (fields map[string]json.RawMessage, err error) {
 	return fields, err
 }
 
-// differentFields returns the names of the fields in which the JSON of a and b differs; not nil.
+// differentFields returns the names of the fields in which the JSON of a and b differs. If there are none, the list is
+// empty, but not nil.
 func differentFields(a, b any) ([]string, error) {
 	before, err := fieldsOf(a)
 	if err != nil {
@@ -134,12 +137,14 @@ func differentFields(a, b any) ([]string, error) {
 	return names, nil
 }
 
-// concerns reports whether the change concerns the configured proxy entry; nil if the proxy is not configured.
+// concerns reports whether the change is one of the given configured proxy. It returns true if the argument is nil,
+// because the proxy is not configured here.
 func (ch *SharedChange) concerns(entry *upstream.Spec) bool {
 	return entry == nil || ch.Entry == entryOf(entry)
 }
 
-// changed returns the proxy with the id after the change. The parameter entry is the configured proxy; nil for none.
+// changed returns the proxy after the change. The parameter entry is the configured proxy with this id, or nil if there
+// is none.
 func (ch *SharedChange) changed(id string, entry *upstream.Spec) (spec upstream.Spec, err error) {
 	var r proxyRecord
 	if err = json.Unmarshal(ch.Value, &r); err != nil {
@@ -219,8 +224,8 @@ func (c *Changes) applyShared(configured []upstream.Spec, shared map[string]*Sha
 	return out
 }
 
-// recordShared records the shared changes of the configured proxies. The parameter changed has these proxies after the
-// changes. The caller holds mu.
+// recordShared records the shared changes of configured proxies. It takes the fields of the proxies after the changes
+// from the parameter changed. The caller holds mu.
 func (c *Changes) recordShared(shared map[string]*SharedChange, changed []upstream.Spec) {
 	if len(shared) == 0 {
 		return
