@@ -46,8 +46,8 @@ func (e *BannedError) Error() string {
 // LimitedError reports that every proxy that could be chosen is at one of its limits.
 type LimitedError struct {
 	TimeLeft time.Duration // time until the first of these proxies admits an attempt; 0 if this time is unknown
-	// WaitsForAttempt is set if one of these proxies is at its limit of attempts in flight: it admits an attempt as
-	// soon as one ends, perhaps before TimeLeft.
+	// WaitsForAttempt is set if one of these proxies is at its limit of attempts in flight. It then admits another
+	// attempt as soon as one of these has ended, perhaps before TimeLeft has passed.
 	WaitsForAttempt bool
 }
 
@@ -70,8 +70,8 @@ func (*SessionError) Error() string {
 	return "the proxy of the session is not admissible, and the session is strict"
 }
 
-// The errors of functions that change a proxy or a plugin. They return an error that wraps ErrNotFound if no proxy or
-// plugin has the given name. The error wraps ErrConflict if the name is taken, or cannot be changed.
+// Functions that change a proxy or a plugin return errors that wrap these. ErrNotFound: no proxy or plugin has the
+// given name. ErrConflict: the name is taken, or the proxy or plugin with this name cannot be changed.
 var (
 	ErrNotFound = errors.New("not found")
 	ErrConflict = errors.New("already exists")

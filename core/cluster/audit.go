@@ -62,8 +62,8 @@ func (n *Node) AuditTrail() []AuditEntry {
 	return out
 }
 
-// AuditVersion returns a number that becomes a different one whenever the result of AuditTrail changes, except at the
-// end of an entry.
+// AuditVersion returns a number that changes with each new entry of the audit trail. It does not change when an entry
+// expires.
 func (n *Node) AuditVersion() uint64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -83,8 +83,9 @@ func auditOf(r *Record) (e AuditEntry, ok bool) {
 	return e, err == nil
 }
 
-// receiveAudit takes over an entry. The gateway is told about a new one of another node, unless it is old: a node that
-// was alone for long receives many, which would replace the latest events of its stream. The caller holds mu.
+// receiveAudit adds a received entry to the audit trail. It also reports a new entry of another node to the gateway,
+// unless the entry is old. A node that was alone for long receives many old entries, which would displace the latest
+// events of the gateway's event stream. The caller holds mu.
 func (n *Node) receiveAudit(node string, r *Record) {
 	e, ok := auditOf(r)
 	known, held := n.trail[r.Key]

@@ -26,8 +26,8 @@ const (
 	probeSlack = 200 * time.Millisecond
 )
 
-// enoughViews is the number of views of one kind (supporting or contradicting) that suffice. A node that has received
-// this number of views from other nodes need not share its own view of this kind.
+// enoughViews is the number of views of one kind (supporting or contradicting) that are enough for a decision. A node
+// that has received so many views of a kind from other nodes need not share its own view of this kind.
 const enoughViews = 8
 
 // closedFor is the time for which the record of a closed or reset breaker stays, so that nodes that were alone
@@ -189,8 +189,8 @@ func (n *Node) shareReset(key string) {
 	n.inbox.setGate(key, false)
 }
 
-// shareBreakers adds the operations for views, openings and leases to ops. The functions below get the current time
-// twice: by the store's clock (at), and by this node's clock (now).
+// shareBreakers adds the operations for views, openings and leases to ops. The functions below have two parameters for
+// the current time: at is the time of the store's clock, and now is the time of this node's clock.
 func (n *Node) shareBreakers(ops []pending, now time.Time) []pending {
 	ops = append(ops, n.results...)
 	n.results = nil
@@ -275,8 +275,7 @@ func (n *Node) isFailing(p *proxy) bool {
 }
 
 // contradicts reports whether a view contradicts failures of other nodes that began at the time since. It does so if
-// the proxy does not fail for the view's node, but has served that node after the failures began, and at most
-// contradictFor ago.
+// the view has no failures, and its last success is not older than the time since and at most contradictFor ago.
 func (v *view) contradicts(since int64, at time.Time) bool {
 	return !v.hasFailures() && v.Served >= since && at.UnixMilli()-v.Served <= contradictFor.Milliseconds()
 }
@@ -360,12 +359,12 @@ func (n *Node) trustedNodes(live []*peer, at time.Time) map[string]*peer {
 	return out
 }
 
-// settleTime returns the time for which the opening of a breaker is delayed. In this time, each node can report that
-// the proxy has served it.
+// settleTime returns the time for which the opening of a breaker is delayed. In this time, each node can report that an
+// attempt of its own has succeeded through the proxy.
 func (n *Node) settleTime() time.Duration { return 2*n.pollTime() + minExchange }
 
-// addOpening adds to ops the opening of a proxy's breaker for the cluster, if the views of the trusted nodes add up to
-// the evidence and the failures that open a breaker, and no trusted node contradicts the failures (view.contradicts).
+// addOpening adds the opening of a proxy's breaker for the cluster to ops, if all trusted nodes together have the
+// evidence and the failures that open a breaker, and no trusted node contradicts the failures (view.contradicts).
 func (n *Node) addOpening(ops []pending, key string, trusted map[string]*peer, at, now time.Time) []pending {
 	p := n.proxies[key]
 	first := p.firstFailure()

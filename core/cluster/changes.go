@@ -181,10 +181,11 @@ func (n *Node) receiveChange(r *Record) {
 }
 
 // makeChanges makes the received changes here. Then it makes the waiting changes of the same keys again. It does not
-// hold Node.mu, because changes may take long. It returns true if the next exchange is to follow at once: received
-// changes are left after applyTime, or changes were made again. The latter would meet a newer change again and again if
-// another node, which makes many changes, had the time for one before. If the API is making changes, makeChanges does
-// nothing, because exchanges do not wait for the API.
+// hold Node.mu, because changes may take long. If the API is making changes, makeChanges does nothing, because
+// exchanges do not wait for the API.
+//
+// It returns true if the next exchange must follow at once. This is so if received changes are left after applyTime. It
+// is also so if changes were made again: during a wait, another node could change the same things once more.
 func (n *Node) makeChanges() (soon bool) {
 	c := &n.changes
 	if !c.makingMu.TryLock() {

@@ -23,7 +23,7 @@ type eventID struct {
 	key  string
 }
 
-// events are the events that wait for the store. The zero value is empty.
+// events holds the events that wait for the store. The zero value is empty.
 type events struct {
 	list []*event // the oldest first; some elements are gone
 	byID map[eventID]*event

@@ -19,8 +19,8 @@ type pending struct {
 	onShareReply func(r ShareReply) // in place of done, of an operation Share
 }
 
-// Step makes one exchange, and returns the time until the next one. If interruptible is set, the next exchange may
-// begin earlier, when the node has something to send.
+// Step makes one exchange. It returns the time until the next one, and whether the next one may begin earlier if the
+// node has something to send.
 func (n *Node) Step(ctx context.Context) (wait time.Duration, interruptible bool) {
 	batch, ops := n.prepareExchange()
 	sent := n.cfg.Now()

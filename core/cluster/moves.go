@@ -88,8 +88,9 @@ func (n *Node) shareMoves(ops []pending, now time.Time) []pending {
 	return ops
 }
 
-// receiveMove takes over a move that another node has made. A waiting move of this node is later, so it stays. The
-// store keeps the latest move and returns it to all nodes: in the end, all have the same move. The caller holds mu.
+// receiveMove makes a move that another node has made, unless a later move of the same session is waiting here for the
+// store. The store keeps the latest move and returns it to all nodes: in the end, all have the same move. The caller
+// holds mu.
 func (n *Node) receiveMove(session string, r *Record) {
 	var m moveRecord
 	left := r.Ends.Sub(n.storeTime(n.cfg.Now()))

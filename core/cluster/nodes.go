@@ -27,7 +27,7 @@ type heartbeat struct {
 	Started time.Time `json:"started"`
 	Alone   uint64    `json:"alone"` // times that the node went on alone
 	Left    bool      `json:"left,omitempty"`
-	// Draining is set while the node ends. A new process may have its name by then.
+	// Draining is set while the node ends. During this time, a new process may already use the node's name.
 	Draining bool   `json:"draining,omitempty"`
 	Epoch    string `json:"epoch"` // see Node.offered; "" in the first record
 	Load
@@ -53,8 +53,8 @@ func (n *Node) liveNodes() []*peer {
 	return out
 }
 
-// beatTime returns the time between two beats of a node, the records that show that it is alive. It grows with the
-// number of nodes, because each node reads the records of all nodes. The caller holds mu.
+// beatTime returns the interval at which a node writes the record that shows that it is alive (heartbeat). It grows
+// with the number of nodes, because each node reads the records of all nodes. The caller holds mu.
 func (n *Node) beatTime() time.Duration {
 	return max(time.Duration(len(n.nodes))*10*time.Millisecond, beatEvery)
 }

@@ -101,8 +101,8 @@ func (r shareRecord) apply(key string, d *ShareRequest, now time.Time, ttl time.
 		return cmp.Or(cmp.Compare(a.want-a.dailyUsed, b.want-b.dailyUsed),
 			cmp.Compare(turnOrder(ms, key, a.holder), turnOrder(ms, key, b.holder)), cmp.Compare(a.holder, b.holder))
 	})
-	// What is left of the limit is divided into equal shares, but no node gets more than it wants. What a node leaves
-	// of its share goes to the other nodes.
+	// The unused rest of the limit is divided into equal shares. If a node wants less than an equal share, the other
+	// nodes get the remainder.
 	rest, target := max(d.Limit-base-own.dailyUsed, 0), own.dailyUsed
 	for i, e := range out {
 		share := min(e.want-e.dailyUsed, rest/int64(len(out)-i))

@@ -28,22 +28,21 @@ const (
 // maxShareRequests is the maximum number of requests in one exchange.
 const maxShareRequests = 200
 
-// refreshRate is about the largest number of regular requests that a node makes in a second. If the node uses more
-// limits, the time between two requests of a limit grows.
+// refreshRate is the approximate maximum number of regular requests per second of a node. If the node uses many limits,
+// the time between two requests of a limit grows.
 const refreshRate = 1000
 
-// initialDivisor is a divisor. Before its first request of a limit, a node uses its equal share divided by
-// initialDivisor or, if share.Use.InitialIsEqualShare is set, the whole equal share.
+// Before its first request of a limit, a node uses 1/initialDivisor of its equal share. If
+// share.Use.InitialIsEqualShare is set, it uses the whole equal share.
 const initialDivisor = 8
 
 // SharedLimits are the limits of a gateway that hold for all nodes together.
 type SharedLimits interface {
 	// SetBasis sets how much the gateway may use of a limit as long as it has no share of this limit (share.Initial).
 	SetBasis(s share.Basis)
-	// EachUsed calls f for limits of which the gateway has no share yet, if it uses them now or needs more of them
-	// (share.Use.NeedsMore). After a call with all set, the following calls also pass each daily limit of which
-	// something was used today, even if the gateway has a share of it. A call returns soon, and may leave some limits
-	// to the following calls.
+	// EachUsed calls f for limits that the gateway uses now, or needs more of (share.Use.NeedsMore), but of which it
+	// has no share yet. If all is set, this and the following calls also pass each daily limit that was used today,
+	// even if the gateway has a share of it. A call returns soon, and may leave some limits to the following calls.
 	EachUsed(all bool, f func(share.Limit))
 	// SharesGrown reports that the gateway's shares of limits have become larger. It is called at most once in an
 	// exchange.
@@ -329,8 +328,7 @@ func (p *sharing) newRequest(e *nodeShare, want int64, idle bool, now time.Time)
 	return pending{op: Op{Kind: Share, Key: key, TTL: p.leaseTime(), Request: d}, onShareReply: func(r ShareReply) {
 		p.counts.Requests++
 		if d.Daily {
-			// What r.HolderUsed has beyond the reported amount was used by an earlier process. This process may have
-			// reported a larger amount before.
+			// An amount in the store that is larger than every report of this process was used by an earlier process.
 			e.earlierUse += max(r.HolderUsed-max(d.Used, e.maxReported), 0)
 		}
 		e.totalUsed, e.usedAtTotal, e.fairSize, e.requestedAt = r.TotalUsed, max(d.Used, r.HolderUsed), r.FairShare, now

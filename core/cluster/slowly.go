@@ -80,8 +80,8 @@ func (n *Node) receiveStats(proxy string, r *Record) {
 	n.local.Seed(proxy, s)
 }
 
-// targetReport is the record of a node's report of a target: the target is suspect there or, if Served is set, an
-// attempt has succeeded at it, although another node suspects it.
+// targetReport is the record in which a node reports a target. Without Served, the node suspects the target. With
+// Served, an attempt of the node has succeeded at the target, although another node suspects it.
 type targetReport struct {
 	Served  bool `json:"served,omitempty"`
 	Failing bool `json:"failing,omitempty"` // no attempt of the node has succeeded lately, at any target

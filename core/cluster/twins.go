@@ -17,8 +17,8 @@ func (n *Node) Drain() {
 	n.notify()
 }
 
-// twins returns the live nodes that have the same name as another live node, by ID, each with the other ones. The
-// caller holds mu.
+// twins returns the live nodes whose name another live node has, too. The key is a node's ID, the value has the other
+// nodes with its name. The caller holds mu.
 func (n *Node) twins() map[string][]*peer {
 	out := map[string][]*peer{}
 	byName := map[string][]*peer{}
@@ -50,7 +50,7 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// warnOfTwins logs each node that has the name of this one, once. The caller holds mu.
+// warnOfTwins logs a warning, once, for each other node that has the name of this node. The caller holds mu.
 func (n *Node) warnOfTwins() {
 	for _, p := range n.twins()[n.cfg.ID] {
 		if _, done := n.warned[p.id]; done {

@@ -23,9 +23,9 @@ func (e *Engine) BannedUntil(u *upstream.Upstream) (until time.Duration, ok bool
 	return bans.EndOf(u.Hash(), e.pool.Elapsed(e.opts.Now()))
 }
 
-// Ban bans a proxy for the time d: the proxy is chosen for no host. If host is not "", the pair of the proxy and the
-// host is banned instead: the proxy is not chosen for this host. The host must be in lower case and without a port. A
-// ban that already ends later stays as it is. Ban returns the ban that is then in force.
+// Ban bans a proxy for the time d. If host is "", the proxy is not chosen for any host. Otherwise it is not chosen for
+// this host. The host must be in lower case and without a port. If the proxy is already banned for longer, nothing
+// changes. Ban returns the ban that is then in force.
 func (e *Engine) Ban(u *upstream.Upstream, host string, d time.Duration) ban.Pair {
 	now := e.pool.Elapsed(e.opts.Now())
 	list, hash := e.banList(host)
@@ -37,8 +37,7 @@ func (e *Engine) Ban(u *upstream.Upstream, host string, d time.Duration) ban.Pai
 	return p // the list is full, and a later pair has already displaced p
 }
 
-// minLastingBan is the shortest ban of a proxy for a host that is kept over a restart. Bans of all
-// durations are kept.
+// minLastingBan is the shortest host ban that is kept over a restart. Proxy bans of any length are kept.
 const minLastingBan = time.Hour
 
 // LastingBans returns the bans of proxies, and the bans of pairs of a proxy and a host, that are kept over a restart.
@@ -47,7 +46,7 @@ func (e *Engine) LastingBans() []ban.Pair {
 	return append(e.Bans(), slices.DeleteFunc(e.HostBans(), short)...)
 }
 
-// SavedBan is the ban of a proxy, or the rest of a pair of a proxy and a host, as a file stores it.
+// SavedBan is the ban of a proxy, or of a pair of a proxy and a host, in the form in which a file stores it.
 type SavedBan struct {
 	Proxy string    `json:"proxy"`
 	Host  string    `json:"host,omitempty"` // "" for a ban
@@ -55,7 +54,7 @@ type SavedBan struct {
 	Until time.Time `json:"until"`
 }
 
-// SaveBan converts a ban, or the rest of a pair of a proxy and a host, to the form for a file.
+// SaveBan converts the ban of a proxy, or of a pair of a proxy and a host, to the form for a file.
 func (e *Engine) SaveBan(p ban.Pair) SavedBan {
 	return SavedBan{p.ProxyID, p.Host, e.pool.TimeAt(p.Since).UTC(), e.pool.TimeAt(p.Until).UTC()}
 }
@@ -72,15 +71,15 @@ func (e *Engine) RestoreBans(saved []SavedBan) {
 	}
 }
 
-// EndBan ends the ban of a proxy. If host is not "", EndBan ends the rest of the pair of the proxy and the host
-// instead. It returns false if there is no such ban.
+// EndBan ends the ban of a proxy for all hosts or, if host is not "", for this host. It returns false if there is no
+// such ban.
 func (e *Engine) EndBan(u *upstream.Upstream, host string) bool {
 	list, hash := e.banList(host)
 	return list.End(u.Hash(), hash, e.pool.Elapsed(e.opts.Now()))
 }
 
-// banList returns the list of the banned proxies if host is "", and otherwise the list of the pairs of a proxy and a
-// host that are banned. It also returns the hash that stands for the host in the list.
+// banList returns the table of banned proxies if host is "". Otherwise it returns the table of banned pairs of a proxy
+// and a host. It also returns the hash that stands for the host in this table.
 func (e *Engine) banList(host string) (*ban.Table, uint64) {
 	if host == "" {
 		return e.selector.ProxyBans(), selector.AllHosts

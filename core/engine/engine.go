@@ -59,8 +59,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// The names of scorers. For first attempts, defaultFirst is the default, and fallbackFirst takes the place of a scorer
-// that fails. For retries, fallbackRetry is both.
+// The names of built-in scorers. defaultFirst is the default for first attempts, and fallbackFirst is used if the
+// scorer for first attempts fails. fallbackRetry is both for retries.
 const (
 	defaultFirst  = "exploring"
 	fallbackFirst = "least_in_flight"
@@ -301,10 +301,10 @@ func (e *Engine) LearnMove(m session.Move) { e.sessions.RecordMove(m, e.opts.Now
 func (e *Engine) HasBackoff(name string) bool { return e.backoff(name) != nil }
 
 // Reload validates cfg and then puts it into effect. Requests in flight keep their policy, proxies that stay in the
-// pool keep their breakers and statistics, and an unchanged retry budget keeps its balance. The plugins that cfg names
-// come from the parameter plugins, which may have plugins that Options.Plugins does not have yet. If Reload returns an
+// pool keep their breakers and statistics, and an unchanged retry budget keeps its balance. Reload takes the plugins
+// that cfg names from its second argument, which may have plugins that Options.Plugins lacks. If Reload returns an
 // error, nothing has changed. A scorer, judge or backoff that was activated at run time stays active if it still exists
-// and cfg names the same plugin as the last Config of New or Reload.
+// and its setting in cfg is the same as at the last New or Reload.
 func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.reloadMu.Lock()
 	defer e.reloadMu.Unlock()
@@ -354,7 +354,7 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	return nil
 }
 
-// logReplaced logs a warning if the plugin oldName does not exist any more, and another one has replaced it.
+// logReplaced logs a warning if a plugin was replaced because it does not exist any more.
 func (e *Engine) logReplaced(role, oldName, newName string, exists func(string) bool) {
 	if oldName != newName && !exists(oldName) {
 		e.opts.Log.Warn("a plugin in use has been removed",
@@ -469,7 +469,8 @@ func (e *Engine) Users() []access.DailyUsage { return e.gateway.Users() }
 // Accounts returns the users of the gateway.
 func (e *Engine) Accounts() *access.Users { return e.gateway.Accounts() }
 
-// ServeQueues gives free places and retries to the requests that wait, after a limit was raised.
+// ServeQueues lets queued requests continue for which there is now a slot for an attempt in flight, or a retry of the
+// retry budget. It is called after a limit was raised.
 func (e *Engine) ServeQueues() { e.executor.ServeQueues() }
 
 // Usage returns the usage of the users, so that the caller can save it.

@@ -6,8 +6,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// sweepInterval is the interval at which breakers that are due and get no attempt become half-open, so that the
-// transition is reported. (Code that reads a breaker's state gets the correct state at any time.)
+// sweepInterval is the interval at which open breakers whose time has passed become half-open. So the transition is
+// reported soon, even if the proxy gets no attempt. (Code that reads a breaker's state gets the correct state at any
+// time.)
 const sweepInterval = 100 * time.Millisecond
 
 // countBytesInterval is the interval at which the bytes of proxies are counted for the metrics.

@@ -10,7 +10,7 @@ import (
 // Book holds the failures of one proxy. The zero value is ready to use. It is safe for
 // concurrent use.
 type Book struct {
-	// OnWithdrawn is called when there are failures that TakeWithdrawn will return. It must not call the ledger.
+	// OnWithdrawn is called when TakeWithdrawn has failures to return. It must not call the ledger.
 	OnWithdrawn func()
 	// CountElsewhere counts the proxy's recent attempts, and the failures among them. It leaves out the failures at the
 	// target with the given hash. It must not call the ledger. It may be nil.
@@ -39,7 +39,8 @@ type Book struct {
 	pendingNoise pendingNoise
 	streak       streak // the proxy's failures since its last success, each with weight 1
 
-	// The proxy's failures in the pool's current streak. Their weights are in nats (outageWeight).
+	// The proxy's failures in the current streak of the pool. The weight of a failure is evidence in nats
+	// (outageWeight).
 	poolStreak        streak
 	poolStreakNumber  uint64        // Ledger.endedStreaks when poolStreak began
 	unknownFailureEnd time.Duration // when the latest failure with the weight unknownFailure ended
@@ -81,7 +82,8 @@ func (s *streak) add(a *Attempt, weight float64) {
 	}
 }
 
-// weightAt returns the weight of the failures at the target, if it is one of the streak's first two targets.
+// weightAt returns the weight of the streak's failures at a target; 0 if it is not one of the streak's first two
+// targets.
 func (s *streak) weightAt(target uint64) float64 {
 	switch target {
 	case s.first.target:
@@ -130,8 +132,8 @@ func (b *Book) Reset(gen uint64) {
 	b.streak = streak{}
 }
 
-// endEpisode ends an episode in which the successes outweigh the failures. Each target with confirmed failures may have
-// banned the proxy, because other targets have served it.
+// endEpisode ends an episode in which the successes outweigh the failures. So attempts through the proxy succeed at
+// other targets, and each target with confirmed failures may have banned the proxy.
 func (b *Book) endEpisode() {
 	for r := range b.currentRecords {
 		if r.confirmed > 0 && r.bannedEpisodes < maxBannedEpisodes {
@@ -188,14 +190,15 @@ func (b *Book) addToStreaks(l *Ledger, a *Attempt) {
 		b.sequentialEnd = a.Ended
 	}
 	b.streak.add(a, 1)
-	// Attempts that began before the pool's streak are left out: they may have begun before the pool's last success.
+	// An attempt that began before the pool's streak is left out, because it may have begun before the pool's last
+	// success.
 	if !a.ServedByOther && int64(a.beginTime()) >= l.streakBegan.Load() {
 		b.poolStreak.add(a, b.outageWeight(l, a))
 	}
 }
 
-// addAtTarget records a failure. It returns the conclusion from the other proxies' attempts at the target, and the
-// record of the target; nil for an own failure.
+// addAtTarget records a failure, and returns the conclusion from the other proxies' attempts at the target. It also
+// returns the record of the target, or nil if the failure is an own failure.
 func (b *Book) addAtTarget(l *Ledger, a *Attempt) (Finding, *record) {
 	if a.OwnFailure {
 		b.ownFailures++
@@ -218,9 +221,9 @@ func (b *Book) addAtTarget(l *Ledger, a *Attempt) (Finding, *record) {
 	return f, r
 }
 
-// isBanned returns the value of Finding.Banned. The parameter served is false if the proxy has had no success since its
-// latest failure. Such a proxy may be dead. It counts as banned only if it has at most aliveFailures failures since its
-// last success, all of them at this target.
+// isBanned reports whether the target of r has probably banned the proxy (Finding.Banned). The parameter served states
+// whether the proxy has had a success since its latest failure. If it has not, it may be dead. It then counts as banned
+// only if it has had at most aliveFailures failures since its last success, all of them at this target.
 func (b *Book) isBanned(l *Ledger, r *record, served bool) bool {
 	if !r.refuses(l) || !b.seldomFailsElsewhere(r) {
 		return false

@@ -2,7 +2,7 @@ package evidence
 
 import "time"
 
-// ChallengeOrigin states through how many proxies a target's challenge has come.
+// ChallengeOrigin states whether a challenge of a target has come through one proxy or through several.
 type ChallengeOrigin uint8
 
 // The values of ChallengeOf.

@@ -32,8 +32,8 @@ func (l *Ledger) SucceedsAnywhere(now time.Duration) bool {
 	return l.recent.hasAny(now, recentlyServed)
 }
 
-// RecordClusterSuspect makes a target suspect because other gateways suspect it, unless it has served this gateway
-// within the last 10 s. A success at the target ends this state, as for any suspect target.
+// RecordClusterSuspect makes a target suspect because other gateways suspect it, unless an attempt of this gateway has
+// succeeded there within the last 10 s. A success at the target ends this state, as for any suspect target.
 func (l *Ledger) RecordClusterSuspect(key Target, now time.Duration) {
 	if l.Succeeds(key, now) {
 		return

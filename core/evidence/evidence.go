@@ -15,7 +15,7 @@ const (
 	NeededEvidence = 13.5
 )
 
-// The constants of the noise. More attempts make an estimate change more slowly.
+// The constants of the noise. The more attempts an estimate uses, the more slowly it changes.
 const (
 	minNoise    = 0.01 // lowest estimate, so a failure adds at most 4.4 nats
 	maxOwnNoise = 0.5  // highest estimate for own failures, so an own failure adds at least 0.53 nats
@@ -62,15 +62,15 @@ const (
 	comparedAttempts = 8               // number of the other proxies' latest attempts that a Finding uses
 	justServed       = 2 * time.Second // maximum age of a success for Finding.OtherJustServed
 
-	// A target is suspect after suspectFailures failures without a success between them, through suspectProxies
-	// proxies. Three requests with three attempts each make nine failures. If the pool's noise makes nine failures
-	// in a row likelier than suspectChance, more failures are needed, but at most ringSize. A target that bans proxies
-	// is suspect after ringSize failures, because proxies that have had no attempt there may succeed.
+	// A target becomes suspect if its last suspectFailures attempts failed, through at least suspectProxies proxies.
+	// Nine failures are three requests with three attempts each. If the pool's noise makes nine failures in a row
+	// likelier than suspectChance, more failures are needed, but at most ringSize. If the target bans proxies, ringSize
+	// failures are needed, because attempts through proxies that have not been used there may succeed.
 	suspectFailures = 9
 	suspectProxies  = 3
 	suspectChance   = 1e-5
-	// The minimum times between two requests that get all attempts at a suspect target. The second one applies if the
-	// target hangs.
+	// A request for a suspect target gets all its attempts only if enough time has passed since the last such request.
+	// The second value is for targets that hang.
 	suspectRetryInterval, hangingRetryInterval = time.Second, 5 * time.Second
 
 	failingAttempts = 3               // number of failures in a row from which a target fails (Ledger.Failing)
@@ -122,10 +122,10 @@ type Finding struct {
 	// ShouldOpen means that the evidence is enough to open the proxy's breaker: the proxy is worse than the other
 	// proxies, or cannot be compared with them.
 	ShouldOpen bool
-	// TargetFails means that the other proxies' latest attempts at the target (4 to 8 in the last minute) all failed.
-	// The failure does not count against the proxy.
+	// TargetFails means that the latest attempts of the other proxies at the target all failed. It uses the last 8
+	// attempts of the last minute, and there must be at least 4. The failure does not count against the proxy.
 	TargetFails bool
-	// OthersFail means that the other proxies' latest attempts at the target (1 to 8 in the last minute) all failed.
+	// OthersFail has the same meaning as TargetFails, but one attempt of another proxy is enough.
 	OthersFail bool
 	// OtherJustServed means that another proxy has succeeded at the target within the last 2 s. The proxy is then the
 	// likely cause.

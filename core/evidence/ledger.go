@@ -11,9 +11,9 @@ import (
 type Config struct {
 	MaxTargets  int           // targets in the ledger, rounded up to a power of two; default 8192
 	ForgetAfter time.Duration // a target is removed when its last failure is older than this; default 2 minutes
-	// ComparedOnly makes failures count only after a comparison with other proxies at the same target. So no failure of
-	// the pool's only proxy counts, and none at a target that no other proxy tries. For a caller that also sets
-	// Attempt.ServedByOther, there are no outages either.
+	// ComparedOnly makes failures count only after a comparison with other proxies at the same target. So failures of
+	// the pool's only proxy do not count, nor failures at a target for which no other proxy is used. If the caller also
+	// sets Attempt.ServedByOther in each attempt, the ledger finds no outages.
 	ComparedOnly bool
 }
 
@@ -167,11 +167,12 @@ func (l *Ledger) RecordFailure(a *Attempt) Finding {
 	return f
 }
 
-// RecordUnserved records a failure of the target, and not of the proxy: the proxy refused a request that no other proxy
-// served, or did not respond to it in time.
+// RecordUnserved records a failure that counts for the target, but not against the proxy: the proxy has refused a
+// request that no other proxy served either, or it has not responded to the request in time.
 func (l *Ledger) RecordUnserved(a *Attempt) { l.addFailure(l.findOrAdd(a.Target), a) }
 
-// addFailure records a failure that the target t may have caused. The target becomes suspect if it fails for all.
+// addFailure records a failure that the target t may have caused. If enough attempts in a row have failed at the
+// target, through enough proxies, the target becomes suspect (see IsSuspect).
 func (l *Ledger) addFailure(t *target, a *Attempt) {
 	t.addFailure(a)
 	if !t.suspect.Load() && l.FailingProxies(a.Ended).Empty() &&
@@ -181,8 +182,9 @@ func (l *Ledger) addFailure(t *target, a *Attempt) {
 	}
 }
 
-// suspectFailures returns the number of failures in a row that make a target suspect. If the failures are only noise,
-// the probability of so many failures in a row is at most suspectChance. The caller passes the latest failure.
+// suspectFailures returns the number of failures in a row that make a target suspect. With this number, noise alone
+// makes a target suspect with a probability of at most suspectChance, unless the limit ringSize applies. The caller
+// passes the latest failure.
 func (l *Ledger) suspectFailures(a *Attempt) int {
 	if a.TargetBans {
 		return ringSize
@@ -230,10 +232,10 @@ func (l *Ledger) poolNoise() (noise, own float64) {
 	return l.noise.estimate(BadProxyFailureRate), l.ownNoise.estimate(maxOwnNoise)
 }
 
-// IsSuspect reports whether the target fails through several proxies and serves none: its latest nine attempts failed,
-// through at least three proxies. In a smaller pool, all proxies are required, but at least two. More failures are
-// required if the pool's noise is above 27 %, and 32 if the target bans proxies (Attempt.TargetBans). A request for a
-// suspect target gets one attempt, unless AdmitRetries permits more.
+// IsSuspect reports whether a target is suspect: its latest nine attempts failed, through at least three proxies. In a
+// smaller pool, they must have failed through all proxies, and through at least two. More failures are required if the
+// pool's noise is above 27 %, and 32 if the target bans proxies (Attempt.TargetBans). A request for a suspect target
+// gets one attempt, unless AdmitRetries permits more.
 func (l *Ledger) IsSuspect(t Target) bool {
 	if l.size.Load() == 0 {
 		return false
@@ -257,10 +259,10 @@ func (l *Ledger) AdmitRetries(t Target, hangs bool, now time.Duration) bool {
 	return int64(now)-last >= int64(interval) && e.retriesAdmitted.CompareAndSwap(last, int64(now))
 }
 
-// RecordRetriesFailed records that a request has failed for which AdmitRetries returned true at the time began. If no
-// other request has got all its attempts since, the interval until the next one begins at the time ended. Otherwise
-// each request of a client that sends one after the other would get all attempts, because these often take longer than
-// the interval.
+// RecordRetriesFailed records that a request has failed for which AdmitRetries returned true. The caller passes the
+// time of that call, and the end of the request. The interval of AdmitRetries then counts from the end of the request,
+// unless another request has been admitted since. The attempts often take longer than the interval, so without this,
+// each request of a client that sends one after the other would be admitted.
 func (l *Ledger) RecordRetriesFailed(t Target, began, ended time.Duration) {
 	if e := l.find(t); e != nil {
 		e.retriesAdmitted.CompareAndSwap(int64(began), int64(ended))
@@ -321,8 +323,8 @@ func (s *servedTargets) sweep(now, period time.Duration) {
 	}
 }
 
-// hasSeveral reports whether attempts have succeeded at more than one target. If the pool uses only one target, a
-// proxy that it bans is as useless as a dead proxy.
+// hasSeveral reports whether attempts have succeeded at more than one target. If a pool is used for one target only, a
+// proxy that this target bans is as useless as a dead proxy.
 func (s *servedTargets) hasSeveral() bool {
 	return s.severalInPeriod.Load() || s.severalInLastPeriod.Load()
 }

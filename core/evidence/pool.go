@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// poolTest finds out that much more of the pool's attempts fail than usual, because several of the proxies in use have
-// stopped working at once. Retries then prefer the proxies that have not failed since the failures began. It is Page's
-// CUSUM test: a failure adds evidence to a sum, and a success takes some away, down to 0.
+// poolTest detects that the share of failures in the pool is much higher than usual, because several of the proxies in
+// use have stopped working at once. Retries then prefer the proxies that have not failed since this began. The test is
+// Page's CUSUM test: a failure adds evidence to a sum, and a success takes some away, down to 0.
 type poolTest struct {
 	sum    atomic.Int64  // nats, times poolScale; 0 if nothing has failed lately
 	fails  atomic.Bool   // the sum has reached poolNeeded, and has not been 0 since
@@ -31,7 +31,8 @@ const (
 	poolMost   = 2 * poolNeeded  // so the sum is soon 0 after the failures have ended
 	poolForget = 2 * time.Second // without a failure, after which the sum is 0
 	maxNoise   = 0.4             // so a failure adds at least 0.2 nats
-	// poolSuccess is what a success takes away at the lowest noise. More noise would make it less.
+	// poolSuccess is the amount by which a success reduces the sum, at the lowest noise. At more noise, it would be
+	// smaller.
 	poolSuccess = poolScale * 69 / 100
 )
 

@@ -8,9 +8,9 @@ import (
 // maxProvisional is the largest number of proxies with provisional failures at one target.
 const maxProvisional = 8
 
-// provisionalFailures has the failures of one proxy at a target that may still be withdrawn from the proxy's
-// statistics. This happens if other proxies fail at the target, too (Finding.TargetFails). The failures are final after
-// a minute, or at the target's next success.
+// provisionalFailures has the failures of one proxy at a target that can still be removed from the proxy's statistics.
+// They are removed if the other proxies fail at the target, too (Finding.TargetFails). They are final after a minute,
+// or when an attempt at the target succeeds.
 type provisionalFailures struct {
 	book     *Book
 	proxy    uint64 // hash
@@ -48,9 +48,9 @@ func (t *target) updateProvisional(a *Attempt, f Finding) {
 	}
 }
 
-// withdrawCompared removes the provisional failures of a proxy if the other proxies fail at the target, too. It does so
-// for each proxy except the proxy of the attempt a. It returns the removed failures. The caller holds
-// the target's mutex mu.
+// withdrawCompared checks, for each proxy with provisional failures at the target, whether the other proxies fail
+// there, too. If they do, it removes and returns the proxy's provisional failures. It leaves out the proxy of the
+// attempt a. The caller holds the target's mutex mu.
 func (t *target) withdrawCompared(a *Attempt) (withdrawn []provisionalFailures) {
 	t.provisional = slices.DeleteFunc(t.provisional, func(p provisionalFailures) bool {
 		if p.book == a.Book || !t.finding(&Attempt{Proxy: p.proxy, Ended: a.Ended}).TargetFails {

@@ -27,8 +27,8 @@ import (
 //go:embed exchange.lua
 var script string
 
-// CheckURL returns an error if s is not a valid URL of a store. The error quotes no password. It quotes at most the
-// name of a file or of an unknown parameter, unless that name may be a part of a password.
+// CheckURL returns an error if s is not a valid URL of a store. The error never quotes a password. It may quote the
+// name of a file. It quotes the name of an unknown parameter only if that name cannot be a part of a password.
 func CheckURL(s string) error {
 	_, err := options(s)
 	return err
