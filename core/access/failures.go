@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// The delay after n failed logins of an address is n*n*delayUnit, but at most maxDelay. It does not disturb a
-	// person who mistypes a password, but a program that guesses passwords can soon try only one in 10 seconds.
+	// The delay after n failed logins of an address is n*n*delayUnit, but at most maxDelay. A person who mistypes a
+	// password hardly notices it. A program that guesses passwords can soon try only one in 10 seconds.
 	delayUnit = 2500 * time.Microsecond
 	maxDelay  = 10 * time.Second
 	// forgetAfter is the time after which the failed logins of a network no longer count, if there are no new ones.

@@ -32,8 +32,8 @@ func Default() Config {
 
 const (
 	defaultProbeTimeout = 10 * time.Second
-	// probeSlack is how much longer the probe timeout is than the attempt timeout. In this time, an attempt that has
-	// reached its timeout is reported as a failure.
+	// The probe timeout is longer than the attempt timeout by probeSlack. In this time, an attempt that has reached its
+	// timeout is reported as a failure.
 	probeSlack = time.Second
 )
 

@@ -10,23 +10,24 @@
 // # Breakers
 //
 // Each node has its own evidence, which opens its own breaker (package evidence). A node for which a proxy fails
-// shares a view: its evidence and its number of failures, as shares of the amounts that open a breaker. A node that
-// the proxy has served since the first of these failures shares that success, and so contradicts. The breaker of the
-// proxy opens on all nodes if
+// shares a view: its evidence and its number of failures, as shares of the amounts that open a breaker. If an attempt
+// of another node has succeeded through the proxy since the first of these failures, that node shares the success: its
+// view contradicts the failures. The breaker of the proxy opens on all nodes if
 //
 //   - the views that support the opening add up to the evidence and the failures that one breaker needs,
 //   - these views come from at least two nodes, or from one node if only one is alive and not isolated,
 //   - no node contradicts, and each has had the time to contradict (settleTime).
 //
 // A node is isolated if its open breakers are contradicted for more than half of the proxies that it has used in the
-// last minute, or if it succeeds at no target and suspects one at which another node succeeds. The views of an isolated
-// node do not count. Its own breakers are open, because the proxies do not serve it.
+// last minute. It is also isolated if its attempts succeed at no target, and it suspects a target at which attempts of
+// another node succeed. The views of an isolated node do not count. Its own breakers are open, because its attempts
+// fail.
 //
 // # Probes
 //
 // If a breaker is open for the cluster, its probe needs the lease of the proxy: at most one node has it, for a limited
-// time, with a fencing number that increases with each lease. The lease counts from the moment at which the node asked
-// for it, on the node's monotonic clock, so it ends on the node before it ends in the store. A result of a probe whose
+// time, with a fencing number that increases with each lease. On the node, the time of the lease counts from the moment
+// at which the node asked for it, so the lease ends on the node before it ends in the store. A result of a probe whose
 // lease has ended changes nothing, on the node or in the store.
 //
 // # Merging

@@ -15,9 +15,9 @@ const startFor = 2 * time.Second
 // node makes a probe only if it has a lease.
 const aloneFor = 2 * time.Second
 
-// inbox holds the reports of the gateway to its node, and the data from which Ready and Enter respond without an
-// exchange. Its lock is held for short times only. While the lock is held, no method of Local is called, because such
-// a method may wait for a goroutine that waits for the lock.
+// inbox holds the reports of the gateway to its node, and the data that MayProbe and BeginProbe need to return without
+// an exchange. Its lock is held for short times only. While the lock is held, no method of Local is called, because
+// such a method may wait for a goroutine that waits for the lock.
 type inbox struct {
 	mu          sync.Mutex
 	alone       bool

@@ -57,7 +57,8 @@ type shareEntry struct {
 const turnTime = 4 * time.Second
 
 // turnOrder returns a number that orders the holders that want the same amount of a limit. The order differs between
-// limits, and changes every turnTime. exchange.lua has the same function, with float64: all results are below 2^48.
+// limits, and changes every turnTime. exchange.lua has the same function. It computes with float64, which is exact
+// because all results are below 2^48.
 func turnOrder(ms int64, key, holder string) (h int64) {
 	for _, c := range []byte(fmt.Sprintf("%s %s %d", holder, key, ms/turnTime.Milliseconds())) {
 		h = (h*48271 + int64(c)) % (1<<31 - 1)

@@ -279,8 +279,8 @@ func (p *sharing) addRequests(ops []pending, now time.Time) []pending {
 	return ops
 }
 
-// initialSize returns the share of a limit that the node uses without a request, for example after it has given its
-// share back.
+// initialSize returns the share of a limit that the node may use before a request to the store. This is also its share
+// after it has given the share back.
 func (p *sharing) initialSize(e *nodeShare) int64 {
 	switch {
 	case e.use.InitialIsEqualShare:

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// MeasureTimerDelay measures how late timers end on this machine, until the test ends. The returned function returns
+// MeasureTimerDelay measures how late timers fire on this machine, until the test ends. The returned function returns
 // three times the longest delay so far. Tests with real sockets add it to their time limits.
 func MeasureTimerDelay(t testing.TB) func() time.Duration {
 	const wait = 5 * time.Millisecond

@@ -93,8 +93,8 @@ func (r *roundTrip) policy(call *Call) (*retry.Policy, error) {
 	return &p, nil
 }
 
-// apiUser is used in place of a user's name in the key of a session (session.KeyOf) if a Call has a session: a Call has
-// no user. No user has this name.
+// apiUser takes the place of the user's name in the key of a session (session.KeyOf) of a Call, which has no user. No
+// user has this name.
 const apiUser = "\x00api"
 
 // targetOf returns the target of a request's URL.

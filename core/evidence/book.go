@@ -98,7 +98,8 @@ func (s *streak) weightAt(target uint64) float64 {
 // largest weight.
 func (s *streak) weightBesidesWorst() float64 { return s.weight - max(s.first.weight, s.second.weight) }
 
-// updateEpisode ends the current episode if it is over. If no episode is left, it begins one with the given failure.
+// updateEpisode ends the current episode if it is over. If there is then no episode, it begins one with the given
+// failure.
 func (b *Book) updateEpisode(l *Ledger, a *Attempt) {
 	if a.BreakerGen > b.breakerGen || a.Ended-b.lastFailure.Ended > a.Window {
 		b.resetEpisode(a.BreakerGen)

@@ -70,10 +70,11 @@
 //
 // # Special cases
 //
-// Ban. A target at which other proxies succeed, but never a given proxy, has probably banned this proxy. The proxy is
-// still good for other targets. If attempts succeed at several targets, the evidence from a target without a success in
-// the episode is therefore limited (docs/decisions/ban-limit.md). The pool avoids the proxy for the target
-// (Finding.Banned) if the proxy seldom fails at other targets, and the other proxies seldom fail at this one.
+// Ban. If all attempts of a proxy at a target fail, but those of other proxies succeed there, the target has probably
+// banned the proxy. The proxy is still good for other targets. If attempts succeed at several targets, the evidence
+// from a target without a success in the episode is therefore limited (docs/decisions/ban-limit.md). The pool avoids
+// the proxy for the target (Finding.Banned) if the proxy seldom fails at other targets, and the other proxies seldom
+// fail at this one.
 //
 // No comparison. In a pool that never had a second proxy every failure counts, and the breaker's failure_threshold
 // alone decides. If the other proxies have no attempts at the target, or their breakers are not closed, pending
@@ -81,15 +82,14 @@
 // target, this comparison requires several sequential failures. Failures are sequential if each attempt began after the
 // previous one had failed: attempts that fail at the same time count as only one observation.
 //
-// Outage. If all proxies fail everywhere (at several targets, or by own failures) there is no
-// success to confirm anything. The failures since the pool's last success are then compared with
-// the pool's noise. These failures must also span 0.1 s, or 25 ms if the pool has never served.
+// Outage. In an outage, all proxies fail at several targets, or by own failures, and there is no success that could
+// confirm a failure. The failures since the pool's last success are then compared with the pool's noise. These failures
+// must also span 0.1 s, or 25 ms if no attempt of the pool has ever succeeded.
 //
-// Unknown target. A target that has never served and has had less than eight attempts may be a name that does not
-// exist. Clients may request many such names, each once. In an outage, or if no other breaker is closed, no success
-// can confirm a failure. A failure at an unknown target then adds only 0.2 nats if the pool has served before. If the
-// pool has not served yet, the limit of 0.2 nats applies only to failures that the proxy reports as "cannot reach the
-// target".
+// Unknown target. A target without a success and with less than eight attempts may be a name that does not exist.
+// Clients may request many such names, each once. In an outage, or if no other breaker is closed, no success can
+// confirm a failure. A failure at an unknown target then adds only 0.2 nats if an attempt of the pool has succeeded
+// before. Otherwise the limit of 0.2 nats applies only to failures that the proxy reports as "cannot reach the target".
 //
 // Half of the pool. If at least half of the breakers are not closed, the failures of an episode must span 0.25 s. A
 // short disturbance then does not open the remaining breakers.

@@ -37,8 +37,8 @@ const (
 	// three successes at other targets then show a ban.
 	elsewhereFailures, elsewhereAttempts = 0.2, 2.0
 
-	// Pending failures at targets without attempts of other proxies count if there are enough of them: 2 x
-	// failure_threshold, but at most maxUncompared.
+	// If no other proxy has had an attempt at a target, the pending failures at such targets count from a number of 2 x
+	// failure_threshold or maxUncompared, whichever is less.
 	maxUncompared = 12
 
 	// unknownFailure is the evidence, in nats, of a failure at an unknown target. It is log(1 / 0.82): 82 % of such

@@ -126,8 +126,8 @@ func mayHoldPassword(query string) bool {
 	})
 }
 
-// setTLS sets the certificate authority and the client certificate of c. Their files are named by q, the parameters of
-// a URL. If the scheme of the URL is not one for TLS, c is nil.
+// setTLS sets the certificate authority and the client certificate of c. The parameters q of the URL have the names of
+// their files. If the scheme of the URL is not one for TLS, c is nil.
 func setTLS(c *tls.Config, q url.Values) error {
 	ca, cert, key := q.Get("ca"), q.Get("cert"), q.Get("key")
 	if c == nil {
