@@ -48,9 +48,9 @@ type Login struct {
 	User     string   // the user name that the client sent; "" if it sent no name
 }
 
-// Guard counts and logs failed logins, and delays their responses. All listeners share one Guard. The failed logins of
-// an address at the HTTP and SOCKS5 listeners are counted together; those at the API are counted separately. A Guard is
-// safe for concurrent use.
+// Guard counts and logs failed logins, and delays their responses. All listeners share one Guard. For the delay, the
+// failed logins of an address at the HTTP and SOCKS5 listeners are counted together, and those at the API separately. A
+// Guard is safe for concurrent use.
 type Guard struct {
 	now     func() time.Time
 	log     *slog.Logger

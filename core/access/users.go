@@ -119,9 +119,9 @@ func (u *Users) Login(
 	return a, Accepted, 0
 }
 
-// decoyHash returns the hash of some user. It is computed for a login whose name is unknown or has no hash. So the
-// login takes as long as that of a user with a hash. The same name always gets the same hash: otherwise the varying
-// times would show which names exist. At least one user must have a hash.
+// decoyHash returns the hash of some user, which the gateway computes for a login whose name is unknown or has no hash.
+// So the login takes as long as that of a user with a hash. The same name always gets the same hash: otherwise the
+// varying times would show which names exist. At least one user must have a hash.
 func (u *Users) decoyHash(name digest) hash {
 	return u.hashes[binary.BigEndian.Uint32(name[:])%uint32(len(u.hashes))]
 }

@@ -4,7 +4,7 @@ import (
 	"time"
 )
 
-// window holds the failures within window_duration: failures[head:], the oldest first.
+// window holds the failures of the last window_duration: failures[head:], the oldest first.
 type window struct {
 	failures []time.Duration
 	head     int

@@ -137,8 +137,8 @@ func differentFields(a, b any) ([]string, error) {
 	return names, nil
 }
 
-// concerns reports whether the change is one of the given configured proxy. It returns true if the argument is nil,
-// because the proxy is not configured here.
+// concerns reports whether the change belongs to the given configured proxy. It also returns true for nil, which stands
+// for a proxy that is not configured here.
 func (ch *SharedChange) concerns(entry *upstream.Spec) bool {
 	return entry == nil || ch.Entry == entryOf(entry)
 }

@@ -184,8 +184,8 @@ func (n *Node) receiveChange(r *Record) {
 // hold Node.mu, because changes may take long. If the API is making changes, makeChanges does nothing, because
 // exchanges do not wait for the API.
 //
-// It returns true if the next exchange must follow at once. This is so if received changes are left after applyTime. It
-// is also so if changes were made again: during a wait, another node could change the same things once more.
+// It returns true if the next exchange must follow at once: received changes are left after applyTime, or changes were
+// made again. During a wait, another node could change the same things once more.
 func (n *Node) makeChanges() (soon bool) {
 	c := &n.changes
 	if !c.makingMu.TryLock() {

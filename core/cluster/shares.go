@@ -328,7 +328,8 @@ func (p *sharing) newRequest(e *nodeShare, want int64, idle bool, now time.Time)
 	return pending{op: Op{Kind: Share, Key: key, TTL: p.leaseTime(), Request: d}, onShareReply: func(r ShareReply) {
 		p.counts.Requests++
 		if d.Daily {
-			// An amount in the store that is larger than every report of this process was used by an earlier process.
+			// If the amount in the store is larger than all that this process has reported, an earlier process has used
+			// the difference.
 			e.earlierUse += max(r.HolderUsed-max(d.Used, e.maxReported), 0)
 		}
 		e.totalUsed, e.usedAtTotal, e.fairSize, e.requestedAt = r.TotalUsed, max(d.Used, r.HolderUsed), r.FairShare, now

@@ -37,8 +37,8 @@ const (
 	// three successes at other targets then show a ban.
 	elsewhereFailures, elsewhereAttempts = 0.2, 2.0
 
-	// If no other proxy has had an attempt at a target, the pending failures at such targets count from a number of 2 x
-	// failure_threshold or maxUncompared, whichever is less.
+	// The pending failures at targets that no other proxy has been used for count if there are at least 2 x
+	// failure_threshold of them, or maxUncompared if that is less.
 	maxUncompared = 12
 
 	// unknownFailure is the evidence, in nats, of a failure at an unknown target. It is log(1 / 0.82): 82 % of such
@@ -69,8 +69,8 @@ const (
 	suspectFailures = 9
 	suspectProxies  = 3
 	suspectChance   = 1e-5
-	// A request for a suspect target gets all its attempts only if enough time has passed since the last such request.
-	// The second value is for targets that hang.
+	// A request for a suspect target gets all its attempts only if the last such request was at least this long ago.
+	// The second time is for targets that hang.
 	suspectRetryInterval, hangingRetryInterval = time.Second, 5 * time.Second
 
 	failingAttempts = 3               // number of failures in a row from which a target fails (Ledger.Failing)
@@ -125,7 +125,8 @@ type Finding struct {
 	// TargetFails means that the latest attempts of the other proxies at the target all failed. It uses the last 8
 	// attempts of the last minute, and there must be at least 4. The failure does not count against the proxy.
 	TargetFails bool
-	// OthersFail has the same meaning as TargetFails, but one attempt of another proxy is enough.
+	// OthersFail means that the latest attempts of the other proxies at the target all failed. Other than for
+	// TargetFails, one attempt is enough.
 	OthersFail bool
 	// OtherJustServed means that another proxy has succeeded at the target within the last 2 s. The proxy is then the
 	// likely cause.

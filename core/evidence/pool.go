@@ -26,7 +26,8 @@ type poolTest struct {
 const (
 	poolP1    = 0.5 // the probability with which an attempt fails if several proxies have stopped working
 	poolScale = 1024
-	// At this sum, the pool counts as failing. Noise alone reaches it about once in 100,000 attempts: log(100,000).
+	// At this sum, the pool counts as failing. Noise alone reaches it about once in 100,000 attempts: 11.5 is
+	// log(100,000).
 	poolNeeded = 11.5 * poolScale
 	poolMost   = 2 * poolNeeded  // so the sum is soon 0 after the failures have ended
 	poolForget = 2 * time.Second // without a failure, after which the sum is 0
