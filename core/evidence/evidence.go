@@ -125,8 +125,8 @@ type Finding struct {
 	// TargetFails means that the latest attempts of the other proxies at the target all failed. It uses the last 8
 	// attempts of the last minute, and there must be at least 4. The failure does not count against the proxy.
 	TargetFails bool
-	// OthersFail means that the latest attempts of the other proxies at the target all failed. Other than for
-	// TargetFails, one attempt is enough.
+	// OthersFail means that the latest attempts of the other proxies at the target all failed. Unlike TargetFails,
+	// OthersFail needs only one attempt.
 	OthersFail bool
 	// OtherJustServed means that another proxy has succeeded at the target within the last 2 s. The proxy is then the
 	// likely cause.
