@@ -4,8 +4,8 @@ import "time"
 
 // Judge rules on a response before it is relayed. Implementations are safe for concurrent use.
 type Judge interface {
-	// ExcerptSpec returns the parts of a response that the judge needs, or nil while the judge rules on no response.
-	// The caller must not change them.
+	// ExcerptSpec returns the parts of a response that the judge needs, or nil if the judge currently rules on no
+	// responses. The caller must not change them.
 	ExcerptSpec() *ExcerptSpec
 	// Rule returns the ruling on a response. It does not use its arguments after it has returned. If the error is not
 	// nil, the ruling is not used.

@@ -9,7 +9,7 @@ import (
 // hash of a target determines its index in the table. Targets with the same index overwrite each other. An entry is
 // one word:
 //
-//	bit  63      several proxies were served within the same tick
+//	bit  63      several proxies have succeeded at the target within the same tick
 //	bits 36-62   hash of the target
 //	bits 20-35   hash of the proxy
 //	bits  0-19   time in ticks of 250 ms

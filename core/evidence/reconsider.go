@@ -13,8 +13,8 @@ type ReconsiderResult struct {
 }
 
 // Reconsider evaluates the evidence against a proxy without a new attempt through it, because attempts through other
-// proxies may have confirmed its failures. It returns the zero value if the proxy has not failed within the breaker's
-// window. The parameter peers is the current number of other proxies whose breaker is closed.
+// proxies may have confirmed its failures. It returns the zero value if the proxy has not failed within the
+// window_duration of its breaker. The parameter peers is the current number of other proxies whose breaker is closed.
 func (l *Ledger) Reconsider(b *Book, now time.Duration, peers int) ReconsiderResult {
 	b.mu.Lock()
 	defer b.mu.Unlock()

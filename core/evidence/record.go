@@ -5,9 +5,10 @@ import (
 	"sync/atomic"
 )
 
-// record holds the attempts of one proxy at one target. It takes 64 bytes, because it does not store the time of each
-// pending failure: the first batch of failures waits for a success of another proxy after firstBatchEnd, and the second
-// batch collects the failures since then.
+// record holds the attempts of one proxy at one target. Its failures are pending until a success of another proxy at
+// the target confirms them. It has two batches of pending failures, because the time of each of them would not fit into
+// 64 bytes: a success that begins after firstBatchEnd confirms the first batch, and the second batch collects the
+// failures since then.
 type record struct {
 	target    *target
 	next      atomic.Pointer[record]
@@ -79,8 +80,9 @@ func (r *record) addFailure(a *Attempt) {
 	r.causes.add(a.Cause)
 }
 
-// resolvePending confirms or discards the first batch of pending failures if the other proxies' attempts permit it. It
-// returns the number of confirmed failures. The caller passes the proxy's latest failure.
+// resolvePending confirms the first batch of pending failures if another proxy has succeeded at the target since then.
+// If the other proxies have only failed there, often enough, it discards all pending failures. It returns the number of
+// confirmed failures. The parameter latest is the proxy's latest failure.
 func (r *record) resolvePending(latest *Attempt) (confirmed uint8) {
 	switch {
 	case r.firstBatch == 0:

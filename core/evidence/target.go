@@ -30,8 +30,8 @@ type target struct {
 	retriesAdmitted atomic.Int64 // time of the last AdmitRetries that returned true
 
 	mu sync.Mutex
-	// Old attempts have a reduced weight in the noise. oldSuccesses and oldTransients are the weights of the attempts
-	// that baseSuccesses and baseTransients count.
+	// In the noise, old attempts have a reduced weight: the first baseSuccesses successes of the target and its first
+	// baseTransients transient failures count with the weights oldSuccesses and oldTransients.
 	oldSuccesses, oldTransients   float64
 	baseSuccesses, baseTransients uint32
 	provisional                   []provisionalFailures
@@ -100,7 +100,7 @@ func (t *target) nthLatest(n int) mark {
 }
 
 // isUnknown reports whether no attempt has succeeded at the target, and there were less than unknownAttempts attempts.
-// Its name may not exist.
+// The name of such a target may not exist.
 func (t *target) isUnknown() bool {
 	return !t.servedBefore && t.lastSuccess.Load() == neverTime && t.attempts.Load() < unknownAttempts
 }
@@ -121,9 +121,9 @@ func (t *target) addFailure(a *Attempt) {
 	t.lastFailure.Store(int64(a.Ended))
 }
 
-// failsForAll reports whether the target's latest attempts all failed, through at least suspectProxies proxies. In a
-// smaller pool, all proxies are required, but at least two. The attempt a is the latest one, and failures is the number
-// of attempts that must have failed.
+// failsForAll reports whether the latest attempts at the target have all failed, through at least suspectProxies
+// different proxies. If fewer proxies have a closed breaker, it requires all of them, but at least two. The attempt a
+// is the latest one. The parameter failures is the number of attempts that must have failed.
 func (t *target) failsForAll(a *Attempt, failures int) bool {
 	want := min(suspectProxies, max(a.ClosedPeers+1, 2))
 	var proxies [suspectProxies]uint64
@@ -141,8 +141,9 @@ func (t *target) failsForAll(a *Attempt, failures int) bool {
 	return n >= want
 }
 
-// otherAttempts counts the attempts of the other proxies at the target within the last minute, at most
-// comparedAttempts. It also reports whether one of these attempts was a success that began at the time since or later.
+// otherAttempts counts the latest attempts of the other proxies at the target, and their failures. It counts at most
+// comparedAttempts attempts of the last minute. It also reports whether one of them has succeeded and did not begin
+// before the given time.
 func (t *target) otherAttempts(proxy uint64, now, since time.Duration) (attempts, failures int, servedSince bool) {
 	for i := 0; i < ringSize && attempts < comparedAttempts; i++ {
 		m := t.nthLatest(i)

@@ -67,8 +67,8 @@ func (b *Book) overview() overview {
 			o.confirmed += int(r.confirmed)
 		}
 		o.successesElsewhere -= min(o.successesElsewhere, uint64(r.episodeSuccesses()))
-		// A single failure at a target does not count, because a client may try many dead targets once each. A request
-		// to a suspect target gets only one attempt.
+		// A single failure at a target does not count, because a client may try many dead targets once each. Failures
+		// at a suspect target do not count either: a request to it gets only one attempt.
 		if n := r.pending(); n > 1 && !r.target.suspect.Load() && r.target.onlyUsedBy(b.lastFailure.Proxy) {
 			o.uncompared += n
 		}
@@ -76,8 +76,8 @@ func (b *Book) overview() overview {
 	return o
 }
 
-// enoughUncompared reports whether pending failures at targets without attempts of other proxies count without a
-// comparison.
+// enoughUncompared reports whether the proxy has so many pending failures at targets without attempts of other proxies
+// that these failures count without a comparison.
 func (b *Book) enoughUncompared(o *overview, a *Attempt) bool {
 	needed := min(2*a.Threshold, maxUncompared)
 	return o.uncompared >= needed && b.sequentialFailures >= needed

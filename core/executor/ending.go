@@ -126,7 +126,7 @@ func (t *Tunnel) SettleHelloRefused() {
 }
 
 // FollowRecords is called at the first byte of a tunnel whose client has sent a ClientHello. It reports whether the
-// caller follows the TLS records of the target, for TunnelEnd.InRecord.
+// caller must follow the TLS records of the target. TunnelEnd.InRecord depends on them.
 func (t *Tunnel) FollowRecords() bool {
 	if t.x.openEnding != tunnelEnding || t.x.tuning.Targets == nil || t.x.proxy.Direct() {
 		return false

@@ -135,8 +135,9 @@ func (ex *Exchange) Abandon() {
 	ex.releaseDeferred()
 }
 
-// deferredAttempt is a failed attempt that is charged to its proxy only if another proxy serves the same request. An
-// example is a refused tunnel: every proxy may refuse it.
+// deferredAttempt is a failed attempt whose failure may be due to the proxy or to the target. It is charged to the
+// proxy, as a failure of the proxy, only if another proxy serves the same request. An example is a refused tunnel,
+// because every proxy may refuse it.
 type deferredAttempt struct {
 	lease           upstream.Lease // does not count as in flight any more
 	outcome         core.Outcome
@@ -144,8 +145,9 @@ type deferredAttempt struct {
 	awaitsFirstByte bool          // charged at the target's first byte through another tunnel, not when that opens
 }
 
-// chargeDeferred charges the deferred attempts, because another proxy has served the request after the given latency.
-// If this proxy has only opened a tunnel so far, the attempts that await the target's first byte stay deferred.
+// chargeDeferred charges the deferred attempts to their proxies, because another proxy has served the request after the
+// given latency. If this other proxy has only opened a tunnel so far, it does not charge the attempts that await the
+// target's first byte.
 func (ex *Exchange) chargeDeferred(tunnelOpened bool, latency time.Duration) {
 	kept := 0
 	for i := range ex.deferredAttempts {
@@ -177,9 +179,9 @@ func (ex *Exchange) chargeDeferred(tunnelOpened bool, latency time.Duration) {
 	ex.deferredAttempts = ex.deferredAttempts[:kept]
 }
 
-// suggestsTarget reports whether the deferred attempt d suggests that the target fails, since no proxy has served the
-// request. An attempt that was cut short does so only if the last attempt, which was not cut short, has failed through
-// another proxy.
+// suggestsTarget reports whether the deferred attempt d is a sign that the target fails. It is called if no proxy has
+// served the request. An attempt that was cut short is such a sign only if the request's last attempt was not cut short
+// and has failed through another proxy.
 func (ex *Exchange) suggestsTarget(d *deferredAttempt) bool {
 	return d.outcome.Cause != verdict.CutShort ||
 		ex.event.Outcome.Charge == core.ChargeProxyOrTarget && d.lease.Proxy != ex.proxy

@@ -47,14 +47,16 @@ type Recorder interface {
 
 // Targets reports which targets are suspect. Times count from the pool's epoch (Tuning.Epoch).
 type Targets interface {
-	// IsSuspect reports whether the target fails through several proxies and serves no proxy.
+	// IsSuspect reports whether attempts at the target have failed through several proxies, and succeed through none.
 	IsSuspect(target evidence.Target) bool
-	// AdmitRetries reports whether a request for a suspect target gets all its attempts. It returns true at most once a
-	// second per target, or once in 5 s if the target hangs.
+	// AdmitRetries reports whether a request to a suspect target may be retried. It returns true at most once a second
+	// per target, or once in 5 s if attempts at the target time out (hangs).
 	AdmitRetries(target evidence.Target, hangs bool, now time.Duration) bool
-	// RecordRetriesFailed records that the request for which AdmitRetries returned true at the time began has failed.
+	// RecordRetriesFailed records that a request has failed although it was retried. The parameter began is the time at
+	// which AdmitRetries permitted the retries.
 	RecordRetriesFailed(target evidence.Target, began, ended time.Duration)
-	// JustServedOther reports whether the target has just served a proxy other than the given one.
+	// JustServedOther reports whether an attempt through a proxy other than the given one has just succeeded at the
+	// target.
 	JustServedOther(target evidence.Target, proxy uint64, now time.Duration) bool
 }
 

@@ -356,8 +356,8 @@ func (r *race[T]) endLostHedge() {
 	}
 }
 
-// endTunnelRace implements anyRace. It ends the hedge of an open tunnel. The parameter served is true if the target has
-// sent a byte through the first tunnel. It is false if the first tunnel has ended.
+// endTunnelRace implements anyRace. It ends the hedge of an open tunnel. It is called when the target has sent a byte
+// through the first tunnel (served is true), or when the first tunnel has ended.
 func (r *race[T]) endTunnelRace(served bool) {
 	if served {
 		r.addFirstByteLatency()
@@ -389,7 +389,8 @@ func (r *race[T]) adoptHedge() T {
 	return r.firstSender.Adopt(r.hedgeSender, r.response)
 }
 
-// addLatency records a latency of the first attempt if the policy's hedge is "p95".
+// addLatency records a latency of the first attempt, if the policy's hedge is "p95": later hedges then begin after the
+// 95th percentile of these latencies.
 func (r *race[T]) addLatency(latency time.Duration) {
 	if r.x.request.Policy.Hedge.P95 {
 		r.x.tuning.Hedging.Add(r.kind, latency)

@@ -135,7 +135,7 @@ func (ex *Exchange) dependsOnHost() bool {
 			t.HasHostLimits(q.Host)
 }
 
-// limitTimer serves the queue at the times at which limits of proxies admit the next attempt.
+// limitTimer serves the requests in the queue at the times at which the limits of proxies admit another attempt.
 type limitTimer struct {
 	serveQueue func()
 
@@ -144,8 +144,8 @@ type limitTimer struct {
 	fireTime time.Time // when the timer fires; zero if the timer is not set
 }
 
-// serveAt makes the timer serve the queue at the given time, or earlier. Requests that then still wait in the queue
-// call serveAt again.
+// serveAt makes the timer serve the requests in the queue at the given time, or earlier. A request that must wait even
+// longer then calls serveAt again.
 func (t *limitTimer) serveAt(at, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -198,8 +198,9 @@ func (ex *Exchange) takeRetry() queue.Result {
 	return queue.Nothing
 }
 
-// waitInQueue waits in q for a place in flight or for a retry. It does not wait if a place or retry is free. The error
-// is queue.ErrExpired, queue.ErrFull, or the cause of the cancellation of ctx.
+// waitInQueue waits in q until a proxy admits another attempt in flight, or until the retry budget has a retry. If this
+// is so already, it does not wait. The error is queue.ErrExpired, queue.ErrFull, or the cause of the cancellation of
+// ctx.
 func waitInQueue[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[K], w *queue.Waiter[K]) error {
 	limits, request, waitStart := x.tuning.Queue, x.request, x.executor.now()
 	w.Priority = request.Priority.AtMost(core.AnyPriority)
@@ -223,18 +224,20 @@ func waitInQueue[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[
 	return err
 }
 
-// PlaceFreed is called when an attempt has released its place in flight. It gives the place to a request
-// that waits. If no request waits, it costs one atomic load.
+// PlaceFreed is called when an attempt in flight has ended, so that its proxy admits another one (max_in_flight). It
+// serves one request that waits for this. If no request waits, it costs one atomic load.
 func (e *Executor) PlaceFreed() { e.places.ServeOne() }
 
-// ServeQueues gives free places and retries to the requests that wait. It is called regularly, because places also
-// become free as time passes, and by changes of the pool or of a breaker.
+// ServeQueues lets each waiting request continue if a proxy admits another attempt in flight, or if the retry budget
+// has a retry. It is called regularly, because the mere passage of time may permit this, and after changes of the pool
+// or of a breaker.
 func (e *Executor) ServeQueues() {
 	e.places.Serve()
 	e.retries.Serve()
 }
 
-// Queues returns the counts of the queue for a place in flight, and of the queue for a retry of the retry budget.
+// Queues returns the counts of the two queues: places is the queue of the requests that wait until a proxy admits
+// another attempt in flight; retries is the queue of those that wait for a retry of the retry budget.
 func (e *Executor) Queues() (places, retries map[core.Priority]queue.Counts) {
 	return e.places.Counts(), e.retries.Counts()
 }

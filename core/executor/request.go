@@ -67,8 +67,8 @@ type Result struct {
 	Events    []core.AttemptEvent // of finished attempts; only with KeepEvents
 }
 
-// tighterTimeout reports whether the request's total timeout is shorter than the total timeout of the global policy.
-// No proxy is charged when such a timeout passes.
+// tighterTimeout reports whether the request's total timeout is shorter than the total timeout of the global policy. If
+// such a timeout ends an attempt, the failure is not charged to the proxy.
 func (r *Request) tighterTimeout() bool {
 	own, global := r.Policy.Timeout, r.GlobalPolicy.Timeout
 	return own != nil && (global == nil || *own < *global)

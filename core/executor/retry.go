@@ -18,8 +18,8 @@ const (
 	stepRetry
 )
 
-// decideStep decides which step follows the last attempt, whose outcome is o. The first result is the time to wait
-// before a retry.
+// decideStep decides what follows the last attempt, whose outcome is o: a retry, the relay of its response, or a
+// refusal. The result wait is the time to wait before the retry.
 func (ex *Exchange) decideStep(ctx context.Context, o *core.Outcome) (wait time.Duration, step nextStep) {
 	relay := o.Relay
 	switch {
@@ -81,7 +81,8 @@ func (ex *Exchange) decideStep(ctx context.Context, o *core.Outcome) (wait time.
 // nevertheless (Targets.AdmitRetries), to detect when the target has recovered.
 func (ex *Exchange) isTargetSuspect(o *core.Outcome) bool {
 	targets := ex.tuning.Targets
-	// A tunnel that was cut short is open, so the target has not refused it.
+	// mayBeTarget is set if the failure may be due to the target. If the tunnel was already open when the attempt was
+	// cut short (silentTime is set), the target has not refused it.
 	mayBeTarget := o.Charge == core.ChargeProxyOrTarget || verdict.IsRefusal(o.Cause) ||
 		o.Cause == verdict.CutShort && ex.silentTime == 0
 	if targets == nil || ex.retry.retriesAdmitted || !mayBeTarget || !targets.IsSuspect(ex.request.Target) {

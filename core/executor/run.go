@@ -91,7 +91,8 @@ func runAttempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T]
 	return endWithRefusal[T](x)
 }
 
-// sendAttempt makes the attempt f. If its idle connection was stale, it replays the request on a new one.
+// sendAttempt makes an attempt. If the idle connection that the attempt uses was stale, sendAttempt replays the request
+// on a new connection.
 func sendAttempt[T any](ctx context.Context, x *Exchange, st *attemptState, s Sender[T]) (T, *core.Outcome) {
 	response, o := s.Send(ctx, &st.attempt, &st.facts), &st.event.Outcome
 	x.judgeAttempt(ctx, st)
@@ -199,12 +200,12 @@ func (st *attemptState) beginReplay(x *Exchange) {
 	st.setDeadline(x)
 }
 
-// An adaptive timeout is upstream.TailFactor times the proxy's 99th percentile of latency (upstream.Tail), but at least
-// minAdaptiveTimeout or minTimeoutUnknownProxy.
+// An adaptive timeout is upstream.TailFactor times the time within which nearly all responses through the proxy begin
+// (Upstream.Tail). The minimum is minAdaptiveTimeout or, for a proxy of unknown speed, minTimeoutUnknownProxy.
 const (
 	minAdaptiveTimeout = 250 * time.Millisecond
-	// minTimeoutUnknownProxy is the minimum if it is unknown how slow the proxy is: for the probe of a half-open
-	// breaker, and for an attempt that began before the pool had latencies.
+	// minTimeoutUnknownProxy is the minimum if the proxy's speed is unknown: for the probe of a half-open breaker, and
+	// for an attempt that began before any proxy of the pool had a latency.
 	minTimeoutUnknownProxy = 400 * time.Millisecond
 	// newPoolTimeout is the adaptive timeout of a request's first attempt until a proxy of the pool has served a
 	// request. It does not apply if breaker.blame is "literal".
@@ -294,10 +295,10 @@ func (ex *Exchange) judgeAttempt(ctx context.Context, a *attemptState) {
 	a.event.Outcome = verdict.Judge(f)
 }
 
-// isQuestionable reports whether the response of an attempt with outcome o may be the proxy's own error page, and the
-// request can be sent through another proxy to compare the responses. The status is at least 400. If a questionable
-// response of another proxy had the same status, the target has probably sent both. The response of a session's proxy
-// is not questionable, because a retry would move the session. A rule that has applied decides about the retry.
+// isQuestionable reports whether the response of an attempt with outcome o may be the proxy's own error page, and a
+// retry through another proxy can show this. The status is at least 400. It returns false if another proxy has already
+// sent a questionable response with this status, because the target has then probably sent both. It also returns false
+// for the proxy of a session, because a retry would move the session, and if a rule has applied.
 func (ex *Exchange) isQuestionable(o *core.Outcome) bool {
 	q, t, now := ex.request, ex.tuning, ex.event.Ended
 	if t.Targets == nil || t.Budget != nil || o.Cause != verdict.Answered || !ex.facts.FromProxy || !q.Safe ||
@@ -346,8 +347,9 @@ func (ex *Exchange) endWithRelay(served bool) *Relay {
 func (ex *Exchange) settleFailure(o *core.Outcome) {
 	ex.query.Tried = append(ex.query.Tried, selector.TriedProxy{Proxy: ex.proxy, Barred: verdict.BarsProxy(o.Cause)})
 	ex.finding = evidence.Finding{}
-	// If the proxy has had no success, Tail returns the value of the pool, which is too short only for tunnels. If Tail
-	// returns 0, the attempt was cut short after newPoolTimeout.
+	// Tail is the time within which nearly all responses through the proxy begin. If the proxy has had no success, Tail
+	// is the value of the pool, which is too short only for tunnels. It is 0 if the attempt was cut short after
+	// newPoolTimeout.
 	if o.Cause == verdict.CutShort && (ex.request.WantsTunnel || ex.proxy.HasServed()) && ex.proxy.Tail() > 0 {
 		minTail := ex.minTimeout
 		if ex.silentTime > 0 { // the tunnel was open
@@ -387,8 +389,8 @@ func (ex *Exchange) recordAttempt(st *attemptState, o *core.Outcome) {
 	}
 }
 
-// sendObservation passes the attempt with outcome o to Tuning.Observe, unless nobody observes or the attempt is
-// excluded.
+// sendObservation passes the attempt with outcome o to Tuning.Observe. It does nothing if no plugin needs the
+// observation, or if the attempt shows nothing about the proxy (core.Excluded).
 func (ex *Exchange) sendObservation(o *core.Outcome, t *Tuning) {
 	if t.Observe == nil || o.Verdict == core.Excluded || t.Observes != nil && !t.Observes() {
 		return

@@ -57,13 +57,14 @@ func (t *Tunnel) FirstByteTimeout() time.Duration {
 	return min(limit, tuning.AttemptTimeout)
 }
 
-// unusedTunnelAge is the age at which a tunnel counts as unused. It applies while the target has nothing to respond to:
-// the client has sent nothing, or only a part of a ClientHello. Browsers open such tunnels in reserve, and targets
-// close them after a while. A bad proxy drops its tunnels before this age; these failures are charged to the proxy.
+// unusedTunnelAge is the age from which an open tunnel counts as unused. A tunnel counts as unused only if the target
+// has nothing to respond to: the client has sent nothing, or only a part of a ClientHello. Browsers open such tunnels
+// in reserve, and targets close them after a while. If a tunnel ends before this age, the failure is charged to the
+// proxy.
 const unusedTunnelAge = time.Second
 
-// UnusedAfter returns the time from which the tunnel counts as unused if the target still has nothing to respond to.
-// The tunnel has then been open for unusedTunnelAge. If breaker.blame is "literal", it is the time at which the attempt
+// UnusedAfter returns the time from which the tunnel counts as unused, as long as the target has nothing to respond to.
+// It is unusedTunnelAge after the tunnel was opened. If breaker.blame is "literal", it is the time at which the attempt
 // timeout would have ended the attempt.
 func (t *Tunnel) UnusedAfter() time.Time {
 	if t.x.tuning.Targets == nil {
@@ -73,9 +74,9 @@ func (t *Tunnel) UnusedAfter() time.Time {
 }
 
 // RetryTunnel ends the tunnel as a failed attempt and continues its exchange with the next attempt. The target must
-// have sent nothing, and the client at most a ClientHello. If the parameter silentTime is 0, the tunnel has ended with
-// the error tunnelErr. Otherwise the tunnel is open, and the target has been silent for the time silence. RetryTunnel
-// removes Request.BeforeWait.
+// have sent nothing, and the client at most a ClientHello. If silentTime is 0, the tunnel has ended with the error
+// tunnelErr. Otherwise the tunnel is still open, and the target has sent nothing for silentTime. RetryTunnel removes
+// Request.BeforeWait.
 func RetryTunnel[T any](
 	ctx context.Context, t *Tunnel, tunnelErr error, silentTime time.Duration, s Sender[T],
 ) Ending[T] {

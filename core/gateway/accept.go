@@ -49,8 +49,8 @@ const pipeFiles = 2
 type acceptor struct {
 	*Server
 	waitedForPlace bool // the client that is being admitted found no place at first
-	// waitCounts[1] counts how often clients with more than half of all connections have waited for a place, and
-	// waitCounts[0] how often the other clients have. When a client gets a place, the count for such clients becomes 0.
+	// waitCounts counts how often clients have waited for a place since such a client last got a place. Index 1 is for
+	// clients with more than half of all connections, index 0 for all other clients.
 	waitCounts  [2]int
 	lastWarning time.Time // the time of the last warning that there is no place
 }
@@ -59,16 +59,17 @@ type acceptor struct {
 // These file descriptors remain for other clients. The rule does not apply to clients on this machine.
 const reservedShare = 1.0 / 32
 
-// A client waits for a place if there are too few file descriptors. It waits for less than 100 ms, including the time
-// in the listener's queue. This is longer than minFirstWait and minHeadWait, after which other clients can be evicted.
-// The wait is divided into at most maxPlaceWaits short waits, because the system may pause the whole process during one
-// of them.
+// If file descriptors are missing, a new client waits for a place. It waits for less than 100 ms, including the time in
+// the listener's queue. During this wait, clients that send nothing can be evicted in its favour (minFirstWait,
+// minHeadWait). The wait is divided into at most maxPlaceWaits short waits, because the system may pause the whole
+// process during one of them.
 const (
 	placeWait     = 10 * time.Millisecond
 	maxPlaceWaits = 6
 )
 
-// admit serves a connection in a new goroutine, or refuses it. It may wait for a place (findPlace).
+// admit serves a connection in a new goroutine. If there is no place for the connection, admit waits for one or refuses
+// the connection (findPlace).
 func (a *acceptor) admit(raw net.Conn, f frontFunc) {
 	if config := a.settings.Load().TLS; config != nil {
 		raw, f = tls.Server(socket.Wrap(raw), config), newTLSFront(f)
@@ -105,7 +106,7 @@ func (s *Server) freePlace(c *connection) {
 	}
 }
 
-// codeNoPlace is the code of the response to a client that gets no place.
+// codeNoPlace is the code of the response to a client that is refused because there is no place for its connection.
 const codeNoPlace = "too_many_connections"
 
 // The reasons why a client gets no place.
@@ -115,9 +116,10 @@ const (
 	reasonNoFiles        = "the gateway holds as many clients as its limit of open files (ulimit -n) allows"
 )
 
-// findPlace makes a place for a new client, and then returns "". If there is no place, it evicts another client that
-// has kept the gateway waiting too long. If there is no such client, but only file descriptors are missing, findPlace
-// waits for a short time. If there is still no place, it returns the reason.
+// findPlace gets a place for a new client: a connection below the limits, and a file descriptor for it. It then returns
+// "". If there is no place, it evicts another client that has kept the gateway waiting too long. If there is no such
+// client, but only file descriptors are missing, it waits for a short time. If there is still no place, it returns the
+// reason.
 func (a *acceptor) findPlace(c *connection) (reason string) {
 	for a.waitedForPlace = false; ; a.waitedForPlace = true {
 		o := a.checkPlace(c)
@@ -147,7 +149,7 @@ func (a *acceptor) findPlace(c *connection) (reason string) {
 	}
 }
 
-// warnInterval is the minimum time between two warnings that there is no place.
+// warnInterval is the minimum time between two warnings of warnNoPlace.
 const warnInterval = time.Minute
 
 func (a *acceptor) warnNoPlace(why string) {
@@ -188,8 +190,7 @@ func (s *Server) checkPlace(c *connection) (o placeCheck) {
 // has kept the gateway waiting for longer than clientWait.evictAfter.
 func (s *Server) Evict() bool { return s.evict(netip.Addr{}) }
 
-// evict is like Evict. If the address in the parameter client is valid, it closes only a connection of the client with
-// this address.
+// evict is like Evict. If the parameter client is a valid address, it closes only a connection from this address.
 func (s *Server) evict(client netip.Addr) bool {
 	c := s.places.removeEvictable(s.Now(), client)
 	if c == nil {

@@ -69,8 +69,9 @@ func (r *request) readBody(q *transport.Request) error {
 	return nil
 }
 
-// waitsForTarget reports whether the client waits for a 100 (Continue), and its body need not be kept. Such a body has
-// an unknown length, so it may be long. Its request is not repeated after it may have reached the target.
+// waitsForTarget reports whether the gateway asks for the request's body only when the target does. This requires that
+// the client waits for a 100 (Continue), that the length of the body is unknown, so that it may be long, and that the
+// request is not repeated after it may have reached the target.
 func (r *request) waitsForTarget(q *transport.Request) bool {
 	return r.head.Continue && r.head.Framing == http1.Chunked && len(r.conn.reader.Buffered()) == 0 &&
 		!r.input.Idempotent && !r.input.Policy.RetryNonIdempotent && q.Upgrade == nil
@@ -86,8 +87,8 @@ func (r *request) streamBody(q *transport.Request) {
 }
 
 // beginBodyWait sets the deadline for the next piece of the request's body. If the body is slower than the minimum
-// rate, its delay counts for the wait, so that a client that sends a byte now and then can be evicted as well. At most
-// minBodyWait of the delay counts: clients that have sent nothing for longer are evicted first.
+// rate, the wait begins earlier by its delay, so that a client that sends a byte now and then can be evicted as well.
+// The wait begins earlier by at most minBodyWait: clients that have sent nothing for longer are evicted first.
 func (r *request) beginBodyWait() {
 	now := r.server.Now()
 	since := now.Add(-min(r.bodyRate.Delay(), minBodyWait))

@@ -83,10 +83,10 @@ func (rc *readControl) currentWait() clientWait {
 	return clientWait{what, w &^ waitKindMask, what == requestWait && phase == phaseFresh && plain}
 }
 
-// addQueueTime is called before the first wait of a connection that was in the listener's queue. The parameter silent
-// is the time since the client's last bytes or, without any bytes, since the connection was made. This time counts as a
-// part of the wait. The parameter unread is true if the client has sent something. The time then counts only after an
-// incomplete head has been read, so that the connection is not closed while a complete request is read.
+// addQueueTime adds the time that a connection has spent in the listener's queue to its first wait. The parameter
+// silent is the time since the client's last bytes or, without any bytes, since the connection was made. If the client
+// has sent something (unread is true), the time counts only after an incomplete head has been read. Otherwise the
+// connection could be closed while a complete request is read.
 func (rc *readControl) addQueueTime(silent time.Duration, unread bool) {
 	rc.queueTime, rc.hadUnread = silent, unread
 }

@@ -142,15 +142,15 @@ func (r *request) relay(x *executor.Relay, response *transport.Response) (keepAl
 }
 
 // closeRelay ends the use of the proxy connection and closes the exchange at the given time. The first call decides the
-// recorded result. If there is a responseErr, closeRelay returns true if the proxy has ended the response, and false if
-// the client or the gateway has ended it.
+// recorded result. If the body has ended with the error responseErr, closeRelay returns true if the proxy has caused
+// this, and false if the client or the gateway has.
 func (r *request) closeRelay(x *executor.Relay, response *transport.Response, responseErr error,
 	clientLeft bool, at time.Time) (proxyBroke bool) {
 	status, measured := response.Status, response.Framing == http1.Length
 	r.exchangeEnd = at
 	relayed := r.forward.Close(responseErr, r.exchangeEnd)
 	relayed.ClientLeft, r.log.clientLeft = clientLeft, clientLeft
-	// While the request body is still streamed, the silence may be due to the client.
+	// If the request's body is still being sent, the silence of the target may be due to the client.
 	if clientLeft && responseErr != nil && r.forward.Request.Remainder == nil {
 		relayed.SilentTime, relayed.HasLength = r.exchangeEnd.Sub(r.bodyWaitStart), measured
 	}

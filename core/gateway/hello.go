@@ -31,8 +31,8 @@ const (
 )
 
 // classifyHello returns the kind of b, which holds all bytes that the client has sent so far. A ClientHello without
-// early data has no effect at the target, and may therefore be sent again. The kind cannot change until b is as long as
-// the second result. If this result is 0, any additional byte may change the kind, or the kind is final.
+// early data has no effect at the target, and may therefore be sent again. The result needed is the length that b must
+// reach before its kind can change. It is 0 if any additional byte may change the kind, or if the kind is final.
 func classifyHello(b []byte) (kind helloKind, needed int) {
 	var message []byte // the handshake message; a slice of b if it is in one record
 	for needed = tlsRecordHeader; len(b) > 0; needed += tlsRecordHeader {
@@ -101,8 +101,8 @@ func hasEarlyData(body []byte) bool {
 	return false
 }
 
-// skipField returns the rest of b after its first n bytes and the field that follows them. The field begins with its
-// length, which is encoded in lengthBytes bytes. If b is too short, skip returns false.
+// skipField skips n bytes of b and the field that follows them, and returns the rest of b. The field begins with its
+// length, which is encoded in lengthBytes bytes. If b is too short, skipField returns false.
 func skipField(b []byte, n, lengthBytes int) (rest []byte, ok bool) {
 	if len(b) < n+lengthBytes {
 		return nil, false

@@ -20,9 +20,8 @@ func newPieces() *piecePool {
 }
 
 // keptBody is a request body that is kept for repeats. Its memory grows with the bytes that have arrived, not with the
-// Content-Length. For a body longer than 64 KiB, there are two limits. If the length is known, the memory is at most
-// 1.1 times the length. Otherwise it is at most 1.25 times the bytes that have arrived. An empty keptBody holds no
-// buffer.
+// Content-Length. A body longer than 64 KiB takes at most 1.1 times its length or, if the length is unknown, at most
+// 1.25 times the bytes that have arrived. An empty keptBody holds no buffer.
 type keptBody struct {
 	pool   *piecePool
 	pieces [][]byte

@@ -25,8 +25,9 @@ type logEntry struct {
 // maxClientID is the maximum length of the X-Request-Id of a client that the log and the tracker take.
 const maxClientID = 128
 
-// readClientID returns the value of the field X-Request-Id, which the head has: an id that the client or a proxy before
-// the gateway has given the request. It returns "" unless the value is one word of visible ASCII characters.
+// readClientID returns the value of the field X-Request-Id: an id that the client or a proxy before the gateway has
+// given the request. The head must have this field. It returns "" unless the value is one word of visible ASCII
+// characters.
 func readClientID(fields []http1.Field) string {
 	var value []byte
 	for i := range fields {

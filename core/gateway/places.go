@@ -218,9 +218,9 @@ func (p *places) findEvictable(s *evictSearch, now time.Time, client netip.Addr)
 	}
 }
 
-// dropEvictable drops the list of the search s, because the list keeps closed connections in memory. The parameter
-// until is the time until which this list is used (search.validUntil). If another search has replaced the list since
-// then, dropEvictable changes nothing.
+// dropEvictable drops the connections that the search s has found, because the list keeps closed connections in memory.
+// The parameter until is the validUntil of this list. If another search has replaced the list since then, dropEvictable
+// changes nothing.
 func (p *places) dropEvictable(s *evictSearch, until time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

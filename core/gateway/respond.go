@@ -46,7 +46,8 @@ func (r *request) respond(b []byte, keepAlive bool) bool {
 }
 
 // startHead sets the fields of h that every response to the request has. The parameter keepAlive is true if the
-// connection can serve another request after this response. A head that startHead returned would be copied.
+// connection can serve another request after this response. startHead does not return the head, because this would copy
+// it.
 func (r *request) startHead(h *proxyhttp.Head, status int, reason []byte, keepAlive bool) {
 	h.Status, h.Reason, h.Outcome, h.Close, h.Minor = status, reason, r.outcome, !keepAlive, r.head.Minor
 }

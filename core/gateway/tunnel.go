@@ -18,7 +18,7 @@ import (
 
 // serveTunnel sends the greeting to the client, such as the response to CONNECT. It then copies bytes between the
 // client and the open tunnel remote, and closes the exchange. If the tunnel fails before the target has sent anything,
-// serveTunnel opens another tunnel with the parameter dial. This parameter is nil after a 101. The results are the
+// serveTunnel uses dial to open another tunnel; dial is nil after a 101 (Switching Protocols). The results are the
 // numbers of bytes to and from the target.
 func (s *Server) serveTunnel(
 	c *connection, x *executor.Tunnel, remote *transport.Tunnel, dial *proxyhttp.Connect, greeting *pooledBuffer,
@@ -82,18 +82,17 @@ type tunnel struct {
 	targetEndedFirst, targetReset, cutInRecord bool
 }
 
-// bothOpen reports whether both directions are open. While it returns true, there is no limit on the time without
-// progress. It also returns false if the client or the target has closed its connection. A read would not show this,
-// because the gateway does not read from one side while the other side accepts no bytes.
+// bothOpen reports whether neither direction has ended, and neither the client nor the target has closed its
+// connection. As long as this is so, there is no limit on the time without progress. A read would not always show that
+// one side has closed its connection, because the gateway does not read from it while the other side accepts no bytes.
 func (t *tunnel) bothOpen() bool {
 	return !t.oneDirectionEnded.Load() && !socket.PeerClosed(tcpBelow(t.client.netConn)) &&
 		!socket.PeerClosed(t.client.tunnel.Load().TCP())
 }
 
 // copyBoth copies bytes until both directions have ended, or one has failed. The parameter received is true if the
-// target has already sent bytes. The results are the numbers of bytes to the target and to the client, and an error.
-// This is the error that ended the target's direction. It is nil if the target has sent bytes, or if the client left
-// first.
+// target has already sent bytes. The results are the numbers of bytes to the target and to the client, and the error
+// that ended the target's direction. This error is nil if the target has sent bytes, or if the client left first.
 func (t *tunnel) copyBoth(received bool) (up, down int64, targetErr error) {
 	done := make(chan int64, 1)
 	go func() {

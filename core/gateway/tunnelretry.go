@@ -170,8 +170,9 @@ func (t *tunnel) startFirstByteLimit(kind helloKind) {
 	}
 }
 
-// maxHelloRefusalDelay is the time that a tunnel gets to reply to the ClientHello if the request cannot change its
-// proxy and an earlier tunnel has received a helloRefusal. After this time, the client gets that refusal.
+// maxHelloRefusalDelay is the time that a tunnel gets to reply to the ClientHello if an earlier tunnel of the request
+// has received a refusal of the ClientHello, and no other proxy can be used. After this time, the client gets that
+// refusal.
 const maxHelloRefusalDelay = 2 * time.Second
 
 // setFirstByteDeadline sets the deadline of the next read from the target. It returns false if the time limit for

@@ -178,7 +178,8 @@ func beginRequest(a *access.Account, target *proxyhttp.Authority, now time.Time)
 	}
 }
 
-// partUsedResponse returns the response to a request for which this gateway's part of a shared limit is used up.
+// partUsedResponse returns the response to a request of a user whose limit is shared by the nodes of a cluster, if this
+// gateway has used up its share of the limit.
 func partUsedResponse(code, limit string) *proxyhttp.ErrorResponse {
 	return limitResponse(code, "this gateway's part of the user's "+limit+
 		" is in use; the gateways of the cluster share the limit", time.Second)

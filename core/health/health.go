@@ -199,8 +199,9 @@ func (c *Checker) updatePlans(s *activeSettings, now time.Time) bool {
 	return true
 }
 
-// postponedTime is called when the planned time of a check has come. It returns the current time, or a later time if
-// the proxy's breaker is open or has a probe, or if the traffic shows that the proxy works. The caller holds mu.
+// postponedTime is called when the planned time of a check has come. It returns the current time if the check can begin
+// now. Otherwise it returns a later time, because the proxy's breaker is open, a probe is already in flight, or the
+// traffic shows that the proxy works. The caller holds mu.
 func (c *Checker) postponedTime(s *activeSettings, p *plan, now time.Time) time.Time {
 	switch b := p.u.Breaker(); b.State() {
 	case core.Open:
@@ -355,8 +356,8 @@ func (a *activeSettings) outcome(r *result, probe bool, now time.Time) *core.Out
 	return &o
 }
 
-// missingTime returns the time for which a missing ability is recorded. It is longer than the time until the next
-// checks.
+// missingTime returns the time for which a proxy counts as lacking an ability after a check has shown this. It is
+// longer than the time until the next checks.
 func (a *activeSettings) missingTime() time.Duration {
 	return max((idleChecks+2)*a.Interval*2, 10*time.Minute)
 }
@@ -426,8 +427,8 @@ func (c *Checker) send(ctx context.Context, s *activeSettings, u *upstream.Upstr
 	return r
 }
 
-// decisive returns the result that counts. If only one form has passed, this is its result. Otherwise it is the result
-// of the absolute form or, if only the tunnel was used, of the tunnel.
+// decisive returns the result that decides about the check. If only one form has passed, this is its result. Otherwise
+// it is the result of the absolute form or, if only the tunnel was used, of the tunnel.
 func (r *results) decisive() *result {
 	if r.absolute.passed || r.absolute.sent && !r.tunnel.passed {
 		return &r.absolute
@@ -448,8 +449,8 @@ func (r *results) isTunnelRefused() bool {
 	return err != nil && (err.Cause == verdict.TunnelRefused || err.Cause == verdict.TunnelUnsupported)
 }
 
-// isMixed reports whether one form has passed, and the other form has failed without a status that refuses the
-// request. A single such check may be due to chance; two in a row show that the proxy lacks an ability.
+// isMixed reports whether one form has passed, and the other has failed, but not by a status with which the proxy
+// refuses this form. A single such check may be due to chance; two in a row show that the proxy lacks an ability.
 func (r *results) isMixed() bool {
 	switch {
 	case r.absolute.passed:

@@ -29,7 +29,7 @@ const (
 	RequestID // X-Request-Id, which is interpreted only for the log
 )
 
-// isOther reports whether a field of the kind may be nominated, and may be a trailer.
+// isOther reports whether a field of the kind can become hop-by-hop because Connection names it, and can be a trailer.
 func (k Kind) isOther() bool { return k == Other || k == RequestID }
 
 // kinds is a set of kinds: bit n is set if the set has Kind(n).

@@ -62,8 +62,8 @@ func (u *partialHead) checkRequest(head []byte) error {
 	}
 }
 
-// checkVersionStart checks the beginning of the version in the first line, which is not complete. The argument line has
-// all bytes of this line that have arrived; the argument text has the new ones, which are the last bytes of the line.
+// checkVersionStart checks the part of the version that has arrived, in a request line that is not complete. The
+// parameter line has all bytes of the line that have arrived, and text the last of them, which have not been checked.
 // The method returns an error if the version cannot become valid any more.
 func (u *partialHead) checkVersionStart(text, line []byte) error {
 	for i, c := range text {

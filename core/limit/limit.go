@@ -169,8 +169,8 @@ func (u *Usage) check(now time.Time) (s State, ok bool) {
 // tolerance is the fraction of a token that may be missing, because rate.Limiter computes with floating point numbers.
 const tolerance = 1e-6
 
-// If Check admits an attempt, reserve counts the attempt as begun. The caller must then call cancel or endAttempt of
-// the result. If Check does not admit it, reserve returns false.
+// reserve counts an attempt as begun, if Check admits it. The caller must then call cancel or endAttempt of the result.
+// If Check does not admit the attempt, reserve returns false.
 func (u *Usage) reserve(now time.Time) (t usageReservation, ok bool) {
 	if u == nil {
 		return usageReservation{}, true

@@ -27,9 +27,9 @@ type sharedLimits struct {
 	byKind  [NumKinds]share.Share
 }
 
-// SetDivisor makes the limits shared limits. If this node has no share of a limit, it gets the initial share, which
-// share.Initial computes with the divisor. Shares that the node has already do not change. If divisor is 0, the limits
-// are not shared.
+// SetDivisor makes the limits shared limits: they hold for all nodes of a cluster together, and each node has a share.
+// If this node has no share of a limit yet, it gets the initial share, which share.Initial computes with the divisor.
+// If divisor is 0, the limits are not shared.
 func (u *Usage) SetDivisor(divisor int64, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -48,9 +48,9 @@ func (u *Usage) SetDivisor(divisor int64, now time.Time) {
 	u.applyLimit(now)
 }
 
-// restartInitialShare begins this node's initial share of the limit BytesPerDay again, because the number of used bytes
-// has changed. It does nothing if the limits are not shared, or if the node has requested a share of this limit today.
-// The caller holds mu.
+// restartInitialShare computes this node's initial share of the limit BytesPerDay again, because the number of used
+// bytes has changed. It does nothing if the limits are not shared, or if the node has requested a share of this limit
+// today. The caller holds mu.
 func (u *Usage) restartInitialShare(now time.Time) {
 	if u.shared == nil {
 		return

@@ -62,7 +62,8 @@ func CheckEntries(entries []Entry) (list []*Error) {
 	return list
 }
 
-// DefaultLimit returns the limits of every proxy. Each limit is from the first entry without a host that sets it.
+// DefaultLimit returns the limits of every proxy. Each of them comes from the first entry that has no host and sets
+// this limit.
 func DefaultLimit(entries []Entry) (l Limit) {
 	for _, e := range entries {
 		if e.Host == "" {

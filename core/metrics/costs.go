@@ -61,8 +61,8 @@ type costSoFar struct {
 	total    float64
 }
 
-// CountCost adds the cost since the last call to the current minute. The total includes earlier processes, so the first
-// call only stores it.
+// CountCost adds the growth of the total cost since the last call to the current minute. The total includes the costs
+// of earlier processes, so the first call only stores it.
 func (r *Recorder) CountCost(total float64) {
 	r.cost.mu.Lock()
 	defer r.cost.mu.Unlock()

@@ -93,9 +93,9 @@ func (r *Recorder) RecordReload(ok bool, at time.Time) {
 	}
 }
 
-// exporter writes the metrics in the format of Prometheus. Most metrics go through a tally scope. The collector has
-// those that tally cannot have: metrics with fractions, histograms with given counts, and metrics whose time series
-// end.
+// exporter writes the metrics in the format of Prometheus. Most metrics go through a scope of the library tally. The
+// collector has the metrics that tally does not support: those with fractions, histograms with given counts, and those
+// whose time series end.
 type exporter struct {
 	recorder *Recorder
 	registry *prometheus.Registry

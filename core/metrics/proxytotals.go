@@ -222,7 +222,7 @@ func (r *Recorder) collectNamedProxies(out chan<- prometheus.Metric, pool []Prox
 	return hasSeries
 }
 
-// endSeries ends the series of a named proxy. The caller holds the mutex of r.named.
+// endSeries ends the series of a named proxy. The caller holds the mutex of r.namedProxies.
 func (r *Recorder) endSeries(id string) {
 	value := r.findProxy(id).total()
 	value.subtract(r.namedProxies.baselines[id])
@@ -248,8 +248,8 @@ func (p *proxy) total() *proxyTotals {
 	return p.totals.clone()
 }
 
-// totalInOther returns the totals of a proxy that a scrape has included in the time series "other". For any other
-// proxy, and for nil, it returns empty totals.
+// totalInOther returns the totals of a proxy if a scrape has included them in the time series "other". Otherwise, and
+// for nil, it returns empty totals.
 func (p *proxy) totalInOther() *proxyTotals {
 	if p == nil {
 		return &proxyTotals{}
