@@ -19,8 +19,8 @@ import (
 type Hedger[T any] interface {
 	// Hedge returns the Sender of a hedge, or nil if the request cannot be sent twice at the same time.
 	Hedge() HedgeSender[T]
-	// Stop ends the attempt; another goroutine calls it. The Sender's Send then returns. After that, each call of Send
-	// returns without sending until Discard has been called.
+	// Stop, which another goroutine calls, ends the attempt in flight: its Send returns. Until Discard has been called,
+	// each later call of Send returns without sending.
 	Stop()
 	// Adopt converts the response of a hedge to a response of this Sender. The hedge's response may be the zero value.
 	Adopt(hedge HedgeSender[T], response T) T
@@ -96,8 +96,8 @@ type anyRace interface {
 	endTunnelRace(served bool)
 }
 
-// beginRace begins the race of the first attempt, which the caller is about to send. It returns nil if the
-// attempt has no hedge.
+// beginRace begins a race for the first attempt, which the caller is about to send. It returns nil if the attempt has
+// no hedge.
 func beginRace[T any](ctx context.Context, x *Exchange, s Sender[T]) *race[T] {
 	if !x.canHedge() {
 		return nil
@@ -159,7 +159,8 @@ func (r *race[T]) runHedge() {
 	}
 }
 
-// queryAfterAttempt returns the query of the request, and adds the proxy of the current attempt to the tried proxies.
+// queryAfterAttempt returns the query for another attempt: the query of the request, with the proxy of the current
+// attempt among the tried proxies.
 func (ex *Exchange) queryAfterAttempt() selector.Query {
 	q := ex.query
 	q.Tried = append([]selector.TriedProxy{{Proxy: ex.proxy}}, ex.query.Tried...)

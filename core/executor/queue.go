@@ -236,8 +236,8 @@ func (e *Executor) ServeQueues() {
 	e.retries.Serve()
 }
 
-// Queues returns the counts of the two queues: places is the queue of the requests that wait until a proxy admits
-// another attempt in flight; retries is the queue of those that wait for a retry of the retry budget.
+// Queues returns the counts of both queues: places is for the requests that wait until a proxy admits another attempt
+// in flight, retries for those that wait for a retry of the retry budget.
 func (e *Executor) Queues() (places, retries map[core.Priority]queue.Counts) {
 	return e.places.Counts(), e.retries.Counts()
 }

@@ -122,7 +122,7 @@ func (ex *Exchange) askJudge(s Excerpter, o core.Outcome) core.Outcome {
 	return verdict.ApplyRuling(o, ruling.Kind, ex.proxy.Direct())
 }
 
-// unconfirmedBan records the decision that the target bans the proxy of an attempt.
+// unconfirmedBan is a ban of the proxy of an attempt. No success of another proxy has confirmed it yet.
 type unconfirmedBan struct {
 	proxy    *upstream.Upstream
 	duration time.Duration

@@ -178,8 +178,8 @@ func (ex *Exchange) chooseProxy(ctx context.Context) bool {
 func (st *attemptState) begin(x *Exchange, number int, now time.Time) {
 	st.proxy, st.lease.Target = st.lease.Proxy, x.request.Target
 	e, a := &st.event, &st.attempt
-	// Each struct is cleared by one assignment, and its fields are then set one by one. Go would make a copy on the
-	// stack for other assignments of structs.
+	// Each struct is first cleared, and its fields are then set one by one. If a struct value with fields were
+	// assigned, Go would make a copy of it on the stack.
 	*e = core.AttemptEvent{}
 	*a = Attempt{}
 	st.facts = verdict.Facts{}

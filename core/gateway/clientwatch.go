@@ -43,8 +43,8 @@ func (w *clientWatch) start() {
 	go w.readAhead()
 }
 
-// leavePoller takes the connection off the poller while the watch is running. It has no effect if a goroutine watches
-// the client.
+// leavePoller takes the connection off the runtime's poller. It has no effect if the watch is not running, or if a
+// goroutine watches the client.
 func (w *clientWatch) leavePoller() {
 	if !w.running || w.done != nil {
 		return

@@ -150,7 +150,7 @@ func (r *request) closeRelay(x *executor.Relay, response *transport.Response, re
 	r.exchangeEnd = at
 	relayed := r.forward.Close(responseErr, r.exchangeEnd)
 	relayed.ClientLeft, r.log.clientLeft = clientLeft, clientLeft
-	// If the request's body is still being sent, the silence of the target may be due to the client.
+	// While the request's body is still being sent, the silence of the target may be due to the client.
 	if clientLeft && responseErr != nil && r.forward.Request.Remainder == nil {
 		relayed.SilentTime, relayed.HasLength = r.exchangeEnd.Sub(r.bodyWaitStart), measured
 	}

@@ -100,7 +100,7 @@ func (k *keptBody) releasePiece(pooledBuf *[]byte) {
 	}
 }
 
-// maxIdlePieces is the maximum capacity of the slices pieces and pooled that an idle connection keeps.
+// maxIdlePieces is the maximum number of pieces for which the slices of an idle connection's keptBody keep memory.
 const maxIdlePieces = 8
 
 // free drops the body and returns its buffers.

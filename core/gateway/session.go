@@ -68,8 +68,8 @@ func (s *Server) beginSession(a *access.Account, wanted session.Request, region 
 }
 
 // applyOptions applies the options of the user name to the request. If the options name a session, it begins to use
-// this session and stores the handle in *use. It returns errOverride if the option "retry" is not allowed, or the error
-// of Policy.Overridden.
+// this session and stores the handle in sessionUse. It returns errOverride if the option "retry" is not allowed, or the
+// error of Policy.Overridden.
 func (f *socksFront) applyOptions(in *executor.Request, sessionUse *session.Handle) error {
 	o := &f.options
 	in.Region, in.RegionStrict, in.PreferredTag = o.Region, o.RegionStrict, o.CityTag

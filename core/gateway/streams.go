@@ -94,8 +94,8 @@ func (st *streams) drain(ctx context.Context) {
 	}
 }
 
-// serve serves HTTP/2 on conn until conn ends. The parameter conn is the TLS connection of c, and below is the
-// connection below this TLS.
+// serve serves HTTP/2 on conn, the TLS connection with the client of c, until conn ends. The parameter below is the
+// connection that carries this TLS.
 func (st *streams) serve(s *Server, c *connection, conn *tls.Conn, below *rereadConn, in *outerConnect) {
 	st.once.Do(func() { st.start(s) })
 	if st.server == nil || c.draining() {

@@ -133,8 +133,8 @@ func (t *tunnel) keepBytes(p []byte) bool {
 	return true
 }
 
-// setPartialLen sets the field partialLen. The parameter kind is the kind of the bytes in the field clientBytes. The
-// caller holds mu.
+// setPartialLen sets partialLen: the length of clientBytes if their kind is partialHello, otherwise 0. The caller holds
+// mu.
 func (tr *tunnelRetry) setPartialLen(kind helloKind) {
 	tr.partialLen = 0
 	if kind == partialHello {
@@ -194,8 +194,8 @@ func (t *tunnel) setFirstByteDeadline(now time.Time) bool {
 	return true
 }
 
-// extendFirstByteWait is called after a read from the target has failed with err. It reports whether the gateway waits
-// longer for the target.
+// extendFirstByteWait is called after a read from the target has failed with err. It reports whether the gateway must
+// wait longer for the target.
 func (t *tunnel) extendFirstByteWait(err error) bool {
 	tr := &t.retry
 	tr.mu.Lock()

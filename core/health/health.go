@@ -136,7 +136,7 @@ func (c *Checker) Run(ctx context.Context) {
 	}
 }
 
-// takeDue removes the plans whose time has come from the queue, and returns them.
+// takeDue returns the plans of the checks that are due, and removes these plans from the queue.
 func (c *Checker) takeDue() (s *activeSettings, list []*plan) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -398,7 +398,7 @@ type results struct {
 
 // send sends the request in both forms. If the URL is an https:// URL, or the proxy does not support the absolute form,
 // it sends the request only through a tunnel. It does not try the tunnel if the proxy cannot be reached, or if a limit
-// of this machine prevented the absolute form.
+// of this machine prevented the request in absolute form.
 func (c *Checker) send(ctx context.Context, s *activeSettings, u *upstream.Upstream) (r results) {
 	r.kind, r.tls = ability.TunnelTo(s.request.Authority), s.request.TLS
 	end := c.cfg.Now().Add(s.Timeout)

@@ -68,8 +68,8 @@ func trim(b []byte) []byte {
 	return b
 }
 
-// The table class has a set of bits for each byte. Each bit stands for an element of a message in which the byte is
-// permitted.
+// The table class has a set of bits for each byte. Each bit stands for a part of a message, such as a field value, in
+// which the byte is permitted.
 var class = func() (t [256]uint8) {
 	for c := range 256 {
 		switch {

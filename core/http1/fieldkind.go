@@ -4,8 +4,8 @@ import (
 	"bytes"
 )
 
-// maxNominated is the maximum number of field names in Connection. It is limited because nominate compares each name
-// with each field.
+// maxNominated is the maximum number of field names in Connection. It is limited because markNominated compares each
+// name with each field.
 const maxNominated = 100
 
 // markNominated marks the fields that Connection names as hop-by-hop. It changes only fields of the kinds Other and

@@ -18,8 +18,8 @@ const (
 	bulkBuffer  = 40 << 10 // 32 KiB of a body, and a head
 )
 
-// buffers and bulks are pools of buffers with the sizes startBuffer and bulkBuffer. Buffers of other sizes are not
-// pooled.
+// buffers and bulkBuffers are pools of buffers with the sizes startBuffer and bulkBuffer. Buffers of other sizes are
+// not pooled.
 var (
 	buffers     = sync.Pool{New: func() any { b := make([]byte, startBuffer); return &b }}
 	bulkBuffers = sync.Pool{New: func() any { b := make([]byte, bulkBuffer); return &b }}

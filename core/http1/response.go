@@ -153,7 +153,8 @@ func (r *Response) parse(b, method []byte, loose bool) (rest []byte, err error) 
 	switch {
 	case s.unframed:
 	case s.bodiless && status == 204:
-		// A 204 has no length (RFC 9110 section 8.6). If the response has a length nevertheless, a body may follow.
+		// A 204 has no length (RFC 9110 section 8.6). If the response has a length nevertheless, a body may follow, and
+		// the connection cannot be used again.
 		r.Close = r.Close || s.chunked || s.hasLength && s.length > 0
 	case s.bodiless:
 		if s.hasLength && !s.chunked && !s.noLength {

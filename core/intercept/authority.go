@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// backdating is the time from the beginning of a certificate's validity to its signing. It is for clients whose
-	// clocks are slow.
+	// backdating is the time by which the validity of a certificate begins before its signing, because the clocks of
+	// some clients are slow.
 	backdating = time.Hour
 	// validity is the time for which the certificate of a target is valid. Browsers accept at most 397 days.
 	validity = 30 * 24 * time.Hour

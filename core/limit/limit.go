@@ -192,7 +192,8 @@ func (u *Usage) reserve(now time.Time) (t usageReservation, ok bool) {
 	return t, true
 }
 
-// usageReservation records the use of one Usage by one attempt. The zero value stands for an attempt without limits.
+// usageReservation records what one attempt uses of the limits of one Usage. The zero value stands for an attempt
+// without limits.
 type usageReservation struct {
 	usage          *Usage
 	rate, interval *rate.Reservation

@@ -1,7 +1,7 @@
 // Package logfold limits the number of similar log records. Each kind of record (its level and message) has an
-// allowance of Burst records. The allowance grows by Rate per second, up to Burst. Records beyond the allowance are
-// not written but counted, and once a second one record states their number. For some messages only the first record
-// is written; the next record is written after a second without a record with the message.
+// allowance of Burst records. The allowance grows by Rate per second, up to Burst. Records beyond the allowance are not
+// written but counted, and once a second one record states their number. For some messages only the first record is
+// written; the next one is written after a second in which no record with this message has arrived.
 package logfold
 
 import (
@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// Burst is the number of records of one kind that are written without a limit on their rate.
+	// Burst is the number of records of one kind that may be written at once.
 	Burst = 1000
 	// Rate is the number of records of one kind that are written per second once Burst is used up.
 	Rate = 10

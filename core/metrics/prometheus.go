@@ -75,8 +75,8 @@ func (r *Recorder) SetCheckSource(checks func() (passed, failed uint64)) {
 	r.sources.checks = checks
 }
 
-// SetLoginSource sets a function that is called at each scrape. For each listener, the function calls its argument
-// count with the number of failed logins.
+// SetLoginSource sets the function that reports the failed logins at each scrape. It calls count for each listener,
+// with the number of failed logins.
 func (r *Recorder) SetLoginSource(logins func(count func(listener string, failed uint64))) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
@@ -168,7 +168,8 @@ func (r *Recorder) Gather() ([]*dto.MetricFamily, error) {
 	return r.exporter.registry.Gather()
 }
 
-// flush updates the reporter. A scope reports its metrics when it is closed, so each scrape has a new scope.
+// flush passes the current values to the reporter. A scope of tally reports its metrics when it is closed, so each
+// scrape has a new scope.
 func (e *exporter) flush() {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -130,8 +130,8 @@ func (r *run) loop(ctx context.Context) {
 type sink interface {
 	count(name string, labels []*dto.LabelPair, growth int64)
 	gauge(name string, labels []*dto.LabelPair, value float64)
-	// The method samples adds n observations to a bucket of a histogram. The bucket has the bounds lower (exclusive)
-	// and upper (inclusive). Each of them is an element of bounds, or infinite.
+	// The method samples adds n observations to the bucket of a histogram that begins above lower and includes upper.
+	// Each of these two bounds is an element of bounds, or infinite.
 	samples(name string, labels []*dto.LabelPair, bounds []float64, lower, upper float64, n int64)
 	close()
 }
