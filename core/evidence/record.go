@@ -5,10 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// record holds the attempts of one proxy at one target. Its failures are pending until a success of another proxy at
-// the target confirms them. It has two batches of pending failures, because the time of each of them would not fit into
-// 64 bytes: a success that begins after firstBatchEnd confirms the first batch, and the second batch collects the
-// failures since then.
+// record holds the attempts of one proxy at one target. A failure is pending until a success of another proxy at the
+// target confirms it. To take only 64 bytes, a record has two batches of pending failures, not their times: a success
+// that begins after firstBatchEnd confirms the first batch, and the second batch collects the failures since then.
 type record struct {
 	target    *target
 	next      atomic.Pointer[record]
@@ -81,8 +80,8 @@ func (r *record) addFailure(a *Attempt) {
 }
 
 // resolvePending confirms the first batch of pending failures if another proxy has succeeded at the target since then.
-// If the other proxies have only failed there, often enough, it discards all pending failures. It returns the number of
-// confirmed failures. The parameter latest is the proxy's latest failure.
+// If there are only failures of other proxies since then, and enough of them, it discards all pending failures. It
+// returns the number of confirmed failures. The parameter latest is the proxy's latest failure.
 func (r *record) resolvePending(latest *Attempt) (confirmed uint8) {
 	switch {
 	case r.firstBatch == 0:

@@ -68,7 +68,7 @@ func (b *Book) overview() overview {
 		}
 		o.successesElsewhere -= min(o.successesElsewhere, uint64(r.episodeSuccesses()))
 		// A single failure at a target does not count, because a client may try many dead targets once each. Failures
-		// at a suspect target do not count either: a request to it gets only one attempt.
+		// at a suspect target do not count either: most of them are single attempts of different requests.
 		if n := r.pending(); n > 1 && !r.target.suspect.Load() && r.target.onlyUsedBy(b.lastFailure.Proxy) {
 			o.uncompared += n
 		}

@@ -135,9 +135,9 @@ func (ex *Exchange) Abandon() {
 	ex.releaseDeferred()
 }
 
-// deferredAttempt is a failed attempt whose failure may be due to the proxy or to the target. It is charged to the
-// proxy, as a failure of the proxy, only if another proxy serves the same request. An example is a refused tunnel,
-// because every proxy may refuse it.
+// deferredAttempt is a failed attempt that may be due to the proxy or to the target. It is charged to the proxy, as a
+// failure of the proxy, only if another proxy serves the same request. An example is a refused tunnel, because every
+// proxy may refuse it.
 type deferredAttempt struct {
 	lease           upstream.Lease // does not count as in flight any more
 	outcome         core.Outcome

@@ -50,10 +50,10 @@ type Targets interface {
 	// IsSuspect reports whether attempts at the target have failed through several proxies, and succeed through none.
 	IsSuspect(target evidence.Target) bool
 	// AdmitRetries reports whether a request to a suspect target may be retried. It returns true at most once a second
-	// per target, or once in 5 s if attempts at the target time out (hangs).
+	// per target, or once in 5 s if attempts at the target time out.
 	AdmitRetries(target evidence.Target, hangs bool, now time.Duration) bool
-	// RecordRetriesFailed records that a request has failed although it was retried. The parameter began is the time at
-	// which AdmitRetries permitted the retries.
+	// RecordRetriesFailed records that a request has failed for which AdmitRetries returned true. The parameter began
+	// is the time of that call.
 	RecordRetriesFailed(target evidence.Target, began, ended time.Duration)
 	// JustServedOther reports whether an attempt through a proxy other than the given one has just succeeded at the
 	// target.

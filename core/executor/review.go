@@ -77,7 +77,7 @@ func (ex *Exchange) applyRule(a *rules.Action, o core.Outcome) core.Outcome {
 }
 
 // banForHost bans the attempt's proxy for the target's host: the proxy is not chosen for this host. The ban lasts for
-// at most maxUnconfirmed, until confirmBans extends it to the time d.
+// at most maxUnconfirmed at first. Later, confirmBans may extend it to the time d.
 func (ex *Exchange) banForHost(o *core.Outcome, d time.Duration, more ...slog.Attr) {
 	ex.unconfirmedBans = append(ex.unconfirmedBans, unconfirmedBan{ex.proxy, d, false})
 	ex.banPair(ex.proxy, min(d, maxUnconfirmed))
@@ -147,9 +147,9 @@ func (ex *Exchange) banProxy(u *upstream.Upstream, d time.Duration) {
 	ex.tuning.ProxyBans.Begin(u.Hash(), selector.AllHosts, ban.Pair{ProxyID: u.ID(), Since: now, Until: now + d})
 }
 
-// confirmBans is called when the current proxy has served the request. This shows that the target refuses only the
-// proxies that the exchange has banned, for at most maxUnconfirmed so far. confirmBans extends these bans to their full
-// length.
+// confirmBans is called when the current proxy has served the request. The target therefore refuses only the proxies
+// that the exchange has banned. Their bans last for at most maxUnconfirmed so far; confirmBans extends them to their
+// full length.
 func (ex *Exchange) confirmBans() {
 	for _, b := range ex.unconfirmedBans {
 		switch {

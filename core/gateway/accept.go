@@ -49,8 +49,8 @@ const pipeFiles = 2
 type acceptor struct {
 	*Server
 	waitedForPlace bool // the client that is being admitted found no place at first
-	// waitCounts counts how often clients have waited for a place since such a client last got a place. Index 1 is for
-	// clients with more than half of all connections, index 0 for all other clients.
+	// waitCounts counts how often clients have waited for a place since a client of the same kind last got one. Index 1
+	// is for clients with more than half of all connections, index 0 for all other clients.
 	waitCounts  [2]int
 	lastWarning time.Time // the time of the last warning that there is no place
 }

@@ -87,8 +87,8 @@ func (r *request) streamBody(q *transport.Request) {
 }
 
 // beginBodyWait sets the deadline for the next piece of the request's body. If the body is slower than the minimum
-// rate, the wait begins earlier by its delay, so that a client that sends a byte now and then can be evicted as well.
-// The wait begins earlier by at most minBodyWait: clients that have sent nothing for longer are evicted first.
+// rate, its delay is added to the wait, so that a client that sends a byte now and then can be evicted as well. At most
+// minBodyWait is added: clients that have sent nothing for longer are evicted first.
 func (r *request) beginBodyWait() {
 	now := r.server.Now()
 	since := now.Add(-min(r.bodyRate.Delay(), minBodyWait))

@@ -1,7 +1,7 @@
 package gateway
 
 // maxFollowed is the number of bytes from a target after which its TLS records are not followed any more. A target that
-// gives up on a client that does not read also ends within a record. It has then sent more than maxFollowed bytes,
+// gives up on a client that does not read may also end within a record. It has then sent more than maxFollowed bytes,
 // because the buffers on the way to the client hold more.
 const maxFollowed = 64 << 10
 

@@ -75,8 +75,8 @@ func (r *Recorder) SetCheckSource(checks func() (passed, failed uint64)) {
 	r.sources.checks = checks
 }
 
-// SetLoginSource sets the function that reports the failed logins at each scrape. It calls count for each listener,
-// with the number of failed logins.
+// SetLoginSource sets the function that reports the failed logins at each scrape. This function calls count for each
+// listener, with the number of failed logins.
 func (r *Recorder) SetLoginSource(logins func(count func(listener string, failed uint64))) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
