@@ -55,19 +55,19 @@ func (f Format) WithTag(key string) Format {
 }
 
 // ValueDecoder is implemented by pointers to types that have a special notation in documents, such as a duration. The
-// text of an error becomes FieldError.Msg, such as "must be a duration".
+// text of the error that DecodeValue returns becomes FieldError.Msg, such as "must be a duration".
 type ValueDecoder interface {
 	DecodeValue(from any) error
 }
 
 // Decode decodes a document into v, a pointer to a struct, slice or map. The document is a tree of map[string]any,
-// []any, string, bool and numbers (json.Number, int64, float64). An integer may be written as 3.0. The struct's
-// fields are named by tags "json" (JSON) or "koanf" (TOML). If the document has no key of a field, the field does not
-// change. A tag `range:"LOW,HIGH"` limits a field that is a number, or a ValueDecoder with an integer or float as its
-// underlying type. LOW and HIGH are in the notation of the field. In errors, the path of each field begins with the
-// parameter path.
+// []any, string, bool and numbers (json.Number, int64, float64). An integer may be written as 3.0. The tags "json"
+// (JSON) or "koanf" (TOML) name the fields of the struct. A field whose key is absent from the document keeps its
+// value. A tag `range:"LOW,HIGH"` limits a field that is a number, or a ValueDecoder with an integer or float as its
+// underlying type. LOW and HIGH are in the notation of the field.
 //
-// The function report is called with each error, in the order of the keys, until it returns false.
+// Decode calls report with each error, in the order of the keys, until report returns false. The path in each error
+// begins with the given path.
 func (f Format) Decode(path string, document, v any, report func(*FieldError) (more bool)) {
 	d := &decoder{Format: f, report: report}
 	d.decode(path, document, reflect.ValueOf(v).Elem())
@@ -257,7 +257,8 @@ func (d *decoder) checkRange(path string, from any, limits string, v reflect.Val
 	}
 }
 
-// compareToLimit returns the sign of v minus the limit, which is in the notation of v's type.
+// compareToLimit decodes a limit of a range tag to the type of v. It returns -1, 0 or 1 if v is below, equal to or
+// above the limit.
 func compareToLimit(v reflect.Value, limit string) int {
 	l := reflect.New(v.Type())
 	var err error

@@ -134,7 +134,7 @@ func afterComma(s string) string {
 }
 
 // unsupportedSchemes joins the schemes that a proxy asks for: "NTLM or Negotiate". It returns "" if there are no
-// schemes, or if the gateway can use one of them. It can use Digest. It can use Basic unless digestOnly is set
+// schemes, or if the gateway can use one of them: Digest, or Basic unless the proxy must not get Basic credentials
 // (upstream.AuthDigest).
 func unsupportedSchemes(schemes []string, digestOnly bool) string {
 	offers := func(scheme string) bool {

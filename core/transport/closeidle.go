@@ -33,9 +33,9 @@ const (
 	surplusAge  = 3 * time.Second // idle time after which surplus connections are closed
 )
 
-// CloseSurplus closes the idle connections that a burst of requests has left. If a proxy has more than minIdleKept idle
-// connections, it closes the oldest ones, but only those that have been idle for surplusAge. Requests for few targets
-// do not need them, because of the connections for a target the one that became idle last is reused first.
+// CloseSurplus closes the idle connections that a burst of requests has left: those that have been idle for surplusAge,
+// the oldest first, until the proxy has minIdleKept idle connections. Requests for few targets do not need the oldest
+// connections: of the connections for one target, they reuse the one that became idle last.
 func (t *Transport) CloseSurplus() {
 	cutoff := t.cfg.Now().Add(-surplusAge)
 	t.pools.Range(func(_, p any) bool {

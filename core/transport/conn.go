@@ -43,8 +43,8 @@ func (c *pairedConn) Read(p []byte) (int, error) {
 	return c.Conn.(*socket.Conn).WriteThenRead(message, p)
 }
 
-// ReadPooled implements the interface pooledSource of package http1. While it waits for bytes, it holds a buffer on a
-// TLS connection, and none on a plain TCP connection.
+// ReadPooled implements the interface pooledSource of package http1. It holds no buffer while it waits for bytes on a
+// plain TCP connection. On a TLS connection it holds one.
 func (c *pairedConn) ReadPooled(buffers *sync.Pool) (*[]byte, int, error) {
 	if plain, ok := c.Conn.(*socket.Conn); ok {
 		message := c.message
@@ -104,7 +104,7 @@ func (pc *persistConn) setMeters(m traffic.Meters) {
 	}
 }
 
-// tcpOf returns the TCP connection below c, and the gate between TCP and TLS. Both may be nil.
+// tcpOf returns the TCP connection below c, and the readGate between TCP and TLS. Both may be nil.
 func tcpOf(c net.Conn) (tcp *socket.Conn, g *readGate) {
 	for {
 		switch above := c.(type) {
@@ -130,15 +130,15 @@ func closeNow(c net.Conn) {
 	c.Close()
 }
 
-// readGate is a connection below TLS. While it is closed, a Read of the TLS connection returns only bytes that the
-// TLS connection has already received.
+// readGate is the connection below a TLS connection. While the field closed is set, a Read of the TLS connection
+// returns only bytes that the TLS connection has already received.
 type readGate struct {
 	net.Conn
 	closed bool
 }
 
-// Read implements io.Reader. While the gate is closed, it returns a timeout, which TLS does not treat
-// as the end of the stream.
+// Read implements io.Reader. While the field closed is set, it returns a timeout, which TLS does not treat as the end
+// of the stream.
 func (g *readGate) Read(p []byte) (int, error) {
 	if g.closed {
 		return 0, os.ErrDeadlineExceeded
@@ -165,9 +165,9 @@ func (pc *persistConn) hasNoExtraBytes() bool {
 	return n == 0 && err == os.ErrDeadlineExceeded
 }
 
-// onWriteBlocked is called when the peer is slow to read a request. Unless the body is being streamed, it limits the
-// write by the attempt's deadline and calls OnSlow, because the client may leave during the write. While the body is
-// streamed, it limits only the time without progress.
+// onWriteBlocked is called when the peer is slow to read a request. While the body is streamed, it limits only the time
+// without progress. Otherwise it limits the write by the attempt's deadline, and calls OnSlow, because the client may
+// leave during the write.
 func (pc *persistConn) onWriteBlocked() {
 	switch c := pc.control; {
 	case c == nil:

@@ -10,8 +10,9 @@ import (
 // recheckEvery is the time between two calls of Control.CurrentDeadline during a wait for a response.
 const recheckEvery = 100 * time.Millisecond
 
-// nextDeadline sets Deadline to the result of CurrentDeadline. It returns the deadline of the next read. If the read
-// ends before Deadline, the caller must call nextDeadline again for a further read.
+// nextDeadline returns the deadline of the next read. If CurrentDeadline is set, nextDeadline first sets Deadline to
+// its result, and the next read lasts at most recheckEvery. After a read that ended before Deadline, the caller calls
+// nextDeadline again and repeats the read.
 func (c *Control) nextDeadline(now time.Time) time.Time {
 	if c.CurrentDeadline == nil {
 		return c.Deadline
@@ -23,9 +24,9 @@ func (c *Control) nextDeadline(now time.Time) time.Time {
 	return c.Deadline
 }
 
-// setDeadlines sets the deadlines of conn: the given one for reads, and c.Deadline for writes. The caller repeats a
-// read that ends at its deadline, but not a write. On a busy machine, a write may begin after the read deadline.
-// Therefore writes need the later deadline.
+// setDeadlines sets the read deadline of conn to the given time, and its write deadline to c.Deadline. After the read
+// deadline the caller repeats the read, but it never repeats a write. On a busy machine, a write may begin after the
+// read deadline, so writes need the later deadline.
 func (c *Control) setDeadlines(conn net.Conn, until time.Time) {
 	c.Interrupt.setDeadlines(conn, until, c.Deadline)
 }
@@ -33,8 +34,8 @@ func (c *Control) setDeadlines(conn net.Conn, until time.Time) {
 // hasEnded reports whether the deadline has passed or Interrupt has fired.
 func (c *Control) hasEnded(now time.Time) bool { return c.Interrupt.Ended() || !now.Before(c.Deadline) }
 
-// recheckedConn is a connection whose reads end at the result of Control.CurrentDeadline. A Read that waits calls
-// CurrentDeadline again and again.
+// recheckedConn is a connection whose read deadline may change during a Read. A Read that waits calls
+// Control.CurrentDeadline again and again.
 type recheckedConn struct {
 	net.Conn
 	transport *Transport

@@ -92,7 +92,7 @@ func (t *Transport) dialTarget(ctx context.Context, u *upstream.Upstream, c *Con
 	}
 	sessions := t.pool(u).sessions
 	if !u.Spec().AllowsReuse() || u.HasTemplates() {
-		// Each connection may have another exit address. A resumed TLS session would show the target that the
+		// Each connection may have another exit address. A resumed TLS session would reveal to the target that these
 		// connections belong together.
 		sessions = nil
 	}
@@ -124,8 +124,8 @@ func (c *Control) callOnSlow() {
 }
 
 // dialProxy opens a connection to the proxy u at the address a: TCP, and TLS to an https:// proxy. If a limit of this
-// machine prevents this, such as the limit on open files, dialProxy closes all idle connections and dials once more. A
-// check does not do so.
+// machine prevents this, such as the limit on open files, dialProxy closes all idle connections and dials once more.
+// For a health or reachability check it does neither.
 func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn,
 	*verdict.Error) {
 	conn, verr := t.dialProxyOnce(ctx, u, a, c)
@@ -315,9 +315,9 @@ func (t *Transport) OpenTunnel(ctx context.Context, u *upstream.Upstream, c *Con
 // usesConnect reports whether tunnels through a proxy with this scheme are opened by CONNECT.
 func usesConnect(scheme string) bool { return scheme == upstream.HTTP || scheme == upstream.HTTPS }
 
-// openTunnelOnce opens a tunnel, and sends at most one CONNECT for it. The parameter sends is the number of this
-// CONNECT: 1 for the first one. If the proxy has refused the CONNECT with a challenge, the second result reports
-// whether the caller should send another CONNECT, with other credentials.
+// openTunnelOnce opens a tunnel with at most one CONNECT. The caller counts the CONNECTs for the tunnel, and passes the
+// number of this one; the first one has the number 1. If the proxy refuses the CONNECT with a challenge, the second
+// result reports whether the caller should send another CONNECT, with other credentials.
 func (t *Transport) openTunnelOnce(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control,
 	authority string, sends int) (_ Tunnel, resend bool, _ *verdict.Error) {
 	if a.Scheme == upstream.Direct {

@@ -17,17 +17,17 @@ import (
 // for Digest. Until then, requests carry Basic credentials, unless the proxy is configured with upstream.AuthDigest.
 type digestState struct {
 	challengedBefore atomic.Bool // the proxy has asked for Digest
-	// digestOnly is set when the proxy has accepted Digest after it had asked for Digest and not for Basic. From
-	// then on the proxy gets no Basic credentials.
+	// digestOnly is set when the proxy has accepted Digest credentials after a challenge that offered Digest and not
+	// Basic. From then on the proxy gets no Basic credentials.
 	digestOnly atomic.Bool
 
 	mu     sync.Mutex // guards nonces
 	nonces []*nonce   // the most recently used is the last
 }
 
-// A nonce holds a challenge of the proxy, and the number of requests that have used the nonce of this challenge. Each
-// request contains the number that it has in this count (nc). A proxy such as squid may refuse an nc that is not larger
-// than the last one. Therefore only one request uses a nonce at a time.
+// A nonce holds a challenge of the proxy, and the number of requests so far that used the nonce of this challenge. Each
+// of these requests contains its own number (nc). A proxy such as squid may refuse a request whose nc is not larger
+// than that of the request before. Therefore only one request uses a nonce at a time.
 type nonce struct {
 	challenge  *digest.Challenge
 	digestOnly bool // the 407 with this challenge had no challenge for Basic
@@ -64,9 +64,9 @@ func (d *digestState) giveBackNonce(n *nonce) {
 	}
 }
 
-// recordSuccess is called when the proxy has accepted the credentials of a request. The parameter used is the nonce of
-// these credentials; nil if they have none. Only an accepted nonce shows that its challenge came from the proxy,
-// because a 407 to a request in absolute form may come from a target. Therefore digestOnly is set here.
+// recordSuccess is called when the proxy has accepted the credentials of a request, with the nonce of these credentials
+// (nil for none). A 407 to a request in absolute form may come from a target. Only an accepted nonce shows that the
+// proxy has sent the challenge, so digestOnly is set here.
 func (d *digestState) recordSuccess(used *nonce) {
 	if used != nil && used.digestOnly {
 		d.digestOnly.Store(true)
@@ -78,10 +78,9 @@ func (d *digestState) recordSuccess(used *nonce) {
 // challenges.
 const maxChallenged = 5
 
-// mayResend reports whether a request may be sent once more after the proxy has responded to it with a challenge each
-// time. The request was last sent with the nonce n; n is nil if other requests had taken all nonces. A challenge to a
-// request with a new nonce means that the password is wrong. A challenge to a request with an old nonce means that the
-// nonce is too old.
+// mayResend reports whether a request may be sent once more to a proxy that has responded with a challenge each time.
+// The nonce n is that of the last send; nil if other requests used all nonces. A challenge to the first request with a
+// nonce means that the password is wrong. A challenge to a later request means that the nonce is too old.
 func (n *nonce) mayResend(sends int) bool {
 	return sends == 1 || sends < maxChallenged && (n == nil || n.count > 1)
 }
@@ -104,9 +103,9 @@ func (d *digestState) usesDigest(s *upstream.Spec) bool {
 }
 
 // authorize returns the value of Proxy-Authorization for a request to a proxy with the spec s, and the nonce in this
-// value. The parameter a is the proxy's address, with values in place of templates. A proxy that gets Digest
-// credentials (usesDigest) gets no value while other requests use all nonces. Any other proxy gets Basic credentials.
-// The caller passes the nonce to shouldResend or recordSuccess.
+// value. The parameter a is the proxy's address, with values in place of templates. If the proxy gets only Digest
+// credentials (usesDigest), the value is empty while other requests use all nonces. Any other proxy gets Basic
+// credentials. The caller passes the nonce to shouldResend or recordSuccess.
 func (d *digestState) authorize(s *upstream.Spec, a upstream.Address, method, target string) ([]byte, *nonce) {
 	basic := basicAuth(a)
 	if !d.usesDigest(s) || basic == nil {
@@ -120,7 +119,7 @@ func (d *digestState) authorize(s *upstream.Spec, a upstream.Address, method, ta
 }
 
 // shouldResend records the challenges of a 407, and reports whether the request should be sent once more to the same
-// proxy, with other credentials. The parameter used is the nonce of the request; nil if it had none.
+// proxy, with other credentials. The caller passes the nonce of the request's credentials; nil for none.
 func (d *digestState) shouldResend(s *upstream.Spec, fields []http1.Field, used *nonce) (resend bool) {
 	best := bestChallenge(fields)
 	switch {
@@ -136,8 +135,8 @@ func (d *digestState) shouldResend(s *upstream.Spec, fields []http1.Field, used 
 	return used == nil || used.challenge.Nonce != best.Nonce
 }
 
-// authorize sets the credentials of the request q on the connection pc. It returns the nonce of these credentials;
-// nil if they have none.
+// authorize sets the credentials of the request q on the connection pc. It returns the nonce in these credentials; nil
+// for none.
 func (p *idlePool) authorize(u *upstream.Upstream, pc *persistConn, q *Request) (used *nonce) {
 	s := u.Spec()
 	if pc.toTarget || q.isTrace() || !p.digest.usesDigest(s) && (p.credentials == "" && pc.filledAddress == nil ||
@@ -154,8 +153,8 @@ func (p *idlePool) authorize(u *upstream.Upstream, pc *persistConn, q *Request) 
 }
 
 // shouldResend is called with the head of each response, except the response to a TRACE. It reports whether the request
-// should be sent once more to the same proxy, with other credentials. The parameter used is the nonce of the request;
-// nil if it had none.
+// should be sent once more to the same proxy, with other credentials. The caller passes the nonce of the request's
+// credentials; nil for none.
 func (r *Response) shouldResend(s *upstream.Spec, used *nonce) (resend bool) {
 	if r.Status != http.StatusProxyAuthRequired || !r.FromProxy {
 		r.pool.digest.recordSuccess(used)

@@ -30,7 +30,8 @@ const (
 	stepWait                      // waiting for the response's head
 )
 
-// stepCauses holds, for each step, the cause of a failure by a timeout and the cause of any other failure.
+// stepCauses holds, for each step of an attempt, the cause of a timeout and the cause of any other failure at this
+// step.
 var stepCauses = [...]struct{ timeout, other core.Cause }{
 	stepDial:      {verdict.ProxyConnectTimeout, verdict.ProxyUnreachable},
 	stepProxyTLS:  {verdict.ProxyConnectTimeout, verdict.ProxyTLSFailed},

@@ -64,8 +64,8 @@ var tokenKinds = map[string]verdict.ErrorPage{
 	"proxy_internal_response":            verdict.ErrorPageUnclear,
 }
 
-// A page holds what the signatures compare of a response with a status of 400 or above. Its byte slices share the
-// memory of the response.
+// A page holds the parts of a response that are compared with the signatures of proxies' own error pages. The status is
+// 400 or above. The byte slices share the memory of the response.
 type page struct {
 	status    int
 	reason    []byte
@@ -122,9 +122,9 @@ func (p *page) identifyPage(via viaState) (name, reason string, ok bool) {
 	if !p.isUnrelayed() {
 		return "", "", false
 	}
-	// A proxy that relays responses without Via may also relay the target's Proxy-Status, so the field does not
-	// count. There are two exceptions. The response to a CONNECT is the proxy's own. In the response of a Whirlpool,
-	// proxyStatusError reads only the member that the Whirlpool has added.
+	// A proxy that relays responses without Via may also relay the target's Proxy-Status, so the field of such a proxy
+	// does not count. There are two exceptions: the response to a CONNECT, which is the proxy's own, and the response
+	// of a Whirlpool, where proxyStatusError reads only the member that the Whirlpool has added.
 	if p.proxyStatus != nil && (p.isConnect || p.isWhirlpool || !via.lacksVia()) {
 		if reason, ok = proxyStatusError(p.proxyStatus, p.isWhirlpool); ok {
 			return "proxy-status", reason, true
@@ -204,8 +204,8 @@ func (p *page) isSquidPage(via viaState) bool {
 	return p.viaCount == 1 && bytes.IndexByte(p.lastVia, ',') < 0 && bytes.Contains(p.lastVia, []byte("(squid"))
 }
 
-// badGatewayReason returns the error token for a page whose cause is visible only in its status; "" unless the status
-// is 502.
+// badGatewayReason returns the error token for a page that shows its cause only by its status. It returns "" unless the
+// status is 502.
 func badGatewayReason(status int) string {
 	if status == 502 {
 		return "destination_unavailable"
@@ -302,9 +302,8 @@ func squidReason(value []byte) string {
 
 // proxyStatusError returns the error token in the last member of Proxy-Status, which the nearest proxy has added (RFC
 // 9209 section 2). The token is "" if it is unknown. If the member has no error token, proxyStatusError returns false.
-// The argument whirlpool is true if the proxy is a Whirlpool. A Whirlpool also relays the members of the proxies
-// through which it sends requests, so the last member counts only if the Whirlpool has added it. Malformed fields are
-// ignored (RFC 9651 section 4.2).
+// A Whirlpool also relays the members of the proxies behind it. If the nearest proxy is a Whirlpool, the last member
+// therefore counts only if this Whirlpool has added it. Malformed fields are ignored (RFC 9651 section 4.2).
 func proxyStatusError(values []string, whirlpool bool) (reason string, ok bool) {
 	list, err := httpsfv.UnmarshalList(values)
 	if err != nil || len(list) == 0 {

@@ -21,9 +21,8 @@ type Facts struct {
 	// FromProxy is set if the response came on the connection of an HTTP or HTTPS proxy, to a request in absolute
 	// form or to a CONNECT. The fields below are set only if FromProxy is set and the status is 400 or above.
 	FromProxy bool
-	// ErrorPage is set if the response has a signature of a proxy's own error page. A proxy always
-	// writes the response to a CONNECT itself; for such a response, nil means that it has no known
-	// signature.
+	// ErrorPage is set if the response has a signature of a proxy's own error page. The response to a CONNECT is always
+	// the proxy's own, but its ErrorPage is nil if it has no known signature.
 	ErrorPage *ErrorPage
 	// InnerOutcome is the value of X-Whirlpool-Outcome (a core.Final) if the proxy is itself a Whirlpool;
 	// otherwise "".
@@ -36,7 +35,7 @@ type Facts struct {
 	// AuthSchemes are the authentication schemes in the Proxy-Authenticate fields of a 407, at most 8. The slice is nil
 	// without such a field, and empty if the fields name no scheme.
 	AuthSchemes []string
-	// DigestOnly is set with Challenges if the proxy must not get Basic credentials (upstream.AuthDigest).
+	// DigestOnly is set together with AuthSchemes, if the proxy must not get Basic credentials (upstream.AuthDigest).
 	DigestOnly bool
 	// ChallengeHash is a hash of the schemes and realms of the Proxy-Authenticate fields of a 407; 0 without such a
 	// field.

@@ -7,13 +7,13 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// SlowAfter is the minimum time without a response after which OnSlow is called; the maximum is 2*SlowAfter. A client
-// that leaves during a probe is therefore detected within 0.1 s.
+// SlowAfter is the minimum time without a response after which OnSlow is called. The maximum is 2*SlowAfter, so a
+// client that leaves is detected within 0.1 s.
 const SlowAfter = 50 * time.Millisecond
 
-// readHead reads the response's head. It waits for SlowAfter to 2*SlowAfter; if no head arrives in this time,
-// readSlowHead continues the wait. If writeFailed is set, there is only one wait, until the deadline. Setting a
-// deadline is expensive, so the first wait may use the deadline that an earlier response has left.
+// readHead reads the response's head. If no head arrives within SlowAfter to 2*SlowAfter, readSlowHead continues the
+// wait. Setting a deadline is expensive, so the first wait may use the deadline that an earlier response has left on
+// the connection. If writeFailed is set, readHead waits only once, until the attempt's deadline.
 func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed bool) *verdict.Error {
 	pc := resp.pc
 	began := c.Started

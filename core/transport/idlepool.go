@@ -30,7 +30,7 @@ type idlePool struct {
 	unkeyed []*persistConn            // connections without a key; least recently used first
 	keyed   map[string][]*persistConn // connections with a key (credentialsKey); least recently used first
 	shared  map[string][]*sharedConn  // HTTP/2 connections, by credentialsKey
-	// noReuseUntil holds, by key (credentialsKey), the time until which an unrepeatable request must not reuse a
+	// noReuseUntil holds, by key (credentialsKey), the end of the time in which unrepeatable requests reuse no
 	// connection.
 	noReuseUntil map[string]time.Time
 	count        int
@@ -38,8 +38,8 @@ type idlePool struct {
 }
 
 const (
-	// noReuseTime begins when an unrepeatable request is lost on a reused connection. During this time, unrepeatable
-	// requests with the same key (credentialsKey) reuse no connection.
+	// noReuseTime is the time for which unrepeatable requests reuse no connection, after one with the same key
+	// (credentialsKey) was lost on a reused connection.
 	noReuseTime = 10 * time.Minute
 	// maxNoReuseKeys is the maximum number of entries of idlePool.noReuseUntil.
 	maxNoReuseKeys = 1000
@@ -54,9 +54,10 @@ func newIdlePool(a upstream.Address) *idlePool {
 }
 
 // get returns an idle connection with the given key that has been used for the given target, or nil if there is none.
-// Some proxies (pproxy, proxy.py 2.4) send all requests of a connection to the target of the first one. It checks each
-// connection (isAlive), even after a short idle time. An unrepeatable request gets no connection if another
-// unrepeatable request with this key was lost less than noReuseTime ago (see recordLoss).
+// The target must be the same, because some proxies (pproxy, proxy.py 2.4) send all requests of a connection to the
+// target of its first request. get checks each connection (isAlive), even after a short idle time. An unrepeatable
+// request gets no connection if another unrepeatable request with this key was lost less than noReuseTime ago (see
+// recordLoss).
 func (p *idlePool) get(key string, target string, now time.Time, unrepeatable bool) *persistConn {
 	for {
 		pc := p.pop(key, target, now, unrepeatable)
@@ -89,7 +90,7 @@ func (p *idlePool) recordLoss(key string, now time.Time) {
 }
 
 // pop removes the most recently used connection with the given key and target from the pool, and returns it. It returns
-// nil if there is none, or if the field noReuseUntil excludes reuse.
+// nil if there is none. It also returns nil for an unrepeatable request before the time in noReuseUntil.
 func (p *idlePool) pop(key string, target string, now time.Time, unrepeatable bool) *persistConn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -125,8 +126,9 @@ func (p *idlePool) setList(key string, list []*persistConn) {
 	}
 }
 
-// put adds a connection to the pool. If the pool is full, it closes the least recently used connection with the same
-// key or, if there is none, without a key. If there is none either, or if the pool is closed, it closes the given one.
+// put adds a connection to the pool. If the pool is closed, it closes the connection instead. If the pool is full, it
+// closes the least recently used connection with the same key. If there is none, it closes the least recently used
+// connection without a key. If there is none either, it closes the given connection.
 func (p *idlePool) put(pc *persistConn, now time.Time) {
 	pc.idleAt = now
 	pc.reader.Release()

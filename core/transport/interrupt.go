@@ -8,8 +8,8 @@ import (
 )
 
 // Interrupt lets another goroutine end an attempt, because the client has left, the gateway shuts down, or another
-// attempt of the same request has been served. The zero value is ready for use. It is safe for concurrent use and is
-// reused for the attempts of a client connection.
+// attempt has served the same request. The zero value is ready for use. It is safe for concurrent use and is reused for
+// the attempts of a client connection.
 type Interrupt struct {
 	mu            sync.Mutex
 	conn          net.Conn           // Cancel and Stop end the reads and writes of this connection
@@ -28,7 +28,8 @@ func (i *Interrupt) Cancel() {
 	i.endIO()
 }
 
-// endIO ends the reads and writes of the connection, and its wait while it is off the poller. The caller holds mu.
+// endIO ends the reads and writes of the connection. It also ends a wait of the connection off the poller. The caller
+// holds mu.
 func (i *Interrupt) endIO() {
 	if i.conn != nil {
 		i.conn.SetDeadline(aLongTimeAgo)

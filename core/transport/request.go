@@ -39,17 +39,17 @@ type Request struct {
 	Source     *socket.Conn  // the connection that Remainder reads from; nil unless it is plain TCP
 	Pipes      *socket.Pipes // copies from Source to the proxy; nil if Source is nil
 	BeforeRead func()        // called before each wait for more bytes of Remainder
-	// AfterRead, if not nil, is called with n when n bytes of Remainder have arrived. It is called with 0 when the
-	// gateway stops waiting for the client and waits for the proxy instead.
+	// AfterRead, if not nil, is called when bytes of Remainder have arrived, with the number of these bytes. It is
+	// called with 0 when the gateway no longer waits for the client, but for the proxy.
 	AfterRead func(n int64)
 	StopRead  func() // ends the current and each later wait for bytes of Remainder; called from another goroutine
 
 	// OnInterim, if not nil, is called with each interim response over HTTP/1 whose status is 102 or above, except 101.
 	OnInterim func(*http1.Response)
 
-	// SendContinue, if not nil, asks the client for Remainder with a 100 response (RFC 9110 section 10.1.1), and sets
-	// this field to nil. It returns false if the client has left. As long as the field is not nil, the client waits for
-	// the 100 response, and no byte of Remainder has been read. The attempt then sends Expect: 100-continue. It calls
+	// SendContinue, if not nil, sends a 100 response to the client, which asks the client for Remainder (RFC 9110
+	// section 10.1.1). It then sets this field to nil. It returns false if the client has left. While the field is not
+	// nil, no byte of Remainder has been read, and the attempt sends Expect: 100-continue. The attempt calls
 	// SendContinue after it has received a 100 response or after ContinueWait, but not after a final response.
 	SendContinue func() bool
 }

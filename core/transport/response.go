@@ -28,7 +28,8 @@ type Response struct {
 	notReceived     bool // the proxy has received no part of the request
 }
 
-// init prepares r for the response of an attempt on pc. A composite literal would be copied on the stack.
+// init prepares r for the response of an attempt on pc. It assigns the fields one by one, because a composite literal
+// with these values would be copied on the stack.
 func (r *Response) init(t *Transport, pool *idlePool, pc *persistConn) {
 	fields := r.Fields[:0]
 	*r = Response{}
@@ -42,8 +43,8 @@ func (r *Response) startBody() {
 	r.reusable = !r.Response.Close && r.Status != http.StatusSwitchingProtocols
 }
 
-// Adopt moves the response in *from to r, and leaves *from empty. The parameter old is the Control of the attempt that
-// has received the response. The parameter c is the Control that the response gets instead, with the same deadline.
+// Adopt moves a response from another Response to r, and leaves the other one empty. The Control of the attempt that
+// has received the response (old) is replaced by the Control c, which gets the same deadline.
 func (r *Response) Adopt(from *Response, old, c *Control) {
 	old.Interrupt.detach()
 	c.Deadline, c.CurrentDeadline = old.Deadline, nil

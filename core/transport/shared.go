@@ -108,9 +108,9 @@ func (t *Transport) sharedStream(u *upstream.Upstream, p *idlePool, key string, 
 	return t.newStream(s, true)
 }
 
-// reserve looks for a connection with the given key, reserves a stream on it, and returns the connection; nil if there
-// is none. It also returns the connections without a stream that have failed, were idle for too long, or are not
-// usable. The caller must close them.
+// reserve reserves a stream on a connection with the given key, and returns the connection; nil if there is none. It
+// removes the connections that have failed, were idle for too long, or are not usable. The caller must close those of
+// them that have no stream, which are the second result.
 func (p *idlePool) reserve(key string, now time.Time, unrepeatable bool, usable func(*sharedConn) bool) (
 	s *sharedConn, ended []*sharedConn) {
 	p.mu.Lock()

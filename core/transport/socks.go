@@ -29,8 +29,8 @@ func (e *protocolError) Error() string { return e.text }
 
 func notSOCKS(format string, value byte) error { return &protocolError{fmt.Sprintf(format, value)} }
 
-// socksReplies are the reply codes of RFC 1928 section 6, and LoopDetected. Code 7 (command not supported) is charged
-// to the proxy, because CONNECT is the same command for every target.
+// socksReplies maps the reply codes of RFC 1928 section 6, and socks5.LoopDetected, to errors. Code 7 (command not
+// supported) is charged to the proxy: a proxy that does not support CONNECT can serve no target.
 var socksReplies = map[byte]socksError{
 	1: {"SOCKS5: general failure of the proxy", "destination_unavailable", verdict.TunnelFailed},
 	2: {"SOCKS5: the proxy's rules forbid this target", "destination_ip_prohibited", verdict.TunnelRefused},
@@ -90,8 +90,8 @@ func socksGreet(c net.Conn, a upstream.Address, offer *tokenOffer, buf []byte) e
 	return nil
 }
 
-// socksSendTokens sends tokens to a proxy that has chosen socks5.Tokens. Such a proxy is a gateway. It then
-// chooses a second authentication method, which socksSendTokens returns.
+// socksSendTokens sends loop tokens to a proxy that has chosen the method socks5.Tokens. Only a Whirlpool chooses it.
+// The proxy then chooses a second authentication method, which socksSendTokens returns.
 func socksSendTokens(c net.Conn, tokens, buf []byte) (method byte, err error) {
 	if _, err := c.Write(socks5.AppendTokens(nil, tokens)); err != nil {
 		return 0, err

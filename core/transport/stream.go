@@ -127,9 +127,9 @@ type streamResult struct {
 	err error
 }
 
-// awaitStream waits for the head of the response, and reports whether the wait has timed out. If the request has no
-// body or a short one, the parameter body is nil, and the wait ends at the deadline of the attempt. With a longer body,
-// the wait ends after too long a time without progress (upload.deadline), and at c.RequestDeadline.
+// awaitStream waits for the head of the response, and reports whether the wait has timed out. For a request without a
+// body, or with a short one, the caller passes nil as the body, and the wait ends at the deadline of the attempt. With
+// a longer body, the wait ends after too long a time without progress (upload.deadline), and at c.RequestDeadline.
 func (t *Transport) awaitStream(c *Control, body *upload, s *stream, results <-chan streamResult) (
 	r streamResult, timedOut bool) {
 	start := t.cfg.Now()
@@ -414,9 +414,9 @@ func (u *upload) isBroken() bool {
 
 var errPartlySent = errors.New("the rest of the request's body was not sent")
 
-// deadline returns the time at which the wait for a response ends; the zero time means no limit. If the whole body has
-// been sent, this is headTimeout after the last progress. If not, it is bodyIdle after the last progress. There is no
-// limit while a Read waits for the client, or if bodyIdle is 0.
+// deadline returns the time at which the wait for a response ends; the zero time means no limit. Once the whole body
+// has been sent, this is headTimeout after the last progress. Before, it is bodyIdle after the last progress, and there
+// is no limit while a Read waits for the client, or if bodyIdle is 0.
 func (u *upload) deadline(headTimeout, bodyIdle time.Duration) time.Time {
 	last := time.Unix(0, u.lastProgress.Load())
 	switch {

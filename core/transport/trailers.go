@@ -28,7 +28,7 @@ func (r *Response) TrailerNames() []byte {
 	return http1.AppendTrailerNames(nil, r.Fields)
 }
 
-// trailers returns the trailer section of the request's body, which has been sent.
+// trailers returns the trailer section of the request's body. The body must have been sent.
 func (r *Request) trailers() []byte {
 	if r.Remainder != nil {
 		return r.Remainder.Trailers()

@@ -282,8 +282,8 @@ func (r *Response) closedBeforeReceipt(q *Request) bool {
 	return false
 }
 
-// isOversized reports whether err means that the head of a response is too large. Such a head is not the rest of an
-// earlier response.
+// isOversized reports whether err means that the head of a response is too large. Any other malformed head on a reused
+// connection counts as the rest of an earlier response.
 func isOversized(err error) bool {
 	var proto *http1.ProtocolError
 	return errors.As(err, &proto) && proto.Status != http.StatusBadRequest

@@ -7,9 +7,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// viaRecord records whether a proxy adds a Via field to the successful responses (status below 400) that it relays, and
-// which name is in the field. If the name is consistent (isConsistent) and no other proxy adds it
-// (Transport.hasUniqueVia), it is the proxy's name. Otherwise it may be the name of a cache in front of the targets.
+// viaRecord records whether a proxy adds a Via field to the responses with a status below 400 that it relays, and which
+// name is in the field. If the name is always the same (isConsistent) and no other proxy adds it
+// (Transport.hasUniqueVia), it is the name of the proxy. Otherwise it may be the name of a cache in front of the
+// targets.
 type viaRecord struct{ state atomic.Uint64 }
 
 // viaSamples is the minimum number of successful responses for a conclusion.
@@ -115,7 +116,7 @@ func hash24[T string | []byte](s T) uint32 {
 }
 
 // hasUniqueVia reports whether the proxy with the given idle pool adds a Via name that no other proxy adds. It returns
-// false as long as it is not known of any other proxy whether it adds Via.
+// false until at least one other proxy has relayed enough responses (viaState.isKnown).
 func (t *Transport) hasUniqueVia(of *idlePool) bool {
 	name, others, same := viaState(of.viaRecord.state.Load()).nameHash(), 0, false
 	t.pools.Range(func(_, p any) bool {
@@ -135,9 +136,9 @@ func (t *Transport) hasUniqueVia(of *idlePool) bool {
 // maxCompared is the maximum number of proxies that othersAddVia compares.
 const maxCompared = 256
 
-// othersAddVia reports whether all proxies except that of the given idle pool add Via. This is so if at least two of
-// them add different names, and none has relayed a successful response without Via. Proxies with too few responses, or
-// with several names, do not count. It looks at no more than maxCompared proxies.
+// othersAddVia reports whether all proxies except the one with the given idle pool add Via. It returns true if at least
+// two of them add different names, and none has relayed a response with a status below 400 and without Via. It ignores
+// proxies with too few responses or with several names, and compares at most maxCompared proxies.
 func (t *Transport) othersAddVia(of *idlePool) bool {
 	var first uint32
 	compared, found, differ, missing := 0, false, false, false
