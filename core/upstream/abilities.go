@@ -19,7 +19,8 @@ func (u *Upstream) Ability(k ability.Kind) ability.View {
 	return ability.View{}
 }
 
-// MeetsNeed reports whether the proxy may be able to serve a request with the need n (ability.Set.CanServe).
+// MeetsNeed reports whether the proxy may be able to serve a request that requires the given ability
+// (ability.Set.CanServe).
 func (u *Upstream) MeetsNeed(n ability.Need, at time.Duration) bool {
 	x := u.attemptFields.Load()
 	return x == nil || x.abilities.CanServe(n, at)

@@ -66,7 +66,7 @@ type Address struct {
 var defaultPort = map[string]string{HTTP: "80", HTTPS: "443", SOCKS4: "1080", SOCKS4A: "1080", SOCKS5: "1080",
 	SOCKS5H: "1080"}
 
-// constant returns the constant that is equal to scheme; "" if there is none.
+// constant returns the one of the constants HTTP to SOCKS5H that is equal to the given scheme; "" if none is.
 func constant(scheme string) string {
 	for _, known := range [...]string{HTTP, HTTPS, SOCKS4, SOCKS4A, SOCKS5, SOCKS5H} {
 		if known == scheme {

@@ -7,8 +7,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 )
 
-// avoidTime is the time for which a proxy is avoided for a target that probably refuses it. It is shorter than the
-// time for which the ledger keeps the target, so that one further failure at the target can renew the time.
+// avoidTime is the time for which a proxy is avoided for a target that probably refuses it. The ledger keeps the target
+// for longer, so that one further failure at the target can renew the time.
 const avoidTime = time.Minute
 
 // Avoided returns the pairs of a proxy and a target that probably refuses the proxy (evidence.Finding.Banned). The
@@ -17,19 +17,19 @@ const avoidTime = time.Minute
 func (p *Pool) Avoided() *ban.Table { return p.avoided }
 
 // avoidFor makes later requests for the target avoid u, because the target probably refuses u. It removes the failures
-// at the target from the statistics of u, because the statistics are about all targets. The parameter at is the current
-// time (Pool.Elapsed).
+// at this target from the statistics of u, because they show nothing about other targets. The parameter at is the
+// current time (Pool.Elapsed).
 func (u *Upstream) avoidFor(t evidence.Target, at time.Duration) {
 	u.pool.avoided.Begin(u.Hash(), t.Hash, ban.Pair{ProxyID: u.id, Host: t.Name, Since: at, Until: at + avoidTime})
 	u.window.removeFailures(&u.stats, windowSize, tagOf(t.Hash))
 }
 
-// Uncompared returns the pairs of a proxy and a target for which only this proxy has been used, and has failed
-// (evidence.Finding.Uncompared). The next attempt at the target goes through another proxy if there is a candidate.
-// Pair.Host is the target's host:port.
+// Uncompared returns pairs of a proxy and a target. The proxy has failed at the target, and no other proxy has been
+// used for the target (evidence.Finding.Uncompared). The next attempt at the target goes through another proxy if there
+// is a candidate. Pair.Host is the target's host:port.
 func (p *Pool) Uncompared() *ban.Table { return p.uncompared }
 
-// recordCompared removes the pairs of a target from Uncompared, because the target has been tried again.
+// recordCompared removes the pairs of a target from Uncompared after a further attempt at the target.
 func (p *Pool) recordCompared(target uint64, at time.Duration) {
 	if len(p.uncompared.BansOf(target)) > 0 {
 		p.uncompared.EndHost(target, at)
@@ -44,8 +44,8 @@ func (p *Pool) recordServedAgain(u *Upstream, target uint64, at time.Duration) {
 	}
 }
 
-// Reset resets the breaker (breaker.Breaker.Reset) and removes all evidence against the proxy. A proxy with failures
-// in its statistics is explored soon.
+// Reset resets the breaker (breaker.Breaker.Reset) and removes all evidence against the proxy. If the proxy's
+// statistics have failures, the proxy soon gets attempts that may replace them (see trial).
 func (u *Upstream) Reset() {
 	u.breaker.Reset()
 	x := u.ensureAttemptFields()

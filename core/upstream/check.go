@@ -39,9 +39,9 @@ func (u *Upstream) SetLastCheck(r *CheckReport) {
 	}
 }
 
-// AcquireCheck returns a lease for a health check. The lease takes no place in flight and does not change the
-// statistics. If the breaker is half-open, the check is its probe. AcquireCheck returns false if the breaker
-// admits no attempt, or if the proxy is draining.
+// AcquireCheck returns a lease for a health check. The check does not count toward max_in_flight and does not change
+// the statistics. If the breaker is half-open, the check is its probe. AcquireCheck returns false if the breaker admits
+// no attempt, or if the proxy is draining.
 func (u *Upstream) AcquireCheck(now time.Time) (Lease, bool) {
 	if u.Draining() {
 		return Lease{}, false

@@ -60,8 +60,8 @@ func (u *Upstream) WhyText() string {
 	return why.Text(causeWord)
 }
 
-// observeLiteral sets the evidence in o if breaker.blame is "literal": the pool's breakers then only count failures. If
-// the proxy's last attempt has failed, the evidence is enough to open the breaker.
+// observeLiteral sets the evidence in o if breaker.blame is "literal". The breakers of the pool then only count
+// failures. If the proxy's last attempt has failed, o gets as much evidence as a breaker needs to open.
 func (u *Upstream) observeLiteral(o *Observed, now time.Time) {
 	first, found := u.breaker.FirstFailure()
 	if !found || load(&u.stats.failures) == 0 {

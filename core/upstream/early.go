@@ -10,15 +10,15 @@ import (
 // An early probe is the probe of a breaker whose open time has not passed yet. There are early probes if no breaker
 // of the pool is closed, or only few (docs/decisions/all-open.md).
 const (
-	// If no breaker is closed, an early probe needs a breaker that has been open for some time: a sixteenth of the time
-	// since a breaker was last closed, but at least earlyMin and at most earlyMax.
+	// If no breaker is closed, a breaker gets an early probe when it has been open long enough: for a sixteenth of the
+	// time since a breaker was last closed, but for at least earlyMin and at most earlyMax.
 	earlyMin, earlyMax = 200 * time.Millisecond, 300 * time.Millisecond
 	// earlyInterval is the mean time between two early probes of the pool.
 	earlyInterval = 50 * time.Millisecond
 	// After a request has found that no early probe is due, no request checks this again within lookInterval.
 	lookInterval = 20 * time.Millisecond
-	// If few breakers are closed, an early probe needs a breaker that has been open for fewMin. Between two such early
-	// probes, at least fewUses attempts of the pool begin, and at least fewInterval passes.
+	// If few breakers are closed, a breaker gets an early probe when it has been open for at least fewMin. Between two
+	// such early probes, at least fewUses attempts of the pool begin, and at least fewInterval passes.
 	fewMin, fewInterval, fewUses = 4 * time.Second, time.Second, 50
 )
 
@@ -31,9 +31,9 @@ const (
 	noneClosed
 )
 
-// The method closedShare returns how many breakers are closed. It returns enoughClosed if early probes are off: if
-// breaker.blame is "literal", or if fewer than two breakers are not closed. The list notClosed has the proxies whose
-// breaker is not closed.
+// The method closedShare returns roughly how many breakers are closed. Its argument lists the proxies whose breaker is
+// not closed. It returns enoughClosed if early probes are off: if breaker.blame is "literal", or if fewer than two
+// breakers are not closed.
 func (p *Pool) closedShare(notClosed []*Upstream) closedShare {
 	size := len(p.Snapshot().All)
 	switch closed := size - len(notClosed); {
@@ -47,8 +47,8 @@ func (p *Pool) closedShare(notClosed []*Upstream) closedShare {
 	return enoughClosed
 }
 
-// ProbeEarly is called if a request has found no closed breaker. It makes a breaker half-open if an early probe is
-// due, and returns true. The request can then be the probe.
+// ProbeEarly is called if a request has found no closed breaker. If an early probe is due, it makes a breaker half-open
+// and returns true. The request can then be the probe. Otherwise it returns false.
 func (p *Pool) ProbeEarly() bool {
 	at := p.Elapsed(p.now())
 	if time.Duration(p.nextEarly.Load()) > at+earlyInterval || at < time.Duration(p.nextLook.Load()) {
@@ -66,10 +66,10 @@ func (p *Pool) ProbeEarly() bool {
 	return begun
 }
 
-// ProbeInRetry is called for a retry if all proxies that it may use have just failed. If no breaker waits for a probe,
-// it makes the breaker half-open that has been open longest, but for at least earlyMin. The result is false if there is
-// certainly no probe for the retry. Such probes may begin at any time: otherwise the retry would be an attempt through
-// one of the failing proxies.
+// ProbeInRetry is called for a retry if all proxies that it may use have just failed. Without a probe, the retry would
+// go through one of these proxies. Unless a breaker already waits for its probe, ProbeInRetry makes the breaker
+// half-open that has been open longest, and for at least earlyMin. The time since the last early probe does not matter.
+// The result is false if there is certainly no probe for the retry.
 func (p *Pool) ProbeInRetry() bool {
 	notClosed := p.NotClosed()
 	if p.literal.Load() || len(notClosed) == 0 || len(notClosed) > breakersPerSweep {
@@ -110,10 +110,10 @@ func (p *Pool) sweepEarly(notClosed []*Upstream) {
 	}
 }
 
-// probeEarly makes the breaker that has been open longest half-open, and returns true. It does nothing and returns
-// false if no breaker has been open for the given time, if a half-open breaker waits for its probe, or if the last
-// early probe was just now (except in a retry). If a few breakers are closed, it ignores the proxies that have never
-// served a request.
+// probeEarly makes the breaker half-open that has been open longest, and returns true. It does nothing and returns
+// false if no breaker has been open for the given time, or if a half-open breaker waits for its probe. It also does so
+// if the last early probe has just begun, except in a retry. If a few breakers are closed, it ignores the proxies that
+// have never served a request.
 func (p *Pool) probeEarly(notClosed []*Upstream, after time.Duration, reason string) bool {
 	at, longest := p.Elapsed(p.now()), (*Upstream)(nil)
 	oldest := at - after
@@ -137,8 +137,8 @@ func (p *Pool) probeEarly(notClosed []*Upstream, after time.Duration, reason str
 	return true
 }
 
-// takeEarly reports whether an early probe may begin now. If so, it moves the time of the next early probe (nextEarly),
-// and the caller must begin the probe. Two early probes may begin at the same time.
+// takeEarly reports whether an early probe may begin now. If it returns true, it has moved the time of the next early
+// probe (nextEarly), and the caller must begin this one. Two early probes may begin at the same time.
 func (p *Pool) takeEarly(at time.Duration) bool {
 	next := p.nextEarly.Load()
 	return time.Duration(next) <= at+earlyInterval &&

@@ -9,9 +9,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// An idle proxy gets explorations, because a scorer that avoids it would avoid it for ever. If an exploration is better
-// than the proxy's window, a trial begins: explorations every second, until a failure, or until enough successes
-// replace the window. docs/decisions/explorations.md has the rules.
+// An exploration is an attempt through a proxy that has had none for some time. Without it, a proxy that a scorer
+// avoids would be avoided for ever. If the exploration is better than the attempts in the proxy's window, a trial
+// begins: explorations every second, until a failure, or until enough successes replace the window.
+// docs/decisions/explorations.md has the rules.
 
 // The times of explorations.
 const (
@@ -29,8 +30,8 @@ const sweepProxies = 1000
 // maxDueExplorations is the maximum length of the list that Pool.DueExplorations returns.
 const maxDueExplorations = 64
 
-// trial counts the successes that are still required to end a trial. The count is 0 if there is no trial. It is
-// negative during an exploration.
+// trial holds the number of successes that are still required to end a trial; 0 if there is no trial. The number is
+// negative while an exploration is in flight.
 type trial struct{ remaining atomic.Int32 }
 
 // begin sets the count for a new trial, unless the proxy is in a trial already.
@@ -53,9 +54,9 @@ func (t *trial) endExcluded() {
 	}
 }
 
-// countAttempt counts an attempt during a trial. The parameter worse is set if the window is worse than the attempt
-// (window.worseThan). It returns true if the attempt was the last success that the trial required. The caller holds the
-// window's mu.
+// countAttempt counts an attempt during a trial. The caller passes whether the window is worse than the attempt
+// (window.worseThan), and holds the window's mu. The result is true if the attempt was the last success that the trial
+// required.
 func (t *trial) countAttempt(v core.Verdict, worse bool) (passed bool) {
 	left := t.remaining.Load()
 	switch left = max(left, -left) - 1; {

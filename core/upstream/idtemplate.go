@@ -63,8 +63,9 @@ func (t IDTemplate) Check() error {
 	return nil
 }
 
-// expand returns the id of a proxy without its number. If the proxy has no user name, {user} is left out with the sign
-// after it or, at the end, with the sign before it. An id that is too long is cut off.
+// expand returns the id of a proxy without the number that makes it unique. If the proxy has no user name, expand
+// leaves out {user} and the signs after it, or the signs before it if {user} is the end of the template. It cuts off an
+// id that is too long.
 func (t IDTemplate) expand(a Address) string {
 	if a.Scheme == Direct {
 		return Direct
@@ -106,8 +107,8 @@ func withoutUser(text string) string {
 	return before + withoutUser(strings.TrimLeft(after, signs))
 }
 
-// plainID returns a text that can be an id: id without control characters, cut off if it is too long. If nothing is
-// left, it returns other.
+// plainID makes a valid id from a text. It replaces control characters, and cuts off an id that is too long. If the
+// text is empty, it returns other.
 func plainID(id, other string) string {
 	id = strings.Map(func(r rune) rune {
 		if isControl(r) {

@@ -80,8 +80,7 @@ func (p *Pool) currentLimit() limit.Limit {
 }
 
 // keepUsed keeps the number of bytes that the removed proxy u has transmitted today, for the limit on bytes. If another
-// proxy with the same id has replaced u, the parameter next is this proxy, and the bytes count for it. The caller holds
-// mu.
+// proxy with the same id (next) has replaced u, the bytes count for that proxy. The caller holds mu.
 func (p *Pool) keepUsed(u, next *Upstream) {
 	usage, now := u.Usage(), u.now()
 	if usage == nil {

@@ -24,8 +24,8 @@ func (p *Pool) SetLocate(locate func(netip.Addr) string) {
 	p.updateRegionGroups()
 }
 
-// updateRegion sets the proxy's region. If the region has changed, Sweep publishes the pool with its new groups. The
-// caller holds the pool's mu.
+// updateRegion sets the proxy's region. If the region has changed, the next Sweep publishes a snapshot with new groups
+// of regions. The caller holds the pool's mu.
 func (u *Upstream) updateRegion() {
 	region := &u.Spec().Region
 	if check := u.LastCheck(); *region == "" && u.pool.locate != nil && check != nil && check.Exit.IsValid() {
@@ -49,8 +49,8 @@ func (u *Upstream) exitChanged() {
 	}
 }
 
-// updateRegionGroups publishes the pool again if the region of a proxy has changed, because the groups of regions
-// depend on it. The caller holds mu.
+// updateRegionGroups publishes a new snapshot if the region of a proxy has changed, because a snapshot groups the
+// proxies by region. The caller holds mu.
 func (p *Pool) updateRegionGroups() {
 	if !p.regionsChanged.Swap(false) {
 		return

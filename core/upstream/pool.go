@@ -99,8 +99,8 @@ type Pool struct {
 	// nextCheck is the time at which the next reachability check begins, in ns after the epoch. It
 	// is 0 if none is planned.
 	nextCheck atomic.Int64
-	// nextEarly is a time in ns after the epoch. An early probe may begin if nextEarly is at most earlyInterval in the
-	// future. For this reason two early probes can begin at the same time.
+	// nextEarly is a time in ns after the epoch. An early probe may begin up to earlyInterval before this time, so two
+	// early probes can begin at the same time.
 	nextEarly  atomic.Int64
 	nextLook   atomic.Int64  // when a request may look for an early probe again, in ns after the epoch
 	lastClosed atomic.Int64  // when Sweep last found a closed breaker, in ns after the epoch

@@ -52,10 +52,10 @@ func (l *Lease) Settle(o *core.Outcome) (finding evidence.Finding) {
 	return finding
 }
 
-// SettleUnserved settles an attempt that is charged to its proxy only if another proxy serves the request. The caller
-// must not call it until it is clear that no other proxy has served the request. The proxy is then not charged. The
-// target counts as failing if the proxy refused the request (verdict.IsRefusal), or if the attempt was cut short. A
-// proxy that has served no request yet may hang itself, so its attempts that were cut short do not count.
+// SettleUnserved settles an attempt that would be charged to its proxy if another proxy had served the request. The
+// caller must be certain that none has. The proxy is therefore not charged. The target counts as failing if the proxy
+// refused the request (verdict.IsRefusal). It also counts as failing if the attempt was cut short, unless the proxy has
+// never served a request: then the proxy itself may be the cause.
 func (l *Lease) SettleUnserved(o *core.Outcome) {
 	u := l.Proxy
 	if u == nil || l.settled || u.pool.literal.Load() ||
@@ -70,16 +70,16 @@ func (l *Lease) SettleUnserved(o *core.Outcome) {
 	u.pool.ledger.RecordUnserved(&a)
 }
 
-// removeWithdrawn removes from the window the failures that the ledger has withdrawn. Withdrawn failures that are not
-// in the window yet are removed by the next call.
+// removeWithdrawn removes from the proxy's statistics the failures that the ledger has withdrawn, because other proxies
+// fail at the target, too. A failure that is not in the statistics yet is removed by the next call.
 func (u *Upstream) removeWithdrawn() {
 	if n := u.takeWithdrawn(); n > 0 {
 		u.ensureAttemptFields().book.ReturnWithdrawn(n - u.window.removeFailures(&u.stats, n, anyTarget))
 	}
 }
 
-// takeWithdrawn returns the number of failures that the ledger has withdrawn and that are still to be removed from the
-// window (Book.TakeWithdrawn).
+// takeWithdrawn returns the number of withdrawn failures that are still to be removed from the statistics
+// (Book.TakeWithdrawn).
 func (u *Upstream) takeWithdrawn() int {
 	if x := u.attemptFields.Load(); x != nil {
 		return x.book.TakeWithdrawn()
@@ -131,7 +131,8 @@ func (l *Lease) recordEvidence(o *core.Outcome) (finding evidence.Finding, break
 	return finding, breakerEvidence
 }
 
-// storeOpenEvidence stores the evidence against the proxy, and returns it for the breaker.
+// storeOpenEvidence stores the current evidence against the proxy as the evidence that opens its breaker, and returns
+// it.
 func (u *Upstream) storeOpenEvidence() breaker.Evidence {
 	why := u.ensureAttemptFields().book.Report(u.pool.ledger)
 	u.openEvidence.Store(&why)
@@ -155,8 +156,8 @@ func (u *Upstream) CountUnreached(cause core.Cause, tries int) {
 	}
 }
 
-// unreachedWhys holds the evidence of failed reachability checks. All proxies with the same number of failed checks
-// share it, because most proxies of a long list may be dead.
+// unreachedWhys holds the evidence of failed reachability checks. Proxies with the same cause and number of failed
+// checks share it, to save memory: most proxies of a long list may be dead.
 type unreachedWhys struct {
 	mu   sync.Mutex
 	list map[checks]*unreachedWhy

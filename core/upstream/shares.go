@@ -8,8 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/share"
 )
 
-// updateInFlightLimit sets inFlightLimit: 0 for a draining proxy, the result of the method maxInFlight for a proxy with
-// max_in_flight, and no limit for any other proxy. The caller holds the pool's limitMu.
+// updateInFlightLimit sets the field inFlightLimit. A draining proxy gets the limit 0, a proxy with max_in_flight the
+// result of the method maxInFlight, and any other proxy no limit. The caller holds the pool's limitMu.
 func (u *Upstream) updateInFlightLimit() {
 	switch {
 	case u.Draining():
@@ -45,9 +45,8 @@ func (u *Upstream) isConfiguredLimit(k limit.Kind) bool {
 	return k == limit.InFlight && u.Spec().Extra().MaxInFlight > 0
 }
 
-// SetDivisor makes the limits of all proxies limits that the nodes of a cluster share. This includes the limits of
-// proxies that are added later. Until the gateway gets its share of a shared limit, it may use the limit divided by
-// divisor (share.Initial).
+// SetDivisor makes the nodes of a cluster share the limits of all proxies, including proxies that are added later.
+// Until the gateway gets its share of a limit, it may use the limit divided by the divisor (share.Initial).
 func (p *Pool) SetDivisor(divisor int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

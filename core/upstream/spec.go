@@ -94,7 +94,8 @@ const (
 	maxOwnErrorText = 1024 // bytes of a header or body
 )
 
-// check calls bad for each wrong field of a rule ("" for the whole rule), with a message.
+// check calls bad with a message for each wrong field of the rule. The part is the name of the field, or "" for the
+// whole rule.
 func (o *OwnError) check(bad func(part, msg string)) {
 	name, _, _ := strings.Cut(o.Header, ":")
 	if *o == (OwnError{}) {

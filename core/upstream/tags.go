@@ -10,7 +10,7 @@ import (
 // MaxTags is the maximum number of tags of a proxy.
 const MaxTags = 32
 
-// checkTags calls bad for each wrong tag, with its index and a message.
+// checkTags calls bad with the index of each wrong tag and a message.
 func checkTags(tags []string, bad func(index int, msg string)) {
 	if len(tags) > MaxTags {
 		bad(MaxTags, fmt.Sprintf("is one too many; at most %d are allowed", MaxTags))

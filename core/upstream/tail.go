@@ -13,14 +13,14 @@ func (u *Upstream) Tail() time.Duration {
 	return time.Duration(tail * 1e9)
 }
 
-// TailFactor is the factor by which the Tail of a proxy is multiplied. An attempt through the proxy gets the resulting
-// time, unless a minimum is longer.
+// TailFactor times the Tail of a proxy is the adaptive timeout: the time within which the response to an attempt must
+// begin, unless a minimum is longer.
 const TailFactor = 3
 
 // RaiseTail records that an attempt was cut short after d without a response. It raises Tail to d, so that a proxy that
-// has become slower gets more time. The new Tail is at most TailFactor times the Tail that follows from responses only,
-// or the parameter least if it is longer. Without this limit, each attempt that is cut short would triple Tail. If one
-// attempt in fifty hung at a proxy, every client of this proxy would soon wait for the whole attempt timeout.
+// has become slower gets more time. The new Tail is at most TailFactor times the Tail that results from responses
+// alone, or the given minimum if this is longer. Without this limit, each attempt that is cut short would triple Tail.
+// If one attempt in fifty hung at a proxy, every client of this proxy would soon wait for the whole attempt timeout.
 func (u *Upstream) RaiseTail(d, least time.Duration) {
 	w := &u.window
 	w.mu.Lock()
@@ -35,8 +35,8 @@ func (u *Upstream) RaiseTail(d, least time.Duration) {
 	}
 }
 
-// responseTail returns Tail, or 0 if Tail follows from no response. A proxy that never responds must not raise the Tail
-// of the pool: its own next limit follows from that.
+// responseTail returns Tail, or 0 if Tail results from no response. A proxy that never responds must not raise the Tail
+// of the pool, because RaiseTail limits the Tail of such a proxy by the Tail of the pool.
 func (w *window) responseTail() float64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -46,8 +46,8 @@ func (w *window) responseTail() float64 {
 	return load(&w.tail)
 }
 
-// AllowLatency raises Tail to d, because a target has responded through another proxy after the time d. Afterwards,
-// attempts at targets that are as slow as that target are not cut short.
+// AllowLatency raises Tail to d, because a target has responded through another proxy after the time d. Attempts at
+// targets that are as slow are then not cut short.
 func (u *Upstream) AllowLatency(d time.Duration) {
 	w := &u.window
 	w.mu.Lock()

@@ -24,8 +24,8 @@ type TemplateError string
 func (e TemplateError) Error() string { return string(e) }
 
 // CheckTemplates returns a TemplateError if credentials contain a misspelt template, or a reference to an environment
-// variable that was not replaced. The parameter has the credentials as the user has written them. Other braces are
-// permitted, because a password may contain them. In a URL, %7B stands for a brace that begins no template.
+// variable that was not replaced. The caller passes the credentials as the user has written them: in a URL, %7B stands
+// for a brace that begins no template. Other braces are permitted, because a password may contain them.
 func CheckTemplates(credentials string) error {
 	if !strings.Contains(credentials, "{") {
 		return nil
@@ -59,8 +59,8 @@ func (a Address) HasTemplates() bool {
 	return a.has(templateSession) || a.has(templateRandom) || a.has(templateRegion)
 }
 
-// Random reports whether the user name or password has a template with a random value. The parameter session is set if
-// the request has a session.
+// Random reports whether the user name or password has a template that gets a random value. For the session's template
+// this is so only if the request has no session.
 func (a Address) Random(session bool) bool {
 	return a.has(templateRandom) || !session && a.has(templateSession)
 }

@@ -11,8 +11,8 @@ import (
 )
 
 // tunnelEnds holds the ends of a proxy's followed tunnels: tunnels in which the gateway reads the TLS records of the
-// target. A cut tunnel is a failure, any other one a success. Their ledger is not that of the attempts, because the
-// attempt of a tunnel has succeeded at the target's first byte.
+// target. The end of a cut tunnel is a failure, any other end is a success. These ends have a ledger of their own. In
+// the ledger of the attempts, the attempt of a tunnel is a success when the target's first byte arrives.
 type tunnelEnds struct {
 	followed atomic.Uint64 // followed tunnels, counted at their first byte
 	others   atomic.Uint64 // successful attempts that book has, apart from the followed tunnels
@@ -78,11 +78,11 @@ func (l *Lease) EndTunnel(e *verdict.TunnelEnd, cause core.Cause, at time.Time) 
 	}
 }
 
-// maxTunnelAge limits the age of a tunnel in its evidence.Attempt. It is less than half of the times that package
-// evidence can compare.
+// maxTunnelAge limits the age of a tunnel in its evidence.Attempt. It is less than half of the longest time that
+// package evidence can compare.
 const maxTunnelAge = 15 * time.Minute
 
-// breakerGen returns the generation of the breaker after the first byte of the lease's tunnel.
+// breakerGen returns the generation that the breaker had after the first byte of the lease's tunnel had arrived.
 func (l *Lease) breakerGen() uint64 {
 	if l.Probe() {
 		return l.permit.Generation() + 1 // the success of the probe has closed the breaker
@@ -90,9 +90,9 @@ func (l *Lease) breakerGen() uint64 {
 	return l.permit.Generation()
 }
 
-// addOtherSuccesses adds the other successful attempts since the last cut tunnel to the book. They outweigh cut
-// tunnels as they outweigh failed attempts: a client whose target cuts its tunnels at some proxies opens no breaker of
-// a pool that mostly serves others.
+// addOtherSuccesses adds to the book of the tunnel ends the attempts without a followed tunnel that have succeeded
+// since the last cut tunnel. They outweigh cut tunnels as they outweigh failed attempts. If a client's target cuts its
+// tunnels at some proxies, the breakers of a pool that mostly serves other targets therefore stay closed.
 func (u *Upstream) addOtherSuccesses(ends *tunnelEnds) {
 	followed, successes := ends.followed.Load(), u.ensureAttemptFields().book.Successes()
 	others := successes - min(followed, successes)

@@ -150,7 +150,7 @@ func (u *Upstream) drain() {
 }
 
 // SetConnections stores the proxy's idle connections, for the package that makes them. All values must have the same
-// type. The call of Connections is faster than a map with the proxies as keys.
+// type. A call of Connections is faster than a look-up in a map with the proxies as keys.
 func (u *Upstream) SetConnections(value any) { u.ensureAttemptFields().connections.Store(value) }
 
 // Connections returns the value of the last SetConnections; nil if there was none.
@@ -258,18 +258,18 @@ func (u *Upstream) halfOpen(at time.Duration) bool {
 	return !u.breakerWord.IsOpen(at) && u.breaker.Admissible()
 }
 
-// Lease is one attempt's hold on a proxy: a place in flight, and the permit of the proxy's breaker. The zero Lease
-// holds nothing. One goroutine uses it at a time.
+// Lease is one attempt's hold on a proxy: the attempt counts as in flight (max_in_flight), and has the permit of the
+// proxy's breaker. The zero Lease holds nothing. One goroutine uses it at a time.
 type Lease struct {
 	Proxy         *Upstream
 	Target        evidence.Target // of the attempt; the caller sets it
 	ServedByOther bool            // another proxy has served the same request; the caller sets it
-	isCheck       bool            // the lease is for a health check: no place in flight, no change of the statistics
+	isCheck       bool            // for a health check, which counts neither toward max_in_flight nor in the statistics
 	permit        breaker.Permit
 	began         time.Duration // beginning of the attempt (Pool.Elapsed)
 	ended         time.Duration // see EndAt (Pool.Elapsed); 0 if it was not called
 	settled       bool
-	placeReleased bool               // DetachPermit has released the place in flight
+	placeReleased bool               // the attempt no longer counts toward max_in_flight (DetachPermit)
 	limitShare    *limit.Reservation // nil without limits
 }
 
@@ -310,8 +310,8 @@ func (l *Lease) endTime(o *core.Outcome) time.Duration {
 // ReportHead reports to the breaker that the attempt has received a response head or opened a tunnel.
 func (l *Lease) ReportHead() { l.permit.ReportHead() }
 
-// DetachPermit releases the place in flight, and returns a new lease with the permit. Afterwards l holds nothing. The
-// caller settles and releases the new lease later.
+// DetachPermit moves the permit to a new lease, which it returns. The attempt no longer counts as in flight, and l
+// holds nothing. The caller settles and releases the new lease later.
 func (l *Lease) DetachPermit() Lease {
 	detached := *l
 	detached.placeReleased = true
@@ -338,8 +338,9 @@ func (l *Lease) Release() {
 	*l = Lease{}
 }
 
-// takePlace takes a place in flight if there is one. It never increases inFlight beyond the limit, not even for a
-// moment. If it did, and a place became free at that moment, a waiting request would find no free place.
+// takePlace counts a new attempt in flight, and returns true, if the limit permits it. It never increases inFlight
+// beyond the limit, not even for a moment. If it did, a request that is about to begin an attempt could find the limit
+// reached, although another attempt has just ended.
 func (u *Upstream) takePlace() bool {
 	if room := int64(u.inFlightLimit.Load()); room == math.MaxInt32 {
 		u.inFlight.Add(1)

@@ -26,8 +26,8 @@ type stamp uint32
 
 func stampOf(at time.Duration) stamp { return stamp(max(at, 0) / (100 * time.Millisecond)) }
 
-// window holds a proxy's last 100 attempts that were not excluded and are not older than the pool's
-// memory.
+// window holds the last 100 attempts of a proxy that were not excluded (core.Excluded). Attempts older than the maximum
+// age (Pool.SetMemory) are removed.
 type window struct {
 	mu        sync.Mutex
 	*attempts // nil before the first attempt, because many proxies of a large pool have none; guarded by mu
@@ -66,7 +66,7 @@ type targetTag uint32
 const anyTarget targetTag = 0
 
 // tagBits are the bits of a NaN (a float32 that is not a number) that hold a targetTag. The lowest of these bits is
-// always set.
+// always set, so that no target has the tag anyTarget.
 const tagBits = 1<<22 - 1
 
 func tagOf(target uint64) targetTag { return targetTag(target&tagBits | 1) }
@@ -89,17 +89,16 @@ type attemptResult struct {
 	target  targetTag
 }
 
-// tailDecay is the speed at which the field tail decreases. A success with a latency below the value of the field moves
-// the value towards this latency, by this share of the difference. A success with a higher latency sets the field to
-// this latency. As a result, the value is between the 99th percentile and the largest of the last few hundred
-// latencies.
+// tailDecay is the speed at which the field tail decreases. A success with a latency below the field moves the field
+// towards this latency, by this share of the difference. A success with a higher latency sets the field to this
+// latency. The field is therefore between the 99th percentile and the largest of the last few hundred latencies.
 const tailDecay = 0.01
 
 // speedFactor is the smallest ratio of two mean latencies of a proxy that shows a change of its speed.
 const speedFactor = 1.5
 
-// usualSpeed is the number of latencies that beginAnew keeps if the speed has not changed. Their mean differs little
-// from the usual mean.
+// usualSpeed is the number of latencies that beginAnew keeps if the speed has not changed. The mean of so many
+// latencies differs little from the usual mean.
 const usualSpeed = 16
 
 // nextTail returns the new value of the field tail after a success with the given latency.
@@ -110,10 +109,9 @@ func nextTail(tail, latency float64) float64 {
 	return latency
 }
 
-// addAttempt records an attempt with the result r in the window. Unless the parameter memory is 0, it removes the
-// attempts that are older than memory. It uses only the latencies of successes, because the latency of a failure
-// depends on the kind of failure, not on the speed of the proxy. The parameter literal is set if breaker.blame is
-// "literal".
+// addAttempt records an attempt with the result r in the window. It removes the attempts that are older than memory,
+// unless memory is 0. The latencies of failures are not used, because they depend on the kind of failure, not on the
+// speed of the proxy. The parameter literal is set if breaker.blame is "literal".
 func (w *window) addAttempt(to *stats, v core.Verdict, r attemptResult, memory time.Duration, literal bool) {
 	latency, at := r.latency, r.at
 	w.mu.Lock() // without defer, because every attempt calls add
@@ -159,9 +157,9 @@ func (w *window) addAttempt(to *stats, v core.Verdict, r attemptResult, memory t
 	w.mu.Unlock()
 }
 
-// beginAnew removes old attempts when the proxy has passed a trial. If the speed has not changed and literal is not
-// set, some latencies stay: the mean of the four latencies of a trial may differ much from the usual mean. The caller
-// holds mu.
+// beginAnew removes old attempts when the proxy has passed a trial. If the proxy's speed has not changed, some old
+// latencies stay, because the mean of the four latencies of a trial may differ much from the usual mean. If
+// breaker.blame is "literal", none stay. The caller holds mu.
 func (w *window) beginAnew(literal bool) {
 	counted := trialSuccesses
 	if w.successes < w.n { // the window has failures
@@ -224,9 +222,9 @@ func (w *window) dropExpired(to *stats, at, memory time.Duration) {
 	w.updateStats(to)
 }
 
-// countElsewhere returns the number of failures at other targets than the given one. It also returns the number of
-// attempts, except the failures at the given target. This number includes the successes at the given target, because
-// the window does not store the target of a success.
+// countElsewhere returns the number of failures at other targets than the given one, and the number of all attempts
+// except the failures at the given target. The successes at the given target are included, because the window does not
+// store the target of a success.
 func (w *window) countElsewhere(target uint64) (failures, attempts int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -260,8 +258,8 @@ func (w *window) removeFailures(to *stats, n int, target targetTag) (removed int
 	return removed
 }
 
-// removeLatest removes failures as removeFailures does. It returns the number of removed failures and the number of
-// failures that are left since the last success. The caller holds mu.
+// removeLatest removes failures as removeFailures does. It returns the number of removed failures, and the number of
+// remaining failures after the last success. The caller holds mu.
 func (w *window) removeLatest(n int, target targetTag) (removed, series int) {
 	place := w.next // index for the attempts that stay, from the latest to the oldest
 	ended := false
@@ -319,8 +317,8 @@ func (w *window) updateStats(to *stats) {
 	w.oldest.Store(uint32(w.ended[w.oldestIndex()]))
 }
 
-// store writes f to a, unless a has this value already: a write would slow down the selections that read the cache line
-// of a, and most figures of a full window keep their values.
+// store writes f to a, unless a has this value already. Most figures of a full window keep their values, and a write
+// would slow down the selections that read the cache line of a.
 func store(a *atomic.Uint64, f float64) {
 	if bits := math.Float64bits(f); a.Load() != bits {
 		a.Store(bits)

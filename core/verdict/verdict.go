@@ -88,8 +88,8 @@ type Facts struct {
 	StatusRetried bool // the request's policy retries Status
 	StatusCounted bool // the global policy retries Status
 
-	// Why the attempt ended before it had a result. CancelCause is the reason why the attempt was cancelled: the client
-	// left, or ErrShutdown; nil if it was not cancelled.
+	// The next fields state why the attempt ended before it had a result. CancelCause is nil unless the attempt was
+	// cancelled. It is then ErrShutdown, or states that the client left.
 	CancelCause           error
 	TotalTimeout          bool // the request's total timeout has passed
 	TighterTotalTimeout   bool // the request's total timeout is shorter than that of the global policy
@@ -208,9 +208,9 @@ func ApplyRuling(o core.Outcome, k core.RulingKind, isDirect bool) core.Outcome 
 	return o
 }
 
-// QuestionResponse returns the outcome of a response that may be the proxy's own (ability.Set.IsQuestionable). The
-// parameter o is its outcome if the target has sent it. The request is retried through another proxy. The first proxy
-// is charged if the response through the other one is below 400.
+// QuestionResponse returns the outcome of a response that the proxy may have written itself
+// (ability.Set.IsQuestionable). The parameter o is its outcome if the target has written it. The request is retried
+// through another proxy. The first proxy is charged if the other one relays a response with a status below 400.
 func QuestionResponse(o core.Outcome) core.Outcome {
 	o = withCause(o, ProxyErrorPage, core.ResultFailure, statusReason(o.Status), nil)
 	o.Charge, o.Verdict, o.Retry, o.Relay = core.ChargeProxyIfServed, core.Excluded, core.RetryElsewhere, true
@@ -286,8 +286,8 @@ func applyExceptions(o *core.Outcome, f *Facts) {
 			o.Retry = core.RetryAfterBackoff
 		}
 	case ProxyConnectTimeout, TunnelTimeout, RequestTimeout, NoAnswerInTime:
-		// The proxy is charged only if another proxy serves the request, so that a rule with a short attempt_timeout
-		// cannot open the breakers for all requests.
+		// A rule may set an attempt_timeout that is too short for any proxy. Such a rule must not open the breakers for
+		// all requests. Therefore the proxy is charged only if another proxy serves the request.
 		if f.TighterAttemptTimeout {
 			o.Charge = core.ChargeProxyIfServed
 		}
@@ -406,9 +406,9 @@ type RelayEnd struct {
 	HasLength  bool          // the response has a Content-Length
 }
 
-// stallTime is a time without a byte of the body. If the client leaves after such a time, the proxy or the target is
-// charged. The time is shorter than the usual timeouts of clients, and longer than the pauses of a proxy that works
-// (docs/decisions/stalled-bodies.md).
+// stallTime is the minimum time without a byte of the body after which the body has stalled. If the client then leaves,
+// the proxy or the target is charged. The time is shorter than the usual timeouts of clients, and longer than the
+// pauses of a proxy that works (docs/decisions/stalled-bodies.md).
 const stallTime = 10 * time.Second
 
 // isStalled reports whether the client left because the body had stalled. A body without a known length never counts as
@@ -440,11 +440,12 @@ func EndRelay(o core.Outcome, r RelayEnd) core.Outcome {
 // TunnelEnd describes how a tunnel ended.
 type TunnelEnd struct {
 	BytesUp, BytesDown int64 // bytes from the client, and bytes to the client
-	// error that ended the tunnel before the target's first byte; nil if the client closed it first
+	// the error that ended the tunnel before the target's first byte arrived; nil if there was none, or if the client
+	// closed the tunnel before the error
 	Err              error
 	Direct           bool // the tunnel goes to the target without a proxy
 	StoppedByGateway bool // the gateway ended the tunnel
-	// for too long, the client has sent nothing or only a part of a ClientHello (Tunnel.UnusedAfter)
+	// the client has sent nothing, or only a part of a ClientHello, for too long (Tunnel.UnusedAfter)
 	Unused bool
 
 	ProxyEndedFirst bool          // the proxy's side ended before the client's side
@@ -477,8 +478,8 @@ func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	case t.BytesDown > 0:
 		return o
 	case t.Direct, t.StoppedByGateway, t.Err == nil && t.BytesUp > 0, t.Unused:
-		// The client closed the tunnel before the target sent anything, there is no proxy, or the tunnel was unused:
-		// the proxy has not failed.
+		// The proxy has not failed: there is no proxy, the gateway ended the tunnel, the client closed the tunnel
+		// before the target sent anything, or the tunnel was unused.
 		return withCause(o, TunnelUnused, o.Result, "", nil)
 	case t.Err != nil:
 		return withCause(o, TunnelDied, core.ResultFailure, "connection_terminated", t.Err)
