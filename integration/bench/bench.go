@@ -34,8 +34,8 @@ type benchCase struct {
 	name   string
 	plan   loadPlan
 	config string // lines that are added to Whirlpool's configuration
-	// pinned is set if the proxy has its own CPU. Load and fakes then share another CPU. They do not use this CPU
-	// fully, so the requests per second depend on the proxy, and not on the scheduler.
+	// pinned is set if the proxy has a CPU of its own. The load and the fakes share another CPU, and do not use it
+	// fully. The requests per second therefore depend on the proxy, and not on the scheduler.
 	pinned bool
 	dead   bool // nothing listens on the addresses of the upstream proxies
 }

@@ -142,8 +142,8 @@ func (c *fakeConn) serve(readable, ended bool) error {
 			if c.unwanted > 0 {
 				break
 			}
-			// If the response does not fit into the socket, no other request is lost, because the clients do not
-			// pipeline.
+			// If the response does not fit into the socket, the bytes in rest are dropped. They contain no request,
+			// because the clients do not pipeline.
 			if again, err := c.sendReply(); again || err != nil {
 				return err
 			}

@@ -26,9 +26,9 @@ type loadPlan struct {
 	Duration time.Duration
 }
 
-// loadResult is the output of the load process. Latencies are in microseconds. If loadPlan.Rate is above 0, the load
-// is an open loop: each request has a scheduled time, and its latency counts from this time. So the latencies include
-// the time for which a stalled proxy delays the requests after the stall.
+// loadResult is the output of the load process. Latencies are in microseconds. If loadPlan.Rate is above 0, the load is
+// an open loop: each request has a scheduled time, and its latency counts from this time. If a proxy stalls, the
+// latencies thus include the delay of the requests that are due during the stall.
 type loadResult struct {
 	Requests int
 	Failed   int // number of responses with another status, and of broken connections

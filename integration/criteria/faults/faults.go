@@ -60,8 +60,8 @@ func (p *Proxy) At(target int, at time.Duration) State {
 	return s
 }
 
-// LastChange returns the time of the last change of the proxy's state towards a target. It ignores changes after a
-// given time, the parameter at. It returns 0 if there was no change.
+// LastChange returns the time of the last change of the proxy's state towards a target, not later than the given time.
+// It returns 0 if there was no change.
 func (p *Proxy) LastChange(target int, at time.Duration) (last time.Duration) {
 	for _, c := range p.Changes {
 		if c.At <= at {
@@ -79,8 +79,9 @@ func (p *Proxy) LastChange(target int, at time.Duration) (last time.Duration) {
 }
 
 // Habits returns what the proxy's past shows about its future: the share of the given time in which it failed (mean),
-// and the number of seconds after which a state says little about it (memory). For a Markov chain, memory is
-// 1 / (the rate of beginnings + the rate of ends of bad periods). It is infinite for a state that never changes.
+// and the number of seconds after which an observed state shows little about the current one (memory). For a Markov
+// chain, memory is 1 / (the rate of beginnings + the rate of ends of bad periods). It is infinite for a state that
+// never changes.
 func (p *Proxy) Habits(length time.Duration) (mean, memory float64) {
 	if len(p.Changes) == 1 && len(p.Bans) == 0 {
 		return p.Changes[0].Loss(), math.Inf(1)

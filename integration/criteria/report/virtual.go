@@ -43,8 +43,8 @@ func (d *Data) gapOf(w, variant string) stats.Interval {
 	return stats.Gap(o[workload.Single].Served, o[variant].Served, o[workload.OracleName].Served, d.Catalog.Seed)
 }
 
-// describeMiss returns why the gap of a workload is below the target: whether the observer's is below it too, and which
-// requests failed.
+// describeMiss returns a text about a workload whose gap is below the target: whether the gap of the variant
+// workload.ObserverName is below the target, too, and which requests failed.
 func (d *Data) describeMiss(w *workload.Workload) string {
 	observer, verb := d.gapOf(w.Name, workload.ObserverName).Value, "reaches"
 	if observer < gapTarget {

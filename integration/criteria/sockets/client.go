@@ -28,8 +28,8 @@ type clients struct {
 	outcome  *workload.Outcome
 }
 
-// newClients returns clients that use a proxy. The parameter proxy is the address of this proxy. They accept the
-// target's certificate for https:// requests if one of roots has signed it.
+// newClients returns clients that use the proxy at the given address. For https:// requests, they accept the target's
+// certificate if one of roots has signed it.
 func newClients(w *workload.Workload, proxy string, roots *x509.CertPool) *clients {
 	transport := &http.Transport{
 		Proxy:               http.ProxyURL(&url.URL{Scheme: "http", Host: proxy}),

@@ -37,9 +37,9 @@ type listeners struct {
 	conns   []map[net.Conn]struct{}
 }
 
-// listen opens the sockets of the proxies that accept connections, in a network of their own (127.N.x.y). The parameter
-// network, any number from 0 on, selects the network at which the search begins. A process that uses a network listens
-// on its address 127.N.255.254, so other processes skip this network.
+// listen opens the sockets of the proxies that accept connections. Their addresses are in a network 127.N.x.y that no
+// other process uses. The parameter network, any number from 0 on, selects the network at which the search begins. The
+// process listens on 127.N.255.254, so that other processes skip this network.
 func listen(p *fakes.Pool, w *workload.Workload, network int) (*listeners, error) {
 	l := &listeners{pool: p, closed: make(chan struct{}), sockets: make([]net.Listener, len(w.Pool))}
 	var err error
