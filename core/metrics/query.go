@@ -130,8 +130,9 @@ func (r *Recorder) Series(hours int, step time.Duration) []SeriesPoint {
 	return points
 }
 
-// ByProxy returns the counts of each proxy, by id, for the given number of hours before now. The hour of the day in
-// which this time begins counts as a whole. A proxy with neither attempts nor openings of its breaker is left out.
+// ByProxy returns the counts of each proxy, by id, for the given number of hours before now. Counts are kept by the
+// hour of the clock, so the result has the whole hour in which this period begins. A proxy with neither attempts nor
+// openings of its breaker is left out.
 func (r *Recorder) ByProxy(hours int) map[string]ProxyStats {
 	now := r.now()
 	first, last := now.Add(-min(time.Duration(hours)*time.Hour, r.retention)).Unix()/3600, now.Unix()/3600
@@ -146,7 +147,7 @@ func (r *Recorder) ByProxy(hours int) map[string]ProxyStats {
 	return out
 }
 
-// Counts returns the attempts of a proxy by cause and status, for the time of which ByProxy(hours) has its counts.
+// Counts returns the attempts of a proxy by cause and status, for the same period as ByProxy(hours).
 func (r *Recorder) Counts(proxyID string, hours int) []minutes.Count {
 	since := r.now().Add(-min(time.Duration(hours)*time.Hour, r.retention))
 	return r.reasons.ProxyCounts(proxyID, since.Truncate(time.Hour))

@@ -12,8 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/minutes"
 )
 
-// Reasons returns the attempts of each minute by cause and status. The store has a series for each proxy, a series for
-// each target, and a series of all attempts.
+// Reasons returns the store that counts the attempts of each minute by cause and status. The store has a series for
+// each proxy, a series for each target, and a series of all attempts.
 func (r *Recorder) Reasons() *minutes.Store { return r.reasons }
 
 // maxRecentAttempts is the maximum of RecentAttempts.Attempts.
@@ -50,7 +50,7 @@ func (r *Recorder) RecentAttempts(id string) RecentAttempts {
 	return RecentAttempts{Attempts: p.recent.n, BadAttempts: bits.OnesCount32(p.recent.bad), LastBad: p.recent.lastBad}
 }
 
-// ForgetRecentAttempts forgets the latest attempts of a proxy that may have been repaired.
+// ForgetRecentAttempts forgets the latest attempts of a proxy. It is for a proxy that may have been repaired.
 func (r *Recorder) ForgetRecentAttempts(id string) {
 	if v, ok := r.proxies.Load(id); ok {
 		p := v.(*proxy)
@@ -61,8 +61,8 @@ func (r *Recorder) ForgetRecentAttempts(id string) {
 	}
 }
 
-// FailingProxies returns the latest attempts of the proxies for which RecentAttempts.IsFailing is true. It costs
-// nothing for other proxies.
+// FailingProxies returns the latest attempts of the proxies for which RecentAttempts.IsFailing is true. It does not
+// read the attempts of any other proxy.
 func (r *Recorder) FailingProxies() map[string]RecentAttempts {
 	list := map[string]RecentAttempts{}
 	for _, id := range r.failingProxies.ids() {

@@ -2,8 +2,8 @@ package metrics
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// SetRuleSource sets a function that is called at each scrape. For each rule, the function calls its argument count
-// with the number of requests and attempts to which the rule was applied.
+// SetRuleSource sets a function that is called at each scrape. This function must call the callback that it receives
+// once for each rule, with the number of requests and attempts to which the rule was applied.
 func (r *Recorder) SetRuleSource(rules func(count func(rule string, applied uint64))) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()

@@ -59,8 +59,9 @@ func (m *minute) counters() []int64 {
 	return append(row, int64(m.banned.Load()), m.cost.Load())
 }
 
-// setCounters sets the counters of a minute from a row without its first number. It returns false if the row has a
-// wrong length. Rows of version 0.2 lack the banned responses and the cost.
+// setCounters sets the counters of a minute from a row of Saved.Minutes. The caller has removed the first number of the
+// row, which is the minute itself. If the row has a wrong length, setCounters returns false. Rows of version 0.2 lack
+// the banned responses and the cost.
 func (m *minute) setCounters(row []int64) bool {
 	const known = 9 + maxAttempts
 	if len(row) < known || len(row) > known+2 {
@@ -132,8 +133,8 @@ func (r *Recorder) Save(all bool) iter.Seq[*Saved] {
 	}
 }
 
-// saveMinutes returns the rows of Saved.Minutes, and the next value of saveState.minutes. The argument now is the
-// current minute.
+// saveMinutes returns the rows of Saved.Minutes, and the next value of saveState.minutes. The current minute is passed
+// in minutes since the Unix epoch.
 func (r *Recorder) saveMinutes(all bool, now int64) (rows [][]int64, sums map[int64]int64) {
 	sums = map[int64]int64{}
 	r.eachMinute(r.retention, func(start time.Time, m *minute) {

@@ -264,8 +264,8 @@ type Loss struct {
 	Final   core.Final
 }
 
-// Losses returns the losses among the requests of the ring that ended after a time. Requests whose client left are no
-// losses.
+// Losses returns the losses among the ended requests that are still in the ring. It leaves out requests that ended at
+// or before the given time, and requests whose client left.
 func (t *Tracker) Losses(since time.Time) (list []Loss) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -53,7 +53,7 @@ func (tr *transitions) add(t core.Transition) {
 		tr.reasonOf(t.Reason), t.From, t.To}
 }
 
-// reasonOf returns the index of a reason in reasons. The caller holds mu.
+// reasonOf returns the index of a reason in tr.reasons. If the reason is new, it is added. The caller holds mu.
 func (tr *transitions) reasonOf(reason string) uint16 {
 	i := slices.Index(tr.reasons, reason)
 	if i < 0 {
@@ -84,8 +84,7 @@ func (tr *transitions) listSince(from time.Time) (list []core.Transition, trunca
 }
 
 // listAfter returns up to limit transitions, in the order in which they were added. It leaves out the first n
-// transitions that were ever added, and those that were overwritten. The result next is the argument n of the following
-// call.
+// transitions since the start, and those that were overwritten. The second result is the value of n for the next call.
 func (tr *transitions) listAfter(n uint64, limit int) (list []core.Transition, next uint64) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()

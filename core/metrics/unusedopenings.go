@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// unusedOpenings counts the openings of breakers in one hour, for proxies without an attempt. Many proxies of a long
-// list cannot be reached, and need only 40 bytes here. All other proxies are in Recorder.proxies.
+// unusedOpenings counts the breaker openings of proxies that have had no attempt, as long as all openings of a proxy
+// are within one hour. Many proxies of a long list cannot be reached; each of them takes only 40 bytes here. All other
+// proxies are in Recorder.proxies.
 type unusedOpenings struct {
 	mu   sync.Mutex // also held while an entry is added to Recorder.proxies
 	byID map[string]openings
@@ -87,8 +88,9 @@ func (o *unusedOpenings) save(all bool, oldest int64) (list []proxyOpenings) {
 	return list
 }
 
-// restoreOpenings sets the openings of a proxy from a row of Saved.Hours. It returns false, and sets nothing, if the
-// proxy must be in Recorder.proxies.
+// restoreOpenings sets the openings of a proxy from a row of Saved.Hours. If unusedOpenings cannot hold the row, for
+// example because it has attempts, restoreOpenings sets nothing and returns false. The row then belongs in
+// Recorder.proxies.
 func (r *Recorder) restoreOpenings(id string, row []int64) bool {
 	r.unusedOpenings.mu.Lock()
 	defer r.unusedOpenings.mu.Unlock()

@@ -56,7 +56,8 @@ func (s *Store) SumProxy(id string, window time.Duration) Sum {
 	return s.sumOf(s.proxies.find(id), window)
 }
 
-// ProxyCounts returns the attempts of a proxy by key since the minute of a time. It is faster than SumProxy.
+// ProxyCounts returns the attempts of a proxy by key, from the minute that contains the given time on. It is faster
+// than SumProxy.
 func (s *Store) ProxyCounts(id string, since time.Time) []Count {
 	var sum Row
 	s.eachMinuteSince(s.proxies.find(id), s.minuteOf(since), func(r *Row, _ *Latencies) {
@@ -83,7 +84,7 @@ type TargetCounts struct {
 }
 
 // FailingTargets returns the targets that failed or refused attempts in the time window before now, in any order. The
-// function judge returns what an attempt with a key shows about its target.
+// function judge decides whether an attempt with a given key is a success or a failure of its target, or neither.
 func (s *Store) FailingTargets(window time.Duration, judge func(Key) core.Verdict) []TargetCounts {
 	var list []TargetCounts
 	failed := func(k Key) bool { return k.IsRefusal() || judge(k) == core.Failure }

@@ -141,8 +141,8 @@ func (s *Store) EndRestore() {
 	}
 }
 
-// restoreRow keeps a row in pendingRow, because a following row of the same minute replaces it. If the previous
-// row is of another minute, the method first adds that row to the series.
+// restoreRow keeps a row in pendingRow until the next call. If the next row is of the same minute, it replaces the kept
+// row; otherwise the kept row is added to the series.
 func (s *Series) restoreRow(r *Row) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	// slotCount is the number of keys of the current minute that are counted without a lock. The first keys of a series
-	// get the slots, and keep them.
+	// slotCount is the number of keys of a series that are counted without a lock. The first keys that occur in the
+	// series get the slots, and keep them.
 	slotCount = 12
 	// An attempt that ended in one of the lateMinutes before the current minute is counted in the current minute. An
 	// attempt that ended earlier shows that the clock was set back.
@@ -34,7 +34,8 @@ type Series struct {
 	pendingRow  *Row           // last row that restore got; nil after endRestore
 }
 
-// add counts an attempt that ended in the given minute since the Unix epoch, with the bucket of its latency.
+// add counts an attempt with the given key and the bucket of its latency. The minute in which the attempt ended is
+// counted from the Unix epoch.
 func (s *Series) add(minute, keepMinutes int64, k Key, bucket int) {
 	s.setMinute(minute, keepMinutes)
 	s.latencies[bucket].Add(1)
@@ -197,8 +198,8 @@ func (s *Series) currentRow() (Row, *Latencies) {
 	return row, l
 }
 
-// dropOldBlocks drops the blocks whose last row is before the given minute. setMinute drops them only when something is
-// counted.
+// dropOldBlocks drops the blocks whose last row is before the given minute. It is for a series without new counts:
+// setMinute drops old blocks only when something is counted.
 func (s *Series) dropOldBlocks(before int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
