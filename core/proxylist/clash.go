@@ -18,9 +18,8 @@ const errYAML = "the list of proxies is not valid YAML"
 
 var errElement = errors.New("the element is not a proxy with type, server and port")
 
-// parseClash parses the proxies of a Clash configuration. Its argument n is the number of the line clashKey, and the
-// reader has the lines after it. parseClash discards the results of all lines before, which are other settings of
-// Clash.
+// parseClash parses the proxies of a Clash configuration. The reader has the lines after clashKey, which is the line
+// with the number n. The lines before it are other settings of Clash, so parseClash discards what was read from them.
 func (l *listParser) parseClash(n int, in io.Reader) error {
 	rest, err := io.ReadAll(in)
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// EntryCounts counts the entries of a list: entries that gave a proxy by form, and entries that were left out by
-// reason. It contains no credentials.
+// EntryCounts counts the entries of a list. Entries that gave a proxy are counted by form, and entries that were left
+// out by reason. It contains no credentials.
 type EntryCounts struct {
 	Forms   map[string]int `json:"forms"`    // number of proxies by form
 	Skipped map[string]int `json:"left_out"` // number of entries that gave no proxy, by reason
@@ -25,7 +25,7 @@ const (
 	formText  = "address in text"
 )
 
-// formOf returns the form of a line. The function parseAddress has read the line as a proxy at the address a.
+// formOf returns the form of a line that parseAddress has read as a proxy at the address a.
 func formOf(line string, a upstream.Address) string {
 	scheme, _, isURL := strings.Cut(line, "://")
 	_, hostFirst := strings.CutPrefix(line, a.Host)

@@ -61,7 +61,7 @@ const (
 	certainDescription
 )
 
-// descriptionOf returns the certainty that a text describes a proxy: the lowest one of its words.
+// descriptionOf returns the certainty that a text describes a proxy. It is the certainty of the least certain word.
 func descriptionOf(text string) description {
 	words := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t,()[]/", r) })
 	lowest := certainDescription
@@ -94,9 +94,9 @@ func descriptionOfWord(word string) description {
 // figureName matches the beginning of a word that describes a proxy by a name and a value, such as speed=1.2.
 var figureName = regexp.MustCompile(`^[A-Za-z_]+=`)
 
-// isLogin reports whether two texts are taken for a user name and a password. It returns false if one of them describes
-// a proxy, if both have the form NAME=VALUE, or if both of them may describe one (mayDescribe or shortText). However,
-// two texts that are both shortText are taken for a login.
+// isLogin reports whether two texts are taken for a user name and a password. They are not if one of them certainly
+// describes a proxy, if both have the form NAME=VALUE, or if both may describe a proxy. As an exception, two texts that
+// are both shortText, such as de and 100, are taken for a login.
 func isLogin(user, password string) bool {
 	u, p := descriptionOf(user), descriptionOf(password)
 	if figureName.MatchString(user) && figureName.MatchString(password) {

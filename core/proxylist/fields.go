@@ -65,8 +65,8 @@ var signRemover = strings.NewReplacer(" ", "", "_", "", "-", "", ".", "", "/", "
 type fieldValues [numFields]string
 
 // The method set sets the value of a field. If several columns have the same meaning, such as country and region, the
-// first value that is not empty counts. However, a URL with a scheme is preferred to one without, and the name of a
-// host to a URL.
+// first value that is not empty stays. There are two exceptions: a URL with a scheme replaces a URL without one, and in
+// the field of the host, a value without a scheme replaces a URL.
 func (v *fieldValues) set(f field, value string) {
 	hadScheme, hasScheme := strings.Contains(v[f], "://"), strings.Contains(value, "://")
 	if v[f] == "" || value != "" && (f == fieldURL && !hadScheme && hasScheme ||

@@ -71,12 +71,12 @@ func (l *listParser) parseJSON(in *bufio.Reader) error {
 // maxDepth is the maximum number of objects around an array of proxies.
 const maxDepth = 4
 
-// findProxies returns the proxies in a JSON value; nil for none. depth is the maximum number of objects around them.
-// The proxies of a value are:
-//   - the elements of an array
-//   - an object with an address, as one proxy
-//   - in any other object: the proxies that its fields have (fieldProxies) or, if no field has one, the elements of the
-//     longest array, which parseJSON then leaves out
+// findProxies returns the proxies in a JSON value; nil for none. At most depth objects may be around a proxy. The
+// proxies are:
+//   - the elements, if the value is an array
+//   - the value itself, if it is an object with an address
+//   - the proxies in its fields (fieldProxies), if it is any other object. If there are none, the result is the
+//     object's longest array, so that parseJSON reports its elements as skipped.
 func findProxies(value any, depth int) []any {
 	object, isObject := value.(map[string]any)
 	if array, ok := value.([]any); ok || !isObject || depth == 0 {
@@ -93,9 +93,9 @@ func findProxies(value any, depth int) []any {
 }
 
 // fieldProxies returns the proxies in the fields of an object. A field that is named after a protocol, such as
-// {"socks5": [...]}, sets the protocol of its proxies; it comes first. Addresses that such a field has are not repeated
-// from other fields, such as {"all": [...]}. A field that is named after an address may be the proxy with this address.
-// If urls is set, a text such as {"http": "http://192.0.2.1:80"} is a proxy, too.
+// {"socks5": [...]}, comes first and sets the protocol of its proxies. If another field, such as {"all": [...]}, has
+// some of the same addresses, they are left out there. A field that is named after an address may describe the proxy at
+// this address. If urls is set, a text such as {"http": "http://192.0.2.1:80"} is a proxy, too.
 func fieldProxies(object map[string]any, urls bool, depth int) (all []any) {
 	names := slices.SortedFunc(maps.Keys(object), func(a, b string) int {
 		return cmp.Or(cmp.Compare(len(parseProtocols(b)), len(parseProtocols(a))), cmp.Compare(a, b))
@@ -147,7 +147,8 @@ func isProxy(value any) bool {
 	return false
 }
 
-// withProtocol returns a proxy with the first of the schemes, unless it has a protocol or there are no schemes.
+// withProtocol gives a proxy the first of the schemes. If the proxy already has a protocol, or there are no schemes,
+// the proxy stays unchanged.
 func withProtocol(proxy any, schemes []string) any {
 	if len(schemes) == 0 {
 		return proxy

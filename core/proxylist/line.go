@@ -134,9 +134,9 @@ func parseAddress(line, scheme string) (spec upstream.Spec, warning string, err 
 	return spec, warning, err
 }
 
-// withoutDescription returns a line without the fields that describe the proxy; "" if there are none. The line has the
-// fields f, separated by colons: host, port, and at least two more. It also returns the scheme among the fields, or "",
-// and a warning if fields were removed that could be a login.
+// withoutDescription returns a line without the fields that describe the proxy; "" if there are none. The caller passes
+// the fields of the line: host, port, and at least two more. If one of them is a scheme, it is the second result. If
+// removed fields could be a login, the third result is a warning.
 func withoutDescription(f []string) (line, scheme, warning string) {
 	address, rest := f[0]+":"+f[1], f[2:]
 	last := len(rest) - 1

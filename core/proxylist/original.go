@@ -31,7 +31,8 @@ func (o *Original) AddEntryOf(list *Original, index int) {
 	o.add(list.entries[index])
 }
 
-// setEntry makes the JSON text of an element the current entry, for Original.
+// setEntry stores the JSON text of an element as the text of the current entry, if the caller has asked for an
+// Original.
 func (l *listParser) setEntry(element any) {
 	if l.Original != nil {
 		text, _ := json.Marshal(element) // cannot fail: the element was decoded from JSON
@@ -39,9 +40,9 @@ func (l *listParser) setEntry(element any) {
 	}
 }
 
-// Format returns the proxies in specs as a list. They are proxies of the original list, in which they have the given
-// indexes. The text of a proxy is its original entry if Parse, with the default scheme http, reads this entry as the
-// same proxy; otherwise it is a URL. If an entry of a table or of a JSON array must become a URL, all entries do.
+// Format writes proxies of the original list as a new list. The caller also passes their indexes in the original list.
+// A proxy is written as its original entry if Parse, with the default scheme http, reads this entry as the same proxy;
+// otherwise it is written as a URL. If an entry of a table or of a JSON array must become a URL, all entries do.
 func (o *Original) Format(specs []upstream.Spec, indexes []int) string {
 	lines := make([]string, len(specs))
 	same := true
@@ -68,7 +69,8 @@ func (o *Original) Format(specs []upstream.Spec, indexes []int) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// isReadAs reports whether Parse reads the entry alone as exactly one proxy, and Line writes this proxy as url.
+// isReadAs reports whether Parse reads the entry alone as exactly one proxy, and FormatLine writes this proxy as the
+// URL.
 func (o *Original) isReadAs(entry, url string) bool {
 	text := entry
 	switch {

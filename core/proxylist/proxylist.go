@@ -166,7 +166,7 @@ func (c *chunks) add(s upstream.Spec, entries int) {
 	(*c)[last] = append((*c)[last], s)
 }
 
-// The method words returns the proxies in one slice. At most a quarter of the slice's capacity is unused.
+// The method all returns the proxies in one slice. At most a quarter of the slice's capacity is unused.
 func (c chunks) all() []upstream.Spec {
 	if len(c) == 1 && len(c[0]) >= cap(c[0])/4*3 {
 		return c[0]

@@ -25,9 +25,9 @@ func withoutTags(line string) string {
 	return line
 }
 
-// parseText searches a line for an address among other text, as in free lists. It is for lines that have none of the
-// forms of parse and parseWords. The line must have exactly one address, which may be repeated. It must have no '@',
-// because a line with '@' may contain credentials.
+// parseText searches a line for an address among other text, as in free lists. It is for lines that neither
+// parseAddress nor parseWords can parse. The line must have exactly one address, which may be repeated. It must have no
+// '@', because a line with '@' may contain credentials.
 func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 	if strings.ContainsRune(line, '@') {
 		return spec, false
