@@ -9,9 +9,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// dropAvoided removes the candidates that should be avoided (isAvoided), unless these are all candidates. If the target
-// fails at the moment, it may have banned the proxies through which it has failed. In this case dropAvoided first
-// removes these proxies, and in a retry it removes no others.
+// dropAvoided removes the candidates that should be avoided for the target (isAvoided), unless these are all
+// candidates. If the target probably bans some proxies and now fails, it may have banned the proxies through which it
+// has just failed. In this case dropAvoided first removes these proxies. In a retry it then removes no others.
 func (s *Selector) dropAvoided(c *choice) {
 	if c.avoided.HasBan(c.elapsed) {
 		if failing := s.pool.Ledger().Failing(c.TargetHash, c.elapsed); failing.TargetFails() {
@@ -25,8 +25,9 @@ func (s *Selector) dropAvoided(c *choice) {
 }
 
 // keepForRetry removes the candidates without a closed breaker, unless these are all candidates. If much more of the
-// pool's attempts fail than usual, it keeps the proxies that have not failed lately, or else those whose latest attempt
-// has succeeded, or else proxies for which an early probe is due (docs/decisions/failing-pool.md).
+// pool's attempts fail than usual, it keeps only the first of these groups that has a candidate: proxies that have not
+// failed lately; proxies whose latest attempt has succeeded; proxies whose half-open breaker waits for a probe
+// (docs/decisions/failing-pool.md).
 func (s *Selector) keepForRetry(c *choice, snap *upstream.Snapshot) {
 	isClosed := func(u *upstream.Upstream) bool { return u.Breaker().State() == core.Closed }
 	failing := s.pool.Ledger().FailingProxies(c.elapsed)
@@ -87,8 +88,8 @@ func (s *Selector) gatherCandidates(c *choice, snap *upstream.Snapshot) {
 	if tag || region {
 		c.candidates = c.candidates[:0]
 		if g := c.requiredGroup(snap); g != nil {
-			// A proxy of g may lack the tag or the region: g is the group of only one of them, and the group of a
-			// region also contains the proxies that can use every plain region.
+			// Each proxy of g must be checked, because it may lack the tag or the region: g is the group of only one of
+			// them, and the group of a region also contains the proxies that can use every plain region.
 			c.onlyPreferred = tag && region || region && !c.PlainRegion
 			s.gatherFromGroup(c, g)
 			c.onlyPreferred = false
@@ -230,8 +231,8 @@ func (s *Selector) exclusionsFor(q *Query) exclusions {
 	return exclusions{s.hostBans.BansOf(uint64(q.HostHash)), s.proxyBans.BansOf(AllHosts)}
 }
 
-// excludedUntil returns the time until which u must not be chosen: the end of its ban for the host or, if later, of its
-// ban. The second result is false if u may be chosen now.
+// excludedUntil returns the time until which u must not be chosen: the end of its ban for the host or of its ban for
+// all hosts, whichever is later. The second result is false if u may be chosen now.
 func (e exclusions) excludedUntil(u *upstream.Upstream, at time.Duration) (until time.Duration, excluded bool) {
 	if len(e.hostBans) == 0 && len(e.proxyBans) == 0 {
 		return 0, false
@@ -241,9 +242,9 @@ func (e exclusions) excludedUntil(u *upstream.Upstream, at time.Duration) (until
 	return max(hostEnd, proxyEnd), hostBanned || proxyBanned
 }
 
-// sampleGroup sets the candidates from a large group. The first candidate is the admissible proxy whose turn it is, so
-// that a rotation covers the whole group. The others are neighbours in Group.Mixed, most of which are neighbours in
-// memory.
+// sampleGroup sets the candidates to a sample of a large group. The first candidate is the next admissible proxy in the
+// rotation, so that the rotation covers the whole group. The others are neighbours in Group.Mixed, most of which are
+// neighbours in memory.
 func (s *Selector) sampleGroup(c *choice, group *upstream.Group) {
 	c.firstHasTurn = true
 	all := group.All
@@ -286,7 +287,7 @@ func (c *choice) isNotPreferred(u *upstream.Upstream) bool {
 	return c.onlyPreferred && (c.tagOnly() && !u.HasTag(c.Tag) || c.regionOnly() && !c.matchesRegion(u))
 }
 
-// skipsChecks reports whether every proxy that is ClosedAndNotFull is also admissible (isAdmissible).
+// skipsChecks reports whether a proxy for which ClosedAndNotFull returns true needs no further check by isAdmissible.
 func (c *choice) skipsChecks() bool {
 	return len(c.Tried) == 0 && len(c.hostBans) == 0 && len(c.proxyBans) == 0 && !c.checkAbility &&
 		!c.checkLimits && !c.hasTier && !c.onlyPreferred &&

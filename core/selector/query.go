@@ -70,7 +70,8 @@ func (q *Query) isExcluded(u *upstream.Upstream) bool {
 		q.Regions != nil && (!q.Regions.Has(u.RegionHash()) || q.leavesRegions(u))
 }
 
-// leavesRegions reports whether u would use the wanted region, although q.Regions does not permit this region.
+// leavesRegions reports whether u would exit in the wanted region, although q.Regions does not permit this region. Only
+// a proxy whose credentials have a template for regions can do so.
 func (q *Query) leavesRegions(u *upstream.Upstream) bool {
 	return q.RegionMode != RegionScored && q.PlainRegion && u.AnyRegion() && !q.Regions.Has(q.RegionHash)
 }

@@ -14,7 +14,8 @@ func (s *Selector) chooseBest(c *choice, scorer core.Scorer) error {
 		if c.acquire(c.candidates[i]) {
 			return nil
 		}
-		// Another request has taken the last place or the probe of the candidate.
+		// In the meantime, another request has brought the candidate to max_in_flight or another limit, or has become
+		// its probe.
 		last := len(scores) - 1
 		scores[i], c.candidates[i] = scores[last], c.candidates[last]
 		scores, c.candidates = scores[:last], c.candidates[:last]
@@ -74,7 +75,8 @@ func (s *Selector) pickBest(c *choice, scores []float64, tolerance float64) int 
 	if ties < 2 {
 		return chosen
 	}
-	// If a load has changed since the first loop, fewer candidates may be found. The last one found is then chosen.
+	// If a load has changed since the first loop, the second loop may find fewer candidates. The last one found is then
+	// chosen.
 	turn := c.turn
 	switch {
 	case c.Attempt > 0:

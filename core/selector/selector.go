@@ -71,13 +71,14 @@ func New(pool *upstream.Pool, rand func() uint64, maxCandidates int) *Selector {
 	return s
 }
 
-// HostBans returns the banned pairs. A proxy is not chosen for a host for which it is banned.
+// HostBans returns the host bans. Each is a pair of a proxy and a host for which the proxy is not chosen.
 func (s *Selector) HostBans() *ban.Table { return s.hostBans }
 
 // AllHosts is the hash of the host "", which stands for all hosts in ProxyBans.
 const AllHosts = 0
 
-// ProxyBans returns the banned proxies. Each is a pair with the host "" (AllHosts), and is not chosen for any host.
+// ProxyBans returns the proxy bans. A proxy with such a ban is not chosen for any host. In the table, it is a pair with
+// the host "" (AllHosts).
 func (s *Selector) ProxyBans() *ban.Table { return s.proxyBans }
 
 // Limits returns the limits of pairs of a proxy and a host. A proxy at a limit is no candidate.
@@ -117,7 +118,8 @@ func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream
 	case q.isRestricted() && (err == core.ErrAllBreakersOpen || err == core.ErrPoolEmpty):
 		err = s.restrictedError(q, now)
 	case err == core.ErrAllBreakersOpen:
-		// A next test time that is not in the future means that a probe is in flight, which may end at any time.
+		// If the next test time is not in the future, a probe is in flight. The probe may close its breaker at any
+		// time, so nothing is recorded.
 		if at, ok := s.pool.NextTestTime(); ok && at.After(now) {
 			s.allOpen.Store(&allOpenRecord{changes, at})
 		}
@@ -170,8 +172,8 @@ func (s *Selector) chooseProxy(c *choice, snap *upstream.Snapshot, scorer core.S
 		}
 	}
 	err := s.chooseWithAbility(c, snap, scorer)
-	// The recorded abilities may be wrong, so the proxy is chosen again without regard to them. If able proxies are
-	// only busy, the request waits for these instead.
+	// The recorded abilities may be wrong, so the proxy is chosen again without regard to them. But if proxies with the
+	// ability are only busy, the request waits for one of these.
 	if err != nil && !core.IsBusy(err) && c.checkAbility {
 		c.checkAbility = false
 		return s.chooseWithAbility(c, snap, scorer)
@@ -180,8 +182,8 @@ func (s *Selector) chooseProxy(c *choice, snap *upstream.Snapshot, scorer core.S
 }
 
 // chooseWithAbility chooses and acquires a proxy. If c.checkAbility is set, it leaves out proxies known to lack the
-// ability that the request needs. Unless breaker.blame is "literal", a retry is a probe only if no candidate has a
-// closed breaker (docs/decisions/open-time.md).
+// ability that the request needs. Unless breaker.blame is "literal", a retry uses candidates with a closed breaker if
+// there are any (keepForRetry, docs/decisions/open-time.md).
 func (s *Selector) chooseWithAbility(c *choice, snap *upstream.Snapshot, scorer core.Scorer) error {
 	if c.Session != nil {
 		return s.chooseForSession(c, snap)
@@ -200,8 +202,8 @@ func (s *Selector) chooseWithAbility(c *choice, snap *upstream.Snapshot, scorer 
 	return s.chooseBest(c, scorer)
 }
 
-// chooseOverdueProbe chooses a proxy whose probe is overdue: no scorer has chosen this proxy. It returns false if there
-// is no such proxy.
+// chooseOverdueProbe chooses a proxy whose half-open breaker has waited too long for a probe, because no scorer has
+// chosen the proxy. It returns false if there is no such proxy.
 func (s *Selector) chooseOverdueProbe(c *choice, snap *upstream.Snapshot) bool {
 	for _, u := range s.pool.OverdueProbes() {
 		if !u.Draining() && c.isPermitted(u, snap) && c.hasAbility(u) && !c.isBanned(u) && !c.isAvoided(u) &&
@@ -258,8 +260,9 @@ func (s *Selector) HasUntried(q *Query, now time.Time) bool {
 	return len(c.candidates) > 0
 }
 
-// chooseLastResort is called if there is no candidate. It chooses an untried proxy, whose breaker may be half-open even
-// if the request is not idempotent. If this is impossible, it chooses the proxy that the request tried longest ago.
+// chooseLastResort is called if there is no candidate, or if no candidate could be acquired. It first searches for an
+// untried proxy; even a request that is not idempotent may then be the probe of a half-open breaker. If there is none,
+// it chooses the proxy that the request tried longest ago.
 func (s *Selector) chooseLastResort(c *choice, snap *upstream.Snapshot) error {
 	busy, barred := false, false
 	limited := earliestLimit{}

@@ -54,8 +54,8 @@ func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) error {
 	return s.chooseLastResort(c, snap)
 }
 
-// sessionAdmits reports whether the request may use u, the session's proxy. It does not check whether u has a free
-// place in flight.
+// sessionAdmits reports whether the request may use u, the session's proxy. It does not check max_in_flight and the
+// limits of u.
 func (c *choice) sessionAdmits(u *upstream.Upstream) bool {
 	return !u.Draining() && u.BreakerAdmits(c.elapsed) && !c.isBanned(u) && !c.isExcluded(u)
 }
@@ -74,9 +74,9 @@ func (q *Query) isBarred(u *upstream.Upstream) bool {
 	return false
 }
 
-// highestScored returns the admissible proxy with the highest rank; nil if no proxy is admissible. If several proxies
-// have this rank, it returns the one with the highest score of the session. It reads the whole pool, because a sample
-// would differ between requests.
+// highestScored returns the best admissible proxy for a session; nil if no proxy is admissible. A proxy's rank depends
+// on its tag, region, state and tier. Of the proxies with the highest rank, the one with the highest score of the
+// session is best. The method reads the whole pool, because a sample would differ between requests.
 func (c *choice) highestScored(snap *upstream.Snapshot) (best *upstream.Upstream) {
 	bestRank, bestScore := -1.0, 0.0
 	for _, u := range snap.All {

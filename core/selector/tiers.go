@@ -12,9 +12,10 @@ const DefaultTierAttempts = 2
 // request has made n attempts is used only if no other tier has a candidate.
 func (s *Selector) SetTierAttempts(n int) { s.tierAttempts.Store(int32(n)) }
 
-// collectTiers sets the candidates: the group's admissible proxies of the lowest tier with such proxies. A tier in
-// which the request has made the maximum number of attempts (SetTierAttempts) comes after the others. Unless
-// breaker.blame is "literal", a tier in which a retry would be a probe comes last.
+// collectTiers sets the candidates to the group's admissible proxies of one tier: the lowest tier that has such
+// proxies. A tier in which the request has made the maximum number of attempts (SetTierAttempts) comes after the
+// others. Unless breaker.blame is "literal", a tier in which a retry would be the probe of a half-open breaker comes
+// last.
 func (s *Selector) collectTiers(c *choice, group *upstream.Group) {
 	c.hasTier = true
 	defer func() { c.hasTier = false }()

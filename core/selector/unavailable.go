@@ -9,7 +9,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// ErrBarred reports that every admissible proxy is barred for this request (TriedProxy.Barred).
+// ErrBarred reports that the request must not use any admissible proxy again: each one is barred (TriedProxy.Barred).
 var ErrBarred = errors.New("every admissible proxy is barred for this request")
 
 // allOpenRecord records that all breakers are open, until the pool changes or a breaker becomes half-open.
@@ -76,7 +76,8 @@ func (q *Query) selectError(all []*upstream.Upstream, excluded exclusions, at ti
 			anyHostBan = anyHostBan || !banned
 		}
 	}
-	// If the other proxies are banned, an open breaker usually admits a probe before a ban ends.
+	// If all bans are for all hosts and there is also an open breaker, the error is core.ErrAllBreakersOpen: the
+	// breaker usually admits a probe before a ban ends.
 	if soonest < math.MaxInt64 && (anyHostBan || err != core.ErrAllBreakersOpen) {
 		return &core.BannedError{TimeLeft: soonest - at, AllBanned: !anyHostBan}
 	}

@@ -42,8 +42,8 @@ type Move struct {
 // table is used.
 func (t *Table) OnMove(f func(Move)) { t.onMove = f }
 
-// RecordMove gives a session the binding that another gateway has reported. If the session already has the same proxy
-// and generation with a later end, RecordMove does nothing.
+// RecordMove records a move of a session that another gateway has reported, with the proxy and the generation of the
+// session. If the session already has this proxy and generation and ends later, RecordMove does nothing.
 func (t *Table) RecordMove(m Move, now time.Time) {
 	b := binding{m.Key, m.Proxy, m.Generation, now.Add(m.TTL), now.Add(m.TTL / 2)}
 	t.mu.Lock()
@@ -86,9 +86,9 @@ func (t *Table) find(key Key, now time.Time) (b binding, found bool) {
 	return b, true
 }
 
-// bind records the proxy that has served the session b.key, and the new end of the session. A session that has not
-// ended keeps its previous proxy in two cases: if keepProxy is set, or if its recorded binding has a larger generation
-// than b, because another request has moved the session in the meantime.
+// bind records the proxy that has served the session b.key, and the new end of the session. In two cases, a session
+// that has not ended keeps its previous proxy: if keepProxy is set, or if another request has moved the session in the
+// meantime. The recorded generation is then larger than that of b.
 func (t *Table) bind(b binding, keepProxy bool, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -123,8 +123,8 @@ func (t *Table) reportMove(b, old *binding, now time.Time) {
 	t.onMove(Move{b.key, b.proxy, b.generation, ttl})
 }
 
-// makeRoom removes the sessions that were used longest ago, until there is room for a new session and the next session
-// to remove has not ended. The caller holds mu.
+// makeRoom removes sessions, beginning with the one that was used longest ago. It stops when there is room for a new
+// session and the next session in this order has not ended. The caller holds mu.
 func (t *Table) makeRoom(now time.Time) {
 	for e := t.recent.Back(); e != nil; e = t.recent.Back() {
 		if now.Before(e.Value.(*binding).end) && len(t.byKey) < t.max {

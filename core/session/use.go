@@ -35,10 +35,10 @@ func (h *Handle) IsStrict() bool { return h.strict && h.startBinding.proxy != ""
 // Score returns Key.Score for the key of the session.
 func (h *Handle) Score(proxy uint64, weight float64) float64 { return h.key.Score(proxy, weight) }
 
-// RecordAttempt records an attempt through a proxy. The number of a request's first attempt is 0. Unless IsStrict
-// returns true, each retry moves the session, and so does a first attempt through a proxy that is not the session's.
-// Each move increases the generation by one. If variableExit is set, the proxy has a different exit address for each
-// generation, because its vendor chooses the exit by the Token.
+// RecordAttempt records an attempt through a proxy. A request's first attempt has the number 0. The session moves at
+// each retry, and at a first attempt through a proxy that is not the session's; it never moves if IsStrict returns
+// true. Each move increases the generation by one. If variableExit is set, the vendor of the proxy chooses the exit
+// address by the Token, so that each generation has a different exit address.
 func (h *Handle) RecordAttempt(number int, proxy string, variableExit bool) {
 	h.proxy, h.generation, h.variableExit = proxy, h.startBinding.generation, variableExit
 	switch {
