@@ -182,7 +182,7 @@ func (c *Conn) writeThenRead(message, p []byte) (int, error) {
 		c.Meters.CountBytes(len(message), 0)
 		return n, err
 	}
-	// The message was not written completely. If the read deadline had passed, nothing was written.
+	// The message was not written completely. If the read deadline had passed, no part of it was written.
 	c.message = nil
 	if c.reading.errno != 0 && c.reading.errno != syscall.EAGAIN {
 		return 0, &WriteError{os.NewSyscallError("sendto", c.reading.errno)}

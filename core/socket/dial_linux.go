@@ -181,8 +181,8 @@ func openDescriptor(fd uintptr, remote netip.AddrPort) (descriptor, error) {
 	return d, nil
 }
 
-// dialedAddr returns the address to which the kernel connects if the address a is dialed. RemoteAddr of the
-// connection returns this address, even if a is another one.
+// dialedAddr returns the address to which the kernel connects if the address a is dialed. For 0.0.0.0, for example,
+// this is 127.0.0.1. RemoteAddr of the connection returns the same address.
 func dialedAddr(a netip.Addr) netip.Addr {
 	a = a.Unmap() // ::ffff:1.2.3.4 is dialed as IPv4, as in package net
 	switch {

@@ -25,10 +25,11 @@ const SpliceMin = 64 << 10
 // pipes serve many connections.
 const maxSpare = 16
 
-// NewPipes returns a Pipes. Each pipe takes two file descriptors, and a pipe with bytes for a peer that does not read
-// cannot serve another connection. Therefore the function mayOpen, if not nil, decides whether another pipe may be
-// created. If mayOpen returns false, Move copies the bytes through a buffer. For each pipe that mayOpen has permitted,
-// the function closed, if not nil, is called once: when the pipe is closed, or if it could not be created.
+// NewPipes returns a Pipes. Each pipe takes two file descriptors, and serves only one connection while it holds bytes
+// that the peer does not read. The function mayOpen, if not nil, therefore limits the number of pipes: it is called
+// before another pipe is created. If it returns false, Move copies the bytes through a buffer. For each pipe that
+// mayOpen has permitted, the function closed, if not nil, is called once: when the pipe is closed, or if it could not
+// be created.
 func NewPipes(mayOpen func() bool, closed func()) *Pipes {
 	p := &Pipes{mayOpen: mayOpen, closed: closed, free: make(chan pipe, maxSpare)}
 	p.moves.New = func() any { return newMove(p) }

@@ -70,10 +70,10 @@ func (c *Conn) RejoinPoller() error {
 }
 
 // AwaitOffPoller takes c off the poller and waits. The wait ends when bytes arrive, when the peer closes c, or when the
-// channel stop has a value. Before the wait, AwaitOffPoller calls the function next, which returns the time until it is
-// called again. If a later call returns 0 or less, the wait ends, too. No other goroutine may use c during
-// AwaitOffPoller. If c cannot leave the poller, AwaitOffPoller returns without a wait and without an error. If
-// AwaitOffPoller returns an error, c is closed.
+// channel stop has a value. AwaitOffPoller calls the function next before the wait, and then again and again during the
+// wait. Each call returns the time until the following call. If a call during the wait returns 0 or less, the wait
+// ends, too. No other goroutine may use c during AwaitOffPoller. If c cannot leave the poller, AwaitOffPoller returns
+// without a wait and without an error. If AwaitOffPoller returns an error, c is closed.
 func (c *Conn) AwaitOffPoller(w *Watcher, next func() time.Duration, stop <-chan struct{}) error {
 	if !c.LeavePoller() {
 		return nil

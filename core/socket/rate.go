@@ -36,8 +36,7 @@ func (r *ReadRate) BeginWait(now time.Time, idle time.Duration) time.Time {
 	return now.Add(left)
 }
 
-// Delay compares the body with a body that arrives at the minimum rate. It returns the time by which the
-// body is later.
+// Delay returns the time by which the body is late, compared with a body that arrives at the minimum rate.
 func (r *ReadRate) Delay() time.Duration {
 	if r.minRate == 0 {
 		return 0
@@ -58,6 +57,6 @@ func (r *ReadRate) EndWait(now time.Time, n int64) {
 	}
 }
 
-// TooSlow reports why a deadline has passed that BeginWait has returned: the body was too slow (true), or the peer has
-// sent nothing for the longest permitted wait.
+// TooSlow must be called when a deadline of BeginWait has passed. It returns true if the body was too slow, and false
+// if the peer has sent nothing for the longest permitted wait.
 func (r *ReadRate) TooSlow() bool { return r.rateLimits }

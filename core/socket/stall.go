@@ -37,7 +37,7 @@ type Stall struct {
 }
 
 // The constant checks is the number of checks of a write within its idle time (see Start). A write without progress may
-// therefore last longer than the idle time by an eighth of that time.
+// last longer than the idle time, by the time between two checks: an eighth of the idle time.
 const checks = 8
 
 // Start begins to check a write to conn. If the write makes no progress for the given idle time, it fails with
@@ -117,8 +117,9 @@ func (s *Stall) isStalled(acked uint64, queued int) bool {
 	return s.unchanged == checks
 }
 
-// isTooSlow reports whether the peer has acknowledged fewer than MinRate bytes per second. During a pause it returns
-// false, because isStalled limits the length of pauses. After the pause, the rate includes the time of the pause.
+// isTooSlow reports whether the peer has acknowledged fewer than MinRate bytes per second. While the peer acknowledges
+// nothing, it returns false, because isStalled limits such a pause. After the pause, the rate includes the time of the
+// pause.
 func (s *Stall) isTooSlow(acked uint64) bool {
 	if s.rated == 0 {
 		s.first = acked

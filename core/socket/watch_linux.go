@@ -192,8 +192,8 @@ func (w *Watcher) run(raw syscall.RawConn) {
 }
 
 // The method event handles an event of the descriptor fd. If AwaitOffPoller waits for the event, the method ends this
-// wait. Otherwise it calls the watch's function (Watch.closed) if the peer has closed the connection. It checks whether
-// this is so, because the event may belong to an earlier connection with the same descriptor.
+// wait. Otherwise, if the peer has closed the connection, it calls the watch's function (Watch.closed). It asks the
+// kernel about the peer, because the event may belong to an earlier connection with the same descriptor.
 func (w *Watcher) event(fd int) {
 	h := w.get(fd)
 	if h == nil {

@@ -62,8 +62,8 @@ const (
 	AddressNotSupported
 )
 
-// LoopDetected is a code that RFC 1928 does not assign. It is sent only to a client that has sent tokens. It means
-// that requests come back to the gateway through all proxies.
+// LoopDetected is a code that RFC 1928 does not assign. It is sent only to a client that has sent tokens. It means that
+// every proxy of the gateway leads requests back to the gateway.
 const LoopDetected Reply = 0xd7
 
 // MaxMessage is the maximum length of a client's message in bytes.

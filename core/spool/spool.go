@@ -31,7 +31,7 @@ type Writer struct {
 	interval   time.Duration // between two calls of onLost while the sink fails; 0 for no calls meanwhile
 	brokenLine bool          // the sink's last line is incomplete; only flush uses this field
 
-	mu           sync.Mutex // guards the fields from pending to stopped
+	mu           sync.Mutex // guards the fields from pending to flushOnWrite
 	pending      []byte
 	writing      []byte // being written to the sink
 	spare        []byte
@@ -74,7 +74,7 @@ func newWriter(w *Writer) *Writer {
 }
 
 // Write stores p for the sink. It neither waits nor fails: if p does not fit into maxPending, it counts as lost. After
-// Close, Write writes to the sink itself, unless another Write is doing so.
+// Close, Write itself writes p to the sink. If another goroutine is writing to the sink at that time, it also writes p.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -140,8 +140,8 @@ func (w *Writer) requestFlush() {
 	}
 }
 
-// drain calls flush until no record is pending, even after a failed write. After drain has returned, each Write calls
-// it again. The caller holds mu.
+// drain calls flush until no record is pending, even after a failed write. From then on, each Write calls drain itself.
+// The caller holds mu.
 func (w *Writer) drain() {
 	w.flushOnWrite, w.sinkError = false, nil
 	for len(w.pending) > 0 || w.lostRecords > 0 && w.sinkError == nil {
@@ -185,8 +185,8 @@ func (w *Writer) mayReport() bool {
 	return w.lostRecords > 0 && (w.sinkError == nil || w.interval > 0 && time.Since(w.lastReport) >= w.interval)
 }
 
-// The method write writes the records in out to the sink, and returns the number of records that were not written, and
-// the error if there are any. If a record was written only in part, this part becomes a separate line.
+// The method write writes records to the sink. It returns the number of records that were not written, and the error if
+// there are any. If a record was written only in part, this part becomes a separate line.
 func (w *Writer) write(out []byte) (unwritten int, err error) {
 	if len(out) == 0 {
 		return 0, nil
