@@ -69,8 +69,8 @@ const (
 	// ChargeProxyOrTarget is for failures that either the proxy or the target can cause. A single attempt does not
 	// show which of the two was the cause. Therefore package evidence compares the proxy with the other proxies.
 	ChargeProxyOrTarget
-	// ChargeProxyIfServed charges the proxy if a retry of the request through another proxy is served. Otherwise the
-	// attempt is excluded.
+	// ChargeProxyIfServed is for failures that are charged to the proxy only if a retry of the request through another
+	// proxy succeeds. Otherwise they are charged to nobody.
 	ChargeProxyIfServed
 	ChargeTarget
 	ChargeClient

@@ -37,8 +37,7 @@ func ParsePriority(name string) (Priority, error) {
 	return AnyPriority, fmt.Errorf("%.40q is not a priority; it must be high, normal or low", name)
 }
 
-// AtMost returns p or, if p is a higher priority than limit, the limit. If p is AnyPriority, it counts as
-// PriorityNormal.
+// AtMost returns the lower one of the two priorities p and limit. If p is AnyPriority, it counts as PriorityNormal.
 func (p Priority) AtMost(limit Priority) Priority {
 	if p == AnyPriority {
 		p = PriorityNormal

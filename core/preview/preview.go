@@ -59,11 +59,11 @@ func resultOf(status int) Result {
 	return Refused
 }
 
-// CourseUnder returns the course that a request would have had under the policy p in place of the current one. If the
-// current policy allows a retry after the last recorded attempt, something else has prevented it: there was no
-// admissible proxy, the retry budget was spent, or the target was suspect. CourseUnder assumes that this would have
-// prevented a retry under p as well, unless the request is an Earlier one. A request with a hedge, without attempts, or
-// whose client has left keeps its recorded course.
+// CourseUnder returns the course that a request would have had under the policy p in place of the current one. Some
+// requests had no retry although the current policy allows one: there was no admissible proxy, the retry budget was
+// spent, or the target was suspect. CourseUnder assumes that such a request would have had no retry under p either. It
+// does not assume this of a request that began under another policy (Request.Earlier). A request with a hedge, a
+// request without attempts, and a request whose client has left keep their recorded course.
 func CourseUnder(r *Request, p, current *retry.Policy) RequestCourse {
 	recorded := RecordedCourse(r)
 	if recorded.Attempts == 0 || r.Final == core.FinalCancelled || hasHedge(r.Attempts) {
@@ -162,9 +162,8 @@ func endResult(o *core.Outcome) (Result, int) {
 }
 
 // The function backoff returns the wait between two recorded attempts under the policy p, as Exchange.backoff of
-// package executor computes it. The argument number is the number of the retry, from 1. The argument newProxy is true
-// if the request had not tried the proxy of the next attempt before. If the policy does not determine the backoff
-// (KnowsBackoff), the function returns the recorded wait.
+// package executor computes it. Retries are numbered from 1. A failover to a proxy that the request has not used yet
+// often needs no wait. If the backoff of p cannot be computed (KnowsBackoff), the function returns the recorded wait.
 func backoff(a, next *core.AttemptEvent, number int, newProxy bool, p, current *retry.Policy) time.Duration {
 	o := &a.Outcome
 	switch {

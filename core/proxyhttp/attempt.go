@@ -52,9 +52,9 @@ func (f *Forward) Discard(r *transport.Response) {
 	}
 }
 
-// Close ends the response's body and releases its connection. The argument broke is the error that ended the body
-// early. It is nil if the body was read to its end, or if the rest of the body is not needed. Close returns the facts
-// about the relay, except ClientLeft.
+// Close ends the response's body and releases its connection. The caller passes the error that ended the body early, or
+// nil if the body was read to its end or its rest is not needed. Close returns the facts about the relay, except
+// ClientLeft.
 func (f *Forward) Close(broke error, now time.Time) verdict.RelayEnd {
 	relayed := verdict.RelayEnd{BodyErr: broke}
 	if broke != nil {
@@ -64,8 +64,8 @@ func (f *Forward) Close(broke error, now time.Time) verdict.RelayEnd {
 	return relayed
 }
 
-// Connect opens one tunnel. Each call of Send makes one attempt. It implements executor.Sender. If Refused.Status of
-// the returned Tunnel is 0, the tunnel is open. Otherwise the proxy has refused it.
+// Connect opens one tunnel. It implements executor.Sender. Each call of Send makes one attempt. If Send returns a
+// Tunnel whose Refused.Status is 0, the tunnel is open; with any other status, the proxy has refused the tunnel.
 type Connect struct {
 	Transport *transport.Transport
 	Control   *transport.Control

@@ -9,8 +9,8 @@ import (
 )
 
 // CertificateCode returns the code of the error response to an intercepted request. If the request was refused because
-// of the target's certificate, the code names the fault of the certificate. For any other request, it is the argument
-// code.
+// of the target's certificate, this code names the fault of the certificate. Otherwise CertificateCode returns the code
+// that the caller has passed.
 func CertificateCode(r *executor.Refusal, code string) string {
 	if r.LastOutcome.Cause != verdict.TargetCertificate || r.LastOutcome.Err == nil {
 		return code

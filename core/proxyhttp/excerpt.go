@@ -62,7 +62,7 @@ func codingOf(value []byte) coding {
 	return codingOther
 }
 
-// inflater decodes gzip. The pool inflaters keeps inflaters for reuse, because each one takes much memory.
+// inflater decodes gzip. Unused inflaters are kept in a sync.Pool for reuse, because each one takes much memory.
 type inflater struct {
 	in  bytes.Reader
 	gz  gzip.Reader
@@ -71,8 +71,8 @@ type inflater struct {
 
 var inflaters = sync.Pool{New: func() any { return &inflater{} }}
 
-// decode decompresses the body of e, the beginning of a gzip stream, to at most n bytes. If the body is no gzip
-// stream, decode does not change it.
+// decode decompresses the body of an excerpt, which is the beginning of a gzip stream. It keeps at most n bytes of the
+// result. A body that is no gzip stream stays unchanged.
 func decode(e *core.Excerpt, n int) {
 	d := inflaters.Get().(*inflater)
 	defer inflaters.Put(d)

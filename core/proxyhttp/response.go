@@ -18,7 +18,7 @@ type Outcome struct {
 	ID       core.RequestID // zero if no request was read
 	Attempts int
 	ProxyID  string // the proxy of the last attempt; "" if there was no attempt
-	// MovedFrom is the id of the proxy that the request's session has left; "" if it has left none.
+	// MovedFrom is the id of the session's previous proxy, if the request has moved its session; otherwise "".
 	MovedFrom string
 	Final     core.Final // 0 stands for FinalNotRetryable: the request was refused before any attempt
 }
@@ -186,7 +186,8 @@ type ErrorResponse struct {
 func (e *ErrorResponse) RetryAfterSeconds() int64 { return int64(math.Ceil(e.RetryAfter.Seconds())) }
 
 // FinalCode returns the error code in the response to POST /request, which has no X-Whirlpool-Outcome. The code is the
-// value that X-Whirlpool-Outcome would have. If several codes share this value, FinalCode returns e.Code.
+// value that X-Whirlpool-Outcome would have. FinalNotRetryable and FinalCancelled stand for several codes; for these
+// two, FinalCode returns e.Code.
 func (e *ErrorResponse) FinalCode(final core.Final) string {
 	if final == core.FinalNotRetryable || final == core.FinalCancelled {
 		return e.Code

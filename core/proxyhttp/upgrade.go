@@ -32,8 +32,8 @@ func Upgrade(fields []http1.Field, minor int) (protocols []byte) {
 	return nil
 }
 
-// hasElement reports whether the list, whose elements are separated by commas, has the given element. It ignores ASCII
-// case. The argument lower must be in lower case.
+// hasElement reports whether a list with commas between its elements has the given element. The case of ASCII letters
+// in the list makes no difference; the given element must be in lower case.
 func hasElement(list []byte, lower string) bool {
 	for element := range bytes.SplitSeq(list, []byte(",")) {
 		if http1.EqualFold(bytes.Trim(element, " \t"), lower) {

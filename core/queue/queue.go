@@ -1,5 +1,5 @@
-// Package queue holds requests that wait for a unit of a resource: a place in flight at a proxy, or a retry of the
-// retry budget. When a unit becomes free, one of the requests takes it.
+// Package queue holds requests that wait for a unit of a resource. A unit is one of the attempts that max_in_flight
+// permits at a proxy, or one retry of the retry budget. When a unit becomes free, one of the requests takes it.
 //
 // Requests of the same priority take units in the order of their arrival. The priorities share the units as in a
 // self-clocked fair queue (Golestani, INFOCOM 1994): while requests of all priorities wait, 12 of 16 units go to
@@ -96,9 +96,9 @@ func New[K comparable](now func() time.Time) *Queue[K] {
 	return &Queue[K]{now: now, kinds: map[K]int{}, unavailable: map[K]struct{}{}}
 }
 
-// tagStride determines the tag of a line that begins to wait for a unit: Queue.clock plus the tagStride of the
-// priority. If all requests of the line leave without a unit, the line keeps its tag, so that these requests do not
-// lengthen the wait of the line's next request.
+// tagStride determines how long a line waits for its next unit. When a line begins to wait, its tag becomes Queue.clock
+// plus the tagStride of its priority; the line with the smallest tag is served first. If all requests of a line leave
+// without a unit, the line keeps its tag, so that these requests do not lengthen the wait of the line's next request.
 var tagStride = [...]uint64{core.PriorityHigh: 4, core.PriorityNormal: 16, core.PriorityLow: 48}
 
 // guaranteedShare is a share of the queue, in sixteenths. A request is displaced only while the requests of its
@@ -211,9 +211,9 @@ func (q *Queue[K]) Counts() map[core.Priority]Counts {
 	return out
 }
 
-// serveNext lets one request take a unit, and returns false if none can. It calls TryTake for the requests of one line
-// after another, in the order of the lines' tags, until TryTake has returned Nothing for each kind. The caller holds
-// mu.
+// serveNext lets one request take a unit, and returns false if none can. It calls TryTake for the requests of the line
+// with the smallest tag, then for those of the next line, until a request takes a unit or TryTake has returned Nothing
+// for every kind. The caller holds mu.
 func (q *Queue[K]) serveNext() bool {
 	clear(q.unavailable)
 	order := core.Priorities()

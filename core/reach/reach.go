@@ -52,8 +52,8 @@ type Checker struct {
 	mu         sync.Mutex
 	snapshot   *upstream.Snapshot // the snapshot whose proxies are all in added, or were; nil at first
 	newProxies []newProxy         // proxies whose first check has not begun, in the order of their checks
-	// failingSinceByProxy holds the time at which the breaker of a proxy opened. An entry stays when the breaker
-	// becomes half-open or opens again. It is replaced only after the proxy has served a request.
+	// failingSinceByProxy holds, for each proxy, the first time that its breaker opened after the proxy had last served
+	// a request. The time stays when the breaker becomes half-open or opens again.
 	failingSinceByProxy map[*upstream.Upstream]time.Duration
 	queue               queue
 	running             int
@@ -225,8 +225,8 @@ func (c *Checker) nextCheckTime(now time.Duration) (at time.Duration, planned bo
 	return 0, false
 }
 
-// failingSince returns the time at which the breaker of u opened for the first time since the last success of a request
-// through u. A passed check is no such success. So a proxy that passes its checks, but refuses requests, is checked
+// failingSince returns the first time that the breaker of u opened after the last success of a request through u. A
+// passed check does not count as a success. Therefore a proxy that passes its checks but refuses requests is checked
 // (checkWait) and probed less and less often. The caller holds mu.
 func (c *Checker) failingSince(u *upstream.Upstream, now time.Duration) time.Duration {
 	since, ok := c.failingSinceByProxy[u]
@@ -240,8 +240,9 @@ func (c *Checker) failingSince(u *upstream.Upstream, now time.Duration) time.Dur
 // checkWait returns the wait until the next check of a proxy that has been failing for the given time.
 func checkWait(failing time.Duration) time.Duration { return min(max(failing/10, firstWait), maxWait) }
 
-// minWait returns the wait that limits the planned checks to maxRate a second. With 100,000 dead proxies it is 25 s.
-// The waits of the proxies differ by up to a quarter, so that their checks do not stay in bursts.
+// minWait returns the minimum wait between two checks of a proxy. It limits the planned checks to maxRate a second.
+// With 100,000 dead proxies it is 25 s. It differs by up to a quarter from proxy to proxy, so that checks that begin at
+// the same time spread out later.
 func (c *Checker) minWait(u *upstream.Upstream) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -335,8 +336,9 @@ func (c *Checker) applyResult(k *check, verr *verdict.Error) (checkAgain bool) {
 		minWait := c.minWait(k.u)
 		wait = max(wait, minWait)
 		k.at = now + wait
-		// The breaker stays open until the next check has ended. With thousands of dead proxies, checks may be late. If
-		// breaker.blame is "literal", a breaker that has just opened stays open for timeout_duration.
+		// Postpone keeps the breaker open until the next check has ended. The check may be late if thousands of proxies
+		// are dead. If breaker.blame is "literal", a breaker that has just opened stays open for timeout_duration
+		// instead.
 		if !isFirstOpening || !k.u.Literal() {
 			b.Postpone(wait + minWait + took + 5*tick)
 		}

@@ -100,7 +100,8 @@ func outOfRange(limit, field string, value any) error {
 	return &FieldError{field, fmt.Sprintf("must be %s, not %v", limit, value), limit}
 }
 
-// builtinStrategies are the backoffs that are part of the program, for messages.
+// builtinStrategies are the names of the built-in backoffs. An error message about an unknown name suggests one of
+// them.
 var builtinStrategies = []string{"exponential", "linear", "fixed", "decorrelated_jitter", "adaptive"}
 
 // Validate checks every range and prepares the policy for use. The function strategies reports whether a backoff with a

@@ -81,9 +81,10 @@ func (s *Store) Reset(allow func(Policy) error) (View, error) {
 	return View{*s.current.Load(), s.updatedAt, s.source}, nil
 }
 
-// ReloadFile sets the policy of a reloaded configuration. It becomes the current policy if it differs from the previous
-// policy of the configuration. Otherwise a policy set at run time stays. If the backoff of that policy no longer exists
-// (strategies returns false), it is replaced by the backoff of the configuration.
+// ReloadFile receives the policy of a reloaded configuration. If this policy differs from that of the previous
+// configuration, it becomes the current policy. Otherwise the current policy stays, even if it was set at run time. If
+// the backoff of the current policy no longer exists (strategies returns false), the backoff of the configuration
+// replaces it.
 func (s *Store) ReloadFile(p Policy, strategies func(string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

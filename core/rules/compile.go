@@ -280,7 +280,7 @@ func (c *compiler) compileRouting(expanded *Rule, compiled *RoutingRule) {
 	}
 }
 
-// checkInterception adds an error for each condition of a rule with Intercept that never holds for a tunnel.
+// checkInterception adds an error for each condition of a rule with Intercept that no tunnel can meet.
 func (c *compiler) checkInterception(t *Actions, w *Conditions) {
 	const remedy = " of a request in it is known; put intercept = true into a rule of its own, with host, port and " +
 		"user as its conditions"

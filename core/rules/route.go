@@ -148,8 +148,8 @@ func (s *Set) Route(q *Request) (route Route) {
 	return route
 }
 
-// decides reports whether the rule, if it holds for q, decides the kind k: it has an action of this kind, and route has
-// no rule for it yet. Only tunnels are intercepted.
+// decides reports whether a rule that holds for q is to be applied for the kind k: the rule has an action of this kind,
+// and route has no earlier rule for it. A rule with Intercept is applied only to tunnels.
 func (r *rule) decides(k Kind, q *Request, route *Route) bool {
 	return route.byKind[k] == nil && r.way.hasKind(k) && (k != KindIntercept || q.Method == "CONNECT")
 }

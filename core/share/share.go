@@ -20,12 +20,12 @@ type Limit interface {
 	// Key identifies the limit on all nodes. It does not include the day of a Daily limit.
 	Key() string
 	Use() Use
-	// SetShare sets the gateway's share of the limit, and returns the new share. If the gateway uses more than the
-	// argument size at this moment, the new share is as large as this use. The argument total is the last known use of
-	// all nodes, and base is the value of Use.Used at that time.
+	// SetShare sets the gateway's share of the limit to the given size, and returns the new share. If the gateway uses
+	// more than this size at the moment, the new share is as large as its use. The last known use of all nodes is
+	// total, and base is the value that Use.Used had when total was determined.
 	SetShare(size, total, base int64) int64
-	// ReleaseShare gives up the gateway's share of the limit. The gateway may then use the initial share of the limit
-	// (Initial). Of a Daily limit, it may use the amount in the argument size. total and base are as in SetShare.
+	// ReleaseShare gives up the gateway's share of the limit. The gateway may then use the initial share (Initial) or,
+	// if the limit is Daily, the given size. total and base are as in SetShare.
 	ReleaseShare(size, total, base int64)
 }
 
@@ -42,8 +42,8 @@ func (s Basis) Divisor() int64 { return s.Nodes * s.Fraction }
 // Use is the state of a shared limit in one gateway.
 type Use struct {
 	Kind Kind
-	// InitialIsEqualShare is set for a limit InFlight that refuses uses beyond the share. The initial share is then a
-	// whole equal share.
+	// InitialIsEqualShare is set for a limit of the kind InFlight that refuses every use beyond the share. Its initial
+	// share is a whole equal share, without regard to Basis.Fraction.
 	InitialIsEqualShare bool
 	Limit               int64 // 0 if the gateway does not have the limit any more
 	Used                int64 // today, or in flight now; 0 for a Rate
@@ -78,7 +78,8 @@ func NewShare(size, total, day, base int64) Share {
 	return Share{hasSize: true, size: size, total: total, day: day, usedAtTotal: base}
 }
 
-// NewReleased returns what is left of a share that the gateway has given up. The parameters are those of NewShare.
+// NewReleased returns what the gateway may still use after it has given up its share. The parameters are those of
+// NewShare.
 func NewReleased(size, total, day, base int64) Share {
 	p := NewShare(size, total, day, base)
 	p.isReleased = true
@@ -110,8 +111,8 @@ func (p *Share) AllowanceToday(limit, divisor, day int64) int64 {
 }
 
 // AllowanceAlone returns how much of a Daily limit the gateway may use on the given day while no node can reach the
-// store. This is the gateway's share or, if that is more, the amount base, which it had used before, plus an equal
-// share of what was left then.
+// store. This is the larger one of two amounts. The first is the gateway's share. The second is what the gateway had
+// used at the time of the last known total, plus an equal share of what was left then.
 func (p *Share) AllowanceAlone(limit int64, s Basis, day int64) int64 {
 	allowance := p.AllowanceToday(limit, s.Divisor(), day)
 	if p.HasSizeFor(day) {

@@ -193,8 +193,8 @@ func oneEntry(entry []byte) Entries {
 	return func(yield func([]byte, error) bool) { yield(entry, nil) }
 }
 
-// Append adds entries. When it returns nil, they are on the disk. After an error none of them is in the journal, unless
-// the machine stops before the next write: then the first ones may be there after a restart.
+// Append adds entries. When it returns nil, they are on the disk. After an error the journal has none of them. But if
+// the machine stops before the next write, the journal may have the first ones of them after a restart.
 func (j *Journal) Append(entries Entries) error {
 	if j.file == nil {
 		return ErrClosed

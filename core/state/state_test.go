@@ -429,7 +429,7 @@ func TestWriteFile(t *testing.T) {
 	})
 }
 
-// After Recall, the owner of a store has its values: a write appends only the changes, and the next file that is
+// After DropRecords, the owner of a store has its values: a write appends only the changes, and the next file that is
 // written anew has the values of the owner.
 func TestAStoreWithoutRecordsInMemory(t *testing.T) {
 	dir := t.TempDir()

@@ -21,11 +21,11 @@ type Store struct {
 
 	mu            sync.Mutex // guards the fields below
 	journal       *Journal
-	records       map[string]Record // nil after Recall
+	records       map[string]Record // nil after DropRecords
 	currentValues func() map[string]any
 }
 
-// batch is an entry of the journal: changes of which all or none are made.
+// batch is an entry of the journal. It has changes that are made together: all of them or none.
 type batch struct {
 	Set    map[string]Record `json:"set,omitempty"`
 	Delete []string          `json:"delete,omitempty"`
@@ -65,8 +65,8 @@ func OpenStore(fsys FS, dir, name string, now func() time.Time) (s *Store, damag
 // Path returns the path of the file.
 func (s *Store) Path() string { return s.journal.path }
 
-// DropRecords frees the memory of the records. From now on, Get and All return nothing. To write a new file, Write
-// calls currentValues, which returns all values after the changes of this Write.
+// DropRecords frees the memory of the records. From now on, Get and All return nothing. When Write must write a new
+// file, it calls currentValues. This function returns all values, including the changes of this Write.
 func (s *Store) DropRecords(currentValues func() map[string]any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

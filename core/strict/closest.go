@@ -25,9 +25,10 @@ func Closest(word string, list []string) string {
 // minStem is the minimum number of bytes of the common beginning of two words in closestByStem.
 const minStem = 3
 
-// closestByStem searches for the stem of word, which is word without its last character. If only one element contains
-// the stem, and this element begins with it, the result is this element ("proxies" for "prox" or "proxy"). Otherwise
-// the result is the last element with which word begins ("warn" for "warning"); "" for none. The word is in lower case.
+// closestByStem searches for the stem of a word, which is the word without its last character. If only one element
+// contains the stem, and this element begins with it, the result is this element ("proxies" for "prox" or "proxy").
+// Otherwise the result is the last element that is the beginning of the word ("warn" for "warning"); "" for none. The
+// word is in lower case.
 func closestByStem(word string, list []string) (prefixOfWord string) {
 	if len(word) <= minStem || len(word) > maxWord {
 		return ""
