@@ -134,8 +134,7 @@ func isTargetRefusal(status int) bool {
 	return status == http.StatusForbidden || status == http.StatusTooManyRequests
 }
 
-// CountBytes counts the bytes of a proxy since the last call. The parameter total is the number of bytes since the
-// proxy was added.
+// CountBytes counts the bytes of a proxy since the last call. The caller passes the bytes since the proxy was added.
 func (r *Recorder) CountBytes(id string, total int64) {
 	if total == 0 {
 		return

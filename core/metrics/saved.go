@@ -90,9 +90,9 @@ func (m *minute) setCounters(row []int64) bool {
 // long list of dead proxies has many of both.
 const partLength = 1000
 
-// Save yields the counters of the retention, divided into several Saved. Save(true) yields all counters, Save(false)
-// those that have changed since the last call. The totals since the start and the counts by policy are left out. Save
-// must not be called concurrently. If the caller does not take every Saved of a call, the next call must be Save(true).
+// Save yields the counters of the retention, in several parts. Save(true) yields all counters, Save(false) those that
+// have changed since the last call. The totals since the start and the counts by policy are left out. Save must not be
+// called concurrently. If the caller stops before the last part, the next call must be Save(true).
 func (r *Recorder) Save(all bool) iter.Seq[*Saved] {
 	return func(yield func(*Saved) bool) {
 		s := &Saved{Hours: map[string][][]int64{}, Reasons: r.reasons.Save(all)}

@@ -33,8 +33,8 @@ func (s *Store) Save(all bool) Saved {
 	return out
 }
 
-// save returns rows as encoded blocks. If the argument all is true, these are the rows from the minute first on. If
-// not, they are the rows from the last saved minute on, if any row has changed.
+// save returns rows as encoded blocks. If the argument all is true, these are the rows from the minute first on.
+// Otherwise they are the rows from the last saved minute on, but none if no row has changed since the last call.
 func (s *Series) save(all bool, first int64) (blocks []string) {
 	if !s.changed.Swap(false) && !all {
 		return nil

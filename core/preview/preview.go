@@ -126,7 +126,7 @@ func hasHedge(attempts []core.AttemptEvent) bool {
 	return false
 }
 
-// retries reports whether the policy p retries a request after an attempt, if p.MaxAttempts permits another one.
+// retries reports whether the policy p retries a request after an attempt. It does not check p.MaxAttempts.
 func retries(a *core.AttemptEvent, method string, p *retry.Policy) bool {
 	o := &a.Outcome
 	switch o.Repeat {

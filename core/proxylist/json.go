@@ -75,8 +75,8 @@ const maxDepth = 4
 // proxies are:
 //   - the elements, if the value is an array
 //   - the value itself, if it is an object with an address
-//   - the proxies in its fields (fieldProxies), if it is any other object. If there are none, the result is the
-//     object's longest array, so that parseJSON reports its elements as skipped.
+//   - the proxies in its fields (fieldProxies), if it is any other object. If there are none, the result has the
+//     elements of the object's longest array; parseJSON reads them as rows of a table, or skips them with a warning.
 func findProxies(value any, depth int) []any {
 	object, isObject := value.(map[string]any)
 	if array, ok := value.([]any); ok || !isObject || depth == 0 {

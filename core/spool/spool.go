@@ -74,7 +74,8 @@ func newWriter(w *Writer) *Writer {
 }
 
 // Write stores p for the sink. It neither waits nor fails: if p does not fit into maxPending, it counts as lost. After
-// Close, Write itself writes p to the sink. If another goroutine is writing to the sink at that time, it also writes p.
+// Close, Write itself writes p to the sink. If another goroutine is writing to the sink at that time, that goroutine
+// writes p, too.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
