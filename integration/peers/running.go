@@ -146,7 +146,7 @@ func OnCPU(cpu string, args ...string) *exec.Cmd {
 	return exec.Command(args[0], args[1:]...)
 }
 
-// FreeAddr begins to search at 10,000 + firstPort. portsTried is the number of ports that it has tried.
+// FreeAddr tries the ports after 10,000 + firstPort. portsTried is the number of ports that it has tried.
 var (
 	firstPort  = rand.IntN(portRange)
 	portsTried atomic.Int64

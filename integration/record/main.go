@@ -1,5 +1,5 @@
-// Command record writes sdk/sdktest/recording.json: the events that a gateway sends to its plugins while
-// requests go through proxies of the lab with different quality.
+// Command record writes sdk/sdktest/recording.json: the events that a gateway sends to its plugins while requests go
+// through good and bad proxies (of package lab).
 //
 //	go run ./integration/record > sdk/sdktest/recording.json
 package main

@@ -14,8 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/peers"
 )
 
-// Overhead is the result of one pair of measurements: one of the gateway with its defaults (on), and one
-// with optionalPartsOff.
+// Overhead compares two measurements of the gateway: with its default configuration (on), and with optionalPartsOff
+// (off).
 type Overhead struct {
 	CPU  float64 // ratio of the CPU time per request, on to off
 	Rate float64 // ratio of the requests per second, on to off
@@ -112,8 +112,8 @@ func (p *OverheadPlan) measure(config string, upstreams []string) (cpu, rate flo
 		return 0, 0, fmt.Errorf("%d of %d requests of the load failed: %s", result.Failed, result.Requests,
 			result.Error)
 	}
-	// The load begins before its measurement. So the CPU time of a run covers more requests than are counted. The
-	// ratio of these two numbers of requests is the same with the defaults and with optional parts off.
+	// The load begins before its measured period, so the CPU time covers more requests than result.Requests counts.
+	// This does not affect Overhead.CPU: both measurements of a pair are too high by the same factor.
 	used, _ := r.Usage()
 	return (used - start) * 1e6 / float64(result.Requests), float64(result.Requests) / result.Seconds, nil
 }

@@ -47,15 +47,15 @@ func (r *Result) Extra() int { return max(r.Reached(), r.AttemptCount()) - len(r
 
 // Bench runs workloads. It is not safe for concurrent use.
 type Bench struct {
-	// Settle is the time before a run for the health checks of a gateway. The gateway makes one check a
-	// second, and excludes a proxy after two failed checks.
+	// Settle is the time that a gateway gets for its health checks before the first request. The gateway makes one
+	// check a second, and does not use a proxy after two failed checks.
 	Settle time.Duration
 
 	runs int
 }
 
-// network returns the number at which the function listen begins to search for a free network. Each run gets another
-// number, and most probably no other process uses the same one.
+// network returns a number for the function listen, which determines the network that listen tries first. The number
+// differs from run to run, and most probably from process to process.
 func (b *Bench) network() int {
 	b.runs++
 	return os.Getpid()*31 + b.runs

@@ -1,5 +1,5 @@
-// Package stats has the statistics of the criteria, with confidence intervals: shares, quantiles, ratios, and the
-// part of a gap that a gateway closes. All intervals have a confidence of 95 %.
+// Package stats computes the statistics of the criteria: shares, quantiles, ratios, and how much of a gap a gateway
+// closes (Gap). Each of them has a confidence interval of 95 %.
 package stats
 
 import (
@@ -18,9 +18,8 @@ type Interval struct {
 	High  float64 `json:"high"`
 }
 
-// Wilson returns the share of successes k among n trials with the score interval of
-// Wilson, "Probable Inference, the Law of Succession, and Statistical Inference" (1927).
-// Without trials the interval is 0 to 1, and the value is NaN.
+// Wilson returns the share of successes, k of n trials, and its score interval by Wilson, "Probable Inference, the Law
+// of Succession, and Statistical Inference" (1927). Without trials the interval is 0 to 1, and the value is NaN.
 func Wilson(k, n int) Interval {
 	if n == 0 {
 		return Interval{math.NaN(), 0, 1}
@@ -54,10 +53,10 @@ func Median(sample []float64) float64 { return Quantile(sample, 0.5).Value }
 // resamples is the number of resamples of a bootstrap.
 const resamples = 1000
 
-// Gap compares three runs on the same trace. It returns the share of a gap that the second run closes: (ours - base) /
-// (best - base). In this formula, base, ours and best stand for the numbers of requests that the runs served. The
-// interval is the percentile bootstrap (Efron 1979) over requests, with the seed. If base and best are equal, the value
-// is 1 if ours is not below best, and NaN otherwise.
+// Gap compares three runs of the same requests. The elements of base, ours and best report which requests each run
+// served. Gap returns how much of the gap between base and best the run ours closes: (ours - base) / (best - base), in
+// numbers of served requests. The interval is the percentile bootstrap over requests (Efron 1979). If base and best
+// served equal numbers, the value is 1 if ours served at least as many, and NaN otherwise.
 func Gap(base, ours, best []bool, seed uint64) Interval {
 	var count [8]float64 // numbers of requests; the three bits of the index stand for the runs that served them
 	for i := range base {
@@ -111,7 +110,8 @@ func gapShare(count [8]float64) float64 {
 	return (ours - base) / (best - base)
 }
 
-// multinomial draws n requests at random, with the distribution that the numbers in count have.
+// multinomial draws n requests at random, with replacement, from n requests of eight kinds. Both count and the result are
+// numbers of requests by kind.
 func multinomial(rng *rand.Rand, count [8]float64, n int) (sample [8]float64) {
 	remaining, mass := float64(n), float64(n)
 	for i, c := range count {

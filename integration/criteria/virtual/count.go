@@ -11,8 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
 )
 
-// healthyLoss is the maximum share of attempts through a healthy proxy that fail. A healthy proxy never changes its
-// state.
+// A proxy is healthy if its state never changes and at most the share healthyLoss of its attempts fails.
 const healthyLoss = 0.05
 
 func countEvents(events [][]core.AttemptEvent) (n int) {
@@ -128,9 +127,9 @@ func spansNotClosed(list []core.Transition, end time.Time) (spans []span) {
 // threshold is the number of failures after which a breaker may open.
 const threshold = 5
 
-// addExclusions sets ExclusionTimes and BreachDelays of an outcome for one proxy. Whenever the proxy begins to fail
-// every attempt, addExclusions adds the time until its breaker opens. It adds nothing if the proxy recovers before
-// that. The parameter failed has the ends of failed attempts, in order.
+// addExclusions adds times of one proxy to ExclusionTimes and BreachDelays of an outcome. It adds one to each for every
+// period in which the proxy fails all attempts, if the proxy's breaker opens within the period. The parameter failed
+// has the times at which failed attempts ended, in order.
 func (c *counter) addExclusions(o *workload.Outcome, p *faults.Proxy, list []core.Transition, failed []time.Time) {
 	for i, change := range p.Changes {
 		if i == 0 || change.Loss() < 1 || p.Changes[i-1].Loss() == 1 {

@@ -98,8 +98,8 @@ func levelName(kind string, level float64) string { return fmt.Sprintf("%s %g", 
 // FailingRates are the probabilities of failure of the two bad proxies of SC-002.
 func FailingRates() []float64 { return []float64{0.7, 0.8, 0.9, 1} }
 
-// TwoFailing returns a workload of SC-002. Two of eight proxies fail; the parameter fails is the share of their
-// attempts that fail. The other six proxies fail 1 % of attempts.
+// TwoFailing returns a workload of SC-002. Two of eight proxies fail the given share of their attempts. The other six
+// fail 1 %.
 func (c Catalog) TwoFailing(fails, rate float64, requests int) *Workload {
 	w := c.base(fmt.Sprintf("two failing %g at %g/s", fails, rate))
 	w.Rate = rate
@@ -111,8 +111,7 @@ func (c Catalog) TwoFailing(fails, rate float64, requests int) *Workload {
 	return w
 }
 
-// Noise returns a workload with healthy proxies only. They have random errors; the parameter fails is the probability
-// of an error.
+// Noise returns a workload with healthy proxies only. Each attempt fails with the given probability.
 func (c Catalog) Noise(fails, rate float64) *Workload {
 	w := c.base(fmt.Sprintf("noise %g at %g/s", fails, rate))
 	w.Rate = rate
@@ -135,8 +134,8 @@ func (c Catalog) WaitWorkloads() []*Workload {
 	return []*Workload{hang, refuse, mix}
 }
 
-// FailingInTurn returns the workload of SC-004. In turn, each proxy fails every attempt for 40 s: it responds with 503,
-// refuses connections, or hangs.
+// FailingInTurn returns the workload of SC-004. One proxy after the other fails every attempt for 40 s, and then
+// recovers. While it fails, it responds with 503, refuses connections, or hangs.
 func (c Catalog) FailingInTurn() *Workload {
 	w := c.base("one dies after the other")
 	w.Rate = max(100*c.Scale, 20)

@@ -9,7 +9,7 @@ type Job struct {
 // PartsLevel is the level of faults (Kind.Levels) in the runs of Parts.
 const PartsLevel = 0.2
 
-// The rates of SC-002 in requests per second: 2.5 and 0.05 for each proxy.
+// The requests per second of the workloads of SC-002: 2.5 and 0.05 for each of the eight proxies.
 const (
 	HotRate  = 20.0
 	ColdRate = 0.4

@@ -10,11 +10,11 @@ import (
 // ObserverName is the name of the variant that Observer simulates.
 const ObserverName = "observer"
 
-// Observer returns the outcome of a gateway that knows no more than its attempts can show. When an attempt ends, it
-// learns the proxy's probability of failure at the beginning of the attempt, at the attempt's target if targets ban
-// proxies. A real gateway learns only whether the attempt succeeded. The observer also knows how long the states of a
-// proxy last in the mean, and what share of attempts the proxy fails. Its number of attempts is that of Oracle, and it
-// does not wait either.
+// Observer returns the outcome of a gateway that cannot read the trace, but learns more from its attempts than a real
+// gateway. A real gateway learns only whether an attempt succeeded. The observer learns, at the end of an attempt, the
+// probability of failure that the proxy had at its beginning; if targets ban the proxy, only for the attempt's target.
+// It also has the mean duration of each proxy's states, and each proxy's mean probability of failure. It makes as many
+// attempts as Oracle, also without backoff.
 func (w *Workload) Observer(attempts int) *Outcome {
 	if w.MaxAttempts > 0 {
 		attempts = w.MaxAttempts
@@ -90,7 +90,7 @@ type view struct {
 	used     map[pair]time.Duration // beginning of the latest attempt
 }
 
-// pair is a proxy and a target; anyTarget if the proxy behaves alike towards all targets.
+// pair is a proxy and a target. If no target bans the proxy, all targets are treated as one, anyTarget.
 type pair struct{ proxy, target int }
 
 const anyTarget = -1
@@ -117,7 +117,8 @@ func (v *view) pair(proxy, target int) pair {
 	return pair{proxy, target}
 }
 
-// learn records the probability of failure at the beginning of an attempt.
+// learn records the probability of failure that a proxy had when an attempt began. It keeps the record of an attempt
+// that began later.
 func (v *view) learn(proxy, target int, began time.Duration) {
 	p := v.pair(proxy, target)
 	if old, ok := v.seen[p]; !ok || old.at <= began {
@@ -125,8 +126,8 @@ func (v *view) learn(proxy, target int, began time.Duration) {
 	}
 }
 
-// loss returns the expected probability of failure. It moves from the last known value towards the mean. It is 0 for a
-// proxy without attempts.
+// loss returns the expected probability of failure of an attempt. It is the last recorded probability, which moves
+// towards the proxy's mean as time passes. Without a record it is 0.
 func (v *view) loss(proxy, target int, at time.Duration) float64 {
 	s, ok := v.seen[v.pair(proxy, target)]
 	if !ok {
@@ -135,11 +136,13 @@ func (v *view) loss(proxy, target int, at time.Duration) float64 {
 	return v.mean[proxy] + (s.loss-v.mean[proxy])*math.Exp(-(at-s.at).Seconds()/v.memory[proxy])
 }
 
-// goodLoss is the expected probability of failure below which first attempts use a proxy.
+// goodLoss is a probability of failure. First attempts go to the proxies that are expected to fail less often than
+// this.
 const goodLoss = 0.5
 
-// choose chooses a proxy that the request has not used. A first attempt goes to the proxy with the oldest attempt of
-// those below goodLoss, so that all of them are observed. A retry goes to the proxy that is least likely to fail.
+// choose chooses a proxy that the request has not used. A first attempt goes to the proxy that was used longest ago
+// among the proxies whose loss is below goodLoss. So each of them is observed from time to time. A retry goes to the
+// proxy with the smallest loss.
 func (v *view) choose(target int, at time.Duration, used []int, retry bool) int {
 	better := func(i, j int) bool {
 		a, b := v.loss(i, target, at), v.loss(j, target, at)

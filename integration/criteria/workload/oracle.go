@@ -8,11 +8,10 @@ import (
 // OracleName is the name of the variant that Oracle simulates.
 const OracleName = "oracle"
 
-// Oracle returns the outcome of a gateway that reads the trace. For each attempt it considers the proxies that the
-// request has not used, or all proxies if the request has used them all. Among these it chooses the proxy with the
-// smallest probability of failure at that moment and, if several are equal, the fastest. It does not read the luck of
-// an attempt. It makes at most the given number of attempts; if MaxAttempts is set, MaxAttempts replaces this number.
-// It makes them without backoff.
+// Oracle returns the outcome of a gateway that reads the trace: it chooses the proxy with the smallest probability of
+// failure at the beginning of the attempt and, if several are equal, the fastest. A request uses a proxy for the second
+// time only after it has used all proxies. The oracle does not read the luck of an attempt, so attempts can fail. It
+// makes at most the given number of attempts, or MaxAttempts if that is set, without backoff.
 func (w *Workload) Oracle(attempts int) *Outcome {
 	if w.MaxAttempts > 0 {
 		attempts = w.MaxAttempts
@@ -40,7 +39,8 @@ func (w *Workload) Oracle(attempts int) *Outcome {
 	return o
 }
 
-// bestProxy returns the best proxy for a target at a given time, without those in the list used.
+// bestProxy returns the proxy with the smallest probability of failure for a target at a given time. It leaves out the
+// proxies in the list used.
 func (w *Workload) bestProxy(target int, at time.Duration, used []int) int {
 	best := -1
 	for i := range w.Pool {

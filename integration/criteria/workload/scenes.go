@@ -86,8 +86,8 @@ func (c Catalog) Tunnels() *Workload {
 	return w
 }
 
-// Control returns the workload with only one of its proxies: the first good one, whose state never changes. The
-// latencies of this workload are the best that a gateway could have on this machine.
+// Control returns the workload with a single proxy: the first of its proxies that is good all the time. No gateway
+// could have lower latencies on this machine.
 func (w *Workload) Control() *Workload {
 	c := *w
 	c.Name += ", control"

@@ -20,9 +20,9 @@ const (
 	Rotation = "random rotation"
 )
 
-// Variants returns the variants of the gateway. The first variant is the default configuration. Between the first
-// variant and Single, each variant has one part turned off, or turned on if the part is off by default. Rotation has
-// all parts turned off.
+// Variants returns the variants of the gateway: first the default configuration, and then variants that each turn one
+// part off, or on if it is off by default. The last two are Single, which makes no retries, and Rotation, which turns
+// off all these parts together.
 func Variants() []Variant {
 	breakers := func(c *engine.Config) { c.Breaker.FailureThreshold = math.MaxInt32 }
 	adaptive := func(c *engine.Config) { c.Adaptive = false }
@@ -46,7 +46,7 @@ func Variants() []Variant {
 	}
 }
 
-// Parts returns the names of the variants with one part turned off or on.
+// Parts returns the names of the variants that turn one part off or on (see Variants).
 func Parts() (names []string) {
 	for _, v := range Variants() {
 		if v.Name == Single {

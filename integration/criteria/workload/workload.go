@@ -43,9 +43,9 @@ func (w *Workload) Schedule() []Request {
 	return list
 }
 
-// Luck returns a number in [0, 1) that decides whether an attempt of a request fails. The parameter n is the number of
-// the attempt, from 0. The luck does not depend on the proxy, so that all gateways have the same luck with a request,
-// and differ only in their choices.
+// Luck returns a random number in [0, 1). An attempt fails if this number is less than the proxy's probability of
+// failure. The parameter n is the number of the attempt of the request, from 0. The luck does not depend on the proxy.
+// So all gateways have the same luck with a request, and only their choices differ.
 func (w *Workload) Luck(request, n int) float64 {
 	return float64(w.mix(request, n, 1)>>11) / (1 << 53)
 }
@@ -94,11 +94,11 @@ type Outcome struct {
 	LateAttempts int
 	// Openings is the number of transitions to open.
 	Openings int
-	// ExclusionTimes has an element for each breaker that opened after its proxy had begun to fail every attempt: the
-	// time from the beginning of these failures to the opening, in seconds.
+	// ExclusionTimes has the times, in seconds, from the moment when a proxy began to fail every attempt to the opening
+	// of its breaker. If the proxy recovered first, there is no element.
 	ExclusionTimes []float64
-	// BreachDelays has, for the same breakers, the time from the fifth failed attempt to the opening, in seconds. It
-	// is 0 if the breaker opened earlier.
+	// BreachDelays has the times, in seconds, from the proxy's fifth failed attempt to the same openings as in
+	// ExclusionTimes. A time is 0 if the breaker opened before this attempt.
 	BreachDelays []float64
 	// Reconciled is set if the gateway's counts agree with the counts of the proxies and the clients.
 	Reconciled bool
@@ -135,8 +135,8 @@ func (o *Outcome) ServedWithin(n int) (served int) {
 	return served
 }
 
-// FirstRetries counts requests. The result n is the number of requests with at least one retry. The result served is
-// the number of requests that were served at their first retry.
+// FirstRetries returns two numbers of requests: those that were served at their first retry, and those with at least
+// one retry.
 func (o *Outcome) FirstRetries() (served, n int) {
 	for i, attempts := range o.Attempts {
 		if attempts > 1 {
