@@ -109,8 +109,8 @@ func (j *Judge) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error)
 	return core.Ruling{}, errQuarantined
 }
 
-// countFailure counts a failed call of the version v, unless v is closed or not ready. It returns true if v is closed
-// because another module has replaced it. The caller then calls the new module.
+// countFailure counts a failed call of the version v, unless v is closed or not ready. It returns true if v was
+// replaced and therefore closed; the caller then calls the new module.
 func (p *plugin) countFailure(v *version, err error) (replaced bool) {
 	switch {
 	case errors.Is(err, wasmhost.ErrNotReady):
@@ -122,12 +122,12 @@ func (p *plugin) countFailure(v *version, err error) (replaced bool) {
 	return false
 }
 
-// One of timingInterval consecutive calls is timed. Timing every call would cost too much, because reading the clock
-// twice takes longer than a call of a small plugin. The number is odd: if calls of the exports "score" and "observe"
-// alternate, calls of both are timed.
+// Of timingInterval consecutive calls, one is timed. To read the clock twice takes longer than a call of a small
+// plugin, so not all calls are timed. The number is odd because calls of the exports "score" and "observe" may
+// alternate: an even number would select calls of only one of them.
 const timingInterval = 17
 
-// beginTiming returns the start time of a call; the zero time if the call is not timed.
+// beginTiming returns the start time of a call, or the zero time if the call is not timed.
 func (p *plugin) beginTiming() time.Time {
 	if p.calls.Load()%timingInterval != 0 {
 		return time.Time{}

@@ -42,8 +42,8 @@ func (r *Registry) Stage(specs map[string]Spec) (*Change, error) { return r.stag
 // background. Until such a module is ready, the built-in is called.
 func (r *Registry) StageAtStart(specs map[string]Spec) (*Change, error) { return r.stage(specs, true) }
 
-// stage loads the plugins without holding mu, and then locks mu. If another change of the configuration has taken
-// effect in the meantime, it loads them again.
+// stage loads the plugins while mu is not locked. Without an error, it returns with mu locked. If the configuration has
+// changed while the plugins were loaded, it loads them again.
 func (r *Registry) stage(specs map[string]Spec, atStart bool) (*Change, error) {
 	r.mu.Lock()
 	for {
@@ -89,9 +89,9 @@ func (c *Change) assemblePlugins(specs map[string]Spec) {
 	}
 }
 
-// loadChanged loads the plugins that are new or changed in specs. A configured plugin hides an upload with the same
-// name. If specs no longer has this plugin, load also loads the hidden upload. Until Commit or Rollback, such an upload
-// may be deleted, but not replaced.
+// loadChanged loads the plugins that are new or changed in specs. An uploaded plugin is hidden while a configured
+// plugin has the same name. If specs no longer has this plugin, loadChanged also loads the upload. During that time,
+// the upload may be deleted, but not replaced.
 func (c *Change) loadChanged(specs map[string]Spec, atStart bool) error {
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		if err := c.loadSpec(name, specs[name], atStart); err != nil {
@@ -124,9 +124,9 @@ func (c *Change) loadSpec(name string, spec Spec, atStart bool) error {
 	return c.loadCode(name, spec, fetchedModule{Module: source.Module{Code: code}}, atStart)
 }
 
-// loadFetched loads the module of a plugin if it was fetched before. Otherwise the plugin does not change until its
-// module has been fetched. If atStart is set and the module cannot be loaded any more, the error is only logged, so
-// that the gateway starts.
+// loadFetched loads the module of a plugin if the module was fetched before, in this run or an earlier one. Otherwise
+// the plugin does not change until the module has been fetched. If atStart is set, an error is only logged, so that the
+// gateway starts.
 func (c *Change) loadFetched(name string, spec Spec, atStart bool) error {
 	if m := c.registry.savedModule(name, spec); m != nil {
 		err := c.loadCode(name, spec, *m, atStart)

@@ -7,9 +7,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// Configure begins to load an uploaded plugin again with changed settings. A setting whose value in changes is nil is
-// removed. Settings that are not in changes keep their values. Configure works like a Submit of the same module, with
-// the same errors, and RollBack restores the previous settings.
+// Configure begins to load an uploaded plugin again with changed settings. The value nil in changes removes a setting.
+// Settings that are not in changes keep their values. Configure returns the same errors as a Submit of the same module.
+// RollBack restores the previous settings.
 func (r *Registry) Configure(name string, changes map[string]any, persist bool) (*Upload, error) {
 	p := r.get(name)
 	if p == nil {

@@ -28,8 +28,8 @@ const (
 // FetchState is the state of a module that is fetched.
 type FetchState string
 
-// The states of a module that is fetched. In each state, the previous module of the plugin, if there is one, is still
-// called.
+// The states of a module that is fetched. Until the new module has been fetched, the plugin's previous module is
+// called, if there is one.
 const (
 	FetchRunning FetchState = "fetching"
 	FetchWaiting FetchState = "waiting" // waits for the next attempt, after a failure
@@ -83,9 +83,9 @@ func (f *fetchers) get(name string) *fetcher {
 	return f.byName[name]
 }
 
-// syncFetchers starts and stops fetchers, so that each spec with a URL has a fetcher. An existing fetcher fetches again
-// if its last fetch has failed, or if its source is not pinned: the URL may lead to another module now. The caller
-// holds mu.
+// syncFetchers starts and stops fetchers, so that each spec with a URL has a fetcher. It makes an existing fetcher
+// fetch again after a failure, or if the source is not pinned, because the URL may lead to another module now. The
+// caller holds mu.
 func (r *Registry) syncFetchers(specs map[string]Spec) {
 	if r.opts.Fetch == nil {
 		return
@@ -136,8 +136,8 @@ func (r *Registry) startFetcher(name string, spec Spec) {
 	r.fetchers.wg.Go(func() { r.runFetcher(ctx, f) })
 }
 
-// runFetcher fetches the module. It fetches again on request (fetchAgain), and after a failure that another attempt may
-// mend. It returns when a pinned module has been fetched, or when ctx ends.
+// runFetcher fetches the module. It fetches again when a value arrives on fetchAgain, and some time after a failure
+// that may be temporary. It returns when a pinned module has been fetched, or when ctx ends.
 func (r *Registry) runFetcher(ctx context.Context, f *fetcher) {
 	wait := firstFetchWait
 	for {
@@ -183,8 +183,8 @@ func isRefusal(err error) bool {
 	return errors.As(err, &rejected) || errors.As(err, &bad) || errors.As(err, &key)
 }
 
-// servingText returns a text for log messages: whether the plugin's previous module or the built-in is called until a
-// module has been fetched.
+// servingText returns a text for log messages. It states which module is called until the new one has been fetched: the
+// plugin's previous module or the built-in.
 func (r *Registry) servingText(name string) string {
 	if p := r.get(name); p != nil && p.current.Load().module.IsReady() {
 		return "the module that it has serves"

@@ -24,8 +24,8 @@ const (
 	minBusyCalls = 20 // calls
 )
 
-// faultWindow decides when one version of a plugin is quarantined. It stores the numbers of failed calls, so that a
-// successful call changes nothing here. plugin.faultMu guards the fields.
+// faultWindow decides when one version of a plugin is quarantined. Calls have numbers. faultWindow stores only those of
+// failed calls, so that a successful call needs no access to it. plugin.faultMu guards the fields.
 type faultWindow struct {
 	failedCalls []uint64 // the numbers of the last failed calls; a ring of MaxFaults
 	next        int      // index of the oldest number once failedCalls is full
@@ -87,8 +87,8 @@ func (r *Registry) reportFault(f FaultReport) {
 	}
 }
 
-// countSuccess counts a successful call. It also counts each slow call of the module as a fault, unless the slow call
-// has been counted before.
+// countSuccess counts a successful call. It also counts, as faults, the slow calls of the module that have not been
+// counted yet.
 func (p *plugin) countSuccess(v *version) {
 	n := p.calls.Add(1)
 	slow := v.module.SlowCalls()

@@ -69,8 +69,8 @@ func isRefusedByHost(err error) bool {
 	return errors.As(err, &bad) && !errors.As(err, new(*wasmhost.Fault))
 }
 
-// isMemoryFault reports whether the export "reserve" returned no usable region. A module may refuse large settings in
-// this way. It must not refuse a call in this way.
+// isMemoryFault reports whether err means that the export "reserve" returned no usable region. A module may do so to
+// refuse large settings, but not to refuse a call.
 func isMemoryFault(err error) bool {
 	var f *wasmhost.Fault
 	return errors.As(err, &f) && f.Reason == wasmhost.ReasonMemory
@@ -257,8 +257,8 @@ func withHundredSettings(config map[string]any) map[string]any {
 }
 
 // checkSameResults checks that a module that does not learn returns the same results for the same calls. It calls
-// makeCalls twice with each of three instances. If result number i is not always the same, it returns the error that
-// differenceError makes.
+// makeCalls twice with each of three instances. If a result differs, the error comes from differenceError, whose first
+// parameter is the index of the result.
 func (ck *checker) checkSameResults(what string, makeCalls func(*wasmhost.Probe) ([]float64, error),
 	differenceError func(i int, first, later float64) error) (string, error) {
 	if ck.learns {

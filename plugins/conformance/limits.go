@@ -18,8 +18,8 @@ const (
 // the first time when the module has allocated 4 MiB. If each call allocates 50 bytes, this is after 80,000 calls.
 const maxRounds = 5
 
-// checkMemory checks that the memory of an instance stops growing. After many calls, it makes rounds of calls until the
-// memory does not grow in a round. Each round has twice as many calls as the round before.
+// checkMemory checks that the memory of an instance stops growing. After 10,000 calls it makes rounds of calls, each
+// twice as long as the round before. The module passes when the memory has not grown in a round.
 func (ck *checker) checkMemory() (string, error) {
 	list := sample.Observations(100)
 	var pages uint32

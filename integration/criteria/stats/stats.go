@@ -110,8 +110,8 @@ func gapShare(count [8]float64) float64 {
 	return (ours - base) / (best - base)
 }
 
-// multinomial draws n requests at random, with replacement, from n requests of eight kinds. Both count and the result are
-// numbers of requests by kind.
+// multinomial draws n requests at random, with replacement, from n requests of eight kinds. Both count and the result
+// are numbers of requests by kind.
 func multinomial(rng *rand.Rand, count [8]float64, n int) (sample [8]float64) {
 	remaining, mass := float64(n), float64(n)
 	for i, c := range count {
