@@ -22,8 +22,8 @@ type observer struct {
 const (
 	// observeQueueSize is the size of a plugin's queue.
 	observeQueueSize = 1024
-	// The calls of the export "observe" of one plugin use at most 1/observeShare of a processor: whenever they have
-	// taken observeBurst in total, the observer pauses.
+	// The calls of the export "observe" of one plugin use at most 1/observeShare of a processor. After calls that have
+	// taken observeBurst in total, the next call waits.
 	observeShare = 4
 	observeBurst = 2 * time.Millisecond
 )

@@ -83,9 +83,10 @@ func (v *version) kind() wasmhost.Kind {
 }
 
 // canReplace reports whether v may replace the current version of the plugin. Both must have the same kind, because
-// requests call the plugin as one of this kind. If the kind of the current version is unknown, v may be a scorer or a
-// judge. If v is then a backoff, it becomes a new plugin with the same name, because requests look up a backoff by its
-// name for each call.
+// other parts of the gateway hold the plugin as a scorer, backoff or judge. If the kind of the current version is
+// unknown, because its module could not be loaded or has not been fetched, v may be a scorer or a judge. If v is then a
+// backoff, it becomes a new plugin with the same name. Requests use it at once, because they look up a backoff by name
+// for each call.
 func (p *plugin) canReplace(v *version) bool {
 	kind := p.kind()
 	return kind == v.kind() || kind == "" && v.kind() != wasmhost.Backoff

@@ -206,8 +206,8 @@ func (r *Registry) publishPlugins(plugins map[string]*plugin) {
 	r.observingPlugins.Store(&observing)
 }
 
-// publishVersions passes the pool's proxies to the new versions. Then it calls replaceVersions, which replaces the
-// current versions of existing plugins, and publishes the plugins.
+// publishVersions passes the pool's proxies to the new versions, replaces the current versions of existing plugins
+// (with the function replaceVersions), and publishes the plugins.
 func (r *Registry) publishVersions(plugins map[string]*plugin, newVersions []*version, replaceVersions func()) {
 	r.poolMu.Lock()
 	defer r.poolMu.Unlock()
@@ -216,8 +216,8 @@ func (r *Registry) publishVersions(plugins map[string]*plugin, newVersions []*ve
 	r.publishPlugins(plugins)
 }
 
-// PoolChanged passes the proxies of the pool to the plugins. It calls the function proxies only if a plugin receives
-// proxies, because the list of a large pool takes memory.
+// PoolChanged passes the proxies of the pool to the plugins that receive them. If there is no such plugin, it does not
+// call the function proxies, because the list of a large pool takes memory.
 func (r *Registry) PoolChanged(proxies func() []wasmhost.Proxy) {
 	r.poolMu.Lock()
 	defer r.poolMu.Unlock()
@@ -241,8 +241,8 @@ func (r *Registry) passPool(versions []*version) {
 	}
 }
 
-// Scorer returns the scorer with the given name. If a call of this scorer fails, the built-in that the parameter
-// fallback names is called.
+// Scorer returns the scorer with the given name. If a call of this scorer fails, the built-in scorer with the name
+// fallback is called.
 func (r *Registry) Scorer(name, fallback string) (core.Scorer, error) {
 	return findScorer(*r.byName.Load(), name, fallback)
 }

@@ -18,11 +18,10 @@ func (r *Registry) reportUpload(name string, code []byte, spec *Spec) {
 	}
 }
 
-// InstallShared puts a module under a name, as an upload does, but does not check the module with Options.Check. The
-// module may replace any upload. A plugin in use is not replaced by a plugin of another kind. The parameter useOf is
-// described at Delete, and the parameter persist at Submit. If the module is the cause of an error, the error is a
-// *wasmhost.CheckError. If the module must not have the name, the error wraps core.ErrConflict. After an error, the
-// plugin with this name is unchanged.
+// InstallShared installs the module of an upload at another gateway. It works like an upload, but does not call
+// Options.Check. It may replace any upload, but not a plugin in use (useOf, as for Delete) by a plugin of another kind.
+// If the module is the cause of an error, the error is a *wasmhost.CheckError. If the module must not have the name,
+// the error wraps core.ErrConflict. After an error, the plugin with this name is unchanged.
 func (r *Registry) InstallShared(
 	name string, code []byte, config map[string]any, persist bool, useOf func(name string) string,
 ) error {
@@ -61,8 +60,8 @@ func (r *Registry) DeleteShared(name string, useOf func(name string) string) err
 	return r.removePlugin(name, useOf)
 }
 
-// HasUpload reports whether an upload with the given name is in the registry and can be used, and has the given module
-// and settings and the same value of persist. The parameter sum is the SHA-256 of the module, in hexadecimal.
+// HasUpload reports whether a usable upload in the registry has the given name, module and settings, and the same value
+// of persist. The parameter sum is the SHA-256 of the module, in hexadecimal.
 func (r *Registry) HasUpload(name, sum string, config map[string]any, persist bool) bool {
 	p := r.get(name)
 	if p == nil {

@@ -141,9 +141,9 @@ func (r *Registry) Submit(name string, code []byte, config map[string]any, repla
 	})
 }
 
-// submit implements Submit and Configure. It checks the code before the upload begins. The upload first waits until
-// earlier uploads with the same name have ended. Then it calls the function input, which returns the module and the
-// settings. These may depend on the earlier uploads.
+// submit implements Submit and Configure. It checks the declarations of the module before the upload begins. The upload
+// first waits until earlier uploads with the same name have ended, because the module and its settings may depend on
+// them. Then it calls the function input, which returns the module and the settings.
 func (r *Registry) submit(
 	name string, code []byte, replace, persist bool, input func() (code []byte, config map[string]any),
 ) (*Upload, error) {
@@ -321,9 +321,9 @@ func (r *Registry) installVersion(name string, v *version) *plugin {
 	return all[name]
 }
 
-// Delete removes an uploaded plugin, even if a configured plugin hides it. The function useOf returns what the plugin
-// is used as, such as the retry scorer; "" if it is not used. This function must not change plugins. The error of
-// Delete wraps core.ErrNotFound or core.ErrConflict, or is an error of the file system.
+// Delete removes an uploaded plugin, even if a configured plugin hides it. The function useOf returns the use of a
+// plugin, such as "retry scorer", or "" if it is not used. It must not change plugins. The error of Delete wraps
+// core.ErrNotFound or core.ErrConflict, or is an error of the file system.
 func (r *Registry) Delete(name string, useOf func(name string) string) error {
 	err := r.removePlugin(name, useOf)
 	if err == nil {
@@ -369,7 +369,7 @@ func checkUnused(name string, useOf func(name string) string) error {
 	return nil
 }
 
-// canRollBack reports whether RollBack can return from v to a previous module. Only an upload can be rolled back.
+// canRollBack reports whether v is an upload that has replaced another upload, so that RollBack can return to that one.
 func (v *version) canRollBack() bool { return v.source == SourceAPI && v.previous != nil }
 
 // RollBack returns to the previous module of an uploaded plugin. The error wraps core.ErrNotFound or core.ErrConflict,

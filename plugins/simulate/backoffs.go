@@ -146,7 +146,7 @@ func (br *backoffRun) simulateRequests() error {
 }
 
 // simulateRequest simulates a request in an outage that begins with the request and lasts for outageLength seconds. It
-// returns the number of retries, and how many seconds after the end of the outage the request succeeded; -1 if it did
+// returns the number of retries, and the seconds from the end of the outage to the success of the request; -1 if it did
 // not succeed. If sums is not nil, the delay before retry n is added to sums[n-1].
 func (br *backoffRun) simulateRequest(
 	outageLength float64, sums []Delay,

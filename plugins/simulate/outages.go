@@ -111,8 +111,8 @@ func (q *attemptQueue) Pop() any {
 	return last
 }
 
-// simulate simulates the requests of the timeline. The function delay returns the backoff before each retry. The
-// function observe receives each attempt.
+// simulate simulates the requests of the timeline. The function wait returns the backoff before a retry. The function
+// observe receives each attempt.
 func (t *timeline) simulate(policy *retry.Policy, r *rand.Rand, wait func(*core.BackoffRequest) (float64, error),
 	observe func(*core.Observation)) (out OutageResult, err error) {
 	q := make(attemptQueue, len(t.requests))
@@ -175,7 +175,8 @@ func (t *timeline) simulate(policy *retry.Policy, r *rand.Rand, wait func(*core.
 	return out, nil
 }
 
-// simulateFixed is like simulate for a fixed delay. It needs no queue of the attempts of all requests.
+// simulateFixed is like simulate, but the delay before each retry is the given one. Then the requests can be simulated
+// one after the other.
 func (t *timeline) simulateFixed(policy *retry.Policy, r *rand.Rand, delay float64) (out OutageResult) {
 	failed, total, attempts := 0.0, 0.0, 0
 	for _, requestStart := range t.requests {

@@ -20,7 +20,7 @@ type ProxyState struct {
 
 // Recorder makes a trace of a running gateway. The caller reads the proxies of the gateway at intervals, and passes
 // them to Record. The trace has the success rate and the latency of each proxy's last 100 attempts. Proxies without
-// attempts are left out. The first state of a proxy also stands for the time before it.
+// attempts are left out. In the trace, the first state of a proxy begins at 0.
 type Recorder struct {
 	trace    Trace
 	index    map[string]int

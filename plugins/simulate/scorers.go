@@ -294,7 +294,7 @@ func (sr *scorerRun) luck(purpose int) float64 {
 }
 
 // attempt begins and counts an attempt through proxy i. When the latency has passed, the caller must subtract 1 from
-// p.inFlight[i].
+// sr.inFlight[i].
 func (sr *scorerRun) attempt(i int, t float64) (ok bool, latency time.Duration) {
 	x := &sr.trace.Proxies[i]
 	s := sr.state(i, t)

@@ -204,8 +204,8 @@ func fetchLayer(ctx context.Context, repo *remote.Repository, l ocispec.Descript
 
 func title(l ocispec.Descriptor) string { return l.Annotations[ocispec.AnnotationTitle] }
 
-// moduleOf returns the layer with the module: the only layer, or the only layer whose media type contains wasm or whose
-// file name ends in .wasm.
+// moduleOf returns the layer with the module. If there are several layers, this is the only one whose media type
+// contains wasm or whose file name ends in .wasm.
 func moduleOf(layers []ocispec.Descriptor) (found ocispec.Descriptor, err error) {
 	if len(layers) == 1 {
 		return layers[0], nil

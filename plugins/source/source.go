@@ -120,7 +120,7 @@ type Module struct {
 }
 
 // Verify returns an error if the module does not have the SHA-256 of s, or if its signature does not match the public
-// key of s. If s has no SHA-256, the first check is left out; if s has no public key, the second.
+// key of s. Without a SHA-256 or without a public key in s, that check is left out.
 func (s Source) Verify(m *Module) error {
 	got := sha256.Sum256(m.Code)
 	if s.SHA256 != "" && !strings.EqualFold(hex.EncodeToString(got[:]), s.SHA256) {

@@ -111,7 +111,7 @@ func (r *Registry) SetBlob(digest string, data []byte) {
 	r.blobs[digest] = data
 }
 
-// SetManifest makes a reference (a tag or a digest) lead to the manifest of another reference, the parameter source.
+// SetManifest makes a tag or a digest (reference) lead to the same manifest as another one (source).
 func (r *Registry) SetManifest(reference, source string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
