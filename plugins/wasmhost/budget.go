@@ -14,9 +14,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
 )
 
-// Go's scheduler cannot preempt guest code: a garbage collection would wait for the guest, and all goroutines for the
-// garbage collection. Therefore a call gets its fuel in slices. At the end of each slice the guest calls the host.
-// There, the scheduler can stop the goroutine, and the host checks the fuel, the time and the stack of the call.
+// Go's scheduler cannot stop a goroutine within guest code. A garbage collection would have to wait for the guest, and
+// all other goroutines for the garbage collection. Therefore a call gets its fuel in slices. At the end of each slice
+// the guest calls the host. There, the scheduler can stop the goroutine, and the host checks the fuel, the time and the
+// stack of the call.
 
 // fuelSlice is the fuel that a call gets at a time. The guest uses it up in 5 µs to 2 ms.
 const fuelSlice = 20_000
@@ -32,7 +33,8 @@ const (
 	maxKeptStacks = 4 << 20
 
 	// stackStep is the number of bytes by which functions with large frames may grow the stack before the host checks
-	// its size. Other functions take at most meter.StackPerFuel bytes for each unit of fuel.
+	// its size. Other functions need no such limit, because their fuel limits the stack: a frame takes at most
+	// meter.StackPerFuel bytes for each unit of fuel.
 	stackStep = 1 << 20
 )
 
@@ -60,8 +62,8 @@ func (e *overloadError) Error() string {
 // Is makes overloadError match ErrBusy, because the module has not caused the delay.
 func (e *overloadError) Is(target error) bool { return target == ErrBusy }
 
-// A call fails if its real time exceeds both realTimeFactor times its timeout and minRealTimeout. A guest cannot sleep,
-// so such a call has waited for a processor.
+// A call fails if its real time exceeds the larger of realTimeFactor times its timeout and minRealTimeout. A guest
+// cannot sleep, so such a call has waited for a processor.
 const (
 	realTimeFactor = 12
 	minRealTimeout = 250 * time.Millisecond
@@ -105,7 +107,8 @@ func (in *instance) refuel(left int64) int64 {
 	return left + grant
 }
 
-// abortCall ends the running call by a panic. wazero converts the panic to the error of the call that invoke makes.
+// abortCall ends the running call by a panic. wazero catches the panic and returns it to invoke as the error of the
+// call.
 func (in *instance) abortCall(err error) {
 	in.budget.err = err
 	panic(err)

@@ -14,8 +14,8 @@ type clock struct {
 
 func systemClock() clock { return clock{now: time.Now, cpu: threadTime()} }
 
-// minCPUTime calls f up to three times, until a call takes at most the target, and returns the shortest CPU time. The
-// first call may be slower than later ones, because caches are cold and memory is new.
+// minCPUTime returns the shortest CPU time of up to three calls of f. It stops as soon as a call takes at most the
+// target. The first call may be slower than later ones, because caches are cold and memory is new.
 func (c clock) minCPUTime(target time.Duration, f func() error) (shortest time.Duration, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -35,12 +35,12 @@ func (c clock) minCPUTime(target time.Duration, f func() error) (shortest time.D
 	return shortest, nil
 }
 
-// In the check of a module, a call may use at most 1/checkShare of its timeout. Later calls may be more expensive, and
+// When a module is checked, a call may use at most 1/checkShare of its timeout. Later calls may be more expensive, and
 // the machine of the gateway may be slower.
 const checkShare = 4
 
-// A call is slow if it takes more than 1/slowShare of its CPU timeout. That is twice the limit in the check of a
-// module.
+// A call is slow if it takes more than 1/slowShare of its CPU timeout. This is twice as much as a check permits
+// (checkShare).
 const slowShare = 2
 
 // SlowLimit returns the CPU time above which a call of the export "score", "backoff" or "judge" counts as slow.

@@ -45,14 +45,14 @@ type Limits struct {
 	Wait        time.Duration // maximum wait of a call for an instance; default 100 ms
 	ObserveWait time.Duration // maximum wait of an observation for an instance; default 10 ms
 
-	// CallTimeout and StartTimeout limit the CPU time of the thread (real time on systems other than Linux). The limit
-	// of a call's real time is 12 times its timeout, and at least 250 ms.
+	// CallTimeout and StartTimeout limit the CPU time of the thread (the real time on systems other than Linux). The
+	// real time of a call is also limited: to 12 times its timeout, or to 250 ms if that is more.
 	CallTimeout  time.Duration // of one call; default 20 ms
 	StartTimeout time.Duration // of the start of an instance, including configure and tolerance; default 250 ms
 
-	// FunctionWork and ModuleWork are the maximum work of compiling one function and the whole module
-	// (meter.Size.Work). A compilation cannot be stopped, so the host estimates its work first. One unit of work takes
-	// about one microsecond.
+	// FunctionWork and ModuleWork limit the estimated work of compiling one function and the whole module
+	// (meter.Size.Work). The host estimates the work first, because a compilation cannot be stopped. One unit of work
+	// takes about one microsecond.
 	FunctionWork int64 // default 1,000,000
 	ModuleWork   int64 // default 24,000,000
 }
@@ -151,9 +151,9 @@ func (h *Host) Load(code []byte, config map[string]any) (*Module, error) {
 	return m, nil
 }
 
-// LoadInBackground is like Load, but returns after the quick checks, and takes the other steps in the background. Calls
-// return ErrNotReady until the module is ready. When the module is ready or a step has failed, another goroutine calls
-// the function done. The argument of done is nil or the error.
+// LoadInBackground is like Load, but returns after the quick checks, and does the rest in another goroutine. Calls
+// return ErrNotReady until the module is ready. At the end, this goroutine calls done with nil, or with the error if a
+// step has failed.
 func (h *Host) LoadInBackground(code []byte, config map[string]any, done func(error)) (*Module, error) {
 	m, err := h.newModule(code)
 	if err != nil {
@@ -176,8 +176,8 @@ func (h *Host) LoadInBackground(code []byte, config map[string]any, done func(er
 	return m, nil
 }
 
-// SlowBytes is the size in bytes from which a module counts as slow to compile. A module of standard Go has 1.8 MB and
-// takes 0.9 s to compile.
+// SlowBytes is a size in bytes. A module of at least this size counts as slow to compile. A module of standard Go has
+// 1.8 MB and takes 0.9 s to compile.
 const SlowBytes = 64 << 10
 
 // slowWork is the estimated work (meter.Size.Work) above which a module counts as slow to compile.
@@ -258,7 +258,7 @@ func compile(ctx context.Context, rt wazero.Runtime, code []byte) (_ wazero.Comp
 // maxPrepareAttempts is the maximum number of times that prepare tries to call a module on an overloaded machine.
 const maxPrepareAttempts = 8
 
-// prepare starts and configures a compiled module, and calls it once. It tries again if the call has waited too long
+// prepare starts and configures a compiled module, and calls it once. It does so again if the call has waited too long
 // for a processor.
 func (m *Module) prepare() (err error) {
 	for range maxPrepareAttempts {

@@ -125,8 +125,8 @@ func (h *hostState) abort(p []uint64) {
 	panic(errors.New("the plugin called abort"))
 }
 
-// utf16 returns the AssemblyScript string at an address, or "" if the text is not within the memory. The length of the
-// text in bytes precedes the text.
+// utf16 returns the AssemblyScript string at an address, or "" if the string is outside the memory. The four bytes
+// before the string hold its length in bytes.
 func (h *hostState) utf16(address uint64) string {
 	address &= math.MaxUint32
 	const head = 4

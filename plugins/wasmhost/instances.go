@@ -85,8 +85,8 @@ func (m *Module) takeIdle() (*instance, error) {
 	return in, nil
 }
 
-// wakeCalls wakes the n calls of acquire that have waited longest. If err is not nil, they return err. Otherwise they
-// call takeIdle again, but another call may have taken the idle instance before. The caller holds mu.
+// wakeCalls wakes the n calls of acquire that have waited longest. With an error, these calls return it. Without one,
+// they call takeIdle again, which finds no instance if another call was faster. The caller holds mu.
 func (m *Module) wakeCalls(n int, err error) {
 	n = min(n, len(m.waitingCalls))
 	for _, w := range m.waitingCalls[:n] {
@@ -118,9 +118,10 @@ func (m *Module) startInstance() {
 	}()
 }
 
-// release takes an instance back after a call that ended with err. After a trap, or if the host ended the call, release
-// closes the instance, because its memory may be inconsistent. After a wrong result the instance stays: a module that
-// learns must not lose its data. At most m.maxIdle idle instances stay, because each takes memory.
+// release takes an instance back after a call that ended with err. After a trap, or if the host ended the call, it
+// closes the instance, because the memory may be inconsistent. It does not close an instance for a wrong result: a
+// module that learns must not lose its data. If m.maxIdle other instances are idle, it closes the instance to save
+// memory.
 func (m *Module) release(in *instance, err error) {
 	m.mu.Lock()
 	enoughIdle := len(m.idle) >= m.maxIdle && len(m.waitingCalls) == 0

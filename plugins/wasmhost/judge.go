@@ -16,7 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// DefaultRest is how long a proxy is banned for the host if the ruling states no duration. A stated
+// DefaultRest is how long a proxy is not chosen for a host that bans it, if the ruling states no duration. A stated
 // duration is limited to at least MinRest and at most MaxRest.
 const (
 	DefaultRest = 10 * time.Minute

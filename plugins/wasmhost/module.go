@@ -19,8 +19,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// The records of core and of sdk/abi have the same layout, because the records of core are copied into the memory of
-// a module. The sizes are compared here. A test compares the fields.
+// The records of core and of sdk/abi must have the same layout, because the records of core are copied into the memory
+// of a module. The following lines do not compile if the sizes differ. A test compares the fields.
 var (
 	_ [abi.RankRequestSize - unsafe.Sizeof(core.RankRequest{})]struct{}
 	_ [unsafe.Sizeof(core.RankRequest{}) - abi.RankRequestSize]struct{}

@@ -144,8 +144,8 @@ func (in *instance) callConfigure(config []pair) error {
 	return nil
 }
 
-// layout builds records that contain the addresses of other records. Until writeRecords writes the records into memory,
-// the addresses are offsets from the first byte.
+// layout builds records that contain the addresses of other records. These addresses are offsets from the first byte
+// until writeRecords has written the records into memory.
 type layout struct {
 	headSize       int // number of bytes at the beginning; the methods u32, f64 and address write them
 	bytes          []byte
@@ -172,8 +172,8 @@ func (l *layout) f64(at int, v float64) {
 	binary.LittleEndian.PutUint64(l.bytes[at:], math.Float64bits(v))
 }
 
-// address writes the address of a byte. The parameter at is the offset where the address is written, and the parameter
-// to is the offset of the byte.
+// address writes a pointer. The parameter at is the offset of the pointer, and the parameter to is the offset of the
+// byte that it points to.
 func (l *layout) address(at, to int) {
 	l.u32(at, uint32(to))
 	l.addressOffsets = append(l.addressOffsets, at)

@@ -36,8 +36,9 @@ const (
 )
 
 // allowedImports are the WASI functions that modules of standard Go, TinyGo and AssemblyScript import, by name. They
-// give access to nothing outside the module: there are no files, sockets or environment variables, the clock is a
-// counter, random bytes are a fixed sequence, and written lines go to the plugin's log.
+// give access to nothing outside the module. There are no files, sockets or environment variables. The clock is a
+// counter without relation to the real time, the random bytes are a fixed sequence, and written lines go to the
+// plugin's log.
 var allowedImports = map[string]wasiFunc{
 	"args_get":          {"ii", func(*hostState, []uint64) uint32 { return wasiOK }},
 	"args_sizes_get":    {"ii", (*hostState).writeEmptyList},
@@ -264,8 +265,8 @@ func (h *hostState) poll(p []uint64) uint32 {
 // checkStandardFile returns an error for all descriptors except those of the three standard files.
 func (h *hostState) checkStandardFile(p []uint64) uint32 { return h.resultIfStandardFile(p, wasiOK) }
 
-// resultIfStandardFile returns the parameter result if the descriptor is that of a standard file, and an error for any
-// other descriptor.
+// resultIfStandardFile returns the given result for the descriptor of a standard file, and an error for any other
+// descriptor.
 func (h *hostState) resultIfStandardFile(p []uint64, result uint32) uint32 {
 	if p[0] > 2 {
 		return wasiBadf

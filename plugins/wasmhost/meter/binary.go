@@ -22,8 +22,8 @@ const (
 	secDataCount
 )
 
-// sectionOrder returns the position of a section in a module. It is not the order of the ids, because DataCount
-// precedes Code.
+// sectionOrder returns a number that increases from section to section of a valid module. The ids do not, because the
+// section DataCount precedes Code.
 func sectionOrder(id byte) int {
 	switch id {
 	case secDataCount:
@@ -155,9 +155,8 @@ func (r *reader) readLimits() (low, high uint32, bounded bool) {
 	return 0, 0, false
 }
 
-// The functions below accept only the types of WebAssembly 2.0. wazero accepts some other types, even if their features
-// are disabled. Such a type has more bytes than the meter would read. After the type, the meter and wazero would read
-// different instructions.
+// The functions below accept only the types of WebAssembly 2.0. wazero also accepts some types of disabled features.
+// Such a type has more bytes than the meter would read. The meter would then read different instructions than wazero.
 
 func isValueType(t byte) bool { return t >= typeV128 && t <= typeI32 || isReferenceType(t) }
 

@@ -221,9 +221,9 @@ func (f *funcRewriter) addRenumber(r *reader, from int) {
 // branches to the ends of the blocks. In the comments of this package, a branch of a dispatch loop is the code that
 // follows the end of one of these blocks. The reader r is at the first instruction of the loop.
 //
-// Each jump in such a function is one pass of the loop. In other loops, the check at the head pays for all the code of
-// the loop. In a dispatch loop, each jump would then pay for the whole function. Therefore each branch has its own
-// check, and the check at the head costs nothing.
+// In a function with a dispatch loop, each jump is one pass of the loop. In other loops, the check at the head
+// subtracts the cost of all the code in the loop. In a dispatch loop, each jump would then cost as much as the whole
+// function. Therefore each branch has a check for its own code, and the check at the head costs nothing.
 func (f *funcRewriter) dispatchBlocks(r reader) (blocks int) {
 	for r.err == nil {
 		switch op := r.byte(); {
@@ -253,9 +253,8 @@ func (f *funcRewriter) dispatchBlocks(r reader) (blocks int) {
 // dispatchCost is the cost of the local.get and the br_table before a branch.
 const dispatchCost = 2
 
-// beginBranch records the check of a branch of a dispatch loop (see dispatchBlocks). The parameter at is the offset
-// where the branch begins. The parameter before is the index of the check that pays for the code in front of the
-// branch.
+// beginBranch records the check of a branch of a dispatch loop (see dispatchBlocks). The parameter at is the offset of
+// the branch. The parameter before is the index of the check that subtracts the cost of the code before the branch.
 func (f *funcRewriter) beginBranch(at, before int) {
 	head := f.edits[before].head
 	if head == 0 {
@@ -266,7 +265,7 @@ func (f *funcRewriter) beginBranch(at, before int) {
 	f.edits = append(f.edits, edit{offset: at, n: dispatchCost + f.moveCost(0), head: head})
 }
 
-// From these constants, extraCost computes by how much the cost of an instruction exceeds 1.
+// The cost of an instruction is 1, plus the extra cost that extraCost computes from these constants.
 const (
 	hostCallCost = 99 // of an instruction for which the machine code calls a function of wazero
 	freeMoves    = 32 // number of values that branches, blocks and calls move without cost
@@ -425,18 +424,17 @@ func (f *funcRewriter) subtractTop(loop bool) {
 	f.out = append(f.out, opEnd)
 }
 
-// passedTypes are the types of the locals that refuelLoop passes. Their number is the largest for which wazero can
-// keep all of the locals in registers.
+// passedTypes are the types of the locals that refuelLoop passes. wazero can keep this many locals in registers, but
+// not more.
 var passedTypes = []byte{typeI32, typeI32, typeI32, typeI32, typeI32, typeI32, typeF64, typeF64, typeF64, typeF64,
 	typeI64}
 
 const noLocal = -1
 
-// refuelLoop inserts a call of the host at the head of a loop. The parameters of the call are the locals that
-// choosePassed has chosen. The host returns them unchanged. They are passed for this reason: if a value is needed after
-// a call, wazero 1.12 stores the value on the stack as soon as it is computed, here in every pass of the loop. A local
-// that the call returns has a new value after the call, so its old value can stay in a register in passes without a
-// call.
+// refuelLoop inserts a call of the host at the head of a loop. The call passes the locals that choosePassedLocals has
+// chosen, and returns them unchanged. This lets them stay in registers. If a value is needed after a call, wazero 1.12
+// stores the value on the stack when it is computed, here in every pass of the loop. The old value of a passed local is
+// not needed after the call, because the code then uses the returned value.
 func (f *funcRewriter) refuelLoop() {
 	for i, local := range f.passedLocals {
 		switch t := passedTypes[i]; {

@@ -34,9 +34,9 @@ const (
 	RefuelImport = "refuel" // (i64) -> i64: takes the negative value of the fuel counter, and returns its new value
 	StackImport  = "stack"  // () -> (): called when the stack counter is below zero
 
-	// RefuelLoopImport is like RefuelImport, for loops. The types of its parameters, and of its results, are
-	// RefuelLoopValues. The first value is the fuel counter. The other values are locals of the caller, which the
-	// host returns unchanged.
+	// RefuelLoopImport is called in place of RefuelImport at the head of a loop. Its parameters and its results have
+	// the types RefuelLoopValues. The first value is the fuel counter. The other values are locals of the caller, which
+	// the host returns unchanged.
 	RefuelLoopImport = "refuel_loop"
 )
 
@@ -140,8 +140,8 @@ func (i *Info) checkIndices() error {
 	return nil
 }
 
-// rewriteSection rewrites the body of a section. The parameter body is nil if the module has no such section. The
-// result is nil if the metered module has none.
+// rewriteSection returns the rewritten body of a section. A body of nil means that the module has no such section. A
+// result of nil means that the metered module has none.
 func (w *moduleWriter) rewriteSection(id byte, body []byte) ([]byte, error) {
 	switch id {
 	case secCustom:

@@ -26,7 +26,7 @@ type Size struct {
 	hasVectors     bool  // values may have 128 bits
 }
 
-// frameSize returns an upper limit of the size of the function's stack frame, in bytes. wazero 1.12 reserves a place in
+// frameSize returns an upper limit of the size of the function's stack frame, in bytes. wazero 1.12 reserves a slot in
 // the frame for each value that it does not keep in a register. In the worst case, these values are the results of all
 // instructions and, at each point where branches meet, all locals, all globals, and the address and size of the memory.
 func (s Size) frameSize() int64 {
@@ -40,9 +40,9 @@ func (s Size) frameSize() int64 {
 }
 
 // Work estimates the work of compiling the function. A unit stands for about one microsecond and half a kilobyte of
-// memory. The formula was fitted to wazero 1.12, whose compilation cannot be cancelled. A small module with many
-// branches, nested loops, or many values where branches meet could take hours to compile. The products in the formula
-// give such a module a high estimate. A function of standard Go has 1,700 units on average, and at most 230,000.
+// memory. The formula was fitted to wazero 1.12, whose compilation cannot be cancelled. Its products give a high
+// estimate to a small module with many branches, nested loops, or many values where branches meet: such a module could
+// take hours to compile. A function of standard Go has 1,700 units on average, and at most 230,000.
 func (s Size) Work() int64 {
 	meets := float64(s.Edges) * float64(s.Values+s.widestBlock)
 	edges, loops, nested, values := float64(s.Edges), float64(s.Loops), float64(s.loopDepths), float64(s.Values+

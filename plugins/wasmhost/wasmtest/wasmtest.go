@@ -296,9 +296,9 @@ const (
 	ObserveNow byte = 0
 )
 
-// OnlyInRealCalls returns code that runs the given code only in real calls. The checks and the trial call of an upload
-// pass a time before 1.75e9 s (2025), so the given code does not run in them. The time is a float64 in the record to
-// which the first parameter of the export points. The parameter now is the offset of the time in this record.
+// OnlyInRealCalls returns code that runs the given code only in real calls. It compares the time in the call's record
+// with 1.75e9 s (2025): the checks and the trial call of an upload pass an earlier time. The first parameter of the
+// export points to the record, and the parameter now is the offset of the time in it.
 func OnlyInRealCalls(now byte, code ...byte) []byte {
 	// ge
 	return Join([]byte{LocalGet, 0, F64Load, 3, now}, ConstF64(1.75e9), []byte{0x66, If, Empty}, code, []byte{End})
@@ -309,8 +309,8 @@ func EndlessLoop(code ...byte) []byte {
 	return Join([]byte{Loop, Empty}, code, []byte{Br, 0, End})
 }
 
-// CountedLoop returns a loop of n passes. Each pass costs about 6 units of fuel. The loop uses an i32 local; the
-// parameter local is its index.
+// CountedLoop returns a loop of n passes. Each pass costs about 6 units of fuel. The loop uses the local with the given
+// index, an i32.
 func CountedLoop(n int32, local byte) []byte {
 	return Join(Const32(n), []byte{LocalSet, local, Loop, Empty, LocalGet, local}, Const32(1),
 		[]byte{I32Sub, LocalSet, local, LocalGet, local, BrIf, 0, End})
