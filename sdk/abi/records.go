@@ -8,8 +8,8 @@ type RankRequest struct {
 	Turn     float64 // a number that increases by one with each first attempt
 	Seed     float64 // 53 random bits, new for each call
 	HostHash float64 // 53-bit hash of the target's host
-	// RegionHash is the 53-bit hash of the wanted region. If the request wants no region, it is 0 in the first attempt,
-	// and in a retry the hash of the region of the proxy that failed before.
+	// RegionHash is the 53-bit hash of the region that the request prefers (the wanted region). Without one, it is 0 at
+	// the first attempt. At a retry it is then the hash of the region of the proxy that failed before.
 	RegionHash float64
 	PoolSize   float64 // proxies in the pool, including those that are no candidates
 	Idempotent float64 // 1 if the request may be repeated
@@ -22,9 +22,8 @@ type Candidate struct {
 	Samples     float64 // number of attempts that SuccessRate is computed from, 0..100
 	LatencyMean float64 // s, over the last 100 attempts
 	LatencyEWMA float64 // s, exponentially weighted (alpha 0.1)
-	// NormalizedLatency is (LatencyMean + 10 ms) / (the largest LatencyMean of all candidates + 10 ms). If the
-	// LatencyMean of this candidate is 0, NormalizedLatency is 0.5 without attempts, 1 if none of the attempts
-	// succeeded, and otherwise 0.
+	// NormalizedLatency is (LatencyMean + 10 ms) / (the largest LatencyMean of all candidates + 10 ms). If LatencyMean
+	// is 0, it is 0.5 for a proxy without attempts, 1 if no attempt succeeded, and otherwise 0.
 	NormalizedLatency   float64
 	InFlight            float64 // attempts in flight through the proxy
 	Weight              float64 // configured, > 0, default 1

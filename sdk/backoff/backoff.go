@@ -6,9 +6,8 @@ import "github.com/whirlpool-proxy/whirlpool/sdk/abi"
 
 // Backoff computes the wait before a retry.
 type Backoff interface {
-	// Delay returns the wait in seconds: a finite number of at least 0. The host raises a shorter wait to
-	// req.RetryAfter, and then limits the wait to req.Cap. The host owns the memory of req: do not keep req after the
-	// call.
+	// Delay returns the wait in seconds: a finite number of at least 0. The host waits for at least req.RetryAfter, but
+	// never longer than req.Cap. The host owns the memory of req: do not keep req after the call.
 	Delay(req *abi.BackoffRequest) float64
 }
 

@@ -22,7 +22,7 @@ type Breaker struct {
 	*Reasons
 }
 
-// Failure describes why a proxy fails, by its requests or, without any, by checks.
+// Failure describes why the requests through a proxy fail or, if there are no requests, why its checks fail.
 type Failure struct {
 	Cause  string `json:"cause"`  // a word of docs/verdicts.md; "" if it is unknown
 	Status int    `json:"status"` // status of the response; 0 without one

@@ -29,8 +29,8 @@ type Client struct {
 	HTTP *http.Client // its timeout also ends Events; a Client that calls Events must have none
 }
 
-// New returns a client of the API at an address such as http://127.0.0.1:8889, with or without /api/v1. It does not
-// use the proxy of the environment, because that may be the gateway itself.
+// New returns a client of the API at an address such as http://127.0.0.1:8889, with or without /api/v1. It ignores
+// HTTP_PROXY and HTTPS_PROXY, because they may name the gateway itself.
 func New(address, key string) (*Client, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -72,9 +72,9 @@ func (e *NoResponseError) Unwrap() error { return e.Err }
 // maxResponse is the maximum number of bytes of a response.
 const maxResponse = 256 << 20
 
-// Do sends a request and decodes the response into out. The path is relative to /api/v1; the caller escapes its
-// segments (url.PathEscape). The body of the request is the parameter in, encoded as JSON. Both in and out may be nil.
-// An error response is returned as an *Error, and the lack of a response as a *NoResponseError.
+// Do sends a request with in as its body, encoded as JSON, and decodes the response into out. Both may be nil. The path
+// is relative to /api/v1; the caller escapes its segments (url.PathEscape). After an error response, the error is an
+// *Error. Without a response, it is a *NoResponseError.
 func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	var body io.Reader
 	if in != nil {

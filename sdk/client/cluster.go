@@ -65,7 +65,7 @@ type ClusterBreaker struct {
 	Probing      bool      `json:"probing"` // this gateway has the lease of the probe
 }
 
-// ClusterChange is the last change of one object through the API of any node. Key names the object.
+// ClusterChange is the last change of one object, such as the policy or a plugin, through the API of any node.
 type ClusterChange struct {
 	Key      string    `json:"key"` // policy, plugin/USE, proxy/ID or upload/NAME
 	Revision int64     `json:"revision"`
@@ -118,7 +118,8 @@ func (c *Client) Cluster(ctx context.Context) (v *Cluster, err error) {
 	return v, c.Do(ctx, "GET", "/cluster", nil, nil, &v)
 }
 
-// ClusterBreakerRow is a breaker that is not closed on some node, or open for the cluster.
+// ClusterBreakerRow describes the breakers of one proxy. At least one node has a breaker that is not closed, or the
+// breaker is open for the whole cluster.
 type ClusterBreakerRow struct {
 	ProxyID string        `json:"proxy_id"`
 	State   string        `json:"state"`   // open if it is open on a node or for the cluster; otherwise half_open
@@ -171,14 +172,14 @@ type ClusterTargetPage struct {
 	Page
 }
 
-// ClusterBreakers lists the breakers that are not closed on some node. Only Text, Sort, Limit and Cursor of l may be
-// set.
+// ClusterBreakers lists the breakers that are not closed on at least one node, or that are open for the cluster. Of the
+// fields of l, only Text, Sort, Limit and Cursor may be set.
 func (c *Client) ClusterBreakers(ctx context.Context, l List) (p *ClusterBreakerPage, err error) {
 	return p, c.Do(ctx, "GET", "/cluster/breakers", l.Query(), nil, &p)
 }
 
-// ClusterTargets lists the targets with recent failures on some node. Only Text, Sort, Limit and Cursor of l may be
-// set.
+// ClusterTargets lists the targets that have failed recently on at least one node. Of the fields of l, only Text, Sort,
+// Limit and Cursor may be set.
 func (c *Client) ClusterTargets(ctx context.Context, l List) (p *ClusterTargetPage, err error) {
 	return p, c.Do(ctx, "GET", "/cluster/targets", l.Query(), nil, &p)
 }

@@ -65,7 +65,7 @@ type State struct {
 	Changes []RecordedChange `json:"changes"`
 }
 
-// RecordedChange is a change through the API that lasts over a restart.
+// RecordedChange is a change through the API that is still in force after a restart.
 type RecordedChange struct {
 	Key     string    `json:"key"`
 	Change  string    `json:"change"`
@@ -188,7 +188,8 @@ type ProxyGroup struct {
 	Reason   string `json:"reason"` // of most failing proxies
 }
 
-// ProxyGroups counts the proxies that l selects by region, vendor, reason or state.
+// ProxyGroups counts the proxies that l selects, in groups with the same region, vendor, reason or state. The parameter by
+// names this property.
 func (c *Client) ProxyGroups(ctx context.Context, by string, l List) ([]ProxyGroup, error) {
 	q := l.Query()
 	q.Set("by", by)
@@ -199,7 +200,7 @@ func (c *Client) ProxyGroups(ctx context.Context, by string, l List) ([]ProxyGro
 	return v.Groups, err
 }
 
-// ExportProxies returns the proxies that l selects as a text: format is list or csv.
+// ExportProxies returns a text with the proxies that l selects. The format is "list" or "csv".
 func (c *Client) ExportProxies(ctx context.Context, format string, l List) (string, error) {
 	q := l.Query()
 	q.Set("format", format)
@@ -226,7 +227,8 @@ type ReadList struct {
 	IDs      []string `json:"ids"`
 }
 
-// ImportProxies adds the proxies of a list, in any form that serve --proxies reads. With dryRun it adds nothing.
+// ImportProxies adds the proxies of a list, in any form that "whirlpool serve --proxies" reads. With dryRun it only
+// reports how the gateway reads the list.
 func (c *Client) ImportProxies(ctx context.Context, list string, dryRun bool) (r *ReadList, err error) {
 	q := url.Values{"dry_run": {strconv.FormatBool(dryRun)}}
 	response, err := c.sendBody(ctx, "POST", "/proxy-lists", q, strings.NewReader(list), "text/plain")
@@ -242,7 +244,7 @@ func (c *Client) RestoreProxy(ctx context.Context, id string) (p *Proxy, err err
 	return p, c.Do(ctx, "POST", "/proxies/"+url.PathEscape(id)+"/restore", nil, nil, &p)
 }
 
-// PolicyPreview says what another retry policy would have meant for the last hour.
+// PolicyPreview describes what would have happened to the requests of the last hour under another retry policy.
 type PolicyPreview struct {
 	Policy      Policy     `json:"policy"`
 	Summary     string     `json:"summary"`
@@ -274,7 +276,8 @@ type Course struct {
 	Waited   Seconds `json:"waited"`
 }
 
-// PreviewPolicy returns what a change of the retry policy would have meant for the requests of the last hour.
+// PreviewPolicy returns what would have happened to the requests of the last hour if the given fields of the retry
+// policy had been different.
 func (c *Client) PreviewPolicy(ctx context.Context, fields map[string]any) (p *PolicyPreview, err error) {
 	return p, c.Do(ctx, "POST", "/retry/policy/preview", nil, fields, &p)
 }

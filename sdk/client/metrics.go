@@ -44,7 +44,8 @@ type SeriesPoint struct {
 	AvgLatency  Seconds   `json:"avg_latency"`
 }
 
-// Series returns the totals of each hour or, if byDay is true, of each day within the given number of hours before now.
+// Series returns the totals of each hour within the given number of hours before now. If byDay is true, it returns
+// those of each day.
 func (c *Client) Series(ctx context.Context, hours int, byDay bool) ([]SeriesPoint, error) {
 	q := url.Values{"hours": {strconv.Itoa(hours)}}
 	if byDay {
@@ -72,7 +73,7 @@ type ProxyTotals struct {
 }
 
 // ByProxy returns the attempts through each proxy, by id, within the given number of hours before now. If window is not
-// 0, each proxy also has the reasons of this time.
+// 0, each proxy also has the Reasons of the attempts within this window, which ends now.
 func (c *Client) ByProxy(ctx context.Context, hours int, window time.Duration) (map[string]ProxyTotals, error) {
 	q := url.Values{"hours": {strconv.Itoa(hours)}}
 	if window > 0 {

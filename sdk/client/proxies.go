@@ -124,8 +124,8 @@ func (c *Client) AddProxy(ctx context.Context, change ProxyChange) (p *Proxy, er
 	return p, c.Do(ctx, "POST", "/proxies", nil, change, &p)
 }
 
-// AddProxies adds the proxies of a text. Each line has one proxy, in a form of the flag --proxy. If a line has an
-// error, no proxy is added.
+// AddProxies adds the proxies of a text. Each line has one proxy, in a form that the flag --proxy accepts. If a line
+// has an error, no proxy is added.
 func (c *Client) AddProxies(ctx context.Context, lines string) ([]Proxy, error) {
 	response, err := c.sendBody(ctx, "POST", "/proxies", nil, strings.NewReader(lines), "text/plain")
 	if err != nil {
@@ -184,7 +184,7 @@ func (c *Client) BanProxy(ctx context.Context, id, host string, d time.Duration)
 	return b, c.Do(ctx, "POST", proxyPath(id, "ban"), nil, input, &b)
 }
 
-// EndBan ends the ban of a proxy. If host is not "", it ends the time in which the proxy is not chosen for this host.
+// EndBan ends the ban of a proxy: its ban for all hosts or, if host is not "", its ban for this host.
 func (c *Client) EndBan(ctx context.Context, id, host string) error {
 	q := url.Values{}
 	if host != "" {

@@ -92,9 +92,9 @@ type RequestOutput struct {
 	Attempts   []Attempt           `json:"attempts"`
 }
 
-// SendRequest sends a request through the proxies and waits for its response. A request that gets no response is an
-// *Error with a status from 502 to 504, with 403 if the gateway denies it, or with 508 if the proxy leads back to the
-// gateway.
+// SendRequest sends a request through the proxies and waits for its response. If there is no response, the error is an
+// *Error with a status from 502 to 504, with 403 if the gateway denies the request, or with 508 if the proxy leads back
+// to the gateway.
 func (c *Client) SendRequest(ctx context.Context, in RequestInput) (out *RequestOutput, err error) {
 	return out, c.Do(ctx, "POST", "/request", nil, in, &out)
 }
@@ -104,9 +104,9 @@ func (c *Client) SubmitRequest(ctx context.Context, in RequestInput) (r *Submitt
 	return r, c.Do(ctx, "POST", "/requests", nil, in, &r)
 }
 
-// Response returns the response to a submitted request, or nil if the request has not ended after 30 seconds. A request
-// that got no response is an *Error as in SendRequest. The response is kept for ten minutes; the error of one that has
-// been forgotten, or of an unknown id, is an *Error with the status 404.
+// Response returns the response to a submitted request, or nil if the request has not ended after 30 seconds. If the
+// request got no response, the error is an *Error as in SendRequest. The gateway keeps a response for ten minutes. If
+// it does not have the request, the error is an *Error with the status 404.
 func (c *Client) Response(ctx context.Context, id string) (out *RequestOutput, err error) {
 	err = c.Do(ctx, "GET", "/requests/"+url.PathEscape(id)+"/response", nil, nil, &out)
 	if err != nil || out.RequestID == "" { // a SubmittedRequest
@@ -115,7 +115,7 @@ func (c *Client) Response(ctx context.Context, id string) (out *RequestOutput, e
 	return out, nil
 }
 
-// CancelRequest cancels a submitted request, or forgets its response if it has ended.
+// CancelRequest cancels a submitted request or, if the request has ended, makes the gateway forget its response.
 func (c *Client) CancelRequest(ctx context.Context, id string) error {
 	return c.Do(ctx, "DELETE", "/requests/"+url.PathEscape(id), nil, nil, nil)
 }

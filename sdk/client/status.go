@@ -59,7 +59,7 @@ type ClusterStatus struct {
 	Requests  LatestRequests `json:"requests"` // of all live nodes
 }
 
-// FailureGroup describes failing proxies with similar latest failures.
+// FailureGroup describes failing proxies whose latest failures are similar.
 type FailureGroup struct {
 	Proxies int    `json:"proxies"`
 	Cause   string `json:"cause"`  // "" if it is not known
@@ -69,8 +69,8 @@ type FailureGroup struct {
 	Example string `json:"example"`
 }
 
-// LossGroup describes lost requests whose last attempts are similar. A request is lost if it was not delivered, or got
-// a 403 or 429.
+// LossGroup describes requests that were lost: they got no response, or a 403 or 429. The last attempts of these
+// requests are similar.
 type LossGroup struct {
 	Requests int    `json:"requests"`
 	Proxies  int    `json:"proxies"`

@@ -36,9 +36,9 @@ type Setting struct {
 	Key, Value string
 }
 
-// Settings holds the settings in the configuration. Each method returns the setting with the given key. If the
-// configuration has no such key, it returns the argument fallback. If settings are invalid, the first of them is
-// reported after Configure has returned, and the plugin is not loaded.
+// Settings holds the settings of a plugin. Each method returns the setting with the given key, or fallback if the
+// configuration does not have the key. After Configure has returned, the first invalid setting is reported, and the
+// plugin is not loaded.
 type Settings struct {
 	list  []Setting
 	asked []string

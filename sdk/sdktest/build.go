@@ -50,8 +50,8 @@ func Candidates(n int) []abi.Candidate {
 	return list
 }
 
-// Request returns a request for Host: a first attempt that may be repeated, without a wanted region. Score
-// sets Count and PoolSize.
+// Request returns a request for Host: a first attempt that may be repeated, without a wanted region. The function Score
+// sets the fields Count and PoolSize.
 func Request() abi.RankRequest {
 	return abi.RankRequest{Now: Epoch, Turn: 7, Seed: 0x12345678abcd, HostHash: hash.Of(Host), Idempotent: 1}
 }

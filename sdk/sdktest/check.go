@@ -27,7 +27,8 @@ func Score(s scorer.Scorer, req abi.RankRequest, candidates []abi.Candidate) []f
 // CheckScorer returns an error if a scorer breaks a rule of the gateway. All scores must be finite, the same events
 // must lead to the same scores, and the scorer must write only to the slice of the scores. CheckScorer replays the
 // recording, and then choices among 1, 256 and 1,000 candidates. The function fresh returns a new scorer. If the scorer
-// has Configure, it is called without settings. If it has Observe, it gets the recording's observations.
+// is a configure.Configurer, it is configured without settings. If it is an observe.Observer, it gets the recording's
+// observations.
 func CheckScorer(fresh func() scorer.Scorer) error {
 	events := Recorded()
 	for _, n := range []int{1, 256, 1000} {

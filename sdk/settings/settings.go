@@ -1,5 +1,5 @@
-// Package settings declares the settings of a plugin. The host shows them to users, and checks a
-// configuration before it calls configure. Import the package only in a plugin that declares settings.
+// Package settings declares the settings of a plugin. The host shows them to users, and checks a configuration before
+// the plugin gets it. Import the package only in a plugin that declares settings.
 package settings
 
 import (

@@ -30,8 +30,8 @@ type Transport struct {
 	plugins *plugins.Registry
 }
 
-// New returns a Transport with the given proxies, at least one, each in any form that the option --proxy of the gateway
-// accepts, such as host:port or socks5://user:password@host:port. The caller closes it.
+// New returns a Transport that uses the given proxies, at least one. Each proxy has a form that the flag --proxy of the
+// gateway accepts, such as host:port or socks5://user:password@host:port. The caller must close the Transport.
 func New(proxies ...string) (*Transport, error) {
 	if len(proxies) == 0 {
 		return nil, errors.New("at least one proxy is required")

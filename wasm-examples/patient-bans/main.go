@@ -1,5 +1,5 @@
-// The plugin is a judge. A proxy that a host bans rests: it is not chosen for this host. Each time that the host bans
-// it again, it rests for longer.
+// The plugin is a judge. When a host bans a proxy, the proxy is not chosen for this host for a time. With each further
+// ban this time doubles.
 package main
 
 import (

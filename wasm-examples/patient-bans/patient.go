@@ -8,15 +8,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/lru"
 )
 
-// patient is a judge. A proxy that a host bans rests: it is not chosen for this host. Each rest is twice as long as the
-// previous one, up to a maximum. After the host has served the proxy, the next rest is the shortest one again.
+// patient is a judge. When a host bans a proxy, the proxy is not chosen for this host for a time (the rest). Each rest
+// is twice as long as the previous one, up to a maximum. After a request through the proxy has succeeded at the host,
+// the next rest is as short as the first one.
 type patient struct {
 	first, most float64        // the shortest and the longest rest, s
 	bans        *lru.Map[rest] // by the hash of proxy and host
 }
 
-// rest is the latest rest of a proxy: a time in which the proxy is not chosen for a host. It is zero if the host has
-// served the proxy since.
+// rest is the latest time in which a proxy is not chosen for a host. It is zero if a request through the proxy has
+// succeeded at the host since.
 type rest struct {
 	began, length float64
 }
@@ -32,7 +33,7 @@ func (p *patient) Configure(s *configure.Settings) error {
 }
 
 // Wants implements judge.Wanter. The judge rules on 403 and 429, which are bans, and on 2xx, after which the next rest
-// is the shortest one again.
+// is as short as the first one.
 func (p *patient) Wants() judge.Wants {
 	return judge.Wants{Statuses: []judge.Range{{First: 200, Last: 299}, {First: 403, Last: 403}, {First: 429,
 		Last: 429}}}

@@ -84,9 +84,8 @@ func beta(r *random.Source, a, b float64) float64 {
 	return g / (g + h)
 }
 
-// gamma returns a sample of Gamma(shape, 1) by the method of Marsaglia and Tsang. The shape is at least 1. The
-// parameter x is the first standard normal number that the method tries. In most cases the method needs no second
-// number.
+// gamma returns a sample of Gamma(shape, 1) by the method of Marsaglia and Tsang. The shape is at least 1. The method
+// needs random numbers with the standard normal distribution: x is the first, and in most cases the only one.
 func gamma(r *random.Source, shape, x float64) float64 {
 	d := shape - 1.0/3
 	c := 1 / math.Sqrt(9*d)

@@ -18,8 +18,8 @@ func reserve(bytes uint32) unsafe.Pointer {
 	return unsafe.Pointer(unsafe.SliceData(region))
 }
 
-// Text is a copy of the bytes that the host has written for a call. The strings that the method At returns are parts of
-// this copy, so all of them together need only one allocation.
+// Text is a copy of the bytes that the host has written for a call. The method At returns parts of this copy, so that
+// many strings need only one allocation.
 type Text struct{ all string }
 
 // Copy copies the text of the current call.

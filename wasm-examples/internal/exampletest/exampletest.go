@@ -133,8 +133,8 @@ func (p *Plugin) Observe(o abi.Observation) {
 	require.NoError(p.t, p.Module.Observe(&c))
 }
 
-// MatchesNative replays the recording of sdktest to p, a scorer that learns, and to the functions score and observe.
-// It fails the test if a score of p differs by more than delta from the score that the function score returns.
+// MatchesNative checks that p, a scorer that learns, computes the same scores as native code, up to a difference of
+// delta. The functions score and observe call the native code. Both get the events of the recording of sdktest.
 func (p *Plugin) MatchesNative(score func(abi.RankRequest, []abi.Candidate) []float64, observe func(abi.Observation),
 	delta float64) {
 	p.t.Helper()

@@ -23,13 +23,13 @@ var outages = []struct{ begins, lasts, total, rate float64 }{ // s, and requests
 // seeds is the number of runs over which Recovers takes the mean.
 const seeds = 4
 
-// Recovers simulates a scorer on a pool of three proxies, with breakers and without. The first and cheapest proxy has
-// an outage of 1 s, 150 s or an hour. Outside the outage it always succeeds. Recovers computes the mean share of the
-// requests that this proxy gets before the outage, and from 60 s after the outage on. The later share must lie between
-// the earlier share and a third of the requests. It may miss these two limits by a third of their value. The parameter
-// others is the success rate of the other two proxies, 0 to 1. A scorer that stays with one of several equal proxies
-// needs a rate below 1. If the race detector is on, Recovers skips the test, because the simulation would take minutes
-// and has only one goroutine.
+// Recovers checks that a scorer uses a proxy as before when the proxy's outage is over. It simulates three proxies,
+// with breakers and without. The first and cheapest proxy has an outage of 1 s, 150 s or an hour, and otherwise always
+// succeeds. Recovers computes the mean share of the requests that this proxy gets before the outage, and from 60 s
+// after the outage on. The later share must lie between the earlier share and a third of the requests. It may miss
+// these two limits by a third of their value. The parameter others is the success rate of the other two proxies, 0 to
+// 1. It must be below 1 for a scorer that stays with one of several equal proxies. Recovers skips the test under the
+// race detector, because the simulation would take minutes and has only one goroutine.
 func Recovers(t *testing.T, w Wasm, config map[string]any, others float64) {
 	t.Helper()
 	if raceEnabled {
