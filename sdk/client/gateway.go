@@ -188,8 +188,8 @@ type ProxyGroup struct {
 	Reason   string `json:"reason"` // of most failing proxies
 }
 
-// ProxyGroups counts the proxies that l selects, in groups with the same region, vendor, reason or state. The parameter by
-// names this property.
+// ProxyGroups counts the proxies that l selects, in groups with the same region, vendor, reason or state. The parameter
+// by names this property.
 func (c *Client) ProxyGroups(ctx context.Context, by string, l List) ([]ProxyGroup, error) {
 	q := l.Query()
 	q.Set("by", by)
