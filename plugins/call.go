@@ -122,7 +122,7 @@ func (p *plugin) countFailure(v *version, err error) (replaced bool) {
 	return false
 }
 
-// Of timingInterval consecutive calls, one is timed. To read the clock twice takes longer than a call of a small
+// Of timingInterval consecutive calls, one is timed. Reading the clock twice takes longer than a call of a small
 // plugin, so not all calls are timed. The number is odd because calls of the exports "score" and "observe" may
 // alternate: an even number would select calls of only one of them.
 const timingInterval = 17

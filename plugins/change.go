@@ -90,8 +90,8 @@ func (c *Change) assemblePlugins(specs map[string]Spec) {
 }
 
 // loadChanged loads the plugins that are new or changed in specs. An uploaded plugin is hidden while a configured
-// plugin has the same name. If specs no longer has this plugin, loadChanged also loads the upload. During that time,
-// the upload may be deleted, but not replaced.
+// plugin has the same name. If specs no longer has this plugin, loadChanged also loads the upload. During the
+// load, another call may delete the upload, but not replace it.
 func (c *Change) loadChanged(specs map[string]Spec, atStart bool) error {
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		if err := c.loadSpec(name, specs[name], atStart); err != nil {

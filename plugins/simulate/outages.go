@@ -175,8 +175,8 @@ func (t *timeline) simulate(policy *retry.Policy, r *rand.Rand, wait func(*core.
 	return out, nil
 }
 
-// simulateFixed is like simulate, but the delay before each retry is the given one. Then the requests can be simulated
-// one after the other.
+// simulateFixed is like simulate, but the delay before each retry is the given one. The requests are simulated one
+// after the other.
 func (t *timeline) simulateFixed(policy *retry.Policy, r *rand.Rand, delay float64) (out OutageResult) {
 	failed, total, attempts := 0.0, 0.0, 0
 	for _, requestStart := range t.requests {

@@ -69,7 +69,7 @@ type FailureGroup struct {
 	Example string `json:"example"`
 }
 
-// LossGroup describes requests that were lost: they got no response, or a 403 or 429. The last attempts of these
+// LossGroup describes requests that were lost: they were not delivered, or got a 403 or 429. The last attempts of these
 // requests are similar.
 type LossGroup struct {
 	Requests int    `json:"requests"`

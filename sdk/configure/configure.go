@@ -37,8 +37,8 @@ type Setting struct {
 }
 
 // Settings holds the settings of a plugin. Each method returns the setting with the given key, or fallback if the
-// configuration does not have the key. After Configure has returned, the first invalid setting is reported, and the
-// plugin is not loaded.
+// configuration does not have the key. If a setting is invalid, the plugin is not loaded; the error is reported after
+// Configure has returned.
 type Settings struct {
 	list  []Setting
 	asked []string

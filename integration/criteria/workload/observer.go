@@ -117,8 +117,8 @@ func (v *view) pair(proxy, target int) pair {
 	return pair{proxy, target}
 }
 
-// learn records the probability of failure that a proxy had when an attempt began. It keeps the record of an attempt
-// that began later.
+// learn records the probability of failure that a proxy had when an attempt began. It does nothing
+// if an attempt that began later is recorded.
 func (v *view) learn(proxy, target int, began time.Duration) {
 	p := v.pair(proxy, target)
 	if old, ok := v.seen[p]; !ok || old.at <= began {

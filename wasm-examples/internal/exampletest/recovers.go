@@ -23,8 +23,8 @@ var outages = []struct{ begins, lasts, total, rate float64 }{ // s, and requests
 // seeds is the number of runs over which Recovers takes the mean.
 const seeds = 4
 
-// Recovers checks that a scorer uses a proxy as before when the proxy's outage is over. It simulates three proxies,
-// with breakers and without. The first and cheapest proxy has an outage of 1 s, 150 s or an hour, and otherwise always
+// Recovers checks that a scorer uses a proxy again after an outage of the proxy. It simulates three proxies, with
+// breakers and without. The first and cheapest proxy has an outage of 1 s, 150 s or an hour, and otherwise always
 // succeeds. Recovers computes the mean share of the requests that this proxy gets before the outage, and from 60 s
 // after the outage on. The later share must lie between the earlier share and a third of the requests. It may miss
 // these two limits by a third of their value. The parameter others is the success rate of the other two proxies, 0 to
