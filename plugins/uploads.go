@@ -322,8 +322,8 @@ func (r *Registry) installVersion(name string, v *version) *plugin {
 }
 
 // Delete removes an uploaded plugin, even if a configured plugin hides it. The function useOf returns a text for
-// an error message: how a plugin is used, or "" if it is not used. It must not change plugins. The error of Delete wraps
-// core.ErrNotFound or core.ErrConflict, or is an error of the file system.
+// an error message: how a plugin is used, or "" if it is not used. It must not change plugins. The error of Delete
+// wraps core.ErrNotFound or core.ErrConflict, or is an error of the file system.
 func (r *Registry) Delete(name string, useOf func(name string) string) error {
 	err := r.removePlugin(name, useOf)
 	if err == nil {
