@@ -121,8 +121,8 @@ func (s *Server) checkAccess(c *fiber.Ctx) error {
 		return newProblem(fiber.StatusMisdirectedRequest, "misdirected_request",
 			"this port is the API, not the gateway; without api.keys it accepts requests to a loopback address only")
 	}
-	// If the API requires a key, the origin is not checked. A page of another origin does not know a key. Also, behind
-	// a reverse proxy the host may differ from that of the origin.
+	// If the API requires a key, the origin is not checked, because a page of another origin does not know a key. The
+	// check would refuse the dashboard behind a reverse proxy that changes the Host field.
 	if len(a.keys) == 0 && !isReadOnly(c) && isCrossOrigin(c) {
 		return newProblem(fiber.StatusForbidden, "cross_origin", "a web page of another origin cannot change anything")
 	}

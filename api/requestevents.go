@@ -92,7 +92,7 @@ func (e *exhaustions) add(r *metrics.Request) {
 	}
 }
 
-// endInterval ends an interval. If an event is pending, endInterval publishes it, and the next interval begins.
+// endInterval ends an interval. If an event is pending, it publishes the event and begins the next interval.
 func (e *exhaustions) endInterval() {
 	e.mu.Lock()
 	defer e.mu.Unlock()

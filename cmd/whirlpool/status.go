@@ -432,7 +432,8 @@ func (r *remote) printEvents(ctx context.Context, query client.EventQuery, onDat
 	return err
 }
 
-// eventTime returns the time that the data of an event has or, if it has none, the current time: kept events are old.
+// eventTime returns the time of an event from its data, because the event may be an old one that the gateway has kept.
+// If the data has no time, it returns the current time.
 func eventTime(data []byte) time.Time {
 	var times struct {
 		At         time.Time

@@ -8,5 +8,5 @@ func openFileLimit() int { return 0 }
 // inode returns 0: on Windows, an os.FileInfo has no file number. A replaced file is recognized by its time and size.
 func inode(os.FileInfo) uint64 { return 0 }
 
-// closeOnExec does nothing: on Windows, no process passes sockets by number, and socket.Inherit refuses such sockets.
+// closeOnExec does nothing. On Windows, a child process does not inherit sockets by their number.
 func closeOnExec(int) {}

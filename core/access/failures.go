@@ -181,7 +181,7 @@ func (t *failureTable) recordFailure(now time.Time, from origin) (delayed []*fai
 	return delayed, delay
 }
 
-// endDelay ends the delay of a response. The caller passes the networks that recordFailure returned for it.
+// endDelay ends the delay of a response to a failed login. Its argument is a result of recordFailure for this login.
 func (t *failureTable) endDelay(delayed []*failures) {
 	for _, f := range delayed {
 		if f.delayed--; f.delayed == 0 && f != t.overflowFailures(origin{api: f.api}) {

@@ -25,7 +25,7 @@ const (
 	proxyKey  = "proxy/"  // followed by the id
 )
 
-// records reads and writes the records of a store.
+// records is the access to the records in a store.
 type records struct {
 	store   *state.Store
 	version atomic.Uint64 // grows whenever the records, or what of them is in force, may have changed
@@ -217,7 +217,7 @@ func (r *proxyRecord) changeKind() string {
 	return "changed"
 }
 
-// setEntry sets the fields that identify the changed entry of the configuration.
+// setEntry sets the fields that identify the entry of the configuration to which the record belongs.
 func (r *proxyRecord) setEntry(entry *upstream.Spec, f *fingerprinter) {
 	r.EntryFingerprint, r.AddressFingerprint = f.entryFingerprint(entry), f.addressFingerprint(entry.Address)
 }

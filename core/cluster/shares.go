@@ -227,7 +227,7 @@ func (e *nodeShare) resize(to int64) {
 	e.size = e.limit.SetShare(max(to-e.earlierUse, 0), e.totalUsed, e.ownUsedAtTotal()) + e.earlierUse
 }
 
-// ownUsedAtTotal returns usedAtTotal without earlierUse.
+// ownUsedAtTotal returns the node's own use since its start, as of the latest total (usedAtTotal).
 func (e *nodeShare) ownUsedAtTotal() int64 { return max(e.usedAtTotal-e.earlierUse, 0) }
 
 // addRequests adds to ops the requests that are due, at most maxShareRequests. The limits with the oldest last request

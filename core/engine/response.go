@@ -84,8 +84,8 @@ func (b *responseBody) Close() error {
 	return nil
 }
 
-// EndAsSuccess closes the exchange. Even if the body has not been read to its end, the request counts as a success.
-// (After Close, such a request may count as cancelled.)
+// EndAsSuccess closes the exchange, and the request counts as a success. If the body has not been read to its end,
+// Close may count the request as cancelled instead.
 func (r *Result) EndAsSuccess() {
 	b, ok := r.Response.Body.(*responseBody)
 	if !ok {

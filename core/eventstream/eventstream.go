@@ -194,7 +194,7 @@ func (r *Reader) Next(ctx context.Context) (events []Event, lastID uint64, err e
 
 // SkipLost is called if Next has returned ErrSlow. It makes the reader continue with the oldest event that is kept, and
 // does not wait. It returns the number of events of all types that the reader has missed. Its other results are those
-// of Next. The error is ErrSlow only if the reader has also missed sampled events, because these cannot be skipped.
+// of Next. Sampled events cannot be skipped: if the reader has missed some of them, the error is ErrSlow again.
 func (r *Reader) SkipLost() (lost uint64, events []Event, lastID uint64, err error) {
 	r.stream.mu.Lock() // until the events are read, so that no more are lost meanwhile
 	defer r.stream.mu.Unlock()

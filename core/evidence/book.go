@@ -255,7 +255,7 @@ func (b *Book) resolvePending(r *record, latest *Attempt) {
 // Successes returns the number of successes so far.
 func (b *Book) Successes() uint64 { return b.successes.Load() }
 
-// AddSuccesses adds n successes at targets without a failure.
+// AddSuccesses adds n successes at targets at which nothing has failed.
 func (b *Book) AddSuccesses(n uint64) { b.successes.Add(n) }
 
 // findOrAddRecord finds or adds the record of a target.

@@ -40,9 +40,9 @@ type target struct {
 	hasProvisional atomic.Bool
 }
 
-// mark is an attempt in the ring. 0 stands for no attempt.
+// mark is one entry of a target's list of latest attempts. 0 stands for an empty entry.
 //
-//	bits 25-63  time in µs: the end of a failure, the beginning of a success
+//	bits 25-63  time in µs: when the attempt ended, if it failed; when it began, if it succeeded
 //	bits  1-24  hash of the proxy
 //	bit   0     1 for a failure
 //

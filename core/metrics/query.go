@@ -25,7 +25,7 @@ type Summary struct {
 
 // PolicyCounts counts the requests with one policy since the start of the process.
 type PolicyCounts struct {
-	Policy    any // RequestEvent.Policy; nil for the hash "other": the policies beyond the first 1,000
+	Policy    any // RequestEvent.Policy; nil for "other", the sum of all policies beyond the first 1,000
 	Requests  uint64
 	Successes uint64
 }

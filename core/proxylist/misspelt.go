@@ -30,8 +30,8 @@ func optionNames() []string {
 	return slices.DeleteFunc(names, func(name string) bool { return name == columnMetadata })
 }
 
-// minSimilarName is the minimum length of an option that similarOption compares by edit distance. With shorter options,
-// names of metadata such as ip and date would be taken for id and rate.
+// minSimilarName is the minimum length of an option that similarOption compares by edit distance. Shorter options are
+// too similar to usual names of metadata: ip to id, date to rate.
 const minSimilarName = 5
 
 // similarOption returns the option that an unknown name probably stands for; "" for none, or if the name is an option.

@@ -280,7 +280,8 @@ func (c *compiler) compileRouting(expanded *Rule, compiled *RoutingRule) {
 	}
 }
 
-// checkInterception adds an error for each condition of a rule with Intercept that no tunnel can meet.
+// checkInterception adds an error for each condition that keeps a rule with Intercept from taking effect: a tunnel has
+// no path, for example.
 func (c *compiler) checkInterception(t *Actions, w *Conditions) {
 	const remedy = " of a request in it is known; put intercept = true into a rule of its own, with host, port and " +
 		"user as its conditions"

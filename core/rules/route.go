@@ -291,7 +291,7 @@ func (s *Set) UsesScorer(name string) bool {
 	return s.anyRoutingRule(func(w *RoutingRule) bool { return w.Scorer == name })
 }
 
-// UsesBackoff reports whether the policy of a rule names the backoff.
+// UsesBackoff reports whether the retry policy of any rule uses the backoff strategy with the given name.
 func (s *Set) UsesBackoff(name string) bool {
 	return s.anyRoutingRule(func(w *RoutingRule) bool {
 		return w.Policy != nil && w.Policy.Override.BackoffStrategy != nil && *w.Policy.Override.BackoffStrategy == name

@@ -75,8 +75,8 @@ func (q *Query) isBarred(u *upstream.Upstream) bool {
 }
 
 // highestScored returns the best admissible proxy for a session; nil if no proxy is admissible. A proxy's rank depends
-// on its tag, region, state and tier. Of the proxies with the highest rank, the one with the highest score of the
-// session is best. The method reads the whole pool, because a sample would differ between requests.
+// on its tag, region, state and tier. Of the proxies with the highest rank, the best is the one with the highest
+// Session.Score. The whole pool is read, not a sample, so that all requests of a session find the same proxy.
 func (c *choice) highestScored(snap *upstream.Snapshot) (best *upstream.Upstream) {
 	bestRank, bestScore := -1.0, 0.0
 	for _, u := range snap.All {

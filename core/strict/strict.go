@@ -294,7 +294,7 @@ func (d *decoder) typeName(v any) string {
 	return "a date or time" // only TOML has such a type
 }
 
-// Join returns the path of a key in the object at path.
+// Join returns the path of a key, such as "a.b" for the key "b" of the object with the path "a".
 func Join(path, key string) string {
 	if path == "" {
 		return key

@@ -137,8 +137,8 @@ func (p *Pool) probeEarly(notClosed []*Upstream, after time.Duration, reason str
 	return true
 }
 
-// takeEarly reports whether an early probe may begin now. If it returns true, it has moved the time of the next early
-// probe (nextEarly), and the caller must begin this one. Two early probes may begin at the same time.
+// takeEarly reports whether an early probe may begin now. If it returns true, it has moved the time of the next one
+// (nextEarly), so the caller must begin a probe. Two early probes may begin at the same time.
 func (p *Pool) takeEarly(at time.Duration) bool {
 	next := p.nextEarly.Load()
 	return time.Duration(next) <= at+earlyInterval &&

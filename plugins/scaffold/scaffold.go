@@ -138,7 +138,7 @@ func (d templateData) Toml() string {
 	return "factor = 0.5"
 }
 
-// Use returns the value of "for" in the request that activates the plugin: "first", "backoff" or "judge".
+// Use returns what the plugin is activated for: "first", "backoff" or "judge" (the field "for" of the API).
 func (d templateData) Use() string {
 	if d.Scorer {
 		return "first"

@@ -21,8 +21,8 @@ var (
 
 // parseTOML parses a document, and adds a fault for each syntax error. The parser stops at the first error. To find the
 // next one, parseTOML removes the statement with the error, and parses the document again. At the end it returns the
-// values of the other statements, and sets l.lines. If even the lines before an error are not valid TOML, it returns
-// nil, because the cause may then be an open bracket or quote in these lines.
+// values of the other statements, and sets l.lines. It returns nil if the lines before an error are not valid TOML by
+// themselves: a bracket or quote that was opened there may be the cause.
 func (l *loader) parseTOML(doc []byte) map[string]any {
 	lines := bytes.Split(bytes.ReplaceAll(doc, []byte("\r\n"), []byte("\n")), []byte("\n"))
 	for n := 0; ; n++ {

@@ -376,7 +376,7 @@ func Rules(kind, rest float64) []byte {
 	)
 }
 
-// Scores returns code for Scorer that sets the score of every candidate to x.
+// Scores returns the code of a scorer function (the argument of Scorer). It sets the score of every candidate to x.
 func Scores(x float64) []byte {
 	return Join(
 		[]byte{Block, Empty, Loop, Empty},
