@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,6 +33,7 @@ func TestAWebServerInThePool(t *testing.T) {
 	for _, status := range []int{400, 403, 404, 405, 421, 501} {
 		synctest.Test(t, func(t *testing.T) {
 			b := startWithLedger(t, 3)
+			relays(b, 1, 2)
 			p0 := b.pool.Snapshot().All[0]
 			for range 40 {
 				x := exchange(t, nil)
@@ -49,21 +51,54 @@ func TestAWebServerInThePool(t *testing.T) {
 }
 
 // A target that responds with 404 through all proxies costs a few attempts of each proxy that has not relayed a
-// response below 400 yet. The 404 is relayed, and nobody is charged.
+// response below 400 yet, but only if another proxy has. The 404 is relayed, and nobody is charged.
 func TestAnErrorOfTheTarget(t *testing.T) {
+	for _, relaying := range []int{0, 1} {
+		synctest.Test(t, func(t *testing.T) {
+			b, attempts := startWithLedger(t, 4), 0
+			for i := range relaying {
+				relays(b, i)
+			}
+			for range 100 {
+				x := exchange(t, nil)
+				x.Safe = true
+				b.run(t.Context(), x, &tries{f: byProxy(404, 404)})
+				require.Equal(t, core.FinalSuccess, x.Result().Final)
+				require.LessOrEqual(t, x.Result().Attempts, 2)
+				attempts += x.Result().Attempts
+			}
+			assert.LessOrEqual(t, attempts-100, 12*relaying)
+			assert.Equal(t, relaying > 0, attempts > 100)
+			for _, u := range b.pool.Snapshot().All {
+				assert.Zero(t, u.Breaker().Snapshot().FailureCount, u.ID())
+			}
+			b.idle(t)
+		})
+	}
+}
+
+// The response is compared through a proxy that is known to relay responses. Through another one, the retries might all
+// fail, and the client would lose the response.
+func TestAComparisonUsesAProxyThatRelays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b, attempts := startWithLedger(t, 4), 0
-		for range 100 {
+		b := startWithLedger(t, 4)
+		relays(b, 3)
+		for range 20 {
 			x := exchange(t, nil)
 			x.Safe = true
-			b.run(t.Context(), x, &tries{f: byProxy(404, 404)})
+			_, relayed := b.run(t.Context(), x, &tries{f: func(_ context.Context, a *Attempt) verdict.Facts {
+				switch a.Upstream.ID() {
+				case "p0", "p3":
+					return verdict.Facts{Status: 404, FromProxy: true}
+				}
+				if a.Number > 0 {
+					refused := &verdict.Error{Cause: verdict.ProxyUnreachable, Err: errors.New("refused")}
+					return verdict.Facts{Err: refused}
+				}
+				return verdict.Facts{Status: 404, FromProxy: true}
+			}})
+			require.True(t, relayed)
 			require.Equal(t, core.FinalSuccess, x.Result().Final)
-			require.LessOrEqual(t, x.Result().Attempts, 2)
-			attempts += x.Result().Attempts
-		}
-		assert.LessOrEqual(t, attempts-100, 16)
-		for _, u := range b.pool.Snapshot().All {
-			assert.Zero(t, u.Breaker().Snapshot().FailureCount, u.ID())
 		}
 		b.idle(t)
 	})
@@ -81,7 +116,12 @@ func TestResponsesThatAreNotQuestioned(t *testing.T) {
 		"the proxy has forwarded before": {3, 404, proven},
 		"no attempt is left":             {3, 404, func(_ *bench, x *both) { x.Policy.MaxAttempts = 1 }},
 		"there is no other proxy":        {1, 404, func(*bench, *both) {}},
-		"the session has this proxy":     {3, 404, func(_ *bench, x *both) { x.Session = sessionOf("p0", false) }},
+		"no other proxy has relayed": {3, 404, func(b *bench, _ *both) {
+			for _, u := range b.pool.Snapshot().All[1:] {
+				u.Abilities().Reset()
+			}
+		}},
+		"the session has this proxy": {3, 404, func(_ *bench, x *both) { x.Session = sessionOf("p0", false) }},
 		"the other breaker is open": {2, 404, func(b *bench, _ *both) {
 			b.pool.Snapshot().All[1].Breaker().OpenForCluster(time.Minute, "a test")
 		}},
@@ -108,6 +148,9 @@ func TestResponsesThatAreNotQuestioned(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b, x := startWithLedger(t, c.proxies), exchange(t, nil)
 				x.Safe = true
+				for i := 1; i < c.proxies; i++ {
+					relays(b, i)
+				}
 				c.change(b, x)
 				_, relayed := b.run(t.Context(), x, &tries{f: byProxy(c.status, 200)})
 				require.True(t, relayed)
@@ -119,6 +162,11 @@ func TestResponsesThatAreNotQuestioned(t *testing.T) {
 	}
 }
 
-func proven(b *bench, _ *both) {
-	b.pool.Snapshot().All[0].Abilities().RecordSuccess(ability.Forward, 0, ability.Traffic)
+func proven(b *bench, _ *both) { relays(b, 0) }
+
+// relays makes proxies known to relay responses.
+func relays(b *bench, proxies ...int) {
+	for _, i := range proxies {
+		b.pool.Snapshot().All[i].Abilities().RecordSuccess(ability.Forward, 0, ability.Traffic)
+	}
 }

@@ -24,11 +24,16 @@ func (s *Selector) dropAvoided(c *choice) {
 	c.keepIf(func(u *upstream.Upstream) bool { return !c.isAvoided(u) })
 }
 
+func (c *choice) isKnownToRelay(u *upstream.Upstream) bool { return u.IsKnownToRelay(c.elapsed) }
+
 // keepForRetry removes the candidates without a closed breaker, unless these are all candidates. If much more of the
 // pool's attempts fail than usual, it keeps only the first of these groups that has a candidate: proxies that have not
 // failed lately; proxies whose latest attempt has succeeded; proxies whose half-open breaker waits for a probe
 // (docs/decisions/failing-pool.md).
 func (s *Selector) keepForRetry(c *choice, snap *upstream.Snapshot) {
+	if c.KnownToRelay && c.keepAny(c.isKnownToRelay) {
+		return
+	}
 	isClosed := func(u *upstream.Upstream) bool { return u.Breaker().State() == core.Closed }
 	failing := s.pool.Ledger().FailingProxies(c.elapsed)
 	if failing.Empty() {

@@ -30,6 +30,9 @@ type Query struct {
 	Direct              bool          // no proxy: Pool.Direct is chosen
 	Tried               []TriedProxy  // in the order of the attempts
 	Session             Session       // the request's session; nil for none
+	// KnownToRelay limits a retry to proxies that are known to relay responses (Upstream.IsKnownToRelay), if HasUntried
+	// has found one.
+	KnownToRelay bool
 }
 
 // RegionMode is the effect of the wanted region (Query.RegionHash) on the choice of proxies.

@@ -249,7 +249,8 @@ func (s *Selector) chooseExploration(c *choice, snap *upstream.Snapshot) bool {
 	return false
 }
 
-// HasUntried reports whether there is an admissible proxy that q has not tried.
+// HasUntried reports whether there is an admissible proxy that q has not tried, and that is known to relay responses if
+// q.KnownToRelay is set.
 func (s *Selector) HasUntried(q *Query, now time.Time) bool {
 	if q.isSessionBound() || q.Direct {
 		return false
@@ -257,6 +258,9 @@ func (s *Selector) HasUntried(q *Query, now time.Time) bool {
 	c := s.newChoice(q, now)
 	defer s.releaseChoice(c)
 	s.gatherCandidates(c, s.pool.Snapshot())
+	if q.KnownToRelay {
+		return slices.ContainsFunc(c.candidates, c.isKnownToRelay)
+	}
 	return len(c.candidates) > 0
 }
 

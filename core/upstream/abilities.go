@@ -26,6 +26,20 @@ func (u *Upstream) MeetsNeed(n ability.Need, at time.Duration) bool {
 	return x == nil || x.abilities.CanServe(n, at)
 }
 
+// IsKnownToRelay reports whether the proxy is known to relay responses of targets. An HTTP proxy that has served may be
+// a web server that responds itself, unless it has opened a tunnel or relayed a response with a status below 400.
+func (u *Upstream) IsKnownToRelay(at time.Duration) bool {
+	if !u.HasServed() || u.breaker.State() != core.Closed {
+		return false
+	}
+	if scheme := u.Spec().Address.Scheme; scheme != HTTP && scheme != HTTPS {
+		return true
+	}
+	x := u.attemptFields.Load()
+	can := func(k ability.Kind) bool { return x.abilities.State(k, at) == ability.Can }
+	return x != nil && (can(ability.Forward) || can(ability.TunnelTLS) || can(ability.TunnelOther))
+}
+
 // LearnsAbilities reports whether the proxy's abilities are learnt from the requests of clients. It returns false
 // if breaker.blame is "literal".
 func (u *Upstream) LearnsAbilities() bool { return !u.pool.literal.Load() }
