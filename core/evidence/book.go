@@ -222,14 +222,14 @@ func (b *Book) addAtTarget(l *Ledger, a *Attempt) (Finding, *record) {
 	return f, r
 }
 
-// isBanned reports whether the target of r has probably banned the proxy (Finding.Banned). The parameter served states
-// whether the proxy has had a success since its latest failure. If it has not, it may be dead. It then counts as banned
-// only if it has had at most aliveFailures failures since its last success, all of them at this target.
-func (b *Book) isBanned(l *Ledger, r *record, served bool) bool {
+// isBanned reports whether the target of r has probably banned the proxy (Finding.Banned). The parameter succeededSince
+// states whether the proxy has had a success since its latest failure. If it has not, it may be dead. It then counts as
+// banned only if it has had at most aliveFailures failures since its last success, all of them at this target.
+func (b *Book) isBanned(l *Ledger, r *record, succeededSince bool) bool {
 	if !r.refuses(l) || !b.seldomFailsElsewhere(r) {
 		return false
 	}
-	if served {
+	if succeededSince {
 		return r.streak.Load() > 0 // 0 if the last attempt at this target succeeded
 	}
 	return b.streak.weightBesidesWorst() == 0 && b.streak.failures <= aliveFailures &&

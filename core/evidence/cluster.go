@@ -24,7 +24,7 @@ func (l *Ledger) OwnSuspects(max int) (names []string) {
 
 // Succeeds reports whether an attempt has succeeded at the target within the last 10 s.
 func (l *Ledger) Succeeds(t Target, now time.Duration) bool {
-	return l.recent.hasServedOther(t.Hash, ^uint64(0), now, recentlyServed)
+	return l.recent.hasSuccessThroughOther(t.Hash, ^uint64(0), now, recentlyServed)
 }
 
 // SucceedsAnywhere reports whether an attempt has succeeded at any target within the last 10 s.

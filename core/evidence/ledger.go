@@ -263,14 +263,14 @@ func (l *Ledger) AdmitRetries(t Target, hangs bool, now time.Duration) bool {
 // time of that call, and the end of the request. The interval of AdmitRetries then counts from the end of the request,
 // unless another request has been admitted since. The attempts often take longer than the interval, so without this,
 // each request of a client that sends one after the other would be admitted.
-func (l *Ledger) RecordRetriesFailed(t Target, began, ended time.Duration) {
+func (l *Ledger) RecordRetriesFailed(t Target, admittedAt, endedAt time.Duration) {
 	if e := l.find(t); e != nil {
-		e.retriesAdmitted.CompareAndSwap(int64(began), int64(ended))
+		e.retriesAdmitted.CompareAndSwap(int64(admittedAt), int64(endedAt))
 	}
 }
 
-// JustServedOther reports whether another proxy of the pool has succeeded at the target within the last 2 s.
-func (l *Ledger) JustServedOther(t Target, proxy uint64, now time.Duration) bool {
+// JustSucceededThroughOther reports whether another proxy of the pool has succeeded at the target within the last 2 s.
+func (l *Ledger) JustSucceededThroughOther(t Target, proxy uint64, now time.Duration) bool {
 	return l.finding(&Attempt{Proxy: proxy, Ended: now, Target: t}, l.find(t)).OtherJustServed
 }
 
@@ -278,7 +278,8 @@ func (l *Ledger) JustServedOther(t Target, proxy uint64, now time.Duration) bool
 // attempts.
 func (l *Ledger) finding(a *Attempt, t *target) Finding {
 	f := t.finding(a)
-	f.OtherJustServed = f.OtherJustServed || l.recent.hasServedOther(a.Target.Hash, a.Proxy, a.Ended, justServed)
+	f.OtherJustServed = f.OtherJustServed ||
+		l.recent.hasSuccessThroughOther(a.Target.Hash, a.Proxy, a.Ended, justServed)
 	return f
 }
 

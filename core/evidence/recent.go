@@ -41,9 +41,9 @@ func (s *recentSuccesses) add(target, proxy uint64, at time.Duration) {
 	}
 }
 
-// hasServedOther reports whether another proxy has succeeded at the target within maxAge, exact to one tick. It does
-// not find a success that was overwritten.
-func (s *recentSuccesses) hasServedOther(target, proxy uint64, now, maxAge time.Duration) bool {
+// hasSuccessThroughOther reports whether another proxy has succeeded at the target within maxAge, exact to one tick. It
+// does not find a success that was overwritten.
+func (s *recentSuccesses) hasSuccessThroughOther(target, proxy uint64, now, maxAge time.Duration) bool {
 	word, want := s[target%recentSize].Load(), recentWord(target, proxy, now)
 	age := time.Duration((want-word)&recentTime) * recentTick
 	return sameTarget(word, want) && (word&recentSeveral != 0 || !sameProxy(word, want)) && age <= maxAge

@@ -24,12 +24,12 @@ func (l *Ledger) Reconsider(b *Book, now time.Duration, peers int) ReconsiderRes
 	}
 	a.ClosedPeers = peers
 	r := ReconsiderResult{ShouldOpen: b.reachesNeeded(l, &a), BreakerGen: b.breakerGen}
-	served := b.successes.Load() != b.pendingNoise.successes
+	succeededSince := b.successes.Load() != b.pendingNoise.successes
 	for rec := range b.currentRecords {
 		switch {
 		case rec.refused.isReported(): // a new report needs another confirmed failure
 			r.HasPending = r.HasPending || rec.pending() > 0
-		case !r.ShouldOpen && b.isBanned(l, rec, served):
+		case !r.ShouldOpen && b.isBanned(l, rec, succeededSince):
 			rec.refused |= refusalsReported
 			t := rec.target
 			t.updateProvisional(&Attempt{Book: b}, Finding{Banned: true})

@@ -85,7 +85,7 @@ func (r *record) addFailure(a *Attempt) {
 func (r *record) resolvePending(latest *Attempt) (confirmed uint8) {
 	switch {
 	case r.firstBatch == 0:
-	case r.target.hasServedOtherSince(latest.Proxy, r.firstBatchEnd):
+	case r.target.hasSuccessThroughOtherSince(latest.Proxy, r.firstBatchEnd):
 		confirmed = r.firstBatch
 		r.confirmed += min(uint16(r.firstBatch), math.MaxUint16-r.confirmed)
 		r.refused = r.refused.add(r.firstBatch)

@@ -79,9 +79,9 @@ const maxMicros = 35 * time.Minute
 // micros returns a time in µs, modulo 2^32.
 func micros(at time.Duration) uint32 { return uint32(at / time.Microsecond) }
 
-// hasServedOtherSince reports whether the latest attempts include a success of another proxy that began at the given
-// time (a result of micros) or later.
-func (t *target) hasServedOtherSince(proxy uint64, began uint32) bool {
+// hasSuccessThroughOtherSince reports whether the latest attempts include a success of another proxy that began at the
+// given time (a result of micros) or later.
+func (t *target) hasSuccessThroughOtherSince(proxy uint64, began uint32) bool {
 	for i := range ringSize {
 		m := t.nthLatest(i)
 		if m != 0 && !m.failed() && !m.isThrough(proxy) && int32(m.micros()-began) >= 0 {

@@ -90,7 +90,7 @@ func (b *Book) limitBanEvidence(r *record, evidence float64, o *overview) float6
 	severalTargetsFail := b.streak.weightBesidesWorst() >= 2 // a single failure at another target may be noise
 	manyTargetsFail := b.streak.weightBesidesWorst() >= 4 && o.confirmed-int(r.confirmed) >= 3
 	switch {
-	case r.bannedEpisodes > 0 && !manyTargetsFail, b.hasServedSince(r) && !severalTargetsFail:
+	case r.bannedEpisodes > 0 && !manyTargetsFail, b.hasSuccessSinceFailuresAt(r) && !severalTargetsFail:
 		return min(evidence, limit)
 	case o.served && !severalTargetsFail, !o.served && o.confirmedTargets == 1 && b.ownFailures == 0:
 		return min(evidence, max(limit, evidence-NeededEvidence)) // the proxy may be dead
@@ -98,8 +98,8 @@ func (b *Book) limitBanEvidence(r *record, evidence float64, o *overview) float6
 	return evidence
 }
 
-// hasServedSince reports whether the proxy has had a success since it began to fail at the target of r.
-func (b *Book) hasServedSince(r *record) bool {
+// hasSuccessSinceFailuresAt reports whether the proxy has had a success since it began to fail at the target of r.
+func (b *Book) hasSuccessSinceFailuresAt(r *record) bool {
 	return b.successes.Load() != b.pendingNoise.successes || float64(r.streak.Load()) > b.streak.weightAt(r.target.hash)
 }
 

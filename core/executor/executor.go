@@ -52,12 +52,12 @@ type Targets interface {
 	// AdmitRetries reports whether a request to a suspect target may be retried. It returns true at most once a second
 	// per target, or once in 5 s if attempts at the target time out.
 	AdmitRetries(target evidence.Target, hangs bool, now time.Duration) bool
-	// RecordRetriesFailed records that a request has failed for which AdmitRetries returned true. The parameter began
-	// is the time of that call.
-	RecordRetriesFailed(target evidence.Target, began, ended time.Duration)
-	// JustServedOther reports whether an attempt through a proxy other than the given one has just succeeded at the
-	// target.
-	JustServedOther(target evidence.Target, proxy uint64, now time.Duration) bool
+	// RecordRetriesFailed records that a request has failed for which AdmitRetries returned true. The parameter
+	// admittedAt is the time of that call.
+	RecordRetriesFailed(target evidence.Target, admittedAt, endedAt time.Duration)
+	// JustSucceededThroughOther reports whether an attempt through a proxy other than the given one has just succeeded
+	// at the target.
+	JustSucceededThroughOther(target evidence.Target, proxy uint64, now time.Duration) bool
 }
 
 // Tuning holds the settings that a reload may change. An exchange uses the settings that were in force when

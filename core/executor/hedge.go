@@ -93,7 +93,7 @@ const (
 type anyRace interface {
 	abandon()
 	join()
-	endTunnelRace(served bool)
+	endTunnelRace(targetSentByte bool)
 }
 
 // beginRace begins a race for the first attempt, which the caller is about to send. It returns nil if the attempt has
@@ -358,9 +358,9 @@ func (r *race[T]) endLostHedge() {
 }
 
 // endTunnelRace implements anyRace. It ends the hedge of an open tunnel. It is called when the target has sent a byte
-// through the first tunnel (served is true), or when the first tunnel has ended.
-func (r *race[T]) endTunnelRace(served bool) {
-	if served {
+// through the first tunnel (targetSentByte is true), or when the first tunnel has ended.
+func (r *race[T]) endTunnelRace(targetSentByte bool) {
+	if targetSentByte {
 		r.addFirstByteLatency()
 	}
 	r.awaitsFirstByte = false

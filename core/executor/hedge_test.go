@@ -380,10 +380,10 @@ func (c *courses) closedOnce(t require.TestingT) {
 // suspects reports all targets as suspect.
 type suspects struct{}
 
-func (suspects) IsSuspect(evidence.Target) bool                                    { return true }
-func (suspects) JustServedOther(evidence.Target, uint64, time.Duration) bool       { return false }
-func (suspects) AdmitRetries(evidence.Target, bool, time.Duration) bool            { return false }
-func (suspects) RecordRetriesFailed(evidence.Target, time.Duration, time.Duration) {}
+func (suspects) IsSuspect(evidence.Target) bool                                        { return true }
+func (suspects) JustSucceededThroughOther(evidence.Target, uint64, time.Duration) bool { return false }
+func (suspects) AdmitRetries(evidence.Target, bool, time.Duration) bool                { return false }
+func (suspects) RecordRetriesFailed(evidence.Target, time.Duration, time.Duration)     {}
 
 // tracked is a Progress that does nothing.
 type tracked struct{}

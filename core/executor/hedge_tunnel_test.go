@@ -109,10 +109,10 @@ func (s scriptedTunnels) Adopt(_ HedgeSender[*tunnelScript], t *tunnelScript) *t
 // served reports no target as suspect.
 type served struct{}
 
-func (served) IsSuspect(evidence.Target) bool                                    { return false }
-func (served) JustServedOther(evidence.Target, uint64, time.Duration) bool       { return false }
-func (served) AdmitRetries(evidence.Target, bool, time.Duration) bool            { return false }
-func (served) RecordRetriesFailed(evidence.Target, time.Duration, time.Duration) {}
+func (served) IsSuspect(evidence.Target) bool                                        { return false }
+func (served) JustSucceededThroughOther(evidence.Target, uint64, time.Duration) bool { return false }
+func (served) AdmitRetries(evidence.Target, bool, time.Duration) bool                { return false }
+func (served) RecordRetriesFailed(evidence.Target, time.Duration, time.Duration)     {}
 
 // serve treats a tunnel as the gateway does if the client sends a ClientHello at once. It returns the tunnel
 // that got the target's first byte, or nil.

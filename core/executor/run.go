@@ -290,7 +290,7 @@ func (ex *Exchange) judgeAttempt(ctx context.Context, a *attemptState) {
 		}
 	}
 	if targets := ex.tuning.Targets; f.InnerOutcome != "" && targets != nil {
-		f.TargetServedElsewhere = targets.JustServedOther(q.Target, a.proxy.Hash(), now.Sub(ex.tuning.Epoch))
+		f.TargetServedElsewhere = targets.JustSucceededThroughOther(q.Target, a.proxy.Hash(), now.Sub(ex.tuning.Epoch))
 	}
 	a.event.Outcome = verdict.Judge(f)
 }

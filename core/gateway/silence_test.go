@@ -64,7 +64,9 @@ type noSuspects struct{}
 func (noSuspects) IsSuspect(evidence.Target) bool                                    { return false }
 func (noSuspects) AdmitRetries(evidence.Target, bool, time.Duration) bool            { return false }
 func (noSuspects) RecordRetriesFailed(evidence.Target, time.Duration, time.Duration) {}
-func (noSuspects) JustServedOther(evidence.Target, uint64, time.Duration) bool       { return false }
+func (noSuspects) JustSucceededThroughOther(evidence.Target, uint64, time.Duration) bool {
+	return false
+}
 
 // A client leaves a stalled body before timeouts.body_idle. If the body has a Content-Length and has been silent for at
 // least ten seconds, the attempt has failed.
