@@ -83,10 +83,10 @@ func (o origin) network(l level) network {
 type failures struct {
 	network
 	level
-	count       int           // number of failed logins
-	lastFailure time.Time     // time of the last failed login
-	delayed     int           // number of responses that are being delayed
-	idle        *list.Element // the element in table.idle[idleList()]; nil if delayed > 0
+	count            int           // number of failed logins
+	lastFailure      time.Time     // time of the last failed login
+	delayedResponses int           // number of responses that are being delayed
+	idle             *list.Element // the element in table.idle[idleList()]; nil if delayedResponses > 0
 }
 
 // idleList returns the index of the network's list in failureTable.idle: 0 if the network has few failed logins,
@@ -122,15 +122,15 @@ func newTable(most int) *failureTable {
 		overflow: [2]failures{{level: overflowLevel}, {level: overflowLevel, network: network{api: true}}}}
 }
 
-// The method blocked reports whether logins of an address are refused without a check. If so, it also returns the
-// maximum time until logins of the address are checked again.
-func (t *failureTable) blocked(from origin) (wait time.Duration, blocked bool) {
+// isBlocked reports whether logins of an address are refused without a check. If so, it also returns the maximum time
+// until logins of the address are checked again.
+func (t *failureTable) isBlocked(from origin) (wait time.Duration, blocked bool) {
 	for _, l := range from.levels() {
 		f := t.networks[from.network(l)]
 		if f == nil && t.isFull() {
 			f = t.overflowFailures(from)
 		}
-		if f != nil && f.delayed >= f.maxDelayed {
+		if f != nil && f.delayedResponses >= f.maxDelayed {
 			wait, blocked = max(wait, f.delay()), true
 		}
 	}
@@ -153,11 +153,11 @@ func (t *failureTable) overflowFailures(from origin) *failures {
 // returns the networks in which the delayed response was counted: when the delay has ended, the caller must pass them
 // to endDelay. If one of the networks already has its maximum of delayed responses, the returned list is nil, and the
 // caller must not delay this response.
-func (t *failureTable) recordFailure(now time.Time, from origin) (delayed []*failures, delay time.Duration) {
+func (t *failureTable) recordFailure(now time.Time, from origin) (delayedNetworks []*failures, delay time.Duration) {
 	blocked := false
 	for _, l := range from.levels() {
 		f := t.failuresOf(now, from, l)
-		if len(delayed) > 0 && delayed[len(delayed)-1] == f {
+		if len(delayedNetworks) > 0 && delayedNetworks[len(delayedNetworks)-1] == f {
 			continue // in a full table, all levels have the same failures
 		}
 		if f.idle != nil {
@@ -170,21 +170,21 @@ func (t *failureTable) recordFailure(now time.Time, from origin) (delayed []*fai
 		f.lastFailure = now
 		f.count++
 		delay = max(delay, f.delay())
-		blocked = blocked || f.delayed >= f.maxDelayed
-		f.delayed++
-		delayed = append(delayed, f)
+		blocked = blocked || f.delayedResponses >= f.maxDelayed
+		f.delayedResponses++
+		delayedNetworks = append(delayedNetworks, f)
 	}
 	if blocked {
-		t.endDelay(delayed)
+		t.endDelay(delayedNetworks)
 		return nil, delay
 	}
-	return delayed, delay
+	return delayedNetworks, delay
 }
 
 // endDelay ends the delay of a response to a failed login. Its argument is a result of recordFailure for this login.
-func (t *failureTable) endDelay(delayed []*failures) {
-	for _, f := range delayed {
-		if f.delayed--; f.delayed == 0 && f != t.overflowFailures(origin{api: f.api}) {
+func (t *failureTable) endDelay(delayedNetworks []*failures) {
+	for _, f := range delayedNetworks {
+		if f.delayedResponses--; f.delayedResponses == 0 && f != t.overflowFailures(origin{api: f.api}) {
 			f.idle = t.idle[f.idleList()].PushFront(f)
 		}
 	}

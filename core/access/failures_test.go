@@ -27,7 +27,7 @@ func TestTableModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"fail": func(t *rapid.T) {
 				from := address.Draw(t, "address")
-				_, blocked := table.blocked(from)
+				_, blocked := table.isBlocked(from)
 				held, delay := table.recordFailure(now, from)
 				require.GreaterOrEqual(t, delay, delayUnit)
 				require.LessOrEqual(t, delay, maxDelay)
@@ -61,16 +61,16 @@ func TestTableModel(t *testing.T) {
 				}
 				idle := 0
 				for _, f := range table.networks {
-					require.Equal(t, delayed[f], f.delayed)
-					require.LessOrEqual(t, f.delayed, f.maxDelayed)
-					require.Equal(t, f.delayed == 0, f.idle != nil)
-					if f.delayed == 0 {
+					require.Equal(t, delayed[f], f.delayedResponses)
+					require.LessOrEqual(t, f.delayedResponses, f.maxDelayed)
+					require.Equal(t, f.delayedResponses == 0, f.idle != nil)
+					if f.delayedResponses == 0 {
 						idle++
 					}
 				}
 				require.Equal(t, idle, table.idle[0].Len()+table.idle[1].Len())
 				for i := range table.overflow {
-					require.LessOrEqual(t, table.overflow[i].delayed, maxDelayedOverflow)
+					require.LessOrEqual(t, table.overflow[i].delayedResponses, maxDelayedOverflow)
 				}
 			},
 		})

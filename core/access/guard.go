@@ -88,9 +88,9 @@ type Check struct {
 // the result is Blocked, CheckLogin also returns the time after which another login may be checked.
 func (g *Guard) CheckLogin(ctx context.Context, l Login, check Check) (result Result, retryAfter time.Duration) {
 	from := originOf(l.From, l.Listener == API)
-	result, delayed, delay := g.checkWithoutHash(from, check.WithoutHash)
+	result, delayedNetworks, delay := g.checkWithoutHash(from, check.WithoutHash)
 	if result == hashRequired {
-		result, delayed, delay = g.checkWithHash(ctx, from, check.WithHash)
+		result, delayedNetworks, delay = g.checkWithHash(ctx, from, check.WithHash)
 	}
 	switch {
 	case result == Accepted:
@@ -100,14 +100,14 @@ func (g *Guard) CheckLogin(ctx context.Context, l Login, check Check) (result Re
 		return Blocked, max(delay, time.Second)
 	}
 	g.count(l, "login failed")
-	if delayed == nil {
+	if delayedNetworks == nil {
 		return Blocked, max(delay, time.Second)
 	}
 	delayEnded := make(chan struct{})
 	time.AfterFunc(delay, func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		g.failureTable.endDelay(delayed)
+		g.failureTable.endDelay(delayedNetworks)
 		close(delayEnded)
 	})
 	select {
@@ -124,10 +124,10 @@ const hashRequired = Blocked + 1
 // call, so that a client cannot have many passwords checked at the same time.
 func (g *Guard) checkWithoutHash(
 	from origin, check func() (ok, decided bool),
-) (result Result, delayed []*failures, delay time.Duration) {
+) (result Result, delayedNetworks []*failures, delay time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if delay, blocked := g.failureTable.blocked(from); blocked {
+	if delay, blocked := g.failureTable.isBlocked(from); blocked {
 		return Blocked, nil, delay
 	}
 	switch ok, decided := check(); {
@@ -136,8 +136,8 @@ func (g *Guard) checkWithoutHash(
 	case ok:
 		return Accepted, nil, 0
 	}
-	delayed, delay = g.failureTable.recordFailure(g.now(), from)
-	return Refused, delayed, delay
+	delayedNetworks, delay = g.failureTable.recordFailure(g.now(), from)
+	return Refused, delayedNetworks, delay
 }
 
 // checkWithHash waits until another hash may be computed, calls Check.WithHash, and records a failed login (see
@@ -145,7 +145,7 @@ func (g *Guard) checkWithoutHash(
 // during the wait.
 func (g *Guard) checkWithHash(
 	ctx context.Context, from origin, check func() bool,
-) (result Result, delayed []*failures, delay time.Duration) {
+) (result Result, delayedNetworks []*failures, delay time.Duration) {
 	timer := time.NewTimer(maxHashWait)
 	defer timer.Stop()
 	select {
@@ -160,7 +160,7 @@ func (g *Guard) checkWithHash(
 		return Blocked, nil, 0
 	}
 	g.mu.Lock()
-	delay, blocked := g.failureTable.blocked(from)
+	delay, blocked := g.failureTable.isBlocked(from)
 	g.mu.Unlock()
 	if blocked {
 		return Blocked, nil, delay
@@ -170,8 +170,8 @@ func (g *Guard) checkWithHash(
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delayed, delay = g.failureTable.recordFailure(g.now(), from)
-	return Refused, delayed, delay
+	delayedNetworks, delay = g.failureTable.recordFailure(g.now(), from)
+	return Refused, delayedNetworks, delay
 }
 
 // maxLoggedName is the maximum number of bytes of a user name in the log.

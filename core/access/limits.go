@@ -28,15 +28,15 @@ type Denial uint8
 
 // The kinds of denials.
 const (
-	Granted          Denial = iota
-	TargetDenied            // a rule of Deny matches the target
-	TargetNotAllowed        // there are rules in Allow, and none of them matches the target
-	TooManyInFlight         // MaxInFlight is reached
-	RequestsSpent           // RequestsPerDay is used up
-	BytesSpent              // BytesPerDay is used up
-	RequestsPartUsed        // this node's share of RequestsPerDay is used up, but other nodes may have some left
-	BytesPartUsed           // the same for BytesPerDay
-	InFlightPartUsed        // this node's share of MaxInFlight is reached
+	Granted            Denial = iota
+	TargetDenied              // a rule of Deny matches the target
+	TargetNotAllowed          // there are rules in Allow, and none of them matches the target
+	TooManyInFlight           // MaxInFlight is reached
+	RequestsSpent             // RequestsPerDay is used up
+	BytesSpent                // BytesPerDay is used up
+	RequestsShareSpent        // this node's share of RequestsPerDay is used up, but other nodes may have some left
+	BytesShareSpent           // the same for BytesPerDay
+	InFlightShareSpent        // this node's share of MaxInFlight is reached
 )
 
 // Usage counts the requests and bytes of a user. It is safe for concurrent use.
@@ -104,12 +104,12 @@ func (a *Account) countRequest(now time.Time) Denial {
 	u := a.Usage
 	u.startDay(now)
 	if a.BytesPerDay > 0 && u.bytes.Load() >= a.allowance(Bytes) {
-		return a.limitDenial(Bytes, BytesSpent, BytesPartUsed)
+		return a.limitDenial(Bytes, BytesSpent, BytesShareSpent)
 	}
 	if n := u.inFlight.Add(1); a.MaxInFlight > 0 && n > a.allowance(InFlight) {
 		u.inFlight.Add(-1)
 		if n <= int64(a.MaxInFlight) {
-			return InFlightPartUsed
+			return InFlightShareSpent
 		}
 		return TooManyInFlight
 	}
@@ -117,23 +117,23 @@ func (a *Account) countRequest(now time.Time) Denial {
 	limited := a.RequestsPerDay > 0
 	if limited && u.requests.Load() >= a.allowance(Requests) {
 		u.inFlight.Add(-1)
-		return a.limitDenial(Requests, RequestsSpent, RequestsPartUsed)
+		return a.limitDenial(Requests, RequestsSpent, RequestsShareSpent)
 	}
 	if n := u.requests.Add(1); limited && n > a.allowance(Requests) {
 		u.requests.Add(-1)
 		u.inFlight.Add(-1)
-		return a.limitDenial(Requests, RequestsSpent, RequestsPartUsed)
+		return a.limitDenial(Requests, RequestsSpent, RequestsShareSpent)
 	}
 	return Granted
 }
 
 // limitDenial returns the reason of a denial at a limit: the second argument if all nodes together have used up the
 // limit, or the third one if only this node's share of the limit is used up.
-func (a *Account) limitDenial(k Kind, spentByAll, partUsed Denial) Denial {
+func (a *Account) limitDenial(k Kind, spentByAll, shareSpent Denial) Denial {
 	if a.isSpent(k) {
 		return spentByAll
 	}
-	return partUsed
+	return shareSpent
 }
 
 // EndRequest ends a request that BeginRequest has granted.

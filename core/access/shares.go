@@ -25,8 +25,8 @@ type sharedLimits struct {
 	byKind [NumKinds]share.Share
 }
 
-// The method limit returns the configured value of a limit; 0 for no limit.
-func (l *Limits) limit(k Kind) int64 {
+// limitOf returns the configured value of a limit; 0 for no limit.
+func (l *Limits) limitOf(k Kind) int64 {
 	switch k {
 	case InFlight:
 		return int64(l.MaxInFlight)
@@ -48,7 +48,7 @@ func (u *Usage) currentUse(k Kind) int64 {
 
 // allowance returns how much of a limit the user may use through this node.
 func (a *Account) allowance(k Kind) int64 {
-	limit, s := a.limit(k), a.Usage.shared.Load()
+	limit, s := a.limitOf(k), a.Usage.shared.Load()
 	switch {
 	case s == nil || limit == 0:
 		return limit
@@ -60,7 +60,7 @@ func (a *Account) allowance(k Kind) int64 {
 
 // isSpent reports whether all nodes together have used up a daily limit.
 func (a *Account) isSpent(k Kind) bool {
-	limit, used, s := a.limit(k), a.Usage.currentUse(k), a.Usage.shared.Load()
+	limit, used, s := a.limitOf(k), a.Usage.currentUse(k), a.Usage.shared.Load()
 	if s == nil {
 		return used >= limit
 	}
@@ -160,7 +160,7 @@ func (u *Users) EachActive(f func(*Account)) {
 func (a *Account) ShareUse(k Kind, now time.Time) share.Use {
 	a.Usage.startDay(now)
 	used := a.Usage.currentUse(k)
-	out := share.Use{Kind: share.InFlight, InitialIsEqualShare: true, Limit: a.limit(k), Used: used,
+	out := share.Use{Kind: share.InFlight, InitialIsEqualShare: true, Limit: a.limitOf(k), Used: used,
 		Share: a.allowance(k), Count: a.Usage.requests.Load()}
 	if k != InFlight {
 		out.Kind, out.InitialIsEqualShare, out.Count, out.Day = share.Daily, false, used, a.Usage.day.Load()
@@ -172,19 +172,19 @@ func (a *Account) ShareUse(k Kind, now time.Time) share.Use {
 }
 
 // SetShare sets this gateway's share of a shared limit, as share.Limit.SetShare does.
-func (a *Account) SetShare(k Kind, size, total, base int64) int64 {
+func (a *Account) SetShare(k Kind, size, total, usedAtTotal int64) int64 {
 	u := a.Usage
-	u.updateShared(func(s *sharedLimits) { s.byKind[k] = share.NewShare(size, total, u.day.Load(), base) })
+	u.updateShared(func(s *sharedLimits) { s.byKind[k] = share.NewShare(size, total, u.day.Load(), usedAtTotal) })
 	return max(size, u.currentUse(k)) // BeginRequest counts a use before it reads the share, so all are counted here
 }
 
 // ReleaseShare gives up this gateway's share of a shared limit, as share.Limit.ReleaseShare does.
-func (a *Account) ReleaseShare(k Kind, size, total, base int64) {
+func (a *Account) ReleaseShare(k Kind, size, total, usedAtTotal int64) {
 	u := a.Usage
 	u.updateShared(func(s *sharedLimits) {
 		s.byKind[k] = share.Share{}
 		if k != InFlight {
-			s.byKind[k] = share.NewReleased(size, total, u.day.Load(), base)
+			s.byKind[k] = share.NewReleased(size, total, u.day.Load(), usedAtTotal)
 		}
 	})
 }

@@ -25,20 +25,20 @@ func TestPartsOfAUser(t *testing.T) {
 	for range 5 {
 		require.Equal(t, access.Granted, begin(noon))
 	}
-	require.Equal(t, access.InFlightPartUsed, begin(noon), "the first part of 20 is 5")
+	require.Equal(t, access.InFlightShareSpent, begin(noon), "the first part of 20 is 5")
 	require.Equal(t, int64(20), a.SetShare(access.InFlight, 20, 2, 0))
 	for range 5 {
 		require.Equal(t, access.Granted, begin(noon))
 	}
-	require.Equal(t, access.RequestsPartUsed, begin(noon))
+	require.Equal(t, access.RequestsShareSpent, begin(noon))
 	require.Equal(t, int64(11), a.SetShare(access.Requests, 11, 40, 10))
 	require.Equal(t, access.Granted, begin(noon))
-	require.Equal(t, access.RequestsPartUsed, begin(noon))
+	require.Equal(t, access.RequestsShareSpent, begin(noon))
 	require.Equal(t, int64(11), a.SetShare(access.Requests, 5, 80, 11), "the part is what is used")
 	require.Equal(t, access.RequestsSpent, begin(noon))
 	require.True(t, a.HasShare(access.Requests))
 	a.Usage.AddBytes(125)
-	require.Equal(t, access.BytesPartUsed, begin(noon))
+	require.Equal(t, access.BytesShareSpent, begin(noon))
 	require.False(t, a.BytesSpent(), "a tunnel stays open while other nodes may have a part left")
 	a.ReleaseShare(access.Bytes, 125, 900, 125)
 	a.Usage.AddBytes(100)

@@ -164,23 +164,23 @@ func beginRequest(a *access.Account, target *proxyhttp.Authority, now time.Time)
 		return forbiddenResponse("user_target_denied", "the user may not use this target: no rule of allow matches it")
 	case access.TooManyInFlight:
 		return limitResponse("user_in_flight", "the user has max_in_flight requests in flight", time.Second)
-	case access.InFlightPartUsed:
-		return partUsedResponse("user_in_flight", "max_in_flight")
+	case access.InFlightShareSpent:
+		return shareSpentResponse("user_in_flight", "max_in_flight")
 	case access.RequestsSpent:
 		return limitResponse("user_requests_spent", "the user has made requests_per_day requests today",
 			access.UntilNextDay(now))
-	case access.RequestsPartUsed:
-		return partUsedResponse("user_requests_spent", "requests_per_day")
-	case access.BytesPartUsed:
-		return partUsedResponse("user_bytes_spent", "bytes_per_day")
+	case access.RequestsShareSpent:
+		return shareSpentResponse("user_requests_spent", "requests_per_day")
+	case access.BytesShareSpent:
+		return shareSpentResponse("user_bytes_spent", "bytes_per_day")
 	default:
 		return limitResponse("user_bytes_spent", "the user has used bytes_per_day today", access.UntilNextDay(now))
 	}
 }
 
-// partUsedResponse returns the response to a request of a user whose limit is shared by the nodes of a cluster, if this
-// gateway has used up its share of the limit.
-func partUsedResponse(code, limit string) *proxyhttp.ErrorResponse {
+// shareSpentResponse returns the response to a request of a user whose limit is shared by the nodes of a cluster, if
+// this gateway has used up its share of the limit.
+func shareSpentResponse(code, limit string) *proxyhttp.ErrorResponse {
 	return limitResponse(code, "this gateway's part of the user's "+limit+
 		" is in use; the gateways of the cluster share the limit", time.Second)
 }
