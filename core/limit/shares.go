@@ -141,7 +141,7 @@ func missingTokens(l *rate.Limiter, now time.Time) float64 {
 
 // SetShare sets this node's share of a shared limit, as share.Limit.SetShare does. The share of a limit on a rate or an
 // interval becomes at least as large as the initial share.
-func (u *Usage) SetShare(k Kind, size, total, base int64, now time.Time) int64 {
+func (u *Usage) SetShare(k Kind, size, total, usedAtTotal int64, now time.Time) int64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s := u.shared
@@ -157,13 +157,13 @@ func (u *Usage) SetShare(k Kind, size, total, base int64, now time.Time) int64 {
 	default:
 		size = max(size, share.Initial(u.limit.amount(k), s.divisor))
 	}
-	s.byKind[k] = share.NewShare(size, total, u.day, base)
+	s.byKind[k] = share.NewShare(size, total, u.day, usedAtTotal)
 	u.applyLimit(now)
 	return max(size, used)
 }
 
 // ReleaseShare gives up this node's share of a shared limit, as share.Limit.ReleaseShare does.
-func (u *Usage) ReleaseShare(k Kind, size, total, base int64, now time.Time) {
+func (u *Usage) ReleaseShare(k Kind, size, total, usedAtTotal int64, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s := u.shared
@@ -173,7 +173,7 @@ func (u *Usage) ReleaseShare(k Kind, size, total, base int64, now time.Time) {
 	s.byKind[k] = share.Share{}
 	if k == Bytes {
 		u.bytesToday(now) // sets day
-		s.byKind[k] = share.NewReleased(size, total, u.day, base)
+		s.byKind[k] = share.NewReleased(size, total, u.day, usedAtTotal)
 	}
 	u.applyLimit(now)
 }

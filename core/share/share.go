@@ -22,11 +22,11 @@ type Limit interface {
 	Use() Use
 	// SetShare sets the gateway's share of the limit to the given size, and returns the new share. If the gateway uses
 	// more than this size at the moment, the new share is as large as its use. The last known use of all nodes is
-	// total, and base is the value that Use.Used had when total was determined.
-	SetShare(size, total, base int64) int64
+	// total, and usedAtTotal is the value that Use.Used had when total was determined.
+	SetShare(size, total, usedAtTotal int64) int64
 	// ReleaseShare gives up the gateway's share of the limit. The gateway may then use the initial share (Initial) or,
-	// if the limit is Daily, the given size. total and base are as in SetShare.
-	ReleaseShare(size, total, base int64)
+	// if the limit is Daily, the given size. total and usedAtTotal are as in SetShare.
+	ReleaseShare(size, total, usedAtTotal int64)
 }
 
 // Basis determines how much a gateway may use of a limit without having a share of it.
@@ -73,15 +73,15 @@ type Share struct {
 	usedAtTotal int64 // used at the time of total or, without a share, when the initial share began
 }
 
-// NewShare returns a share of the given size. total and base are as in Limit.SetShare.
-func NewShare(size, total, day, base int64) Share {
-	return Share{hasSize: true, size: size, total: total, day: day, usedAtTotal: base}
+// NewShare returns a share of the given size. total and usedAtTotal are as in Limit.SetShare.
+func NewShare(size, total, day, usedAtTotal int64) Share {
+	return Share{hasSize: true, size: size, total: total, day: day, usedAtTotal: usedAtTotal}
 }
 
 // NewReleased returns what the gateway may still use after it has given up its share. The parameters are those of
 // NewShare.
-func NewReleased(size, total, day, base int64) Share {
-	p := NewShare(size, total, day, base)
+func NewReleased(size, total, day, usedAtTotal int64) Share {
+	p := NewShare(size, total, day, usedAtTotal)
 	p.isReleased = true
 	return p
 }

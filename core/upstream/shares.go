@@ -85,13 +85,13 @@ func (u *Upstream) ShareUse(k limit.Kind) share.Use {
 }
 
 // SetShare sets the gateway's share of a shared limit of the proxy (see share.Limit.SetShare).
-func (u *Upstream) SetShare(k limit.Kind, size, total, base int64) int64 {
+func (u *Upstream) SetShare(k limit.Kind, size, total, usedAtTotal int64) int64 {
 	if u.isConfiguredLimit(k) {
 		u.setShare(new(share.NewShare(size, total, 0, 0)))
 		return max(size, u.inFlight.Load()) // takePlace takes no place beyond the new limit
 	}
 	if usage := u.Usage(); usage != nil {
-		return usage.SetShare(k, size, total, base, u.now())
+		return usage.SetShare(k, size, total, usedAtTotal, u.now())
 	}
 	return size
 }
@@ -104,12 +104,12 @@ func (u *Upstream) setShare(p *share.Share) {
 }
 
 // ReleaseShare gives up the gateway's share of a shared limit of the proxy (see share.Limit.ReleaseShare).
-func (u *Upstream) ReleaseShare(k limit.Kind, size, total, base int64) {
+func (u *Upstream) ReleaseShare(k limit.Kind, size, total, usedAtTotal int64) {
 	if k == limit.InFlight {
 		u.setShare(nil)
 	}
 	if usage := u.Usage(); usage != nil {
-		usage.ReleaseShare(k, size, total, base, u.now())
+		usage.ReleaseShare(k, size, total, usedAtTotal, u.now())
 	}
 }
 
