@@ -37,13 +37,13 @@ type auditTrail struct {
 
 func (a *auditTrail) routes(r fiber.Router) { r.Get("/audit", a.list) }
 
-// changedLocal is the key of Fiber's Locals under which changedThings stores the names of the changed things. If a
-// handler does not call changedThings, entryOf takes the names from the body or the path of the request.
+// changedLocal is the key of Fiber's Locals under which setChangedNames stores the names of the changed things. If a
+// handler does not call setChangedNames, entryOf takes the names from the body or the path of the request.
 const changedLocal = "changed"
 
-// changedThings stores what a request has changed, for its entry in the audit trail. Each name has the form KIND/NAME,
-// such as proxy/p1.
-func changedThings(c *fiber.Ctx, kind string, names ...string) {
+// setChangedNames stores what a request has changed, for its entry in the audit trail. Each name has the form
+// KIND/NAME, such as proxy/p1.
+func setChangedNames(c *fiber.Ctx, kind string, names ...string) {
 	for i := range names {
 		names[i] = kind + "/" + names[i]
 	}
@@ -52,21 +52,21 @@ func changedThings(c *fiber.Ctx, kind string, names ...string) {
 
 // entryOf returns the entry of a request that has made a change with the API key of the given name.
 func (a *auditTrail) entryOf(c *fiber.Ctx, key string) cluster.AuditEntry {
-	things, _ := c.Locals(changedLocal).([]string)
-	if things == nil {
-		things = changedFields(c)
+	names, _ := c.Locals(changedLocal).([]string)
+	if names == nil {
+		names = changedFields(c)
 	}
-	if things == nil {
-		things = thingsOfPath(c)
+	if names == nil {
+		names = nameOfPath(c)
 	}
 	path := c.Path()
 	if plain, err := url.PathUnescape(path); err == nil {
 		path = plain
 	}
 	e := cluster.AuditEntry{At: a.now(), Key: key, Method: c.Method(), Path: auditText(path),
-		Query: auditText(string(c.Context().URI().QueryString())), Total: len(things)}
-	for _, thing := range things[:min(len(things), maxChanged)] {
-		e.Changed = append(e.Changed, auditText(thing))
+		Query: auditText(string(c.Context().URI().QueryString())), Total: len(names)}
+	for _, name := range names[:min(len(names), maxChanged)] {
+		e.Changed = append(e.Changed, auditText(name))
 	}
 	return e
 }
@@ -112,8 +112,8 @@ func changedFields(c *fiber.Ctx) []string {
 	return slices.Sorted(maps.Keys(fields))
 }
 
-// thingsOfPath returns the name of the thing that a request's path identifies, such as proxy/p1; nil if there is none.
-func thingsOfPath(c *fiber.Ctx) []string {
+// nameOfPath returns the name of the thing that a request's path identifies, such as proxy/p1; nil if there is none.
+func nameOfPath(c *fiber.Ctx) []string {
 	route := strings.TrimPrefix(c.Route().Path, "/api/v1")
 	kind, parameter := "", "id"
 	switch {

@@ -96,7 +96,7 @@ func (h *banHandler) ban(c *fiber.Ctx) error {
 		return conflict("a direct:// proxy cannot be banned for all hosts; name a host, or remove the proxy")
 	}
 	if host != "" {
-		changedThings(c, "host", host)
+		setChangedNames(c, "host", host)
 	}
 	return send(c, viewOfBan(h.pool, h.engine.Ban(u, host, d)))
 }
@@ -121,7 +121,7 @@ func (h *banHandler) endBan(c *fiber.Ctx) error {
 		return notFound("the proxy is not banned; with ?host=HOST its rest for one host ends")
 	}
 	if host != "" {
-		changedThings(c, "host", host)
+		setChangedNames(c, "host", host)
 	}
 	return c.SendStatus(fiber.StatusNoContent)
 }

@@ -493,7 +493,7 @@ func (f *fakePlugins) Delete(name string, inUse func(string) string) error {
 	return f.err
 }
 
-func (f *fakePlugins) Log(name string, after uint64) ([]output.Line, error) {
+func (f *fakePlugins) Log(name string, afterNumber uint64) ([]output.Line, error) {
 	if _, err := f.Get(name); err != nil {
 		return nil, err
 	}
@@ -501,7 +501,7 @@ func (f *fakePlugins) Log(name string, after uint64) ([]output.Line, error) {
 		{Number: 1, At: noon, Level: wasmhost.LevelInfo, Text: "hello"},
 		{Number: 2, At: noon, Level: wasmhost.LevelError, Text: "no spoon"},
 	}
-	return all[min(after, 2):], nil
+	return all[min(afterNumber, 2):], nil
 }
 
 func (f *fakePlugins) RollBack(name string) (plugins.Info, error) {

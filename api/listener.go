@@ -238,7 +238,7 @@ func (w watchedConn) SetReadDeadline(deadline time.Time) error {
 // Write implements net.Conn. It fails if the client stops reading, or is slower than the minimum rate. It also fails if
 // strictReader has already sent an error response, because fasthttp would send a second one.
 func (c *conn) Write(p []byte) (n int, err error) {
-	if c.requestReader.hasAnswered.Load() {
+	if c.requestReader.hasResponded.Load() {
 		return 0, net.ErrClosed
 	}
 	if c.tcp != nil {

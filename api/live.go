@@ -72,8 +72,8 @@ func (s *sharedValue[T]) get(maxAge time.Duration) *computedValue[T] {
 // next returns a value for a client that is at most liveMaxAge old. Its argument is the value that the client got last;
 // nil for a new client. If another goroutine is computing a value, next returns the previous value to a client that has
 // one, without a wait, because this client soon calls next again.
-func (s *sharedValue[T]) next(before *computedValue[T]) *computedValue[T] {
-	if before == nil {
+func (s *sharedValue[T]) next(previous *computedValue[T]) *computedValue[T] {
+	if previous == nil {
 		return s.get(liveMaxAge)
 	}
 	if !s.mu.TryLock() {
@@ -104,24 +104,24 @@ type liveState struct {
 
 // nextState returns the state for a client that wants the live events of some types. Its second argument is the state
 // that the client got last.
-func (l *live) nextState(wantsType func(string) bool, before liveState) (s liveState) {
+func (l *live) nextState(wantsType func(string) bool, previous liveState) (s liveState) {
 	if wantsType(eventViews) { // first, because this computes the other parts, too
-		s.versions = l.versions.next(before.versions)
+		s.versions = l.versions.next(previous.versions)
 	}
 	if wantsType(eventStatus) {
-		s.status = l.status.next(before.status)
+		s.status = l.status.next(previous.status)
 	}
 	if wantsType(eventTotals) {
-		s.totals = l.totals.next(before.totals)
+		s.totals = l.totals.next(previous.totals)
 	}
 	return s
 }
 
 // appendChanges appends the live events for the differences between a client's last state and the current state.
-func (l *live) appendChanges(out []byte, before, now liveState) []byte {
+func (l *live) appendChanges(out []byte, previous, now liveState) []byte {
 	var changed []string
 	for i, v := range l.views {
-		if now.versions != nil && (before.versions == nil || before.versions.value[i] != now.versions.value[i]) {
+		if now.versions != nil && (previous.versions == nil || previous.versions.value[i] != now.versions.value[i]) {
 			changed = append(changed, v.name)
 		}
 	}
@@ -129,10 +129,10 @@ func (l *live) appendChanges(out []byte, before, now liveState) []byte {
 		data, _ := json.Marshal(changed)
 		out = fmt.Appendf(out, "event: %s\ndata: {\"changed\":%s}\n\n", eventViews, data)
 	}
-	if now.status != nil && (before.status == nil || string(before.status.json) != string(now.status.json)) {
+	if now.status != nil && (previous.status == nil || string(previous.status.json) != string(now.status.json)) {
 		out = fmt.Appendf(out, "event: %s\ndata: %s\n\n", eventStatus, now.status.json)
 	}
-	if now.totals != nil && (before.totals == nil || string(before.totals.json) != string(now.totals.json)) {
+	if now.totals != nil && (previous.totals == nil || string(previous.totals.json) != string(now.totals.json)) {
 		at := now.totals.at.UTC().Format(time.RFC3339Nano)
 		out = fmt.Appendf(out, "event: %s\ndata: {\"at\":%q,%s\n\n", eventTotals, at, now.totals.json[1:])
 	}

@@ -41,8 +41,8 @@ type Plugins interface {
 	Delete(name string, inUse func(name string) string) error
 	RollBack(name string) (plugins.Info, error)
 	Release(name string) (plugins.Info, error)
-	// Log returns the plugin's last log lines, from the first line whose number is greater than after.
-	Log(name string, after uint64) ([]output.Line, error)
+	// Log returns the plugin's last log lines, from the first line whose number is greater than afterNumber.
+	Log(name string, afterNumber uint64) ([]output.Line, error)
 	pluginTester
 }
 
@@ -310,7 +310,7 @@ func (h *pluginHandler) activate(c *fiber.Ctx) error {
 	case err != nil:
 		return badPlugin(err.Error())
 	}
-	changedThings(c, "plugin", utils.CopyString(input.For))
+	setChangedNames(c, "plugin", utils.CopyString(input.For))
 	if h.uses.onActivation != nil {
 		h.uses.onActivation(input.For, name)
 	}

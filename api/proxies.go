@@ -314,7 +314,7 @@ func (h *proxyHandler) add(c *fiber.Ctx) error {
 	if err != nil {
 		return proxyProblem(err)
 	}
-	changedThings(c, "proxy", idsOf(added)...)
+	setChangedNames(c, "proxy", idsOf(added)...)
 	c.Status(fiber.StatusCreated)
 	if single {
 		return send(c, h.view(added[0]))

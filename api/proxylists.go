@@ -199,7 +199,7 @@ func (h *proxyListHandler) importList(c *fiber.Ctx) error {
 		return proxyProblem(err)
 	}
 	v.IDs = append(v.IDs, idsOf(added)...)
-	changedThings(c, "proxy", idsOf(added)...)
+	setChangedNames(c, "proxy", idsOf(added)...)
 	return send(c, v)
 }
 

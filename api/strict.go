@@ -34,18 +34,18 @@ const (
 // fasthttp itself accepts bare LF, folded fields and other deviations from the standard, which a proxy in front of the
 // API may interpret differently. A malformed request gets an error response, and the connection ends.
 type strictReader struct {
-	conn        net.Conn
-	now         func() time.Time
-	limits      func() Limits
-	timeout     time.Duration // maximum time until the next request
-	rate        socket.ReadRate
-	reader      *http1.Reader
-	head        http1.Request
-	body        http1.Body
-	bodyPending bool   // a part of the body has not been read
-	canonical   []byte // the part of the canonical form that Read has not returned yet
-	err         error
-	hasAnswered atomic.Bool // sendProblem has sent the last response
+	conn         net.Conn
+	now          func() time.Time
+	limits       func() Limits
+	timeout      time.Duration // maximum time until the next request
+	rate         socket.ReadRate
+	reader       *http1.Reader
+	head         http1.Request
+	body         http1.Body
+	bodyPending  bool   // a part of the body has not been read
+	canonical    []byte // the part of the canonical form that Read has not returned yet
+	err          error
+	hasResponded atomic.Bool // sendProblem has sent the last response
 }
 
 func newStrictReader(c net.Conn, now func() time.Time, limits func() Limits) *strictReader {
@@ -143,7 +143,7 @@ func (s *strictReader) timeoutError(err error, message string) error {
 func (s *strictReader) sendProblem(status int, code, message string) {
 	body, _ := json.Marshal(Error{Error: code, Message: message})
 	body = append(body, '\n')
-	s.hasAnswered.Store(true)
+	s.hasResponded.Store(true)
 	s.conn.SetWriteDeadline(s.now().Add(time.Second))
 	fmt.Fprintf(s.conn, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"+
 		"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n%s",

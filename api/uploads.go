@@ -66,7 +66,7 @@ func (h *pluginHandler) awaitUpload(c *fiber.Ctx, u *plugins.Upload, err error, 
 		return pluginProblem(err)
 	}
 	c.Locals(sha256Local, u.Status().SHA256)
-	changedThings(c, "upload", u.Status().Name)
+	setChangedNames(c, "upload", u.Status().Name)
 	if !waitFor(u.Done(), preferredWait(c.Get("Prefer"))) {
 		c.Set(fiber.HeaderLocation, "/api/v1/uploads/"+u.ID())
 		c.Status(fiber.StatusAccepted)

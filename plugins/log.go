@@ -16,12 +16,12 @@ func (r *Registry) outputOf(name string) *output.Output {
 	return output.New(r.now, onLine)
 }
 
-// Log returns the plugin's log lines whose number is greater than the parameter after, the oldest first. The registry
-// keeps the last output.MaxLines lines of each plugin. The error wraps core.ErrNotFound.
-func (r *Registry) Log(name string, after uint64) ([]output.Line, error) {
+// Log returns the plugin's log lines whose number is greater than the parameter afterNumber, the oldest first. The
+// registry keeps the last output.MaxLines lines of each plugin. The error wraps core.ErrNotFound.
+func (r *Registry) Log(name string, afterNumber uint64) ([]output.Line, error) {
 	p := r.get(name)
 	if p == nil {
 		return nil, r.notFound(name)
 	}
-	return p.current.Load().output.Lines(after), nil
+	return p.current.Load().output.Lines(afterNumber), nil
 }

@@ -102,11 +102,11 @@ func (o *Output) addLine(l Line) {
 	}
 }
 
-// Lines returns the lines whose number is greater than the parameter after, the oldest first.
-func (o *Output) Lines(after uint64) []Line {
+// Lines returns the lines whose number is greater than the parameter afterNumber, the oldest first.
+func (o *Output) Lines(afterNumber uint64) []Line {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	at := slices.IndexFunc(o.lines, func(l Line) bool { return l.Number > after })
+	at := slices.IndexFunc(o.lines, func(l Line) bool { return l.Number > afterNumber })
 	if at < 0 {
 		return []Line{}
 	}

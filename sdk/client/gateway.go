@@ -189,10 +189,10 @@ type ProxyGroup struct {
 }
 
 // ProxyGroups counts the proxies that l selects, in groups with the same region, vendor, reason or state. The parameter
-// by names this property.
-func (c *Client) ProxyGroups(ctx context.Context, by string, l List) ([]ProxyGroup, error) {
+// groupBy names this property.
+func (c *Client) ProxyGroups(ctx context.Context, groupBy string, l List) ([]ProxyGroup, error) {
 	q := l.Query()
-	q.Set("by", by)
+	q.Set("by", groupBy)
 	var v struct {
 		Groups []ProxyGroup `json:"groups"`
 	}
