@@ -70,11 +70,11 @@ func (c *Conn) RejoinPoller() error {
 }
 
 // AwaitOffPoller takes c off the poller and waits. The wait ends when bytes arrive, when the peer closes c, or when the
-// channel stop has a value. AwaitOffPoller calls the function next before the wait, and then again and again during the
-// wait. Each call returns the time until the following call. If a call during the wait returns 0 or less, the wait
+// channel stop has a value. AwaitOffPoller calls the function nextWait before the wait, and then again and again during
+// the wait. Each call returns the time until the following call. If a call during the wait returns 0 or less, the wait
 // ends, too. No other goroutine may use c during AwaitOffPoller. If c cannot leave the poller, AwaitOffPoller returns
 // without a wait and without an error. If AwaitOffPoller returns an error, c is closed.
-func (c *Conn) AwaitOffPoller(w *Watcher, next func() time.Duration, stop <-chan struct{}) error {
+func (c *Conn) AwaitOffPoller(w *Watcher, nextWait func() time.Duration, stop <-chan struct{}) error {
 	if !c.LeavePoller() {
 		return nil
 	}
@@ -82,15 +82,15 @@ func (c *Conn) AwaitOffPoller(w *Watcher, next func() time.Duration, stop <-chan
 	h.start = func(fd uintptr) { h.watch(fd, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLONESHOT) }
 	h.stop = h.remove
 	if h.Start() {
-		h.waitEvent(next, stop)
+		h.waitEvent(nextWait, stop)
 	}
 	h.Stop()
 	return c.RejoinPoller()
 }
 
 // waitEvent waits for the event of a connection that is off the poller. The parameters are those of AwaitOffPoller.
-func (w *Watch) waitEvent(next func() time.Duration, stop <-chan struct{}) {
-	timer := time.NewTimer(next())
+func (w *Watch) waitEvent(nextWait func() time.Duration, stop <-chan struct{}) {
+	timer := time.NewTimer(nextWait())
 	defer timer.Stop()
 	for {
 		select {
@@ -100,7 +100,7 @@ func (w *Watch) waitEvent(next func() time.Duration, stop <-chan struct{}) {
 			return
 		case <-timer.C:
 		}
-		wait := next()
+		wait := nextWait()
 		if wait <= 0 {
 			return
 		}

@@ -25,20 +25,20 @@ type Stall struct {
 	conn net.Conn
 	idle time.Duration
 
-	mu        sync.Mutex
-	timer     *time.Timer
-	running   atomic.Bool // changed by Start and Stop only, under mu
-	acked     uint64      // bytes acknowledged at the last check
-	queued    int
-	unchanged int    // number of successive checks without progress
-	rated     int    // number of checks since the field first was set; 0 if it is not set
-	first     uint64 // bytes acknowledged at the check at which the measurement of the rate began
-	ended     bool   // the write has been ended by a write deadline, which the connection still has
+	mu         sync.Mutex
+	timer      *time.Timer
+	running    atomic.Bool // changed by Start and Stop only, under mu
+	acked      uint64      // bytes acknowledged at the last check
+	queued     int
+	unchanged  int    // number of successive checks without progress
+	rateChecks int    // number of checks since rateStart was set; 0 if it is not set
+	rateStart  uint64 // bytes acknowledged at the check at which the measurement of the rate began
+	ended      bool   // the write has been ended by a write deadline, which the connection still has
 }
 
-// The constant checks is the number of checks of a write within its idle time (see Start). A write without progress may
-// last longer than the idle time, by the time between two checks: an eighth of the idle time.
-const checks = 8
+// checksPerIdle is the number of checks of a write within its idle time (see Start). A write without progress may last
+// longer than the idle time, by the time between two checks: an eighth of the idle time.
+const checksPerIdle = 8
 
 // Start begins to check a write to conn. If the write makes no progress for the given idle time, it fails with
 // os.ErrDeadlineExceeded. A second Start before Stop has no effect. Start is meant to be called from
@@ -59,11 +59,11 @@ func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 		return
 	}
 	s.running.Store(true)
-	s.conn, s.idle, s.queued, s.unchanged, s.rated = conn, idle, 0, 0, 0
+	s.conn, s.idle, s.queued, s.unchanged, s.rateChecks = conn, idle, 0, 0, 0
 	if s.timer == nil {
-		s.timer = time.AfterFunc(idle/checks, s.check)
+		s.timer = time.AfterFunc(idle/checksPerIdle, s.check)
 	} else {
-		s.timer.Reset(idle / checks)
+		s.timer.Reset(idle / checksPerIdle)
 	}
 }
 
@@ -97,13 +97,13 @@ func (s *Stall) check() {
 	case queued < 0:
 		return // the connection was closed without Stop, for example by TLS
 	case s.MayStall != nil && s.MayStall():
-		s.unchanged, s.rated = 0, 0
+		s.unchanged, s.rateChecks = 0, 0
 	case s.isStalled(acked, queued) || s.isTooSlow(acked):
 		s.ended = true
 		s.conn.SetWriteDeadline(time.Unix(1, 0))
 		return
 	}
-	s.timer.Reset(s.idle / checks)
+	s.timer.Reset(s.idle / checksPerIdle)
 }
 
 // isStalled reports whether this check and the checks before it have found no progress for the idle time.
@@ -114,20 +114,20 @@ func (s *Stall) isStalled(acked uint64, queued int) bool {
 		s.unchanged = 0
 	}
 	s.acked, s.queued = acked, queued
-	return s.unchanged == checks
+	return s.unchanged == checksPerIdle
 }
 
 // isTooSlow reports whether the peer has acknowledged fewer than MinRate bytes per second. While the peer acknowledges
 // nothing, it returns false, because isStalled limits such a pause. After the pause, the rate includes the time of the
 // pause.
 func (s *Stall) isTooSlow(acked uint64) bool {
-	if s.rated == 0 {
-		s.first = acked
+	if s.rateChecks == 0 {
+		s.rateStart = acked
 	}
-	passed := time.Duration(s.rated) * (s.idle / checks)
-	s.rated++
+	passed := time.Duration(s.rateChecks) * (s.idle / checksPerIdle)
+	s.rateChecks++
 	return s.MinRate > 0 && s.unchanged == 0 && passed >= s.Grace &&
-		float64(acked-s.first) < float64(s.MinRate)*passed.Seconds()
+		float64(acked-s.rateStart) < float64(s.MinRate)*passed.Seconds()
 }
 
 // WaitAcked waits until the peer of c has acknowledged all bytes that were written. It also returns if the peer has

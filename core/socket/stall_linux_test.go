@@ -51,7 +51,7 @@ func TestStall(t *testing.T) {
 		var s Stall
 		c.OnWriteBlocked = func() {
 			s.Start(c, time.Hour)
-			for range checks + 1 {
+			for range checksPerIdle + 1 {
 				s.check()
 			}
 		}
@@ -131,9 +131,9 @@ func TestMayStall(t *testing.T) {
 
 // A write is ended if the peer reads too slowly for the length of Grace, although it makes progress.
 func TestSlowPeers(t *testing.T) {
-	s := Stall{MinRate: 100, Grace: 4 * time.Second, idle: checks * time.Second}
+	s := Stall{MinRate: 100, Grace: 4 * time.Second, idle: checksPerIdle * time.Second}
 	check := func(rate uint64, times int) (slow bool) {
-		s.rated = 0
+		s.rateChecks = 0
 		for i := range times {
 			slow = s.isTooSlow(1000 + rate*uint64(i))
 		}

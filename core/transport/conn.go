@@ -130,17 +130,17 @@ func closeNow(c net.Conn) {
 	c.Close()
 }
 
-// readGate is the connection below a TLS connection. While the field closed is set, a Read of the TLS connection
+// readGate is the connection below a TLS connection. While the field isShut is set, a Read of the TLS connection
 // returns only bytes that the TLS connection has already received.
 type readGate struct {
 	net.Conn
-	closed bool
+	isShut bool
 }
 
-// Read implements io.Reader. While the field closed is set, it returns a timeout, which TLS does not treat as the end
+// Read implements io.Reader. While the field isShut is set, it returns a timeout, which TLS does not treat as the end
 // of the stream.
 func (g *readGate) Read(p []byte) (int, error) {
-	if g.closed {
+	if g.isShut {
 		return 0, os.ErrDeadlineExceeded
 	}
 	return g.Conn.Read(p)
@@ -159,9 +159,9 @@ func (pc *persistConn) hasNoExtraBytes() bool {
 	if gate == nil {
 		return true
 	}
-	gate.closed = true
+	gate.isShut = true
 	n, err := pc.Conn.Read(pc.peekBuf[:])
-	gate.closed = false
+	gate.isShut = false
 	return n == 0 && err == os.ErrDeadlineExceeded
 }
 

@@ -67,11 +67,11 @@ func (d *digestState) giveBackNonce(n *nonce) {
 // recordSuccess is called when the proxy has accepted the credentials of a request, with the nonce of these credentials
 // (nil for none). A 407 to a request in absolute form may come from a target. Only an accepted nonce shows that the
 // proxy has sent the challenge, so digestOnly is set here.
-func (d *digestState) recordSuccess(used *nonce) {
-	if used != nil && used.digestOnly {
+func (d *digestState) recordSuccess(usedNonce *nonce) {
+	if usedNonce != nil && usedNonce.digestOnly {
 		d.digestOnly.Store(true)
 	}
-	d.giveBackNonce(used)
+	d.giveBackNonce(usedNonce)
 }
 
 // maxChallenged is the maximum number of times that a request is sent to one proxy that responds with
@@ -120,7 +120,7 @@ func (d *digestState) authorize(s *upstream.Spec, a upstream.Address, method, ta
 
 // shouldResend records the challenges of a 407, and reports whether the request should be sent once more to the same
 // proxy, with other credentials. The caller passes the nonce of the request's credentials; nil for none.
-func (d *digestState) shouldResend(s *upstream.Spec, fields []http1.Field, used *nonce) (resend bool) {
+func (d *digestState) shouldResend(s *upstream.Spec, fields []http1.Field, usedNonce *nonce) (resend bool) {
 	best := bestChallenge(fields)
 	switch {
 	case best != nil:
@@ -132,12 +132,12 @@ func (d *digestState) shouldResend(s *upstream.Spec, fields []http1.Field, used 
 	basic := slices.ContainsFunc(offeredSchemes(fields), func(s string) bool { return strings.EqualFold(s, "basic") })
 	d.challengedBefore.Store(true)
 	d.giveBackNonce(&nonce{challenge: best, digestOnly: !basic})
-	return used == nil || used.challenge.Nonce != best.Nonce
+	return usedNonce == nil || usedNonce.challenge.Nonce != best.Nonce
 }
 
 // authorize sets the credentials of the request q on the connection pc. It returns the nonce in these credentials; nil
 // for none.
-func (p *idlePool) authorize(u *upstream.Upstream, pc *persistConn, q *Request) (used *nonce) {
+func (p *idlePool) authorize(u *upstream.Upstream, pc *persistConn, q *Request) (usedNonce *nonce) {
 	s := u.Spec()
 	if pc.toTarget || q.isTrace() || !p.digest.usesDigest(s) && (p.credentials == "" && pc.filledAddress == nil ||
 		strings.HasPrefix(pc.credentials, "Basic ")) {
@@ -147,21 +147,21 @@ func (p *idlePool) authorize(u *upstream.Upstream, pc *persistConn, q *Request) 
 	if a == nil {
 		a = &s.Address
 	}
-	credentials, used := p.digest.authorize(s, *a, string(q.Method), string(q.Target))
+	credentials, usedNonce := p.digest.authorize(s, *a, string(q.Method), string(q.Target))
 	pc.credentials = string(credentials)
-	return used
+	return usedNonce
 }
 
 // shouldResend is called with the head of each response, except the response to a TRACE. It reports whether the request
 // should be sent once more to the same proxy, with other credentials. The caller passes the nonce of the request's
 // credentials; nil for none.
-func (r *Response) shouldResend(s *upstream.Spec, used *nonce) (resend bool) {
+func (r *Response) shouldResend(s *upstream.Spec, usedNonce *nonce) (resend bool) {
 	if r.Status != http.StatusProxyAuthRequired || !r.FromProxy {
-		r.pool.digest.recordSuccess(used)
+		r.pool.digest.recordSuccess(usedNonce)
 		return false
 	}
 	// Without configured credentials, the request cannot be sent again with other credentials.
-	return (r.pool.credentials != "" || r.pc.filledAddress != nil) && r.pool.digest.shouldResend(s, r.Fields, used)
+	return (r.pool.credentials != "" || r.pc.filledAddress != nil) && r.pool.digest.shouldResend(s, r.Fields, usedNonce)
 }
 
 // digestAlgorithms lists the algorithms of Digest, the best first. The algorithm "" is MD5 (RFC 7616 section 3.3).

@@ -66,8 +66,8 @@ type Address struct {
 var defaultPort = map[string]string{HTTP: "80", HTTPS: "443", SOCKS4: "1080", SOCKS4A: "1080", SOCKS5: "1080",
 	SOCKS5H: "1080"}
 
-// constant returns the one of the constants HTTP to SOCKS5H that is equal to the given scheme; "" if none is.
-func constant(scheme string) string {
+// schemeConstant returns the one of the constants HTTP to SOCKS5H that is equal to the given scheme; "" if none is.
+func schemeConstant(scheme string) string {
 	for _, known := range [...]string{HTTP, HTTPS, SOCKS4, SOCKS4A, SOCKS5, SOCKS5H} {
 		if known == scheme {
 			return known
@@ -107,7 +107,7 @@ func ParseAddress(s string) (Address, error) {
 		return a, nil
 	}
 	port, known := defaultPort[a.Scheme]
-	a.Scheme = constant(a.Scheme) // otherwise it would hold s in memory
+	a.Scheme = schemeConstant(a.Scheme) // otherwise it would hold s in memory
 	if !known {
 		return Address{}, errors.New("unknown scheme: use http, https, socks4, socks4a, socks5, socks5h or direct" +
 			strict.DidYouMean(scheme, append(SchemeNames(), Direct)))

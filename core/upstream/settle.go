@@ -140,14 +140,14 @@ func (u *Upstream) storeOpenEvidence() breaker.Evidence {
 }
 
 // CountUnreached reports a failed reachability check to the breaker. It does nothing if the breaker admits no attempt.
-// The parameter tries is the number of failed checks in a row. The statistics do not change, because no request was
-// sent.
-func (u *Upstream) CountUnreached(cause core.Cause, tries int) {
+// The parameter failedChecks is the number of failed checks in a row. The statistics do not change, because no request
+// was sent.
+func (u *Upstream) CountUnreached(cause core.Cause, failedChecks int) {
 	permit, ok := u.breaker.Acquire()
 	if !ok {
 		return
 	}
-	found := u.pool.unreached.find(cause, tries)
+	found := u.pool.unreached.find(cause, failedChecks)
 	u.openEvidence.Store(&found.why)
 	u.flags.set(failedToReach, true)
 	permit.Report(core.Failure, breaker.Evidence{IsEnough: true, Explanation: found.text})

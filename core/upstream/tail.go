@@ -21,7 +21,7 @@ const TailFactor = 3
 // has become slower gets more time. The new Tail is at most TailFactor times the Tail that results from responses
 // alone, or the given minimum if this is longer. Without this limit, each attempt that is cut short would triple Tail.
 // If one attempt in fifty hung at a proxy, every client of this proxy would soon wait for the whole attempt timeout.
-func (u *Upstream) RaiseTail(d, least time.Duration) {
+func (u *Upstream) RaiseTail(d, minTail time.Duration) {
 	w := &u.window
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -30,7 +30,7 @@ func (u *Upstream) RaiseTail(d, least time.Duration) {
 	if proven == 0 {
 		proven = load(&u.pool.tail)
 	}
-	if s := min(d.Seconds(), max(TailFactor*proven, least.Seconds())); s > load(&w.tail) {
+	if s := min(d.Seconds(), max(TailFactor*proven, minTail.Seconds())); s > load(&w.tail) {
 		store(&w.tail, s)
 	}
 }

@@ -252,15 +252,15 @@ func (w *window) removeFailures(to *stats, n int, target targetTag) (removed int
 	if w.attempts == nil {
 		return 0
 	}
-	removed, series := w.removeLatest(n, target)
-	store(&to.failures, min(load(&to.failures), float64(series)))
+	removed, failuresLeft := w.removeLatest(n, target)
+	store(&to.failures, min(load(&to.failures), float64(failuresLeft)))
 	w.updateStats(to)
 	return removed
 }
 
 // removeLatest removes failures as removeFailures does. It returns the number of removed failures, and the number of
 // remaining failures after the last success. The caller holds mu.
-func (w *window) removeLatest(n int, target targetTag) (removed, series int) {
+func (w *window) removeLatest(n int, target targetTag) (removed, failuresLeft int) {
 	place := w.next // index for the attempts that stay, from the latest to the oldest
 	ended := false
 	for k := range w.n {
@@ -271,13 +271,13 @@ func (w *window) removeLatest(n int, target targetTag) (removed, series int) {
 			continue
 		}
 		if ended = ended || !failed; !ended {
-			series++
+			failuresLeft++
 		}
 		place = (place - 1 + windowSize) % windowSize
 		w.latency[place], w.ended[place] = w.latency[i], w.ended[i]
 	}
 	w.n -= removed
-	return removed, series
+	return removed, failuresLeft
 }
 
 // meanLatency returns the mean latency in seconds; 0 without a success. The caller holds mu.
