@@ -302,12 +302,12 @@ func (b *Breaker) TripOnEvidence(gen uint64, e Evidence) {
 
 // trip opens the breaker for a time that grows with repeated trips. The caller holds mu.
 func (b *Breaker) trip(now time.Duration, reason, explanation string) {
-	var closed time.Duration
+	var closedFor time.Duration
 	h, cfg := b.ensureHistory(), b.cfg.Load()
 	if reason == ReasonThreshold {
-		closed = now - h.lastChangeOffset
+		closedFor = now - h.lastChangeOffset
 	}
-	openFor := h.trips.CountTrip(closed, cfg.TimeoutDuration, cfg.MaxTimeout)
+	openFor := h.trips.CountTrip(closedFor, cfg.TimeoutDuration, cfg.MaxTimeout)
 	b.word.openEnd.Store(int64(now + openFor))
 	b.setState(core.Open, now, reason, explanation)
 }

@@ -13,10 +13,10 @@ type Trips struct {
 // CountTrip counts a trip and returns the open time that follows. The caller passes the time for which the breaker was
 // closed before the trip (0 after a failed probe), timeout_duration and max_timeout. The open time is at least
 // timeout_duration and at most max_timeout.
-func (t *Trips) CountTrip(closed, timeout, longest time.Duration) time.Duration {
+func (t *Trips) CountTrip(closedFor, timeout, longest time.Duration) time.Duration {
 	longest = max(longest, timeout)
-	for t.doublings > 0 && closed >= 2*t.lastOpenTime {
-		closed -= 2 * t.lastOpenTime
+	for t.doublings > 0 && closedFor >= 2*t.lastOpenTime {
+		closedFor -= 2 * t.lastOpenTime
 		t.lastOpenTime = max(t.lastOpenTime/2, timeout)
 		t.doublings--
 	}

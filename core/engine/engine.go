@@ -147,7 +147,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.metrics = metrics.New(metrics.Config{RetentionHours: cfg.RetentionHours, Now: opts.Now})
 	e.tracker = metrics.NewTracker()
 	e.loops = loop.New(opts.Rand)
-	e.loops.SetMarks(!cfg.Literal)
+	e.loops.SetSendsTokens(!cfg.Literal)
 	e.files = budget.NewFiles(opts.Files, opts.Now)
 	e.transport = transport.New(transport.Config{
 		ConnectTimeout: cfg.ConnectTimeout, Dial: opts.Dial, RootCAs: opts.RootCAs, Files: e.files, Now: opts.Now,
@@ -336,7 +336,7 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.setLimits(&cfg)
 	e.setEgress(&cfg)
 	e.pool.SetLiteral(cfg.Literal)
-	e.loops.SetMarks(!cfg.Literal)
+	e.loops.SetSendsTokens(!cfg.Literal)
 	e.pool.SetMemory(cfg.Memory)
 	e.metrics.SetMaxProxies(cfg.MetricProxies)
 	e.reach.SetEnabled(cfg.checksReachability())

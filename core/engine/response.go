@@ -105,15 +105,15 @@ func (b *responseBody) end(err error) {
 	if b.err = err; err != io.EOF && r.ctx.Err() != nil {
 		b.err = context.Cause(r.ctx)
 	}
-	broke := err
+	bodyErr := err
 	if err == io.EOF {
-		broke = nil
+		bodyErr = nil
 		for name, value := range http1.Trailers(b.response.Trailers()) {
 			b.trailer.Add(string(name), string(value))
 		}
 	}
 	status, now := b.response.Status, r.engine.opts.Now()
-	relayed := r.forward.Close(broke, now)
+	relayed := r.forward.Close(bodyErr, now)
 	relayed.ClientLeft = errors.Is(err, context.Canceled)
 	r.relay.Close(status, relayed, now)
 	r.finishResult()

@@ -102,7 +102,7 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	r := &rig{t: t, proxy: pool.Snapshot().All[0], recorded: &recorder{}}
 	r.files = budget.NewFiles(o.files, o.now)
 	loops := loop.New(rand.Uint64)
-	loops.SetMarks(o.marks) // without marks, requests arrive at the proxy as the client sent them
+	loops.SetSendsTokens(o.marks) // without tokens, requests arrive at the proxy as the client sent them
 	maxPolledWaits := 0
 	if o.offPoller {
 		maxPolledWaits = -1

@@ -282,7 +282,7 @@ func (c *Checker) check(ctx context.Context, s *activeSettings, p *plan, lease *
 	if p.mixedChecks++; !r.isMixed() {
 		p.mixedChecks = 0
 	}
-	r.recordAbilities(u, &report, c.othersPassLately(s, u), p.mixedChecks, s.missingTime())
+	r.recordAbilities(u, &report, c.hasOtherPassedLately(s, u), p.mixedChecks, s.missingTime())
 	lease.Target = s.request.target()
 	lease.Settle(s.outcome(r.decisive(), lease.Probe(), c.cfg.Now()))
 	return false
@@ -310,7 +310,7 @@ func (c *Checker) reportOf(s *activeSettings, u *upstream.Upstream, r *results) 
 	report.At = c.cfg.Pool.Elapsed(c.cfg.Now())
 	best := r.decisive()
 	if !best.passed {
-		report.Fault, report.Intercepted = best.failure, r.isIntercepted(c.othersPassLately(s, u))
+		report.Fault, report.Intercepted = best.failure, r.isIntercepted(c.hasOtherPassedLately(s, u))
 		return report
 	}
 	report.Passed, report.Latency, report.Exit = true, best.Duration, ExitAddress(s.Exit, &best.Response)
@@ -362,8 +362,9 @@ func (a *activeSettings) missingTime() time.Duration {
 	return max((idleChecks+2)*a.Interval*2, 10*time.Minute)
 }
 
-// othersPassLately reports whether a check through a proxy other than u has passed lately. If so, the URL's host works.
-func (c *Checker) othersPassLately(s *activeSettings, u *upstream.Upstream) bool {
+// hasOtherPassedLately reports whether a check through a proxy other than u has passed lately. If so, the URL's host
+// works.
+func (c *Checker) hasOtherPassedLately(s *activeSettings, u *upstream.Upstream) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, p := range c.lastPassed {

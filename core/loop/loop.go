@@ -44,8 +44,8 @@ type Guard struct {
 // New returns a guard with a new secret. The function rand returns random numbers, and must be safe for concurrent use.
 func New(rand func() uint64) *Guard { return &Guard{seed: maphash.MakeSeed(), rand: rand} }
 
-// SetMarks sets whether requests get a token. By default, requests get a token.
-func (g *Guard) SetMarks(on bool) { g.sendsNoTokens.Store(!on) }
+// SetSendsTokens sets whether requests get a token. By default, requests get a token.
+func (g *Guard) SetSendsTokens(on bool) { g.sendsNoTokens.Store(!on) }
 
 // SendsTokens reports whether requests get a token. It returns false for a nil guard.
 func (g *Guard) SendsTokens() bool { return g != nil && !g.sendsNoTokens.Load() }

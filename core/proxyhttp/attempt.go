@@ -55,9 +55,9 @@ func (f *Forward) Discard(r *transport.Response) {
 // Close ends the response's body and releases its connection. The caller passes the error that ended the body early, or
 // nil if the body was read to its end or its rest is not needed. Close returns the facts about the relay, except
 // ClientLeft.
-func (f *Forward) Close(broke error, now time.Time) verdict.RelayEnd {
-	relayed := verdict.RelayEnd{BodyErr: broke}
-	if broke != nil {
+func (f *Forward) Close(bodyErr error, now time.Time) verdict.RelayEnd {
+	relayed := verdict.RelayEnd{BodyErr: bodyErr}
+	if bodyErr != nil {
 		relayed.RequestBroke, relayed.Cancelled = f.Response.RequestBodyBroken(&f.Request), f.Control.Interrupt.Ended()
 	}
 	f.Response.Finish(&f.Control, now)

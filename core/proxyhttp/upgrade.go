@@ -34,9 +34,9 @@ func Upgrade(fields []http1.Field, minor int) (protocols []byte) {
 
 // hasElement reports whether a list with commas between its elements has the given element. The case of ASCII letters
 // in the list makes no difference; the given element must be in lower case.
-func hasElement(list []byte, lower string) bool {
+func hasElement(list []byte, lowerElement string) bool {
 	for element := range bytes.SplitSeq(list, []byte(",")) {
-		if http1.EqualFold(bytes.Trim(element, " \t"), lower) {
+		if http1.EqualFold(bytes.Trim(element, " \t"), lowerElement) {
 			return true
 		}
 	}

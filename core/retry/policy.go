@@ -104,13 +104,13 @@ func outOfRange(limit, field string, value any) error {
 // them.
 var builtinStrategies = []string{"exponential", "linear", "fixed", "decorrelated_jitter", "adaptive"}
 
-// Validate checks every range and prepares the policy for use. The function strategies reports whether a backoff with a
-// given name exists. The error is a *FieldError.
-func (p *Policy) Validate(strategies func(string) bool) error {
+// Validate checks every range and prepares the policy for use. The function strategyExists reports whether a backoff
+// with a given name exists. The error is a *FieldError.
+func (p *Policy) Validate(strategyExists func(string) bool) error {
 	if p.MaxAttempts < 1 || p.MaxAttempts > 10 {
 		return outOfRange("1 to 10", "max_attempts", p.MaxAttempts)
 	}
-	if !strategies(p.BackoffStrategy) {
+	if !strategyExists(p.BackoffStrategy) {
 		return fieldError("backoff_strategy", fmt.Sprintf(
 			"%q is not a backoff plugin%s; exponential, linear, fixed, decorrelated_jitter and adaptive are built in",
 			clip(p.BackoffStrategy), strict.DidYouMean(p.BackoffStrategy, builtinStrategies)))
@@ -210,9 +210,9 @@ func (p *Policy) Merge(o Override) Policy {
 // Overridden returns the policy of a request that overrides fields of p, the global policy. If mode is
 // OverrideCapped, fields of the override that exceed p are replaced by the fields of p. The error is a *FieldError:
 // an error of Validate, or a hedge_budget larger than p.HedgeBudget.
-func (p *Policy) Overridden(o Override, mode OverrideMode, strategies func(string) bool) (Policy, error) {
+func (p *Policy) Overridden(o Override, mode OverrideMode, strategyExists func(string) bool) (Policy, error) {
 	q := p.Merge(o)
-	if err := q.Validate(strategies); err != nil {
+	if err := q.Validate(strategyExists); err != nil {
 		return Policy{}, err
 	}
 	if mode == OverrideCapped {

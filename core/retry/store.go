@@ -83,9 +83,9 @@ func (s *Store) Reset(allow func(Policy) error) (View, error) {
 
 // ReloadFile receives the policy of a reloaded configuration. If this policy differs from that of the previous
 // configuration, it becomes the current policy. Otherwise the current policy stays, even if it was set at run time. If
-// the backoff of the current policy no longer exists (strategies returns false), the backoff of the configuration
+// the backoff of the current policy no longer exists (strategyExists returns false), the backoff of the configuration
 // replaces it.
-func (s *Store) ReloadFile(p Policy, strategies func(string) bool) {
+func (s *Store) ReloadFile(p Policy, strategyExists func(string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !p.Equal(&s.file) {
@@ -93,7 +93,7 @@ func (s *Store) ReloadFile(p Policy, strategies func(string) bool) {
 		s.replace(p, SourceFile)
 		return
 	}
-	if cur := *s.current.Load(); !strategies(cur.BackoffStrategy) {
+	if cur := *s.current.Load(); !strategyExists(cur.BackoffStrategy) {
 		cur.BackoffStrategy = p.BackoffStrategy
 		cur.computeFields()
 		s.replace(cur, s.source)

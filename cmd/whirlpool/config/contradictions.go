@@ -92,12 +92,12 @@ func (l *loader) warnOfSameProxies() {
 	for i, p := range l.cfg.Proxies {
 		a, err := upstream.ParseAddress(string(p.URL))
 		if err == nil {
-			l.onceOnly(keysByAddress, fmt.Sprintf("proxies[%d].url", i), a)
+			l.warnIfRepeated(keysByAddress, fmt.Sprintf("proxies[%d].url", i), a)
 		}
 	}
 	for i, u := range l.src.URLs {
 		if spec, err := proxylist.ParseLine(u); err == nil {
-			l.onceOnly(keysByAddress, fmt.Sprintf("--proxy[%d]", i), spec.Address)
+			l.warnIfRepeated(keysByAddress, fmt.Sprintf("--proxy[%d]", i), spec.Address)
 		}
 	}
 	shared := 0
@@ -112,16 +112,16 @@ func (l *loader) warnOfSameProxies() {
 	}
 }
 
-// onceOnly adds a warning for the given key if an earlier proxy has the same address. Otherwise it adds the address and
-// the key to the map, which holds the earlier proxies.
-func (l *loader) onceOnly(first map[upstream.Address]string, key string, a upstream.Address) {
+// warnIfRepeated adds a warning for the given key if an earlier proxy has the same address. Otherwise it adds the
+// address and the key to the map, which holds the earlier proxies.
+func (l *loader) warnIfRepeated(earlierKeys map[upstream.Address]string, key string, a upstream.Address) {
 	if a.HasTemplates() {
 		return
 	}
-	if before, twice := first[a]; twice {
-		l.addWarning(key, "is also "+strings.TrimSuffix(before, ".url")+
+	if earlierKey, twice := earlierKeys[a]; twice {
+		l.addWarning(key, "is also "+strings.TrimSuffix(earlierKey, ".url")+
 			"; as two proxies it gets twice as many requests, and has two breakers")
 		return
 	}
-	first[a] = key
+	earlierKeys[a] = key
 }

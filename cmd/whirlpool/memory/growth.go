@@ -59,7 +59,7 @@ func (g *Growth) SetProxies(n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.proxies = n
-	g.apply()
+	g.updatePercent()
 }
 
 // BeginLoading must be called before a configuration is loaded. It returns a function that must be called when the
@@ -69,11 +69,11 @@ func (g *Growth) BeginLoading(free func()) (end func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.loadCount++
-	g.apply()
+	g.updatePercent()
 	return func() {
 		g.mu.Lock()
 		g.loadCount--
-		g.apply()
+		g.updatePercent()
 		isLong := g.proxies >= longListSize
 		g.mu.Unlock()
 		if isLong {
@@ -94,7 +94,7 @@ func (g *Growth) Follow(ctx context.Context, read func() Usage, free func()) {
 		select {
 		case <-ticker.C:
 			u := read()
-			if g.count(u.Cycles-last) && u.Unused > maxUnused {
+			if g.observeCycles(u.Cycles-last) && u.Unused > maxUnused {
 				free()
 			}
 			last = u.Cycles
@@ -104,9 +104,9 @@ func (g *Growth) Follow(ctx context.Context, read func() Usage, free func()) {
 	}
 }
 
-// The method count gets the number of garbage collections within the last followTick. It decides by this number whether
+// observeCycles gets the number of garbage collections within the last followTick. It decides by this number whether
 // collections are rare, and sets the percentage. It returns whether the list is long and collections are rare.
-func (g *Growth) count(cycles uint64) (isQuiet bool) {
+func (g *Growth) observeCycles(cycles uint64) (isQuiet bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
@@ -115,12 +115,12 @@ func (g *Growth) count(cycles uint64) (isQuiet bool) {
 	case cycles >= manyCycles:
 		g.isQuiet = false
 	}
-	g.apply()
+	g.updatePercent()
 	return g.setPercent != nil && g.isQuiet && g.proxies >= longListSize
 }
 
-// The method apply computes the percentage and, if it has changed, calls setPercent. The caller holds mu.
-func (g *Growth) apply() {
+// updatePercent computes the percentage and, if it has changed, calls setPercent. The caller holds mu.
+func (g *Growth) updatePercent() {
 	percent := max(100*baseHeap/(baseHeap+g.proxies*proxySize), minPercent)
 	switch {
 	case g.loadCount == 0 && g.isQuiet && g.proxies >= longListSize:

@@ -33,10 +33,10 @@ func TestGrowth(t *testing.T) {
 	require.Equal(t, []int{minPercent}, got)
 	got = nil
 	for _, cycles := range []uint64{3, rareCycles, 5, manyCycles, 3} {
-		g.count(cycles)
+		g.observeCycles(cycles)
 	}
 	require.Equal(t, []int{quietPercent, minPercent}, got)
-	g.count(0)
+	g.observeCycles(0)
 	load(10)
 	require.Equal(t, []int{quietPercent, minPercent, quietPercent, reloadPercent, 99}, got)
 

@@ -100,23 +100,23 @@ func FailingRates() []float64 { return []float64{0.7, 0.8, 0.9, 1} }
 
 // TwoFailing returns a workload of SC-002. Two of eight proxies fail the given share of their attempts. The other six
 // fail 1 %.
-func (c Catalog) TwoFailing(fails, rate float64, requests int) *Workload {
-	w := c.base(fmt.Sprintf("two failing %g at %g/s", fails, rate))
+func (c Catalog) TwoFailing(failShare, rate float64, requests int) *Workload {
+	w := c.base(fmt.Sprintf("two failing %g at %g/s", failShare, rate))
 	w.Rate = rate
 	c.resize(w, requests)
 	bad := failing
-	bad.Fails = fails
+	bad.Fails = failShare
 	w.Pool = append(slices.Repeat(faults.Pool{faults.SteadyProxy(healthy)}, proxies-2),
 		faults.SteadyProxy(bad), faults.SteadyProxy(bad))
 	return w
 }
 
 // Noise returns a workload with healthy proxies only. Each attempt fails with the given probability.
-func (c Catalog) Noise(fails, rate float64) *Workload {
-	w := c.base(fmt.Sprintf("noise %g at %g/s", fails, rate))
+func (c Catalog) Noise(failShare, rate float64) *Workload {
+	w := c.base(fmt.Sprintf("noise %g at %g/s", failShare, rate))
 	w.Rate = rate
 	s := healthy
-	s.Fails = fails
+	s.Fails = failShare
 	w.Pool = slices.Repeat(faults.Pool{faults.SteadyProxy(s)}, proxies)
 	return w
 }
@@ -205,9 +205,9 @@ func (c Catalog) DeadProxies() *Workload {
 }
 
 // EqualProxies returns the workload of SC-010 without dead proxies: all attempts fail with the same probability.
-func (c Catalog) EqualProxies(fails float64) *Workload {
-	w := c.Noise(fails, c.Rate)
-	w.Name = fmt.Sprintf("independent %g, 10 attempts", fails)
+func (c Catalog) EqualProxies(failShare float64) *Workload {
+	w := c.Noise(failShare, c.Rate)
+	w.Name = fmt.Sprintf("independent %g, 10 attempts", failShare)
 	w.MaxAttempts = 10
 	return w
 }

@@ -137,16 +137,16 @@ func (o *Outcome) ServedWithin(n int) (served int) {
 
 // FirstRetries returns two numbers of requests: those that were served at their first retry, and those with at least
 // one retry.
-func (o *Outcome) FirstRetries() (served, n int) {
+func (o *Outcome) FirstRetries() (servedRequests, retriedRequests int) {
 	for i, attempts := range o.Attempts {
 		if attempts > 1 {
-			n++
+			retriedRequests++
 			if attempts == 2 && o.Served[i] {
-				served++
+				servedRequests++
 			}
 		}
 	}
-	return served, n
+	return servedRequests, retriedRequests
 }
 
 // AttemptCount returns the number of attempts of all requests.
