@@ -104,6 +104,21 @@ func TestAComparisonUsesAProxyThatRelays(t *testing.T) {
 	})
 }
 
+// A 405 or 501 is compared even if no proxy is known to relay responses.
+func TestAnUnsupportedMethodInANewPool(t *testing.T) {
+	for _, status := range []int{405, 501} {
+		synctest.Test(t, func(t *testing.T) {
+			b, x := startWithLedger(t, 2), exchange(t, nil)
+			x.Safe = true
+			_, relayed := b.run(t.Context(), x, &tries{f: byProxy(status, 200)})
+			require.True(t, relayed)
+			require.Equal(t, core.FinalSuccess, x.Result().Final)
+			require.Equal(t, "p1", x.Result().ProxyID)
+			b.idle(t)
+		})
+	}
+}
+
 func TestResponsesThatAreNotQuestioned(t *testing.T) {
 	for name, c := range map[string]struct {
 		proxies int
