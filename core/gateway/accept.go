@@ -92,10 +92,10 @@ func (a *acceptor) admit(raw net.Conn, f frontFunc) {
 	go func() {
 		defer a.wg.Done()
 		a.serve(c, f(a.Server, c).serve)
-		if c.readControl.phase.Load() != phaseIdle {
+		a.freePlace(c) // first, because places changes the phase of connections in its list
+		if isActive(c.readControl.phase.Load()) {
 			a.places.countActive(false)
 		}
-		a.freePlace(c)
 	}()
 }
 
@@ -135,6 +135,8 @@ func (a *acceptor) findPlace(c *connection) (reason string) {
 			o.reason = reasonNoFiles
 		case a.draining.Load():
 			return o.reason
+		case o.reason == reasonNoFiles && a.places.settleSilent(a.Now()):
+			continue
 		case a.evict(o.client):
 			continue
 		case o.reason != reasonNoFiles:

@@ -26,10 +26,14 @@ type readControl struct {
 // The phases of a connection.
 const (
 	phaseFresh   int32 = iota // no request has been read yet
+	phaseSilent               // no request has been read for longer than clientWait.evictAfter (places.settleSilent)
 	phaseBusy                 // a request is in flight
 	phaseIdle                 // the connection waits for the next request, or until the client closes the connection
-	phaseEvicted              // the connection was evicted in the phase phaseFresh, before its client had sent anything
+	phaseEvicted              // the connection was evicted before its client had sent anything
 )
+
+// isActive reports whether places counts a connection in this phase as active: it has a request, or may soon have one.
+func isActive(phase int32) bool { return phase == phaseFresh || phase == phaseBusy }
 
 const (
 	// idleTimeout is the time within which a client must begin the next request.
@@ -71,6 +75,11 @@ func (w clientWait) evictAfter() time.Duration {
 	return minWait
 }
 
+// mayEvict reports whether the client has kept the gateway waiting for longer than evictAfter.
+func (w clientWait) mayEvict(now time.Time) bool {
+	return w.kind != noWait && now.UnixNano()-w.start >= int64(w.evictAfter())
+}
+
 // currentWait returns what the client must send next, and since when. It may be called from any goroutine.
 func (rc *readControl) currentWait() clientWait {
 	w := rc.waitBits.Load()
@@ -80,7 +89,8 @@ func (rc *readControl) currentWait() clientWait {
 		return clientWait{} // the request has arrived
 	}
 	_, plain := rc.conn.(*socket.Conn)
-	return clientWait{what, w &^ waitKindMask, what == requestWait && phase == phaseFresh && plain}
+	isFirst := what == requestWait && (phase == phaseFresh || phase == phaseSilent) && plain
+	return clientWait{what, w &^ waitKindMask, isFirst}
 }
 
 // addQueueTime adds the time that a connection has spent in the listener's queue to its first wait. The parameter
@@ -155,21 +165,44 @@ func (rc *readControl) applyDeadline(until time.Time) {
 // applyDeadline makes the read of an idle connection return.
 func (rc *readControl) setPhase(phase int32) bool {
 	before := rc.phase.Load()
-	switch {
-	case before == phaseEvicted || before == phaseFresh && !rc.phase.CompareAndSwap(phaseFresh, phase):
+	for before == phaseFresh || before == phaseSilent {
+		if rc.phase.CompareAndSwap(before, phase) {
+			break
+		}
+		before = rc.phase.Load()
+	}
+	if before == phaseEvicted {
 		return false
-	case before != phaseFresh:
-		rc.phase.Store(phase)
 	}
-	if rc.places != nil && (before == phaseIdle) != (phase == phaseIdle) {
-		rc.places.countActive(phase != phaseIdle)
-	}
+	rc.phase.Store(phase)
+	rc.countActive(before, phase)
 	rc.queueTime, rc.hadUnread = 0, false
 	return true
 }
 
-// markEvicted changes the phase from phaseFresh to phaseEvicted. It returns false if the phase is not phaseFresh.
-func (rc *readControl) markEvicted() bool { return rc.phase.CompareAndSwap(phaseFresh, phaseEvicted) }
+// countActive updates the number of active connections after a change of the phase.
+func (rc *readControl) countActive(before, after int32) {
+	if rc.places != nil && isActive(before) != isActive(after) {
+		rc.places.countActive(isActive(after))
+	}
+}
+
+// markEvicted changes the phase of a connection without a request to phaseEvicted. It returns false if a request has
+// been read.
+func (rc *readControl) markEvicted() bool {
+	return rc.replacePhase(phaseFresh, phaseEvicted) || rc.replacePhase(phaseSilent, phaseEvicted)
+}
+
+// markSilent changes the phase from phaseFresh to phaseSilent. It returns false if the phase is not phaseFresh.
+func (rc *readControl) markSilent() bool { return rc.replacePhase(phaseFresh, phaseSilent) }
+
+func (rc *readControl) replacePhase(before, after int32) bool {
+	if !rc.phase.CompareAndSwap(before, after) {
+		return false
+	}
+	rc.countActive(before, after)
+	return true
+}
 
 // interruptIdleRead makes the pending read return if no request is in flight. The gateway sets the field draining
 // before it calls this method.

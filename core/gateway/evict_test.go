@@ -89,6 +89,41 @@ func TestWaitingClientsMakeRoom(t *testing.T) {
 	}
 }
 
+// A client that has sent nothing, or a part of a head, for a while takes one descriptor: it is not closed while there
+// is one for each client, and its request is served when it comes.
+func TestSilentClientsTakeOneDescriptorEach(t *testing.T) {
+	var ahead atomic.Int64
+	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) {
+		o.files = 40
+		o.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	const request = "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n"
+	silent := make([]*client, r.files.Limit()-4) // the others are for requests, one of which may just have ended
+	for i := range silent {
+		if silent[i] = r.dial(); i%2 == 1 {
+			silent[i].send(request[:20])
+		}
+		r.eventually("it is admitted", func() bool { return r.Connections() == i+1 })
+		ahead.Add(int64(minWait))
+	}
+	served := func(c *client, places int) {
+		a, _ := c.answer("GET")
+		require.Equal(t, 200, a.StatusCode)
+		c.Close()
+		r.eventually("its place is free", func() bool { return r.Connections() == places })
+	}
+	served(r.ask(request), len(silent))
+	for i, c := range silent {
+		rest := request
+		if i%2 == 1 {
+			rest = request[20:]
+		}
+		c.send(rest)
+		served(c, len(silent)-1-i)
+	}
+	r.free()
+}
+
 // A client that has sent its request in time is not closed because the gateway has not read it yet.
 func TestAnUnreadRequestIsNotEvicted(t *testing.T) {
 	r := newRig(t, nil, nil)

@@ -14,7 +14,7 @@ import (
 // connections to close.
 type places struct {
 	clients          atomic.Int64  // connections
-	active           atomic.Int64  // number of connections that have a request or wait for their first request
+	active           atomic.Int64  // connections that have a request, or may soon have their first one (isActive)
 	waitingAcceptors atomic.Int32  // acceptors that wait for a place
 	placeFreed       chan struct{} // receives a value when a place may have become free while an acceptor waits
 
@@ -22,6 +22,7 @@ type places struct {
 	conns         []*connection      // guarded by mu
 	perClient     map[netip.Addr]int // number of connections of each client (clientOf); guarded by mu
 	evictSearches [2]evictSearch     // the last over all clients, and the last over one; guarded by mu
+	nextSettle    time.Time          // settleSilent does nothing before this time; guarded by mu
 }
 
 // evictSearch is the result of a search for clients that have kept the gateway waiting for long.
@@ -44,7 +45,8 @@ func (p *places) init() {
 }
 
 // neededFiles returns the number of file descriptors that the clients need: one for each connection, and another one
-// for each active connection. It does not include file descriptors for the requests that idle clients will send.
+// for each active connection. It does not include file descriptors for the requests that idle and silent clients will
+// send: such a request takes the place of another idle or silent client.
 func (p *places) neededFiles() int64 { return p.clients.Load() + p.active.Load() }
 
 // addConn adds a connection to the list of connections. The caller must then call countActive(true).
@@ -99,6 +101,24 @@ func (p *places) countActive(active bool) {
 	p.signalPlaceFreed()
 }
 
+// settleSilent looks for connections whose clients have not sent their first request for so long that they may be
+// evicted, and counts them as active no more. It returns false if there are none. Because it visits all connections, it
+// does nothing for a time after each search (searchPause).
+func (p *places) settleSilent(now time.Time) (settled bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now.Before(p.nextSettle) {
+		return false
+	}
+	p.nextSettle = now.Add(searchPause)
+	for _, c := range p.conns {
+		if c.readControl.phase.Load() == phaseFresh && c.readControl.currentWait().mayEvict(now) {
+			settled = c.readControl.markSilent() || settled
+		}
+	}
+	return settled
+}
+
 func (p *places) signalPlaceFreed() {
 	if p.waitingAcceptors.Load() == 0 {
 		return
@@ -149,7 +169,7 @@ const (
 // The times for which the results of a search are used. A search is expensive, because it visits
 // all connections.
 const (
-	searchPause    = 20 * time.Millisecond  // if the search found no client
+	searchPause    = 20 * time.Millisecond  // if the search found no client, and between searches of settleSilent
 	searchLifetime = 100 * time.Millisecond // if the search found clients
 )
 
@@ -205,7 +225,7 @@ func (p *places) findEvictable(s *evictSearch, now time.Time, client netip.Addr)
 			continue
 		}
 		w := c.readControl.currentWait()
-		if w.kind != noWait && now.UnixNano()-w.start >= int64(w.evictAfter()) {
+		if w.mayEvict(now) {
 			s.evictable = append(s.evictable, evictableConn{c, w})
 		}
 	}

@@ -159,15 +159,47 @@ func TestAnEvictionOrARequest(t *testing.T) {
 		p := &places{}
 		p.init()
 		d := &readControl{places: p}
+		p.countActive(true)
 		var wg sync.WaitGroup
 		var evicted, served bool
-		wg.Go(func() { evicted = d.markEvicted() })
+		wg.Go(func() { d.markSilent() })
+		wg.Go(func() { evicted = d.markEvicted() || d.markEvicted() })
 		wg.Go(func() { served = d.setPhase(phaseBusy) })
 		wg.Wait()
 		require.NotEqual(t, evicted, served)
+		require.Equal(t, served, p.active.Load() == 1)
 		require.Equal(t, served, d.setPhase(phaseIdle))
+		require.Zero(t, p.active.Load())
 		require.False(t, d.markEvicted())
+		require.False(t, d.markSilent())
 	}
+}
+
+// Clients that have not sent their first request for long are counted as active no more, until they send it.
+func TestSettleSilent(t *testing.T) {
+	now := time.Now()
+	p, add := newPlaces(now)
+	for _, what := range []int64{requestWait, headWait, bodyWait, noWait} {
+		for _, waited := range []time.Duration{time.Hour, 0} {
+			add("10.0.0.1", what, waited).readControl.places = p
+			p.countActive(true)
+		}
+	}
+	require.True(t, p.settleSilent(now))
+	require.EqualValues(t, 6, p.active.Load())
+	for _, c := range p.allConns() {
+		silent := c.readControl.phase.Load() == phaseSilent
+		require.Equal(t, silent, !isActive(c.readControl.phase.Load()))
+		if silent {
+			require.True(t, c.readControl.setPhase(phaseBusy))
+		}
+	}
+	require.EqualValues(t, 8, p.active.Load())
+	add("10.0.0.1", headWait, time.Hour).readControl.places = p
+	p.countActive(true)
+	require.False(t, p.settleSilent(now), "no search so soon after the last one")
+	require.True(t, p.settleSilent(now.Add(searchPause)))
+	require.False(t, p.settleSilent(now.Add(2*searchPause)))
 }
 
 // A client without TLS may be silent for a shorter time before its first request than before a later one.

@@ -171,7 +171,7 @@ func (h *http2Conn) dial() (net.Conn, error) {
 	s.places.countActive(true)
 	h.fronts.Go(func() {
 		s.serve(c, newInterceptFront(s, c, h.outerConnect).serve)
-		if c.readControl.phase.Load() != phaseIdle {
+		if isActive(c.readControl.phase.Load()) {
 			s.places.countActive(false)
 		}
 	})
