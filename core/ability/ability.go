@@ -114,9 +114,10 @@ const (
 	longestMissingTime = 2 * time.Hour
 	retestPause        = 30 * time.Second // minimum time between two tests whether a proxy can forward again
 	comparePause       = time.Minute      // minimum time between a comparison without a conclusion and the next one
-	// if the error responses to this many requests in a row were the same through another proxy, IsQuestionable returns
-	// false for further ones
-	manySharedErrors = 4
+	// Comparisons in a row in which another proxy relayed an error, too: the same status has weight sharedErrorWeight,
+	// another status has weight 1. IsQuestionable returns false from the sum enoughErrors on.
+	sharedErrorWeight = 4
+	enoughErrors      = 4 * sharedErrorWeight
 )
 
 // Forever is the end of a Cannot that never ends.
@@ -169,7 +170,8 @@ type record struct {
 	missingCount    uint8                  // number of times that Cannot was learnt since the last success
 	source          Source
 	comparisonAsked bool  // RecordRefusal has asked for a comparison since the last success
-	sharedErrors    uint8 // see RecordQuestioned
+	errorWeight     uint8 // see enoughErrors
+	lostResponse    bool  // see HasLostResponse
 }
 
 // equalTargets are the targets that, in the latest comparisons, have refused the request both in absolute form and
@@ -357,20 +359,33 @@ func (s *Set) IsQuestionable(target uint64, status int, now time.Duration) bool 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := s.observations()
-	return o.records[Forward].sharedErrors < manySharedErrors && !o.equalTargets.has(target, now)
+	return o.records[Forward].errorWeight < enoughErrors && !o.equalTargets.has(target, now)
 }
 
-// RecordQuestioned records how another proxy responded to a request after a questionable response. If shared is set, it
-// responded with the same status. Otherwise it responded with a status below 400.
-func (s *Set) RecordQuestioned(shared bool) {
+// RecordQuestioned records the statuses of the two responses to a request: the questionable one (first), and the one
+// through another proxy (second; 0 if no other proxy has relayed a response).
+func (s *Set) RecordQuestioned(first, second int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := &s.observations().records[Forward]
-	if !shared {
-		r.sharedErrors = 0
-	} else if r.sharedErrors < manySharedErrors {
-		r.sharedErrors++
+	switch {
+	case second == 0:
+		r.lostResponse = true
+	case second < 400:
+		r.errorWeight = 0
+	case second == first:
+		r.errorWeight = min(r.errorWeight+sharedErrorWeight, enoughErrors)
+	default:
+		r.errorWeight = min(r.errorWeight+1, enoughErrors)
 	}
+}
+
+// HasLostResponse reports whether a client has lost a questionable response since the proxy's last success, because no
+// other proxy has relayed a response.
+func (s *Set) HasLostResponse() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.observations().records[Forward].lostResponse
 }
 
 func (r *record) clearRefusals() {

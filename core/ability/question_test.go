@@ -10,15 +10,21 @@ func TestQuestionableResponses(t *testing.T) {
 	var s Set
 	require.True(t, s.IsQuestionable(1, 404, 0))
 	require.False(t, s.IsQuestionable(1, 401, 0))
-	for range manySharedErrors - 1 {
-		s.RecordQuestioned(true)
+	for range 3 {
+		s.RecordQuestioned(404, 404)
 	}
-	s.RecordQuestioned(false)
-	for range manySharedErrors {
+	s.RecordQuestioned(404, 200)
+	for range 4 {
 		require.True(t, s.IsQuestionable(1, 404, 0))
-		s.RecordQuestioned(true)
+		s.RecordQuestioned(404, 404)
 	}
 	require.False(t, s.IsQuestionable(1, 404, 0), "the target sends the same responses through others")
+	s.RecordQuestioned(404, 200)
+	for range 16 {
+		require.True(t, s.IsQuestionable(1, 404, 0))
+		s.RecordQuestioned(404, 403)
+	}
+	require.False(t, s.IsQuestionable(1, 404, 0), "other proxies relay errors only, too")
 	s.RecordSuccess(Forward, 0, Traffic)
 	require.False(t, s.IsQuestionable(1, 404, 0))
 	for range 3 * refusalsAfterSuccess {
@@ -35,4 +41,10 @@ func TestQuestionableResponses(t *testing.T) {
 	require.True(t, s.IsQuestionable(1, 404, 0), "a web server has taken the place of the proxy")
 	s.RecordSuccess(Forward, 0, Traffic)
 	require.False(t, s.IsQuestionable(1, 404, 0))
+	require.False(t, s.HasLostResponse())
+	s.RecordQuestioned(404, 0)
+	require.True(t, s.HasLostResponse())
+	s.RecordRefusal(1, 404, true, 0)
+	s.RecordSuccess(Forward, 0, Traffic)
+	require.False(t, s.HasLostResponse())
 }

@@ -145,6 +145,12 @@ type deferredAttempt struct {
 	awaitsFirstByte bool          // charged at the target's first byte through another tunnel, not when that opens
 }
 
+// recordQuestioned records the status of the response through another proxy, 0 for none. The attempt's own response was
+// questioned.
+func (d *deferredAttempt) recordQuestioned(status int) {
+	d.lease.Proxy.Abilities().RecordQuestioned(d.outcome.Status, status)
+}
+
 // chargeDeferred charges the deferred attempts to their proxies, because another proxy has served the request after the
 // given latency. If this other proxy has only opened a tunnel so far, it does not charge the attempts that await the
 // target's first byte.
@@ -160,14 +166,12 @@ func (ex *Exchange) chargeDeferred(tunnelOpened bool, latency time.Duration) {
 		switch {
 		case d.lease.Proxy == ex.proxy:
 		case d.outcome.Cause == verdict.ProxyErrorPage && ex.event.Outcome.Status >= 400:
-			if ex.event.Outcome.Status == d.outcome.Status {
-				d.lease.Proxy.Abilities().RecordQuestioned(true)
-			}
+			d.recordQuestioned(ex.event.Outcome.Status)
 		case d.outcome.Cause == verdict.CutShort && d.silentTime < latency: // its proxy may be as fast
 			d.lease.Proxy.AllowLatency(latency)
 		default:
 			if d.outcome.Cause == verdict.ProxyErrorPage {
-				d.lease.Proxy.Abilities().RecordQuestioned(false)
+				d.recordQuestioned(ex.event.Outcome.Status)
 			}
 			d.outcome.Verdict, d.outcome.Charge = core.Failure, core.ChargeProxyOrTarget
 			d.lease.ServedByOther = true
@@ -196,6 +200,9 @@ func (ex *Exchange) releaseDeferred() {
 		d := &ex.deferredAttempts[i]
 		if ex.result.Final != core.FinalSuccess && ex.result.Final != core.FinalCancelled && ex.suggestsTarget(d) {
 			d.lease.SettleUnserved(&d.outcome)
+			if d.outcome.Cause == verdict.ProxyErrorPage && d.lease.Proxy != ex.proxy {
+				d.recordQuestioned(0)
+			}
 		}
 		d.lease.Release()
 	}

@@ -119,6 +119,45 @@ func TestAnUnsupportedMethodInANewPool(t *testing.T) {
 	}
 }
 
+// The target's own 405 is lost to one client at most if all other proxies of a new pool fail.
+func TestAnUnsupportedMethodIsLostOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, lost := startWithLedger(t, 3), 0
+		for range 20 {
+			x := exchange(t, nil)
+			x.Safe = true
+			b.run(t.Context(), x, &tries{f: func(_ context.Context, a *Attempt) verdict.Facts {
+				if a.Upstream.ID() == "p0" {
+					return verdict.Facts{Status: 405, FromProxy: true}
+				}
+				return verdict.Facts{Err: &verdict.Error{Cause: verdict.ProxyUnreachable, Err: errors.New("refused")}}
+			}})
+			if x.Result().Final != core.FinalSuccess {
+				lost++
+			}
+		}
+		require.Equal(t, 1, lost)
+		b.idle(t)
+	})
+}
+
+// A proxy whose error responses always have another status than those through other proxies costs a few attempts more.
+func TestOtherErrorsThroughOtherProxies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, attempts := startWithLedger(t, 3), 0
+		relays(b, 1, 2)
+		for range 100 {
+			x := exchange(t, nil)
+			x.Safe = true
+			b.run(t.Context(), x, &tries{f: byProxy(403, 404)})
+			require.Equal(t, core.FinalSuccess, x.Result().Final)
+			attempts += x.Result().Attempts
+		}
+		require.Equal(t, 116, attempts)
+		b.idle(t)
+	})
+}
+
 func TestResponsesThatAreNotQuestioned(t *testing.T) {
 	for name, c := range map[string]struct {
 		proxies int

@@ -300,7 +300,7 @@ func (ex *Exchange) judgeAttempt(ctx context.Context, a *attemptState) {
 // sent a questionable response with this status, because the target has then probably sent both. It also returns false
 // for the proxy of a session, because a retry would move the session, and if a rule has applied. The retry needs a
 // proxy that is known to relay responses: if the retry failed, the client would lose the response. After a 405 or 501,
-// which targets hardly ever send to a GET, any other proxy will do.
+// which targets hardly ever send to a GET, any other proxy will do until a client has lost a response in this way.
 func (ex *Exchange) isQuestionable(o *core.Outcome) bool {
 	q, t, now := ex.request, ex.tuning, ex.event.Ended
 	if t.Targets == nil || t.Budget != nil || o.Cause != verdict.Answered || !ex.facts.FromProxy || !q.Safe ||
@@ -318,8 +318,8 @@ func (ex *Exchange) isQuestionable(o *core.Outcome) bool {
 	ex.query.Tried = append(ex.query.Tried, selector.TriedProxy{Proxy: ex.proxy})
 	ex.query.KnownToRelay = true
 	ex.query.KnownToRelay = ex.executor.selector.HasUntried(&ex.query, now)
-	questionable := ex.query.KnownToRelay ||
-		ability.IsUnsupported(o.Status) && ex.executor.selector.HasUntried(&ex.query, now)
+	questionable := ex.query.KnownToRelay || ability.IsUnsupported(o.Status) &&
+		!ex.proxy.Abilities().HasLostResponse() && ex.executor.selector.HasUntried(&ex.query, now)
 	ex.query.Tried = ex.query.Tried[:tried]
 	return questionable
 }
