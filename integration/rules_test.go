@@ -92,6 +92,51 @@ then = { rest = "10m" }
 	require.Contains(t, faults, "remove final or the others")
 }
 
+// A host refuses six of ten proxies, and the gateway does not know yet which ones. With max_attempts of the rule, each
+// first request for such a host is served, with the default max_attempts of 3. A request that asks for three attempts
+// has no more.
+func TestS256TheFirstRequestsForAHostThatRefusesProxies(t *testing.T) {
+	w := start(t, 10, `
+[health]
+reachability = false
+[timeouts]
+adaptive = false
+`+roundRobin+`
+[[rules]]
+preset = "ban_like"
+when = { host = "*.strict.test" }
+then = { max_attempts = 10 }
+`)
+	const hosts = 20
+	for i, f := range w.fakes {
+		refused := map[string]lab.Behaviour{}
+		for host := range hosts {
+			if (i+host)%10 < 6 {
+				refused[fmt.Sprintf("h%d.strict.test", host)] = lab.Status(403)
+			}
+		}
+		if i < 6 {
+			refused["asks.strict.test"] = lab.Status(403)
+		}
+		f.SetScript(byHost(refused))
+	}
+	more := 0
+	for host := range hosts {
+		a := w.fetch(fmt.Sprintf("h%d.strict.test", host))
+		require.Equal(t, 200, a.status, "attempts: %s", a.attempts())
+		if n, err := strconv.Atoi(a.attempts()); err == nil && n > 3 {
+			more++
+		}
+	}
+	require.Positive(t, more, "first requests with more than three attempts")
+	asks := "http://asks.strict.test/"
+	for range 10 {
+		n, err := strconv.Atoi(w.request("GET", asks, "", "X-Whirlpool-Retry", "max_attempts=3").attempts())
+		require.NoError(t, err)
+		require.LessOrEqual(t, n, 3)
+	}
+}
+
 // Each condition and action of rules, in order: the first rule that holds is applied.
 func TestS124ConditionsAndActions(t *testing.T) {
 	w := start(t, 2, confRules+`

@@ -24,6 +24,8 @@ type Exchange struct {
 	started  time.Time
 	bodyEnd  time.Time
 	deadline time.Time // of the whole request; zero without a total timeout
+	// maxAttempts is the policy's max_attempts, or that of a rule that has sent the request to another proxy.
+	maxAttempts int
 
 	query            selector.Query
 	target           targetValues      // values for the request's target

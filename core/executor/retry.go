@@ -31,7 +31,7 @@ func (ex *Exchange) decideStep(ctx context.Context, o *core.Outcome) (wait time.
 		ex.result.Final = core.FinalExhausted
 	case o.Retry == core.NoRetry:
 		ex.result.Final = core.FinalNotRetryable
-	case ex.result.Attempts >= ex.request.Policy.MaxAttempts:
+	case ex.result.Attempts >= ex.maxAttempts:
 		ex.result.Final, ex.retry.limitReached = core.FinalExhausted, true
 	case o.Repeat != core.RepeatAllowed:
 		ex.result.Final = core.FinalNotRetryable
@@ -122,7 +122,7 @@ func (ex *Exchange) backoff(o *core.Outcome) time.Duration {
 		Retry: float64(ex.result.Attempts), BaseDelay: p.BaseDelay, Multiplier: p.Multiplier, Cap: p.MaxBackoffDelay,
 		Random: float64(ex.executor.rand()>>11) / (1 << 53), PreviousDelay: ex.retry.delay.Seconds(),
 		RetryAfter: o.RetryAfter.Seconds(), LastStatus: float64(o.Status),
-		Elapsed: now.Sub(ex.bodyEnd).Seconds(), Remaining: -1, MaxAttempts: float64(p.MaxAttempts),
+		Elapsed: now.Sub(ex.bodyEnd).Seconds(), Remaining: -1, MaxAttempts: float64(ex.maxAttempts),
 		HostHash: ex.query.HostHash, IDHash: ex.proxy.IDHash(), Now: unixSeconds(now),
 	}
 	if p.Jitter {

@@ -64,6 +64,9 @@ func (ex *Exchange) matchRule(s Excerpter, o *core.Outcome) *rules.Action {
 // the gateway itself.
 func (ex *Exchange) applyRule(a *rules.Action, o core.Outcome) core.Outcome {
 	ex.event.Rule = a.Label
+	if ex.query.Retryable && !ex.request.Policy.RequestedAttempts() {
+		ex.maxAttempts = max(ex.maxAttempts, a.MaxAttempts)
+	}
 	if a.Rest > 0 {
 		ex.banForHost(&o, a.Rest, slog.String("rule", a.Label))
 	}
@@ -167,7 +170,7 @@ func (ex *Exchange) attemptsLeft(o *core.Outcome) int {
 	if o.Repeat != core.RepeatAllowed || !ex.deadline.IsZero() && !ex.executor.now().Before(ex.deadline) {
 		return 0
 	}
-	return ex.request.Policy.MaxAttempts - ex.result.Attempts
+	return ex.maxAttempts - ex.result.Attempts
 }
 
 // relayLastResponse is called if the judge or a rule asks for a retry. If no proxy is left for the retry, it sets

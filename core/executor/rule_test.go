@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/rules"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
@@ -29,7 +30,17 @@ func ruled(t *testing.T, n int, j *judge, list ...rules.Rule) *bench {
 
 // send runs a request for a host. The proxies in bans respond with 403, the others with 200.
 func (b *bench) send(t *testing.T, host string, bans ...string) (status int, x *both, s *judged) {
+	return b.sendWith(t, host, nil, bans...)
+}
+
+// sendWith is send with a policy; nil for the default.
+func (b *bench) sendWith(t *testing.T, host string, p *retry.Policy, bans ...string) (
+	status int, x *both, s *judged,
+) {
 	x = exchange(t, nil)
+	if p != nil {
+		x.Policy = p
+	}
 	x.Host, x.Method = host, "GET"
 	s = &judged{tries: tries{f: func(_ context.Context, a *Attempt) verdict.Facts {
 		for _, id := range bans {
@@ -105,6 +116,54 @@ func TestBansByRules(t *testing.T) {
 		}
 		require.Len(t, served, 2)
 	})
+}
+
+// With max_attempts of a rule, a request that the rule sends to another proxy may have more attempts than its policy
+// permits. A request that has asked for a number of attempts keeps it, and without retries nothing changes.
+func TestMaxAttemptsOfARule(t *testing.T) {
+	refusing := []string{"p0", "p1", "p2", "p3", "p4", "p5"}
+	two, five := 2, 5
+	for name, c := range map[string]struct {
+		then     rules.Actions
+		policy   int            // max_attempts of the global policy
+		override retry.Override // of the request
+		attempts int
+	}{
+		"rest":             {rules.Actions{Rest: time.Minute, MaxAttempts: 10}, 3, retry.Override{}, 7},
+		"ban":              {rules.Actions{Ban: time.Minute, MaxAttempts: 7}, 3, retry.Override{}, 7},
+		"other proxy":      {rules.Actions{OtherProxy: true, MaxAttempts: 7}, 2, retry.Override{}, 7},
+		"too few":          {rules.Actions{Rest: time.Minute, MaxAttempts: 6}, 3, retry.Override{}, 6},
+		"fewer":            {rules.Actions{Rest: time.Minute, MaxAttempts: 2}, 3, retry.Override{}, 3},
+		"none of the rule": {rules.Actions{Rest: time.Minute}, 3, retry.Override{}, 3},
+		"no retries":       {rules.Actions{Rest: time.Minute, MaxAttempts: 10}, 1, retry.Override{}, 1},
+		"the request asks for two": {rules.Actions{Rest: time.Minute, MaxAttempts: 10}, 3,
+			retry.Override{MaxAttempts: &two}, 2},
+		"the request asks for as many as the policy has": {rules.Actions{Rest: time.Minute, MaxAttempts: 10}, 5,
+			retry.Override{MaxAttempts: &five}, 5},
+		"the request changes another field": {rules.Actions{Rest: time.Minute, MaxAttempts: 10}, 3,
+			retry.Override{RetryStatusCodes: &[]int{502}}, 7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := ruled(t, 10, nil, rules.Rule{When: rules.Conditions{Statuses: []string{"403"}}, Then: c.then})
+				own, err := retry.DefaultPolicy(), error(nil)
+				own.MaxAttempts = c.policy
+				own, err = own.Overridden(c.override, retry.OverrideAny, func(string) bool { return true })
+				require.NoError(t, err)
+				status, x, s := b.sendWith(t, "a.test", &own, refusing...)
+				require.Equal(t, refusing[:min(c.attempts, 6)], s.ids[:min(c.attempts, 6)])
+				require.Equal(t, c.attempts, x.Result().Attempts)
+				if c.attempts == 7 {
+					require.Equal(t, 200, status)
+				} else {
+					require.Equal(t, 403, status)
+				}
+				status, x, _ = b.sendWith(t, "b.test", &own)
+				require.Equal(t, 200, status)
+				require.Equal(t, 1, x.Result().Attempts)
+			})
+		})
+	}
 }
 
 // A rule for a failed attempt changes what follows it, and who is charged.

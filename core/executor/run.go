@@ -132,7 +132,8 @@ func (ex *Exchange) begin(e *Executor, q *Request) {
 	ex.target.set(q)
 	query.Host, query.HostHash, query.TargetHash = q.Host, ex.target.hostHash, q.Target.Hash
 	query.Need = ability.NeedOf(q.WantsTunnel || q.TLS, q.Target.Name)
-	query.Retryable = q.Policy.MaxAttempts > 1 && q.Replayable
+	ex.maxAttempts = q.Policy.MaxAttempts
+	query.Retryable = ex.maxAttempts > 1 && q.Replayable
 	ex.applyRoute()
 	if q.Session != nil {
 		query.Session = q.Session
@@ -225,7 +226,7 @@ func (st *attemptState) setDeadline(x *Exchange) {
 	if !x.deadline.IsZero() && x.deadline.Before(a.Deadline) {
 		a.Deadline = x.deadline
 	}
-	if t.Adaptive && t.Budget == nil && a.Number+1 < q.Policy.MaxAttempts && q.Replayable &&
+	if t.Adaptive && t.Budget == nil && a.Number+1 < x.maxAttempts && q.Replayable &&
 		(q.Idempotent || q.Policy.RetryNonIdempotent) && x.canChangeProxy(st.proxy) {
 		st.minTimeout = minAdaptiveTimeout
 		if st.lease.Probe() || st.proxy.Tail() == 0 {
@@ -304,7 +305,7 @@ func (ex *Exchange) judgeAttempt(ctx context.Context, a *attemptState) {
 func (ex *Exchange) isQuestionable(o *core.Outcome) bool {
 	q, t, now := ex.request, ex.tuning, ex.event.Ended
 	if t.Targets == nil || t.Budget != nil || o.Cause != verdict.Answered || !ex.facts.FromProxy || !q.Safe ||
-		!q.Replayable || ex.result.Attempts >= q.Policy.MaxAttempts || ex.event.Rule != "" ||
+		!q.Replayable || ex.result.Attempts >= ex.maxAttempts || ex.event.Rule != "" ||
 		q.Session != nil && q.Session.StartProxy() == ex.proxy.ID() ||
 		!ex.proxy.Abilities().IsQuestionable(q.Target.Hash, o.Status, now.Sub(t.Epoch)) {
 		return false

@@ -20,7 +20,7 @@ const MinFirstByteTimeout = 500 * time.Millisecond
 func (t *Tunnel) CanRetry() bool {
 	x := t.x
 	return x.openEnding == tunnelEnding && x.tuning.Targets != nil &&
-		x.result.Attempts < x.request.Policy.MaxAttempts &&
+		x.result.Attempts < x.maxAttempts &&
 		!x.proxy.Direct() && (x.deadline.IsZero() || x.executor.now().Before(x.deadline))
 }
 

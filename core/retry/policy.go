@@ -33,7 +33,12 @@ type Policy struct {
 
 	codes codeSet
 	hash  string
+	// requestedAttempts is set if an override of the request has set MaxAttempts.
+	requestedAttempts bool
 }
+
+// MaxAttempts is the maximum of Policy.MaxAttempts.
+const MaxAttempts = 10
 
 // codeSet is a set of status codes from 400 to 599.
 type codeSet [4]uint64
@@ -79,6 +84,9 @@ func formatNumber(f *float64) string {
 	return strconv.FormatFloat(*f, 'g', -1, 64)
 }
 
+// RequestedAttempts reports whether the request itself has asked for MaxAttempts.
+func (p *Policy) RequestedAttempts() bool { return p.requestedAttempts }
+
 // RetriesStatus reports whether the policy retries a response with the given status.
 func (p *Policy) RetriesStatus(status int) bool { return p.codes.has(status) }
 
@@ -107,7 +115,7 @@ var builtinStrategies = []string{"exponential", "linear", "fixed", "decorrelated
 // Validate checks every range and prepares the policy for use. The function strategyExists reports whether a backoff
 // with a given name exists. The error is a *FieldError.
 func (p *Policy) Validate(strategyExists func(string) bool) error {
-	if p.MaxAttempts < 1 || p.MaxAttempts > 10 {
+	if p.MaxAttempts < 1 || p.MaxAttempts > MaxAttempts {
 		return outOfRange("1 to 10", "max_attempts", p.MaxAttempts)
 	}
 	if !strategyExists(p.BackoffStrategy) {
@@ -212,6 +220,7 @@ func (p *Policy) Merge(o Override) Policy {
 // an error of Validate, or a hedge_budget larger than p.HedgeBudget.
 func (p *Policy) Overridden(o Override, mode OverrideMode, strategyExists func(string) bool) (Policy, error) {
 	q := p.Merge(o)
+	q.requestedAttempts = o.MaxAttempts != nil
 	if err := q.Validate(strategyExists); err != nil {
 		return Policy{}, err
 	}

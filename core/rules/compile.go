@@ -316,6 +316,9 @@ func (c *compiler) checkRouting(t *Actions, w *Conditions) {
 			"is for responses, the other actions of this rule are for requests; make two rules")
 	} else if t.Blame != "" {
 		c.addError("then.blame", t.Blame, "is for rules about responses; remove it")
+	} else if t.MaxAttempts != 0 {
+		c.addError("then.max_attempts", t.MaxAttempts,
+			fmt.Sprintf("is for rules about responses; write policy = { max_attempts = %d }", t.MaxAttempts))
 	}
 }
 
@@ -345,7 +348,7 @@ func (c *compiler) checkPolicy(p *Policy) {
 
 // compileAction compiles the action of a response rule.
 func (c *compiler) compileAction(t *Actions) Action {
-	a := Action{Rule: c.index, Rest: t.Rest, Ban: t.Ban}
+	a := Action{Rule: c.index, Rest: t.Rest, Ban: t.Ban, MaxAttempts: t.MaxAttempts}
 	for _, d := range []struct {
 		key     string
 		value   time.Duration
@@ -372,6 +375,14 @@ func (c *compiler) compileAction(t *Actions) Action {
 	default:
 		c.addError("then", nil, "has no action; set retry, other_proxy, rest, ban or final, or for requests pool, "+
 			"tag, region, direct, deny, policy, scorer, intercept or interim")
+	}
+	switch {
+	case t.MaxAttempts == 0:
+	case t.MaxAttempts < 2 || t.MaxAttempts > retry.MaxAttempts:
+		c.addError("then.max_attempts", t.MaxAttempts, fmt.Sprintf("must be 2 to %d", retry.MaxAttempts))
+	case !otherProxy:
+		c.addError("then.max_attempts", t.MaxAttempts, "has no effect without other_proxy, rest or ban; set one of them, "+
+			"or max_attempts of policy in a rule about requests")
 	}
 	switch t.Blame {
 	case "":

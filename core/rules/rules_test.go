@@ -91,7 +91,11 @@ func TestActions(t *testing.T) {
 
 func TestPresets(t *testing.T) {
 	s := compile(t, Rule{Preset: PresetBanLike, When: Conditions{Hosts: []string{"a.test"}}},
-		Rule{Preset: PresetBanLike, When: Conditions{Statuses: []string{"451"}}, Then: Actions{Rest: time.Hour}})
+		Rule{Preset: PresetBanLike, When: Conditions{Statuses: []string{"451"}}, Then: Actions{Rest: time.Hour}},
+		Rule{Preset: PresetBanLike, When: Conditions{Hosts: []string{"c.test"}}, Then: Actions{MaxAttempts: 10}})
+	more := s.Match(&Attempt{Request: Request{Host: "c.test"}, Status: 403}, nil)
+	require.Equal(t, 10*time.Minute, more.Rest)
+	require.Equal(t, 10, more.MaxAttempts)
 	for status, rest := range map[int]time.Duration{403: 10 * time.Minute, 429: 10 * time.Minute, 451: time.Hour} {
 		require.Equal(t, rest, s.Match(&Attempt{Request: Request{Host: "a.test"}, Status: status}, nil).Rest)
 	}
@@ -147,6 +151,14 @@ func TestFaults(t *testing.T) {
 		"long ban":        {Rule{When: good, Then: Actions{Ban: MaxBan + 1}}, "then.ban", "1s to 720h"},
 		"blame":           {Rule{When: good, Then: Actions{Retry: true, Blame: "me"}}, "then.blame", "nobody"},
 		"preset":          {Rule{Preset: "x", Then: ok}, "preset", "ban_like"},
+		"eleven attempts": {Rule{When: good, Then: Actions{Rest: time.Minute, MaxAttempts: 11}}, "then.max_attempts",
+			"2 to 10"},
+		"attempts beside retry": {Rule{When: good, Then: Actions{Retry: true, MaxAttempts: 5}}, "then.max_attempts",
+			"no effect without other_proxy, rest or ban"},
+		"attempts alone": {Rule{When: good, Then: Actions{MaxAttempts: 5}}, "then", "has no action"},
+		"attempts of a routing rule": {Rule{When: Conditions{Hosts: []string{"a"}},
+			Then: Actions{Routing: Routing{Direct: true}, MaxAttempts: 5}}, "then.max_attempts",
+			"policy = { max_attempts = 5 }"},
 		"status": {Rule{When: Conditions{Statuses: []string{"403", "600"}}, Then: ok}, "when.status[1]",
 			"100 to 599"},
 		"range": {Rule{When: Conditions{Statuses: []string{"499-400"}}, Then: ok}, "when.status",

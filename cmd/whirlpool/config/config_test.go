@@ -149,7 +149,7 @@ preset = "ban_like"
 [[rules]]
 when = { host = ["*.a.test", "b.test"], method = "GET", status = [403, "500-599"], header = { Server = "x*" },
   body = "y" }
-then = { rest = "10m", ban = 60, blame = "proxy" }
+then = { rest = "10m", ban = 60, blame = "proxy", max_attempts = 10 }
 [[rules]]
 when = { error = "tunnel_refused" }
 then = { final = true }
@@ -158,7 +158,7 @@ then = { final = true }
 	require.Equal(t, []rules.Rule{{Preset: "ban_like"}, {
 		When: rules.Conditions{Hosts: []string{"*.a.test", "b.test"}, Methods: []string{"GET"},
 			Statuses: []string{"403", "500-599"}, Headers: map[string]string{"Server": "x*"}, Body: "y"},
-		Then: rules.Actions{Rest: 10 * time.Minute, Ban: time.Minute, Blame: "proxy"},
+		Then: rules.Actions{Rest: 10 * time.Minute, Ban: time.Minute, Blame: "proxy", MaxAttempts: 10},
 	}, {When: rules.Conditions{Error: "tunnel_refused"}, Then: rules.Actions{Final: true}}}, c.Engine().Rules)
 	c, err = load(t, "", nil)
 	require.NoError(t, err)

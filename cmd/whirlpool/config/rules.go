@@ -37,12 +37,13 @@ type When struct {
 
 // Then is the action of a rule; see rules.Actions.
 type Then struct {
-	Retry      bool     `koanf:"retry" json:"retry,omitempty"`
-	OtherProxy bool     `koanf:"other_proxy" json:"other_proxy,omitempty"`
-	Rest       Duration `koanf:"rest" json:"rest,omitempty" range:"1s,24h"`
-	Ban        Duration `koanf:"ban" json:"ban,omitempty" range:"1s,720h"`
-	Final      bool     `koanf:"final" json:"final,omitempty"`
-	Blame      string   `koanf:"blame" json:"blame,omitempty"`
+	Retry       bool     `koanf:"retry" json:"retry,omitempty"`
+	OtherProxy  bool     `koanf:"other_proxy" json:"other_proxy,omitempty"`
+	Rest        Duration `koanf:"rest" json:"rest,omitempty" range:"1s,24h"`
+	Ban         Duration `koanf:"ban" json:"ban,omitempty" range:"1s,720h"`
+	Final       bool     `koanf:"final" json:"final,omitempty"`
+	Blame       string   `koanf:"blame" json:"blame,omitempty"`
+	MaxAttempts int      `koanf:"max_attempts" json:"max_attempts,omitempty" range:"2,10"`
 
 	// The actions of routing rules; see rules.Routing.
 	Pool      bool           `koanf:"pool" json:"pool,omitempty"`
@@ -119,6 +120,7 @@ func (c *Config) ruleList() []rules.Rule {
 			Then: rules.Actions{
 				Retry: t.Retry, OtherProxy: t.OtherProxy, Rest: time.Duration(t.Rest),
 				Ban: time.Duration(t.Ban), Final: t.Final, Blame: t.Blame,
+				MaxAttempts: t.MaxAttempts,
 				Routing: rules.Routing{Pool: t.Pool, Tag: t.Tag, Region: t.Region, Prefer: t.Prefer, Direct: t.Direct,
 					Deny: t.Deny, Policy: t.policy, Scorer: t.Scorer, Intercept: t.Intercept,
 					Interim: t.Interim},
