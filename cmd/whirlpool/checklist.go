@@ -53,7 +53,8 @@ express what the check has found, such as a scheme. The exit code is 1 if none i
 	f.StringVar(&o.url, "url", "", "http:// or https:// `URL` to request through each proxy")
 	f.IntVar(&o.expect.Status, "expect-status", 0, "`STATUS` of the response; 0 for 200 to 299")
 	f.StringVar(&o.expect.Body, "expect-body", "", "`TEXT` that the response's body contains")
-	f.StringVar(&o.exit, "exit", "", "`PART` of the response with the proxy's exit address: body, or a header field")
+	f.StringVar(&o.exit, "exit", "", "`PART` of the response with the proxy's exit address: body (text or JSON), "+
+		"or a header field")
 	f.StringVar(&o.mmdb, "mmdb", "", "MMDB `FILE` (GeoLite2-Country and others) for the country of each exit address")
 	f.StringVar(&o.out, "out", "", "`FILE` for the good proxies, with their credentials; readable by you only")
 	f.StringVar(&o.scheme, "scheme", "http", "`SCHEME` of lines without one: "+upstream.ProxySchemes)

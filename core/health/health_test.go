@@ -619,3 +619,27 @@ func TestASchemeThatIsNotSupported(t *testing.T) {
 	require.Contains(t, (&health.Expectation{Status: 200}).Difference(&r), "Negotiate or NTLM")
 	require.Empty(t, (&health.Expectation{Status: 407}).Difference(&r))
 }
+
+func TestExitAddressInABody(t *testing.T) {
+	for body, want := range map[string]string{
+		" 192.0.2.7\n":                                       "192.0.2.7",
+		`{"ip":"2001:db8::9"}`:                               "2001:db8::9",
+		"\n{\"origin\": \"192.0.2.7\"}\n":                    "192.0.2.7",
+		`{"origin": "198.51.100.1, 192.0.2.7"}`:              "192.0.2.7",
+		`{"status":"success","query":"192.0.2.7","lat":1.5}`: "192.0.2.7",
+		`{"ip": 7, "address": "192.0.2.7"}`:                  "192.0.2.7",
+		`{"ip": "none", "ip_address": "192.0.2.7"}`:          "192.0.2.7",
+		`{"ip": "192.0.2.7"`:                                 "",
+		`{"client": "192.0.2.7"}`:                            "",
+		`{"ip": "fe80::1%eth0"}`:                             "",
+		`["192.0.2.7"]`:                                      "",
+		`<p>192.0.2.7</p>`:                                   "",
+		"":                                                   "",
+	} {
+		got := ""
+		if a := health.ExitAddress(health.ExitBody, &health.Response{Body: []byte(body)}); a.IsValid() {
+			got = a.String()
+		}
+		require.Equal(t, want, got, body)
+	}
+}

@@ -2,6 +2,7 @@ package health
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -27,7 +28,7 @@ type Settings struct {
 	Exit string
 }
 
-// ExitBody is the value of Settings.Exit if the body of the response is the exit address.
+// ExitBody is the value of Settings.Exit if the body of the response contains the exit address (addressInBody).
 const ExitBody = "body"
 
 // Expectation is the expected response to a check. An empty Header or Body is not compared.
@@ -189,10 +190,36 @@ func ExitAddress(part string, r *Response) netip.Addr {
 	case "":
 		return netip.Addr{}
 	case ExitBody:
-		text = string(r.Body[:min(len(r.Body), 100)])
+		text = addressInBody(r.Body)
 	default:
 		text = r.Header.Get(part)
 	}
+	return parseAddress(text)
+}
+
+// addressInBody returns the address in the body of a service that reports it: the body as a whole or, if the body is a
+// JSON object, the first valid address of the fields ip, ip_address, origin, query and address.
+func addressInBody(body []byte) string {
+	body = bytes.TrimSpace(body)
+	if !bytes.HasPrefix(body, []byte("{")) {
+		return string(body[:min(len(body), 100)])
+	}
+	var fields map[string]any
+	if json.Unmarshal(body, &fields) != nil {
+		return ""
+	}
+	for _, name := range []string{"ip", "ip_address", "origin", "query", "address"} {
+		text, _ := fields[name].(string)
+		// The origin of httpbin may be a list of addresses. The last one has connected to the site.
+		if text = text[strings.LastIndexByte(text, ',')+1:]; parseAddress(text).IsValid() {
+			return text
+		}
+	}
+	return ""
+}
+
+// parseAddress parses an address without a zone. An invalid text leads to an invalid address.
+func parseAddress(text string) netip.Addr {
 	a, err := netip.ParseAddr(strings.TrimSpace(text))
 	if err != nil || a.Zone() != "" {
 		return netip.Addr{}
