@@ -381,8 +381,8 @@ func (c *compiler) compileAction(t *Actions) Action {
 	case t.MaxAttempts < 2 || t.MaxAttempts > retry.MaxAttempts:
 		c.addError("then.max_attempts", t.MaxAttempts, fmt.Sprintf("must be 2 to %d", retry.MaxAttempts))
 	case !otherProxy:
-		c.addError("then.max_attempts", t.MaxAttempts, "has no effect without other_proxy, rest or ban; set one of them, "+
-			"or max_attempts of policy in a rule about requests")
+		c.addError("then.max_attempts", t.MaxAttempts, "has no effect without other_proxy, rest or ban; set one of "+
+			"them, or max_attempts of policy in a rule about requests")
 	}
 	switch t.Blame {
 	case "":
