@@ -121,6 +121,12 @@ func TestTheSummaryOfTheStatus(t *testing.T) {
 	}{
 		"all is well": {proxies: 3, window: metrics.WindowCounts{Requests: 200, Delivered: 199},
 			want: "all 3 proxies work; 99 % delivered in the last 5 minutes"},
+		"both work": {proxies: 2, want: "both proxies work; no requests in the last 5 minutes"},
+		"the only one": {proxies: 1, fails: func(int) metrics.RecentAttempts {
+			return at(verdict.ProxyUnreachable, 0, "shop.example")
+		}, want: "the proxy fails with proxy unreachable; no requests in the last 5 minutes"},
+		"the only one, without attempts": {proxies: 1, open: 1,
+			want: "the proxy fails; no requests in the last 5 minutes"},
 		"idle":       {proxies: 1, want: "the proxy works; no requests in the last 5 minutes"},
 		"no proxies": {want: "the pool is empty; no requests in the last 5 minutes"},
 		"a site refuses most of them": {proxies: 412,
@@ -144,7 +150,7 @@ func TestTheSummaryOfTheStatus(t *testing.T) {
 		}, want: "1 of 9 proxies fails with proxy unreachable; no requests in the last 5 minutes"},
 		"all with one reason": {proxies: 2, fails: func(int) metrics.RecentAttempts {
 			return at(verdict.NoAnswerInTime, 0, "a.test")
-		}, want: "2 of 2 proxies fail, all of them with no answer in time at a.test; " +
+		}, want: "2 of 2 proxies fail, both with no answer in time at a.test; " +
 			"no requests in the last 5 minutes"},
 		"different reasons": {proxies: 3, fails: func(i int) metrics.RecentAttempts {
 			return at(verdict.Answered, 403, []string{"a.test", "b.test", "c.test"}[i])
@@ -189,7 +195,7 @@ func TestTheSummaryOfLostRequests(t *testing.T) {
 		require.NoError(t, json.Unmarshal(body, &s))
 		return s
 	}
-	const summary = "all 2 proxies work; 70 % delivered in the last 5 minutes"
+	const summary = "both proxies work; 70 % delivered in the last 5 minutes"
 	require.Equal(t, summary, status().Summary)
 	r.tracker.losses = []metrics.Loss{loss("p0", verdict.Answered, 403), loss("p0", verdict.Answered, 403)}
 	require.Equal(t, summary+", the rest lost with 403 at shop.example", status().Summary)
@@ -205,8 +211,16 @@ func TestTheSummaryOfLostRequests(t *testing.T) {
 		{Requests: 1, Cause: "all_proxies_busy", Reason: "all proxies busy"},
 	}, s.Losses)
 
-	// The reason is not stated twice.
+	// Without a delivered request there is no rest.
+	r.metrics.window.Refused = 9
+	require.Equal(t, "both proxies work; 0 % delivered in the last 5 minutes, most lost with proxy unreachable",
+		status().Summary)
 	r.tracker.losses = r.tracker.losses[:2]
+	require.Equal(t, "both proxies work; 0 % delivered in the last 5 minutes, all lost with 403 at shop.example",
+		status().Summary)
+	r.metrics.window.Refused = 2
+
+	// The reason is not stated twice.
 	r.metrics.recent = map[string]metrics.RecentAttempts{"p0": {Attempts: 4, BadAttempts: 4,
 		LastBad: metrics.BadAttempt{
 			Key: minutes.KeyOf(verdict.Answered, 403), Host: "shop.example", At: noon}}}
@@ -214,12 +228,15 @@ func TestTheSummaryOfLostRequests(t *testing.T) {
 		status().Summary)
 }
 
-// Proxies that have not been reached do not count as failing, but they are not said to work.
-func TestTheSummaryOfUnreachedProxies(t *testing.T) {
+// Proxies that have not been reached do not count as failing, but they are not said to work. A banned proxy may be one
+// that works.
+func TestTheSummaryOfThePool(t *testing.T) {
 	for want, counts := range map[string]poolCounts{
 		"the proxy has not been reached":       {Total: 1, Unreached: 1},
 		"1 of 3 proxies has not been reached":  {Total: 3, Unreached: 1},
 		"2 of 3 proxies have not been reached": {Total: 3, Unreached: 2},
+		"the proxy works, and is banned":       {Total: 1, Banned: 1},
+		"both proxies work, 1 banned":          {Total: 2, Banned: 1},
 	} {
 		v := statusView{Proxies: counts}
 		require.Equal(t, want, v.poolText())

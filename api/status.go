@@ -178,15 +178,21 @@ const unknownReason = "unknown"
 
 func (v *statusView) text() string {
 	text := v.poolText() + "; " + v.Requests.text()
-	if len(v.Losses) == 0 {
+	if len(v.Losses) == 0 || v.Requests.Total == 0 {
 		return text
 	}
 	reason := v.Losses[0].Reason
 	if len(v.Failures) > 0 && v.Failures[0].text() == reason {
 		return text // poolText has stated the reason
 	}
-	if len(v.Losses) > 1 {
+	noneServed := v.Requests.Delivered == v.Requests.Refused
+	switch {
+	case len(v.Losses) > 1 && noneServed:
+		return text + ", most lost with " + reason
+	case len(v.Losses) > 1:
 		return text + ", most of the rest lost with " + reason
+	case noneServed:
+		return text + ", all lost with " + reason
 	}
 	return text + ", the rest lost with " + reason
 }
@@ -195,10 +201,14 @@ func (v *statusView) text() string {
 // one.
 func (v *statusView) poolText() string {
 	text := v.failureText()
-	if n := v.Proxies.Banned; n > 0 {
-		text += fmt.Sprintf(", %d banned", n)
+	switch n := v.Proxies.Banned; {
+	case n == 0:
+		return text
+	case v.Proxies.Total == 1:
+		return text + ", and is banned"
+	default:
+		return text + fmt.Sprintf(", %d banned", n)
 	}
-	return text
 }
 
 func (v *statusView) failureText() string {
@@ -214,14 +224,18 @@ func (v *statusView) failureText() string {
 		return fmt.Sprintf("%d of %d proxies have not been reached", p.Unreached, p.Total)
 	case p.Failing == 0 && p.Total == 1:
 		return "the proxy works"
+	case p.Failing == 0 && p.Total == 2:
+		return "both proxies work"
 	case p.Failing == 0:
 		return fmt.Sprintf("all %d proxies work", p.Total)
 	}
-	fail := "fail"
-	if p.Failing == 1 {
-		fail = "fails"
+	text := fmt.Sprintf("%d of %d proxies fail", p.Failing, p.Total)
+	switch {
+	case p.Total == 1:
+		text = "the proxy fails"
+	case p.Failing == 1:
+		text += "s"
 	}
-	text := fmt.Sprintf("%d of %d proxies %s", p.Failing, p.Total, fail)
 	g := &v.Failures[0]
 	switch {
 	case g.text() == "":
@@ -230,7 +244,9 @@ func (v *statusView) failureText() string {
 		return text + ", for different reasons"
 	case g.Proxies == 1 && p.Failing == 2:
 		return text + ", with " + g.text() + " and with " + v.Failures[1].text()
-	case g.Proxies == p.Failing && p.Failing > 1:
+	case g.Proxies == p.Failing && p.Failing == 2:
+		return text + ", both with " + g.text()
+	case g.Proxies == p.Failing && p.Failing > 2:
 		return text + ", all of them with " + g.text()
 	case g.Proxies < p.Failing:
 		return text + fmt.Sprintf(", %d of them with %s", g.Proxies, g.text())

@@ -48,7 +48,7 @@ func TestResponsesThatAreAll403AreAnAlarm(t *testing.T) {
 	for range 20 {
 		require.Equal(t, 403, w.get().status)
 	}
-	require.Equal(t, "2 of 2 proxies fail, all of them with 403 at origin.test; 0 % delivered in the last 5 minutes",
+	require.Equal(t, "2 of 2 proxies fail, both with 403 at origin.test; 0 % delivered in the last 5 minutes",
 		w.getJSON("/status")["summary"])
 	b := openBrowser(t, "http://"+w.api+"/", 1280, 900)
 	b.until("the page is red", `document.querySelector("#verdict").className === "bad" && `+

@@ -1,6 +1,6 @@
 // The nodes of the cluster: their states and their requests. The section is hidden without a cluster.
 import { api } from "./api.js";
-import { $, el, number, percent, pill, right, rows, span } from "./dom.js";
+import { $, count, el, number, percent, pill, right, rows, span } from "./dom.js";
 import { watch } from "./live.js";
 
 const section = $("cluster").closest("section");
@@ -70,9 +70,9 @@ function text(c, nodes) {
   const store =
     c.store.state === "alone"
       ? "The store cannot be reached (" + c.store.error + "): this gateway is alone, and the table is old."
-      : "All nodes in the last " + Math.round(r.window / 60) + " minutes: " + number.format(r.total) + " requests" +
+      : "All nodes in the last " + count(Math.round(r.window / 60), "minute") + ": " + count(r.total, "request") +
         (r.total ? ", " + percent((r.delivered - r.target_refused) / r.total) + " successful" : "") +
-        ", " + number.format(r.attempts) + " attempts, " + number.format(r.retries) + " retries.";
+        ", " + count(r.attempts, "attempt") + ", " + count(r.retries, "retry", "retries") + ".";
   const twins = nodes.filter(n => n.same_name).map(n => n.node);
   const suspects = (c.suspect_targets || []).map(t => t.target);
   return [

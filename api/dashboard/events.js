@@ -1,6 +1,6 @@
 // The events: transitions of breakers, changes of the configuration, bans and faults of plugins.
 import { api, gatewayNow } from "./api.js";
-import { $, address, clock, date, el, number, pill, rows, words } from "./dom.js";
+import { $, address, clock, count, date, el, number, pill, rows, words } from "./dom.js";
 import { listen, watch } from "./live.js";
 
 const bandSeconds = 600,
@@ -76,10 +76,10 @@ function eventText({ type, data }, at) {
       return data.proxy_id + (data.host ? " for " + data.host : "") + (Date.parse(data.until) <= at ? ": its ban has ended" : " until " + date(data.until));
     case "exhaustion":
       return (
-        data.method + " " + data.host + ": " + Object.keys(data.causes).map(words).join(", ") + (data.folded ? " (and " + data.folded + " more requests)" : "")
+        data.method + " " + data.host + ": " + Object.keys(data.causes).map(words).join(", ") + (data.folded ? " (and " + count(data.folded, "more request") + ")" : "")
       );
     case "policy":
-      return data.source === "file" ? "the policy of the configuration" : "changed: up to " + data.max_attempts + " attempts, " + data.backoff_strategy;
+      return data.source === "file" ? "the policy of the configuration" : "changed: up to " + count(data.max_attempts, "attempt") + ", " + data.backoff_strategy;
     case "reload":
       return data.ok ? "the configuration was reloaded" : "the configuration was not reloaded: " + (data.faults || []).map(f => (f.key ? f.key + ": " : "") + f.message).join("; ");
     case "activation":

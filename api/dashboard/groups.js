@@ -30,7 +30,7 @@ function draw(g) {
     x => [
       [name(g.by, x), x.name],
       [bar(x), x.failing + " " + x.proxies],
-      right(number.format(x.failing) + " of " + number.format(x.proxies) + " fail"),
+      right(number.format(x.failing) + " of " + number.format(x.proxies) + (x.failing === 1 ? " fails" : " fail")),
       right(x.banned ? number.format(x.banned) + " banned" : ""),
       g.by === "reason" ? "" : x.reason,
     ],

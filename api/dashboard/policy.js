@@ -1,6 +1,6 @@
 // The retry policy: in words, as a drawing, and the form that changes it.
 import { api } from "./api.js";
-import { $, clock, el, number, span } from "./dom.js";
+import { $, clock, count, el, number, span } from "./dom.js";
 import { watch } from "./live.js";
 import { backoffNames } from "./plugins.js";
 import { offerUndo } from "./undo.js";
@@ -146,7 +146,7 @@ function showPreview(v) {
       el("td", { class: "n" }, span(c.waited)));
   const head = ["", "attempts", "served", "refused", "not known", "backoffs"].map(t => el("th", { class: "n" }, t || el("span", { class: "unseen" }, "policy")));
   const statuses = v.statuses.map(s =>
-    number.format(s.attempts) + " attempts with status " + s.status + (s.retried ? " would be retried now" : " would no longer be retried"));
+    count(s.attempts, "attempt") + " with status " + s.status + (s.retried ? " would be retried now" : " would no longer be retried"));
   const parts = [el("p", {}, sentence(v.summary))];
   if (v.examined) {
     const body = el("tbody", {}, row("as it was", v.recorded), row("with this policy", v.under_policy));

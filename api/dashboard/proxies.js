@@ -1,6 +1,6 @@
 // The list of proxies. Only the visible rows are requested and drawn, so that pools of any size can be scrolled.
 import { act, api, gatewayNow, showError } from "./api.js";
-import { $, address, attribute, clock, el, link, number, percent, span, write } from "./dom.js";
+import { $, address, attribute, clock, count, el, link, number, percent, span, write } from "./dom.js";
 import { longList } from "./list.js";
 import { eachSecond, watch } from "./live.js";
 import { perform } from "./many.js";
@@ -127,7 +127,7 @@ function newRow() {
     attribute(id, "title", x.url);
     attribute(state, "title", failures(x.breaker));
     for (const e of [bar, success])
-      attribute(e, "title", x.failure?.reason || (x.samples ? percent(x.success_rate) + " of the last " + x.samples + " attempts" : "no attempts yet"));
+      attribute(e, "title", x.failure?.reason || (x.samples ? percent(x.success_rate) + " of the last " + count(x.samples, "attempt") : "no attempts yet"));
   }
   for (const event of ["pointerover", "focusin"]) tr.addEventListener(event, describe);
   band.onmousemove = e => attribute(band, "title", periodAt(x, e.offsetX / band.clientWidth));

@@ -1,6 +1,6 @@
 // The page of one proxy: its settings, why its attempts fail, its latest requests, and actions.
 import { api, gatewayNow } from "./api.js";
-import { $, address, bytes, clock, date, el, number, percent, pill, span, words } from "./dom.js";
+import { $, address, bytes, clock, count, date, el, number, percent, pill, span, words } from "./dom.js";
 import { attemptChart, attemptHistory } from "./history.js";
 import { perform } from "./many.js";
 import { openPage } from "./page.js";
@@ -27,7 +27,7 @@ function parts(x, breaker, requests) {
   const facts = [
     ["URL", x.url],
     ["breaker", [pill(breaker.state), ` ${breaker.failure_count} ${breaker.failure_count === 1 ? "failure" : "failures"} in the window` + open]],
-    ["success", x.samples ? percent(x.success_rate) + " of the last " + x.samples + " attempts" : "no attempts yet"],
+    ["success", x.samples ? percent(x.success_rate) + " of the last " + count(x.samples, "attempt") : "no attempts yet"],
     ["latency", x.avg_latency ? span(x.avg_latency) : "–"],
     ["in flight", number.format(x.in_flight)],
     ["uses", number.format(x.uses)],

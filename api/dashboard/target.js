@@ -1,7 +1,7 @@
 // The targets with failures, and the page of one target: why attempts at it fail, by time, and which proxies get no
 // requests for it.
 import { api, button, gatewayNow } from "./api.js";
-import { $, address, clock, el, link, number, pill, rows, words } from "./dom.js";
+import { $, address, clock, count, el, link, number, pill, rows, words } from "./dom.js";
 import { attemptChart, attemptHistory } from "./history.js";
 import { watch } from "./live.js";
 import { openPage } from "./page.js";
@@ -36,7 +36,7 @@ const round = watch({ views: ["targets"], every: 5000, polled: 5000, shown: $("t
 // the last minutes.
 function results(x) {
   const list = [];
-  if (x.failures) list.push(number.format(x.failures) + " of " + number.format(x.attempts) + " attempts failed");
+  if (x.failures) list.push(number.format(x.failures) + " of " + count(x.attempts, "attempt") + " failed");
   if (x.refused) list.push(number.format(x.refused) + " refused");
   return list.join(", ");
 }

@@ -260,20 +260,22 @@ func (s *gatewayStatus) print(w io.Writer) {
 	if q.Requests > 0 {
 		refused := ""
 		if q.Refused > 0 {
-			refused = fmt.Sprintf(", %d refused by their targets (403 or 429)", q.Refused)
+			refused = fmt.Sprintf(", %d refused by the target (403 or 429)", q.Refused)
 		}
-		delivered = fmt.Sprintf("%d in %d h, %.2f %% delivered%s; %d attempts, %d retries", q.Requests, q.Hours,
-			float64(10_000*q.servedCount()/q.Requests)/100, refused, q.Attempts, q.Retries)
+		delivered = fmt.Sprintf("%d in %d h, %.2f %% delivered%s; %s, %s", q.Requests, q.Hours,
+			float64(10_000*q.servedCount()/q.Requests)/100, refused, plural(int(q.Attempts), "attempt"),
+			plural(int(q.Retries), "retry"))
 	}
 	fmt.Fprintf(table, "requests\t%s\n", delivered)
 	if c := s.Cluster; c != nil {
 		fmt.Fprintf(table, "cluster\t%s: this gateway is %s (%s), %d live\n", c.Name, c.Node, c.State, c.LiveNodes)
 		share := ""
 		if c.Requests > 0 {
-			share = fmt.Sprintf(", %.2f %% delivered; %d attempts, %d retries",
-				float64(10_000*c.Delivered/c.Requests)/100, c.Attempts, c.Retries)
+			share = fmt.Sprintf(", %.2f %% delivered; %s, %s", float64(10_000*c.Delivered/c.Requests)/100,
+				plural(int(c.Attempts), "attempt"), plural(int(c.Retries), "retry"))
 		}
-		fmt.Fprintf(table, "\tall together: %d requests in the last %d minutes%s\n", c.Requests, c.Minutes, share)
+		fmt.Fprintf(table, "\tall together: %s in the last %s%s\n", plural(int(c.Requests), "request"),
+			plural(c.Minutes, "minute"), share)
 	}
 	for _, f := range s.Failures {
 		fmt.Fprintf(table, "failing\t%s: %s, such as %s\n", plural(f.Proxies, "proxy"), f.Reason, f.Example)
@@ -289,7 +291,7 @@ func (s *gatewayStatus) print(w io.Writer) {
 		fmt.Fprintf(table, "\tand %d more\n", hidden)
 	}
 	for _, t := range s.Suspect {
-		fmt.Fprintf(table, "target\t%s fails through every proxy (%d failures)\n", t.Target, t.Failures)
+		fmt.Fprintf(table, "target\t%s fails through every proxy (%s)\n", t.Target, plural(t.Failures, "failure"))
 	}
 	fmt.Fprintf(table, "configuration\tread at %s\n", s.LoadedAt.Local().Format(time.DateTime))
 	for _, fault := range s.LoadFault {

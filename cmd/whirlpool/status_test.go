@@ -65,7 +65,7 @@ func TestStatus(t *testing.T) {
 // In a cluster, the status says which node the gateway is, and what all nodes have served.
 func TestStatusOfACluster(t *testing.T) {
 	responses := statusResponses()
-	responses["GET /status"] = []string{`200 {"summary":"all 2 proxies work","proxies":{"total":2,"in_service":2},` +
+	responses["GET /status"] = []string{`200 {"summary":"both proxies work","proxies":{"total":2,"in_service":2},` +
 		`"cluster":{"name":"whirlpool","node":"gw-1","state":"isolated","live_nodes":3,` +
 		`"requests":{"window":300,"total":1000,"delivered":999,"target_refused":4,"attempts":1100,` +
 		`"retries":100}}}`}
@@ -86,7 +86,7 @@ func TestStatusOfRefusedRequests(t *testing.T) {
 	newFakeAPI(t, responses)
 	out, errs, code := run("status")
 	require.Zero(t, code, errs)
-	require.Regexp(t, `requests +50 in 24 h, 20\.00 % delivered, 40 refused by their targets \(403 or 429\); 50 `, out)
+	require.Regexp(t, `requests +50 in 24 h, 20\.00 % delivered, 40 refused by the target \(403 or 429\); 50 `, out)
 }
 
 // A gateway that fails, or is no gateway, is an error with a message.

@@ -74,6 +74,9 @@ var columns = []column{
 		func(a, b *Row) int { return cmp.Compare(b.Latency, a.Latency) }},
 }
 
+// leavingOrder holds the indices of the columns that a narrow screen leaves out, the first one first.
+var leavingOrder = []int{5, 3, 2, 4, 7, 1} // uses, in flight, region, per s, latency, state
+
 // successForSort returns the share of successes by which the table is sorted. It is 1 for a proxy without attempts.
 func (r *Row) successForSort() float64 {
 	if r.Samples == 0 {
@@ -232,14 +235,14 @@ func (m *Model) sortRows() {
 	m.scroll()
 }
 
-// headLines is the number of lines above the rows of the table. footLines is the number of lines below the rows.
-const (
-	headLines = 4
-	footLines = 2
-)
+// footLines is the number of lines below the rows of the table.
+const footLines = 2
+
+// headLines returns the number of lines above the rows of the table.
+func (m *Model) headLines() int { return 3 + len(m.reasonLines()) }
 
 // rowCount returns the number of table rows on the screen.
-func (m *Model) rowCount() int { return max(1, m.height-headLines-footLines) }
+func (m *Model) rowCount() int { return max(1, m.height-m.headLines()-footLines) }
 
 // scroll moves the selection into the table, and scrolls so that the selected row is on the screen.
 func (m *Model) scroll() {
@@ -315,11 +318,12 @@ func (m Model) View() string {
 		}
 		return "reading the state of the gateway ...\n"
 	}
-	lines := []string{m.summaryLine(), m.countsLine(), m.reasonLine(), titleStyle.Render(m.formatCells(m.titles()))}
+	lines := append([]string{m.summaryLine(), m.countsLine()}, m.reasonLines()...)
+	lines = append(lines, titleStyle.Render(m.formatCells(m.titles())))
 	for i := m.firstRow; i < len(m.rows) && i < m.firstRow+m.rowCount(); i++ {
 		lines = append(lines, m.rowLine(i))
 	}
-	for len(lines) < headLines+m.rowCount() {
+	for len(lines) < m.headLines()+m.rowCount() {
 		lines = append(lines, "")
 	}
 	return strings.Join(append(lines, "", m.footer()), "\n")
@@ -329,7 +333,11 @@ func (m Model) summaryLine() string {
 	s := m.snapshot
 	text := fmt.Sprintf("whirlpool %s  %s", s.Gateway, s.At.Local().Format(time.TimeOnly))
 	if s.Requests > 0 {
-		text += fmt.Sprintf("  %d requests, %.2f %% delivered, %.2f attempts each", s.Requests,
+		requests := "requests"
+		if s.Requests == 1 {
+			requests = "request"
+		}
+		text += fmt.Sprintf("  %d %s, %.2f %% delivered, %.2f attempts each", s.Requests, requests,
 			float64(10_000*s.Served/s.Requests)/100, float64(s.Attempts)/float64(s.Requests))
 	}
 	if m.isPaused {
@@ -338,18 +346,52 @@ func (m Model) summaryLine() string {
 	return m.cutLine(text)
 }
 
-// reasonLine returns the error of the last fetch or, if it succeeded, the summary.
-func (m Model) reasonLine() string {
-	if m.fetchErr == nil {
-		return titleStyle.Render(m.cutLine(m.snapshot.Summary))
+// reasonLines returns the error of the last fetch or, if it succeeded, the summary. On a narrow screen the text has
+// several lines, at most a quarter of the screen.
+func (m Model) reasonLines() []string {
+	switch {
+	case m.fetchErr != nil:
+		return m.wrapText("NO CONNECTION: " + m.fetchErr.Error())
+	case m.snapshot == nil:
+		return []string{""}
 	}
-	return m.cutLine("NO CONNECTION: " + m.fetchErr.Error())
+	lines := m.wrapText(m.snapshot.Summary)
+	for i := range lines {
+		lines[i] = titleStyle.Render(lines[i])
+	}
+	return lines
+}
+
+// wrapText returns a text in lines of the width of the screen.
+func (m Model) wrapText(text string) []string {
+	lines := []string{""}
+	for _, word := range strings.Fields(text) {
+		last := &lines[len(lines)-1]
+		switch {
+		case *last == "":
+			*last = word
+		case len([]rune(*last+" "+word)) <= m.width:
+			*last += " " + word
+		default:
+			lines = append(lines, word)
+		}
+	}
+	if most := max(1, m.height/4); len(lines) > most {
+		lines = append(lines[:most-1], strings.Join(lines[most-1:], " "))
+	}
+	for i := range lines {
+		lines[i] = m.cutLine(lines[i])
+	}
+	return lines
 }
 
 // countsLine returns the line with the number of proxies in each state, and the rate of attempts.
 func (m Model) countsLine() string {
 	c := m.snapshot
 	text := fmt.Sprintf("%d proxies", c.Total)
+	if c.Total == 1 {
+		text = "1 proxy"
+	}
 	for _, state := range slices.Sorted(maps.Keys(c.States)) {
 		if n := c.States[state]; n > 0 {
 			text += fmt.Sprintf(", %d %s", n, state)
@@ -397,32 +439,45 @@ const (
 	maxIDWidth = 40
 )
 
-// idWidth returns the width of the first column.
-func (m Model) idWidth() int {
-	rest := m.width - len(columns) + 1 // without the spaces between the columns
-	for _, c := range columns {
-		rest -= c.width
+// shownColumns returns the indices of the columns that fit on the screen, and the width that is left for the first one.
+// The first column, the column by which the table is sorted, and the successes are always shown.
+func (m Model) shownColumns() (shown []int, idWidth int) {
+	idWidth = m.width
+	for i := range columns {
+		shown = append(shown, i)
+		if i > 0 {
+			idWidth -= columns[i].width + 1 // with the space before it
+		}
 	}
-	return max(minIDWidth, min(rest, maxIDWidth))
+	for _, i := range leavingOrder {
+		if idWidth < minIDWidth && i != m.sortColumn {
+			shown = slices.DeleteFunc(shown, func(other int) bool { return other == i })
+			idWidth += columns[i].width + 1
+		}
+	}
+	return shown, max(minIDWidth, min(idWidth, maxIDWidth))
 }
 
 // formatCells returns a line of the table with each cell at the width of its column.
 func (m Model) formatCells(cells []string) string {
 	var b strings.Builder
-	for i, text := range cells {
-		width := cmp.Or(columns[i].width, m.idWidth())
+	shown, idWidth := m.shownColumns()
+	for _, i := range shown {
+		text := cells[i]
+		width := cmp.Or(columns[i].width, idWidth)
 		letters := []rune(text)
 		if len(letters) > width {
 			letters = append(letters[:width-1], '…')
 		}
 		b.WriteString(string(letters) + strings.Repeat(" ", width-len(letters)+1))
 	}
-	return m.cutLine(b.String())
+	return m.cutLine(strings.TrimSuffix(b.String(), " "))
 }
 
+// cutLine cuts a line at the width of the screen. A cut line ends with "…".
 func (m Model) cutLine(line string) string {
 	if letters := []rune(line); len(letters) > m.width {
-		return string(letters[:m.width])
+		return string(letters[:max(0, m.width-1)]) + "…"
 	}
 	return line
 }

@@ -122,7 +122,7 @@ func TestScrolling(t *testing.T) {
 	for _, id := range strings.Split("abcdefghijklmnopqrstuvwxyz", "") {
 		s.Rows = append(s.Rows, Row{ID: id, State: "closed"})
 	}
-	m, _ := started(t, s).Update(tea.WindowSizeMsg{Width: 40, Height: headLines + footLines + 5})
+	m, _ := started(t, s).Update(tea.WindowSizeMsg{Width: 40, Height: 4 + footLines + 5})
 	require.Equal(t, "abcde", order(m.(Model)))
 	for _, step := range []struct{ key, screen, selected string }{
 		{"up", "abcde", "a"}, {"down", "abcde", "b"}, {"pgdown", "cdefg", "g"}, {"j", "defgh", "h"}, {"k", "defgh",
@@ -139,7 +139,7 @@ func TestScrolling(t *testing.T) {
 		require.LessOrEqual(t, model.firstRow, model.selected)
 		require.Less(t, model.selected, model.firstRow+5)
 		lines := strings.Split(model.View(), "\n")
-		require.Len(t, lines, headLines+footLines+5)
+		require.Len(t, lines, 4+footLines+5)
 		for _, line := range lines {
 			require.LessOrEqual(t, len([]rune(line)), 40)
 		}
@@ -164,4 +164,28 @@ func TestTheWidthOfTheScreen(t *testing.T) {
 	}
 	m, _ = m.Update(tea.WindowSizeMsg{Width: 200, Height: 20})
 	require.Contains(t, m.View(), "a-long-name-"+strings.Repeat("x", 27)+"… half-open US ")
+}
+
+// A narrow screen leaves out whole columns, but not the one by which the table is sorted. The summary has several lines
+// there.
+func TestANarrowScreen(t *testing.T) {
+	s := snapshot(0, 5, 9, 7)
+	s.Summary = "37 of 412 proxies fail, 31 of them with 403 at shop.example; 96 % delivered in the last 5 minutes"
+	m, _ := started(t, s).Update(tea.WindowSizeMsg{Width: 60, Height: 24})
+	require.Contains(t, m.View(), "\n37 of 412 proxies fail, 31 of them with 403 at shop.example;\n"+
+		"96 % delivered in the last 5 minutes\nPROXY▼            STATE     REGION  PER S  SUCCESS  LATENCY \n"+
+		"a                 closed    DE      0.0    100.0 %  30 ms")
+	m, _ = m.Update(tea.WindowSizeMsg{Width: 40, Height: 24})
+	require.Contains(t, m.View(), "\nPROXY▼       STATE     SUCCESS  LATENCY ")
+	require.Contains(t, m.View(), "1 open; 0.0 attemp…\n")
+	m = keys(t, m, "right", "right", "right", "right", "right")
+	require.Contains(t, m.View(), "\nPROXY        STATE     USES▼    SUCCESS")
+	for _, size := range []tea.WindowSizeMsg{{Width: 60, Height: 24}, {Width: 30, Height: 12}, {Width: 1, Height: 8}} {
+		m, _ = m.Update(size)
+		lines := strings.Split(m.View(), "\n")
+		require.Len(t, lines, size.Height)
+		for _, line := range lines {
+			require.LessOrEqual(t, len([]rune(line)), size.Width)
+		}
+	}
 }
