@@ -97,7 +97,7 @@ export function askForKey(refused) {
 }
 
 function showLogin(on) {
-  $("login").hidden = !on;
+  $("login").hidden = $("login").parentElement.hidden = !on;
   document.querySelector("main").hidden = on;
 }
 

@@ -140,11 +140,13 @@ function show(doc) {
   const contents = document.getElementById("contents"),
     operations = document.getElementById("operations");
   operations.replaceChildren(
+    el("h2", {}, "All operations"),
     el(
       "article",
       {},
       ...blocks(doc.info.description),
-      ...contentOf("The response to a request that fails", doc.components.responses.Error.content),
+      el("h3", {}, "A request that fails"),
+      ...contentOf("Response", doc.components.responses.Error.content),
     ),
   );
   for (const tag of doc.tags) {
