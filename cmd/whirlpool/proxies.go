@@ -89,10 +89,22 @@ func attentionRank(state string) int {
 // sortNames are the keys of proxyOrders, in the order of the columns.
 var sortNames = []string{"id", "state", "region", "in_flight", "uses", "success", "latency"}
 
-// proxyFilter holds the flags of the command `proxies list`.
+// proxyFilter holds the flags of the command `proxies list`. Other commands have a part of them (addFlags).
 type proxyFilter struct {
 	state, region, vendor, reason, match, sort string
 	limit                                      int
+}
+
+// addFlags adds the flags that select proxies.
+func (f *proxyFilter) addFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.state, "state", "", "only proxies in this `STATE`: "+strings.Join(listStates, ", "))
+	flags.StringVar(&f.region, "region", "", "only proxies of this `REGION`")
+	flags.StringVar(&f.vendor, "vendor", "", "only proxies of this `VENDOR`")
+	flags.StringVar(&f.reason, "reason", "", "only proxies that fail for this `REASON`, as status shows it")
+	flags.StringVar(&f.match, "match", "", "only proxies with this `TEXT` in their id or URL")
+	completeWords(cmd, "state", listStates)
+	completeRegions(cmd)
 }
 
 func (f *proxyFilter) check() error {
@@ -123,17 +135,11 @@ func listProxiesCommand() *cobra.Command {
 		Example: "  whirlpool proxies list --state open --sort latency\n  whirlpool proxies list --region DE --json\n" +
 			"  whirlpool proxies list --reason \"403 at shop.example\" # as in whirlpool status",
 	}
+	f.addFlags(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&f.state, "state", "", "only proxies in this `STATE`: "+strings.Join(listStates, ", "))
-	flags.StringVar(&f.region, "region", "", "only proxies of this `REGION`")
-	flags.StringVar(&f.vendor, "vendor", "", "only proxies of this `VENDOR`")
-	flags.StringVar(&f.reason, "reason", "", "only proxies that fail for this `REASON`, as status shows it")
-	flags.StringVar(&f.match, "match", "", "only proxies with this `TEXT` in their id or URL")
 	flags.StringVar(&f.sort, "sort", "id", "sort by `COLUMN`: "+strings.Join(sortNames, ", "))
 	flags.IntVar(&f.limit, "limit", 0, "at most `N` proxies; 0 for all")
-	completeWords(cmd, "state", listStates)
 	completeWords(cmd, "sort", sortNames)
-	completeRegions(cmd)
 	return gatewayCommand(cmd, func(r *remote, _ []string) error {
 		if err := f.check(); err != nil {
 			return err

@@ -12,7 +12,7 @@ import (
 
 func drainCommand() *cobra.Command {
 	return forEachProxy(&cobra.Command{
-		Use: "drain ID...", Short: "Remove proxies after their attempts in flight have ended",
+		Use: "drain [ID...]", Short: "Remove proxies after their attempts in flight have ended",
 		Long: `Remove proxies: they get no new requests, and leave the pool when their attempts in flight have ended.
 undrain brings a proxy of the configuration back.`,
 	}, func(r *remote, id string) (string, error) {
@@ -22,7 +22,7 @@ undrain brings a proxy of the configuration back.`,
 }
 
 func undrainCommand() *cobra.Command {
-	return forEachProxy(&cobra.Command{
+	return forEachID(&cobra.Command{
 		Use: "undrain ID...", Short: "Bring back proxies of the configuration that drain or delete has removed",
 		Long: `Bring back proxies of the configuration that drain or delete has removed: the recorded removal is
 deleted, and the configuration is read again. Other changes of the file take effect, too. A proxy that add
@@ -54,8 +54,9 @@ func banCommand() *cobra.Command {
 	var duration time.Duration
 	host := ""
 	cmd := &cobra.Command{
-		Use: "ban ID...", Short: "Exclude proxies for a time, from all requests or from those for one host",
-		Example: "  whirlpool proxies ban p1 p2 --for 1h\n  whirlpool proxies ban p1 --host shop.example",
+		Use: "ban [ID...]", Short: "Exclude proxies for a time, from all requests or from those for one host",
+		Example: "  whirlpool proxies ban p1 p2 --for 1h\n  whirlpool proxies ban p1 --host shop.example\n" +
+			"  whirlpool proxies ban --reason \"403 at shop.example\" # all that fail so, as in whirlpool status",
 	}
 	cmd.Flags().DurationVar(&duration, "for", 10*time.Minute, "`TIME` of the ban: 1s to 720h, with --host 1s to 24h")
 	cmd.Flags().StringVar(&host, "host", "", "ban for requests to this `HOST` only")
@@ -84,7 +85,7 @@ func hostSuffix(host string) string {
 
 func unbanCommand() *cobra.Command {
 	host := ""
-	cmd := &cobra.Command{Use: "unban ID...", Short: "End the ban of proxies, or their rest for one host"}
+	cmd := &cobra.Command{Use: "unban [ID...]", Short: "End the ban of proxies, or their rest for one host"}
 	cmd.Flags().StringVar(&host, "host", "", "end the ban for this `HOST` only")
 	return forEachProxy(cmd, func(r *remote, id string) (string, error) {
 		path := proxyPath(id) + "/ban"
@@ -97,7 +98,7 @@ func unbanCommand() *cobra.Command {
 }
 
 func resetCommand() *cobra.Command {
-	return forEachProxy(&cobra.Command{Use: "reset ID...", Short: "Close the circuit breakers of proxies"},
+	return forEachProxy(&cobra.Command{Use: "reset [ID...]", Short: "Close the circuit breakers of proxies"},
 		func(r *remote, id string) (string, error) {
 			path := "/circuit-breakers/" + url.PathEscape(id) + "/reset"
 			_, err := r.send(request{method: http.MethodPost, path: path}, nil)
@@ -107,7 +108,7 @@ func resetCommand() *cobra.Command {
 
 func deleteCommand() *cobra.Command {
 	return forEachProxy(&cobra.Command{
-		Use: "delete ID...", Short: "Remove proxies at once; their attempts in flight are completed",
+		Use: "delete [ID...]", Short: "Remove proxies at once; their attempts in flight are completed",
 	}, func(r *remote, id string) (string, error) {
 		_, err := r.send(request{method: http.MethodDelete, path: proxyPath(id)}, nil)
 		return "is deleted", err
@@ -115,7 +116,7 @@ func deleteCommand() *cobra.Command {
 }
 
 func restoreCommand() *cobra.Command {
-	return forEachProxy(&cobra.Command{
+	return forEachID(&cobra.Command{
 		Use: "restore ID...", Short: "Undo drain or delete within ten minutes",
 		Long: `Undo drain or delete within ten minutes: the proxies have their ids and settings again, also their
 passwords, with new circuit breakers and new statistics.`,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -10,11 +11,52 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// forEachProxy makes cmd call the function change for each of its arguments, which are ids of proxies. The result of
-// change is a text, such as "is draining". If a call fails, the command makes the remaining calls, and fails at the
-// end.
+// forEachProxy makes cmd call the function change for each of its arguments, which are ids of proxies, or for each
+// proxy that its flags select. The result of change is a text, such as "is draining". If a call fails, the command
+// makes the remaining calls, and fails at the end.
 func forEachProxy(cmd *cobra.Command, change func(r *remote, id string) (result string, err error)) *cobra.Command {
-	return changeProxies(cmd, 1, change)
+	return changeProxies(cmd, 1, addSelection(cmd), change)
+}
+
+// forEachID is like forEachProxy, without flags that select proxies.
+func forEachID(cmd *cobra.Command, change func(r *remote, id string) (result string, err error)) *cobra.Command {
+	given := func(_ *remote, ids []string) ([]string, error) { return ids, nil }
+	return changeProxies(cmd, 1, given, change)
+}
+
+// selection returns the ids of the proxies that a command changes. Its parameter ids are the arguments of the command.
+type selection func(r *remote, ids []string) ([]string, error)
+
+// addSelection adds to cmd the flags that select proxies.
+func addSelection(cmd *cobra.Command) selection {
+	f := proxyFilter{sort: "id"}
+	none := f
+	f.addFlags(cmd)
+	return func(r *remote, ids []string) ([]string, error) {
+		switch hasFlags := f != none; {
+		case hasFlags && len(ids) > 0:
+			return nil, usageErrorf("give ids or flags that select proxies, not both")
+		case !hasFlags && len(ids) == 0:
+			return nil, usageErrorf("proxies %s: ID is missing, or a flag such as --reason; see %s --help", cmd.Name(),
+				cmd.CommandPath())
+		case !hasFlags:
+			return ids, nil
+		}
+		if err := f.check(); err != nil {
+			return nil, err
+		}
+		rows, _, err := f.readRows(r)
+		if err != nil {
+			return nil, err
+		}
+		if len(rows) == 0 {
+			return nil, errors.New("the flags select no proxy")
+		}
+		for _, p := range rows {
+			ids = append(ids, p.ID)
+		}
+		return ids, nil
+	}
 }
 
 // outcome holds the results of one call of the function change of changeProxies.
@@ -26,10 +68,14 @@ type outcome struct {
 // changeProxies is like forEachProxy, but up to the given number of calls run at the same time. The results are
 // printed in the order of the arguments.
 func changeProxies(
-	cmd *cobra.Command, parallel int, change func(r *remote, id string) (done string, err error),
+	cmd *cobra.Command, parallel int, selected selection, change func(r *remote, id string) (done string, err error),
 ) *cobra.Command {
 	cmd.ValidArgsFunction = completeProxies
-	return gatewayCommand(cmd, func(r *remote, ids []string) error {
+	return gatewayCommand(cmd, func(r *remote, arguments []string) error {
+		ids, err := selected(r, arguments)
+		if err != nil {
+			return err
+		}
 		type result struct {
 			ProxyID string `json:"proxy_id"`
 			Done    string `json:"done,omitempty"`
@@ -66,7 +112,7 @@ func changeProxies(
 		if len(ids) == 1 && failedCount == 1 {
 			return lastErr
 		}
-		err := r.print(map[string]any{"results": results}, func(io.Writer) {})
+		err = r.print(map[string]any{"results": results}, func(io.Writer) {})
 		if err == nil && failedCount > 0 {
 			err = fmt.Errorf("%d of %d proxies failed", failedCount, len(ids))
 		}

@@ -24,13 +24,14 @@ func (r *remote) testClient() *client.Client {
 }
 
 func testProxyCommand() *cobra.Command {
-	return changeProxies(&cobra.Command{
-		Use: "test ID...", Short: "Test proxies now; it fails if one of them fails",
+	cmd := &cobra.Command{
+		Use: "test [ID...]", Short: "Test proxies now; it fails if one of them fails",
 		Long: `Test proxies now, 16 at the same time: by a request to health.url or, if that is not set, by a connection
 to the proxy. A connection only shows that the proxy is reachable, not that it serves requests. A test
 changes nothing; reset closes the breaker of a proxy that works again.`,
-		Example: "  whirlpool proxies test alpha bravo",
-	}, parallelTests, func(r *remote, id string) (string, error) {
+		Example: "  whirlpool proxies test alpha bravo\n  whirlpool proxies test --state open",
+	}
+	return changeProxies(cmd, parallelTests, addSelection(cmd), func(r *remote, id string) (string, error) {
 		t, err := r.testClient().TestProxy(r.context(), id)
 		if _, err := r.addAdvice(err); err != nil {
 			return "", err
