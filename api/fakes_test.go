@@ -30,6 +30,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/minutes"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/rules"
+	"github.com/whirlpool-proxy/whirlpool/core/share"
 	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
@@ -229,6 +230,11 @@ func (e *fakeEngine) Draining() bool { return e.draining }
 
 func (e *fakeEngine) Users() []access.DailyUsage {
 	return []access.DailyUsage{{Name: "ann", InFlight: 1, Requests: 20, Bytes: 3000}}
+}
+
+func (e *fakeEngine) UntilNextDay(now time.Time) time.Duration {
+	var days *share.DayClock
+	return days.UntilNextDay(now)
 }
 
 func (e *fakeEngine) Do(ctx context.Context, call engine.Call) (*engine.Result, error) {

@@ -11,6 +11,8 @@ import (
 
 type userEngine interface {
 	Users() []access.DailyUsage
+	// UntilNextDay returns the time until the next day of the users' limits begins.
+	UntilNextDay(now time.Time) time.Duration
 }
 
 var _ userEngine = (*engine.Engine)(nil)
@@ -52,7 +54,7 @@ func (h *userHandler) list(c *fiber.Ctx) error {
 		out = append(out, v)
 	}
 	now := h.now()
-	return send(c, fiber.Map{"users": out, "day_ends": now.Add(access.UntilNextDay(now)).UTC()})
+	return send(c, fiber.Map{"users": out, "day_ends": now.Add(h.engine.UntilNextDay(now)).UTC()})
 }
 
 // notNil returns an empty list for nil, so that the JSON has a list.

@@ -386,6 +386,11 @@ func (cn *clusterNode) Move(m cluster.Move) {
 	cn.engine.Load().LearnMove(session.Move{Key: key, Proxy: u.ID(), Generation: m.Generation, TTL: m.TTL})
 }
 
+// SetStoreTime implements cluster.Local.
+func (cn *clusterNode) SetStoreTime(local, store time.Time) {
+	cn.engine.Load().SetStoreTime(local, store)
+}
+
 // Audited implements cluster.Local.
 func (cn *clusterNode) Audited(e cluster.AuditEntry) { cn.onAudited(e) }
 

@@ -7,10 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/limit"
 	"github.com/whirlpool-proxy/whirlpool/core/share"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
@@ -87,6 +89,18 @@ func TestLimitsOfProxiesInUse(t *testing.T) {
 	lease, ok := u.Acquire(e.Pool().Epoch())
 	require.True(t, ok)
 	lease.Release()
+}
+
+func TestDaysBeginByTheStoresClock(t *testing.T) {
+	e := engineWith(t, 1, upstream.Spec{Extras: &upstream.Extras{BytesPerDay: 1000}})
+	u := e.Pool().Snapshot().Get("p0")
+	day := u.ShareUse(limit.Bytes).Day
+	now := time.Now()
+	e.SetStoreTime(now, now.Add(72*time.Hour))
+	require.InDelta(t, day+3, u.ShareUse(limit.Bytes).Day, 1, "1 if a day begins during the test")
+	until := e.UntilNextDay(now)
+	require.Equal(t, until, e.Accounts().UntilNextDay(now))
+	require.InDelta(t, 12*time.Hour, until, float64(12*time.Hour))
 }
 
 // BenchmarkLimitsInUse measures the search for the limits in use among 100,000 proxies.

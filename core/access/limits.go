@@ -8,6 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/egress"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/share"
 	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 )
 
@@ -45,7 +46,8 @@ type Usage struct {
 
 	inFlight, requests, bytes atomic.Int64
 	day                       atomic.Int64 // day of the fields requests and bytes, since the Unix epoch
-	mu                        sync.Mutex   // held while a day begins, and while shared changes
+	days                      *share.DayClock
+	mu                        sync.Mutex // held while a day begins, and while shared changes
 
 	shared atomic.Pointer[sharedLimits] // nil if the limits are not shared with other nodes
 
@@ -63,7 +65,7 @@ func (u *Usage) AddBytes(n int64) {
 
 // startDay sets requests and bytes to 0 if a new day (UTC) has begun.
 func (u *Usage) startDay(now time.Time) {
-	day := now.Unix() / secondsPerDay
+	day := u.days.Day(now)
 	if u.day.Load() == day {
 		return
 	}
@@ -76,12 +78,8 @@ func (u *Usage) startDay(now time.Time) {
 	}
 }
 
-const secondsPerDay = 24 * 60 * 60
-
 // UntilNextDay returns the time until the next day begins (UTC).
-func UntilNextDay(now time.Time) time.Duration {
-	return time.Unix((now.Unix()/secondsPerDay+1)*secondsPerDay, 0).Sub(now)
-}
+func (u *Usage) UntilNextDay(now time.Time) time.Duration { return u.days.UntilNextDay(now) }
 
 // BeginRequest grants or denies a request to a target. A granted request is in flight until EndRequest is called. If
 // the denial is TargetDenied, BeginRequest also returns the matching rule of Deny.

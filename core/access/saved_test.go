@@ -29,7 +29,7 @@ func TestUsageIsRestored(t *testing.T) {
 
 	var used []SavedUsage
 	require.NoError(t, json.Unmarshal(text, &used))
-	day := noon.Unix() / secondsPerDay
+	day := noon.Unix() / 86_400
 	require.Equal(t, []SavedUsage{{"ann", day, 2, 0}, {"bob", day, 1, 10}}, used)
 	after := NewUsers(list, nil)
 	after.Restore(append(used,

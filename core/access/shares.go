@@ -113,6 +113,13 @@ func (u *Users) SetBasis(basis share.Basis, now time.Time) {
 	}
 }
 
+// SetStoreTime makes the days of all users go by the clock of a cluster's store (share.DayClock.Set). It also holds for
+// later sets of users (NewUsers).
+func (u *Users) SetStoreTime(local, store time.Time) { u.days.Set(local, store) }
+
+// UntilNextDay returns the time until the next day of the limits begins (UTC).
+func (u *Users) UntilNextDay(now time.Time) time.Duration { return u.days.UntilNextDay(now) }
+
 // All returns the accounts.
 func (u *Users) All() iter.Seq[*Account] {
 	return func(yield func(*Account) bool) {

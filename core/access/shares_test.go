@@ -162,3 +162,18 @@ func TestActiveUsers(t *testing.T) {
 		a.Usage.AddBytes(1)
 	}))
 }
+
+func TestDaysBeginByTheStoresClock(t *testing.T) {
+	list := []access.User{{Name: "a", Limits: access.Limits{RequestsPerDay: 1}}}
+	u := access.NewUsers(list, nil)
+	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	u.SetStoreTime(noon, noon.Add(-7*time.Minute))
+	u = access.NewUsers(list, u) // a reload
+	begin := func(now time.Time) access.Denial { d, _ := u.ByName("a").BeginRequest("h.test", 80, now); return d }
+	midnight := noon.Add(12 * time.Hour)
+	require.Equal(t, access.Granted, begin(noon))
+	require.Equal(t, access.RequestsSpent, begin(midnight), "the store's clock shows 23:53")
+	require.Equal(t, int64(1), u.UsageToday(midnight)[0].Requests)
+	require.Equal(t, 7*time.Minute, u.UntilNextDay(midnight))
+	require.Equal(t, access.Granted, begin(midnight.Add(7*time.Minute)))
+}

@@ -27,6 +27,7 @@ type Users struct {
 	unknownPassword  *password                    // the password of unknown names; no text matches it
 	basis            *atomic.Pointer[share.Basis] // of SetBasis, for all later sets; nil if the limits are not shared
 	active           *activeUsers                 // of all sets
+	days             *share.DayClock              // of all sets
 }
 
 // Account is a User with the data for its logins and limits.
@@ -45,14 +46,15 @@ func NewUsers(users []User, previous *Users) *Users {
 	u := &Users{accountsByDigest: make(map[digest]*Account, len(users)), unknownPassword: &password{}}
 	u.unknownPassword.verifiedDigest.Store(&digest{})
 	if previous != nil {
-		u.digester, u.basis, u.active = previous.digester, previous.basis, previous.active
+		u.digester, u.basis, u.active, u.days = previous.digester, previous.basis, previous.active, previous.days
 	} else {
 		u.digester, u.basis, u.active = newDigester(), &atomic.Pointer[share.Basis]{}, &activeUsers{}
+		u.days = &share.DayClock{}
 	}
 	for _, user := range users {
 		name := u.digester.digest(user.Name)
 		a := &Account{User: user, regions: core.NewRegions(user.Regions)}
-		a.Usage = &Usage{name: user.Name, active: u.active}
+		a.Usage = &Usage{name: user.Name, active: u.active, days: u.days}
 		a.allow, _ = egress.ParseList(user.Allow)
 		a.deny, _ = egress.ParseList(user.Deny)
 		old := previous.byDigest(name)

@@ -143,6 +143,7 @@ func (n *Node) applyReply(r *Reply, ops []pending, sent time.Time) time.Duration
 			ops[i].done(r.Results[i])
 		}
 	}
+	n.syncDays(now) // after the replies, which are about the day of the requests
 	n.sharing.reportGrowth()
 	if n.events.count() == 0 {
 		n.endWaits()
@@ -193,6 +194,17 @@ func (n *Node) endAlone(now time.Time) {
 
 // storeTime converts a time of this node's clock to a time of the store's clock. The caller holds mu.
 func (n *Node) storeTime(now time.Time) time.Time { return n.syncedAt.Add(now.Sub(n.localAt)) }
+
+// clockSlack is the largest difference of the days' clock from the store's clock that is not corrected.
+const clockSlack = time.Second
+
+// syncDays makes the days of the gateway's limits begin by the store's clock. The caller holds mu.
+func (n *Node) syncDays(now time.Time) {
+	if !n.hasReached || n.days.Time(now).Sub(n.syncedAt).Abs() > clockSlack {
+		n.days.Set(now, n.syncedAt)
+		n.local.SetStoreTime(now, n.syncedAt)
+	}
+}
 
 // pollTime returns the time between two exchanges of a node that has nothing to send. It grows with the number of
 // nodes, so that the store serves a limited number of exchanges. The caller holds mu.

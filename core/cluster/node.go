@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/share"
 )
 
 // The times of exchanges.
@@ -92,6 +94,10 @@ type Local interface {
 	// error for each change; nil if the change was made. Change.Redo is nil in these changes.
 	Apply(made []Change) []error
 
+	// SetStoreTime reports that the store's clock showed the time store when the gateway's clock showed local. The
+	// days of limits begin by the store's clock.
+	SetStoreTime(local, store time.Time)
+
 	// Audited reports an entry of the audit trail that another node has added.
 	Audited(e AuditEntry)
 }
@@ -167,6 +173,7 @@ type Node struct {
 	syncedAt     time.Time // the time of the store's clock at the last exchange
 	localAt      time.Time // the time of this node's clock when that exchange ended
 	exchangeTime time.Duration
+	days         share.DayClock // of the last Local.SetStoreTime
 	lastBeat     time.Time
 	lastSlow     time.Time // time of the last shareSlowly
 	lastStats    time.Time

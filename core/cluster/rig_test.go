@@ -414,6 +414,8 @@ func (g *gateway) move(session string) Move {
 	return g.moves[session]
 }
 
+func (g *gateway) SetStoreTime(time.Time, time.Time) {}
+
 func (g *gateway) Audited(e AuditEntry) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -20,10 +20,10 @@ type testLimit struct {
 	kind    share.Kind
 	whole   bool // share.Use.InitialIsEqualShare
 	limit   int64
-	used    int64 // today, or in flight
+	used    int64 // on the day, or in flight
 	count   int64
 	seen    int64 // count at the last EachUsed
-	day     int64
+	day     int64 // stays 0 unless testWorld.hasDays is set
 	part    share.Share
 	divisor int64
 	share   share.Basis
@@ -38,8 +38,17 @@ func (l *testLimit) most() int64 {
 	return l.part.Allowance(l.limit, l.divisor)
 }
 
+// startDay begins a new day, if there is one.
+func (l *testLimit) startDay() {
+	n := l.node
+	if day := n.days.Day(n.now()); n.world.hasDays && l.kind == share.Daily && day != l.day {
+		l.day, l.used = day, 0
+	}
+}
+
 // begin begins a use, if the part permits it.
 func (l *testLimit) begin() bool {
+	l.startDay()
 	switch {
 	case l.kind == share.Rate:
 		if l.fill(); l.tokens < 1-1e-6 {
@@ -76,6 +85,7 @@ func (l *testLimit) fill() {
 func (l *testLimit) Key() string { return l.key }
 
 func (l *testLimit) Use() share.Use {
+	l.startDay()
 	u := share.Use{Kind: l.kind, InitialIsEqualShare: l.whole, Limit: l.limit, Used: l.used, Share: l.most(),
 		Count: l.count,
 		Day:   l.day}
@@ -114,17 +124,21 @@ type testNode struct {
 	node   *Node
 	limits []*testLimit
 	holder string
+	skew   time.Duration // of its clock
+	days   share.DayClock
 	dead   bool
 	raised int
 	next   time.Time // of the next step
 }
 
-func (n *testNode) Load() Load                         { return Load{} }
-func (n *testNode) Suspects(int) []string              { return nil }
-func (n *testNode) Succeeds(string) bool               { return true }
-func (n *testNode) EachStats(int, func(string, Stats)) {}
-func (n *testNode) ProbeTime() time.Duration           { return time.Second }
-func (n *testNode) SharesGrown()                       { n.raised++ }
+func (n *testNode) Load() Load                          { return Load{} }
+func (n *testNode) Suspects(int) []string               { return nil }
+func (n *testNode) Succeeds(string) bool                { return true }
+func (n *testNode) EachStats(int, func(string, Stats))  {}
+func (n *testNode) ProbeTime() time.Duration            { return time.Second }
+func (n *testNode) SharesGrown()                        { n.raised++ }
+func (n *testNode) SetStoreTime(local, store time.Time) { n.days.Set(local, store) }
+func (n *testNode) now() time.Time                      { return n.world.now.Add(n.skew) }
 
 func (n *testNode) SetBasis(s share.Basis) {
 	for _, l := range n.limits {
@@ -172,6 +186,8 @@ type testWorld struct {
 	store *Memory
 	nodes []*testNode
 	runs  int
+	// hasDays makes the amounts of limits begin anew with each day.
+	hasDays bool
 }
 
 func newTestWorld(t require.TestingT, nodes int, limits ...testLimit) *testWorld {
@@ -200,7 +216,7 @@ func (n *testNode) start() {
 	}
 	n.node = New(Config{
 		Name: "test", Node: n.holder, ID: fmt.Sprint("run", w.runs), Store: n.link, Timeout: DefaultTimeout,
-		Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler),
+		Now: n.now, Log: slog.New(slog.DiscardHandler),
 	})
 	n.node.Attach(n)
 	n.node.AttachLimits(n, n.holder, fmt.Sprint("process", w.runs))
@@ -229,6 +245,43 @@ func (w *testWorld) used(limit int) (sum int64) {
 func (w *testWorld) firsts(limit int64) int64 {
 	n := int64(len(w.nodes))
 	return n * share.Initial(limit, initialDivisor*n)
+}
+
+// The days begin by the store's clock, at nodes with any clocks: a node whose clock is 2 minutes ahead uses nothing of
+// the next day, also without the store, and one whose clock is behind uses the next day from its beginning.
+func TestDaysBeginByTheStoresClock(t *testing.T) {
+	w := newTestWorld(t, 3, testLimit{key: "d", kind: share.Daily, limit: 60})
+	w.now, w.hasDays = time.Date(2027, 6, 30, 23, 59, 0, 0, time.UTC), true
+	w.nodes[0].skew, w.nodes[2].skew = 2*time.Minute, -2*time.Minute
+	use := func() (sum int) {
+		for range 200 {
+			for _, n := range w.nodes {
+				if n.limits[0].begin() {
+					sum++
+				}
+			}
+			w.pass(20 * time.Millisecond)
+		}
+		return sum
+	}
+	cut := func(cut bool) {
+		for _, n := range w.nodes {
+			n.link.cut = cut
+		}
+	}
+	w.pass(time.Second)
+	require.InDelta(t, 60, use(), 3, "the limit and the first parts; it is 00:01 by the clock of the first node")
+	cut(true)
+	w.pass(10 * time.Second)
+	require.Zero(t, use(), "the nodes are alone")
+	cut(false)
+	w.nodes[1].skew = -10 * time.Minute // somebody changes a clock
+	midnight := time.Date(2027, 7, 1, 0, 0, 0, 0, time.UTC)
+	w.pass(midnight.Add(2 * time.Second).Sub(w.now))
+	require.InDelta(t, 60, use(), 3, "it is 23:58 by the clock of the third node")
+	require.Zero(t, use())
+	w.pass(2 * time.Minute)
+	require.Zero(t, use(), "it is 00:00 by the clock of the third node")
 }
 
 // With any uses at any nodes, and no fault, the nodes use of a limit at most the limit and their first parts. A node

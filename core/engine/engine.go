@@ -466,6 +466,9 @@ func (e *Engine) failedLogins(count func(listener string, failed uint64)) {
 // Users returns the users of the gateway with their usage of today (UTC).
 func (e *Engine) Users() []access.DailyUsage { return e.gateway.Users() }
 
+// UntilNextDay returns the time until the next day of the users' limits begins (UTC).
+func (e *Engine) UntilNextDay(now time.Time) time.Duration { return e.Accounts().UntilNextDay(now) }
+
 // Accounts returns the users of the gateway.
 func (e *Engine) Accounts() *access.Users { return e.gateway.Accounts() }
 

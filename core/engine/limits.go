@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/limit"
@@ -27,6 +28,14 @@ func (e *Engine) setLimits(cfg *Config) {
 	e.pool.SetLimit(limit.DefaultLimit(cfg.Limits))
 	e.selector.Limits().SetEntries(cfg.Limits, e.opts.Now())
 	e.selector.SetTierAttempts(cfg.TierAttempts)
+}
+
+// SetStoreTime makes the days of all limits begin by the clock of the cluster's store, which showed the time store when
+// this gateway's clock showed local.
+func (e *Engine) SetStoreTime(local, store time.Time) {
+	e.pool.SetStoreTime(local, store)
+	e.selector.Limits().SetStoreTime(local, store)
+	e.Accounts().SetStoreTime(local, store)
 }
 
 // UsedBytes returns the numbers of bytes that were transmitted today, so that the caller can save them. There is a

@@ -168,13 +168,13 @@ func beginRequest(a *access.Account, target *proxyhttp.Authority, now time.Time)
 		return shareSpentResponse("user_in_flight", "max_in_flight")
 	case access.RequestsSpent:
 		return limitResponse("user_requests_spent", "the user has made requests_per_day requests today",
-			access.UntilNextDay(now))
+			a.Usage.UntilNextDay(now))
 	case access.RequestsShareSpent:
 		return shareSpentResponse("user_requests_spent", "requests_per_day")
 	case access.BytesShareSpent:
 		return shareSpentResponse("user_bytes_spent", "bytes_per_day")
 	default:
-		return limitResponse("user_bytes_spent", "the user has used bytes_per_day today", access.UntilNextDay(now))
+		return limitResponse("user_bytes_spent", "the user has used bytes_per_day today", a.Usage.UntilNextDay(now))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/whirlpool-proxy/whirlpool/core/share"
 	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 )
 
@@ -80,13 +81,15 @@ type Usage struct {
 	shared       *sharedLimits // nil if the limits are not shared
 	maxInFlight  int           // limit.MaxInFlight or, if it is shared, this node's share of it
 
+	days          *share.DayClock
 	day           int64 // in days since the Unix epoch (UTC)
 	dayStartBytes int64 // the meter's number of bytes when the day began
 }
 
-// NewUsage returns the usage of a new proxy, or of a new pair of a proxy and a host. The meter counts its bytes.
-func NewUsage(l Limit, bytes *traffic.Meter, now time.Time) *Usage {
-	u := &Usage{bytes: bytes, day: dayOf(now), dayStartBytes: bytes.Bytes()}
+// NewUsage returns the usage of a new proxy, or of a new pair of a proxy and a host. The meter counts its bytes. The
+// clock days may be nil.
+func NewUsage(l Limit, bytes *traffic.Meter, days *share.DayClock, now time.Time) *Usage {
+	u := &Usage{bytes: bytes, days: days, day: days.Day(now), dayStartBytes: bytes.Bytes()}
 	u.SetLimit(l, now)
 	return u
 }
@@ -238,7 +241,7 @@ func (u *Usage) BytesToday(now time.Time) int64 {
 // The caller of bytesToday holds mu.
 func (u *Usage) bytesToday(now time.Time) int64 {
 	total := u.bytes.Bytes()
-	if day := dayOf(now); day != u.day {
+	if day := u.days.Day(now); day != u.day {
 		u.day, u.dayStartBytes = day, total
 	}
 	return total - u.dayStartBytes
@@ -257,18 +260,12 @@ func (u *Usage) ExcludeBytes(n int64) {
 func (u *Usage) restore(savedDay, bytes int64, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if savedDay == dayOf(now) {
+	if savedDay == u.days.Day(now) {
 		u.bytesToday(now)
 		u.dayStartBytes -= bytes
 		u.restartInitialShare(now)
 	}
 }
-
-const secondsPerDay = 24 * 60 * 60
-
-func dayOf(t time.Time) int64 { return t.Unix() / secondsPerDay }
-
-func dayBegin(day int64) time.Time { return time.Unix(day*secondsPerDay, 0) }
 
 // Reservation records what one attempt uses of two kinds of limits: those of its proxy, and those of its pair of a
 // proxy and a host. The zero value stands for an attempt without limits.

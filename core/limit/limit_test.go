@@ -26,7 +26,7 @@ func TestUsageAdmitsAsTheModel(t *testing.T) {
 			BytesPerDay: rapid.SampledFrom([]int64{0, 1000}).Draw(t, "bytes"),
 		}
 		meter, now := &traffic.Meter{}, noon
-		u := limit.NewUsage(l, meter, now)
+		u := limit.NewUsage(l, meter, nil, now)
 		m := model{limit: l, tokens: math.Max(1, math.Floor(l.Rate)), refilled: now, day: now.Day()}
 		var held []limit.Reservation
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
@@ -144,7 +144,7 @@ func TestInvalidLimits(t *testing.T) {
 }
 
 func TestAChangedLimitKeepsTheUsage(t *testing.T) {
-	u := limit.NewUsage(limit.Limit{MinInterval: time.Second}, &traffic.Meter{}, noon)
+	u := limit.NewUsage(limit.Limit{MinInterval: time.Second}, &traffic.Meter{}, nil, noon)
 	_, ok := limit.Reserve(u, nil, noon)
 	require.True(t, ok)
 	u.SetLimit(limit.Limit{MinInterval: 10 * time.Second}, noon)
@@ -181,6 +181,23 @@ func TestPairs(t *testing.T) {
 	pairs := table.PairsOf("a.shop.example", hash("a.shop.example"))
 	require.False(t, pairs.HaveLimit())
 	require.Nil(t, pairs.BeginAttempt(1, "p", noon))
+}
+
+func TestBytesOfPairsBeginByTheStoresClock(t *testing.T) {
+	table := limit.NewTable(10)
+	table.SetEntries([]limit.Entry{{Host: "shop.example", Limit: limit.Limit{BytesPerDay: 100}}}, noon)
+	p := table.PairsOf("shop.example", hash("shop.example"))
+	h, _ := limit.Reserve(nil, p.BeginAttempt(1, "p", noon), noon)
+	h.Meter().Add(traffic.Total{Down: 100})
+	u := p.Usage(1)
+	table.SetStoreTime(noon, noon.Add(-7*time.Minute))
+	midnight := noon.Add(12 * time.Hour)
+	state, ok := u.Check(midnight)
+	require.False(t, ok, "the store's clock shows 23:53")
+	require.Equal(t, limit.State{Until: midnight.Add(7 * time.Minute), BytesSpent: true}, state)
+	require.Len(t, table.SavedUsages(midnight), 1)
+	_, ok = u.Check(midnight.Add(7 * time.Minute))
+	require.True(t, ok)
 }
 
 func TestBytesOfPairsSurviveARestart(t *testing.T) {

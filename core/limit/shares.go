@@ -40,7 +40,7 @@ func (u *Usage) SetDivisor(divisor int64, now time.Time) {
 			u.shared = &sharedLimits{}
 		}
 		u.shared.divisor = divisor
-		if p := &u.shared.byKind[Bytes]; !p.IsFor(dayOf(now)) {
+		if p := &u.shared.byKind[Bytes]; !p.IsFor(u.days.Day(now)) {
 			used := u.bytesToday(now)
 			*p = share.NewInitial(u.day, used)
 		}
@@ -84,7 +84,7 @@ func (u *Usage) allowance(k Kind, now time.Time) int64 {
 	case s == nil || amount == 0:
 		return amount
 	case k == Bytes:
-		return s.byKind[k].AllowanceToday(amount, s.divisor, dayOf(now))
+		return s.byKind[k].AllowanceToday(amount, s.divisor, u.days.Day(now))
 	default:
 		return s.byKind[k].Allowance(amount, s.divisor)
 	}
@@ -182,7 +182,7 @@ func (u *Usage) ReleaseShare(k Kind, size, total, usedAtTotal int64, now time.Ti
 func (u *Usage) HasShare(k Kind, now time.Time) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.shared != nil && u.shared.byKind[k].IsHeld(k == Bytes, dayOf(now))
+	return u.shared != nil && u.shared.byKind[k].IsHeld(k == Bytes, u.days.Day(now))
 }
 
 // sharePollInterval is the interval at which waiting attempts check whether the share of a shared limit has grown.
@@ -201,9 +201,8 @@ func (u *Usage) admitTime(l *rate.Limiter, tokens float64, k Kind, now time.Time
 
 // bytesState returns the State of a limit on bytes whose allowance is used up.
 func (u *Usage) bytesState(used int64, now time.Time) State {
-	day := dayOf(now)
-	if s := u.shared; s != nil && !s.byKind[Bytes].IsSpent(u.limit.BytesPerDay, day, used) {
+	if s := u.shared; s != nil && !s.byKind[Bytes].IsSpent(u.limit.BytesPerDay, u.days.Day(now), used) {
 		return State{Until: now.Add(sharePollInterval)}
 	}
-	return State{Until: dayBegin(day + 1), BytesSpent: true}
+	return State{Until: now.Add(u.days.UntilNextDay(now)), BytesSpent: true}
 }

@@ -13,7 +13,7 @@ import (
 
 func TestPartOfALimit(t *testing.T) {
 	bytes := &traffic.Meter{}
-	u := limit.NewUsage(limit.Limit{MaxInFlight: 8, Rate: 10, BytesPerDay: 800}, bytes, noon)
+	u := limit.NewUsage(limit.Limit{MaxInFlight: 8, Rate: 10, BytesPerDay: 800}, bytes, nil, noon)
 	u.SetDivisor(8, noon)
 	require.Equal(t, share.Use{Kind: share.InFlight, Limit: 8, Share: 1}, u.ShareUse(limit.InFlight, noon))
 	first, ok := limit.Reserve(u, nil, noon)
@@ -62,7 +62,7 @@ func TestPartOfALimit(t *testing.T) {
 
 // Bytes of today that are restored later do not use up the first part: a proxy with a new address has them.
 func TestRestoredBytesLeaveTheFirstPart(t *testing.T) {
-	u := limit.NewUsage(limit.Limit{BytesPerDay: 800}, &traffic.Meter{}, noon)
+	u := limit.NewUsage(limit.Limit{BytesPerDay: 800}, &traffic.Meter{}, nil, noon)
 	u.SetDivisor(8, noon)
 	u.Restore(limit.SavedUsage{Proxy: "p", Day: noon.Unix() / 86_400, Bytes: 400}, noon)
 	_, ok := u.Check(noon)
@@ -74,7 +74,7 @@ func TestRestoredBytesLeaveTheFirstPart(t *testing.T) {
 }
 
 func TestAllocOfPartUse(t *testing.T) {
-	u := limit.NewUsage(limit.Limit{MaxInFlight: 8, BytesPerDay: 800}, &traffic.Meter{}, noon)
+	u := limit.NewUsage(limit.Limit{MaxInFlight: 8, BytesPerDay: 800}, &traffic.Meter{}, nil, noon)
 	u.SetDivisor(8, noon)
 	u.SetShare(limit.InFlight, 4, 4, 0, noon)
 	require.Zero(t, testing.AllocsPerRun(100, func() {

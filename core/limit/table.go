@@ -10,6 +10,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core/egress"
 	"github.com/whirlpool-proxy/whirlpool/core/rules"
+	"github.com/whirlpool-proxy/whirlpool/core/share"
 	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 )
 
@@ -77,6 +78,7 @@ func DefaultLimit(entries []Entry) (l Limit) {
 // concurrent use.
 type Table struct {
 	max     int
+	days    share.DayClock
 	entries atomic.Pointer[[]Entry] // the entries that have a host; nil if there are no such entries
 
 	mu     sync.RWMutex // guards the fields below
@@ -101,6 +103,9 @@ type usageName struct{ proxy, host string }
 func NewTable(max int) *Table {
 	return &Table{max: max, pairs: map[pairKey]*list.Element{}, recent: list.New(), saved: map[usageName]SavedUsage{}}
 }
+
+// SetStoreTime makes the days go by the clock of a cluster's store (share.DayClock.Set).
+func (t *Table) SetStoreTime(local, store time.Time) { t.days.Set(local, store) }
 
 // SetEntries replaces the entries. The counted usage of the pairs stays. Entries without a host have no effect here.
 func (t *Table) SetEntries(entries []Entry, now time.Time) {
@@ -202,7 +207,7 @@ func (p *Pairs) BeginAttempt(proxy uint64, id string, now time.Time) *Usage {
 		t.recent.Remove(last)
 	}
 	newPair := &pair{key: key, name: usageName{id, p.name}}
-	newPair.usage = NewUsage(p.limit, &newPair.bytes, now)
+	newPair.usage = NewUsage(p.limit, &newPair.bytes, &t.days, now)
 	if s, found := t.saved[newPair.name]; found {
 		newPair.usage.restore(s.Day, s.Bytes, now)
 		delete(t.saved, newPair.name)
@@ -219,9 +224,6 @@ type SavedUsage struct {
 	Bytes int64  `json:"bytes"`
 }
 
-// IsOf reports whether s is of the current day (UTC).
-func (s *SavedUsage) IsOf(now time.Time) bool { return s.Day == dayOf(now) }
-
 // SavedUsages returns today's bytes of each pair that has a limit on bytes per day.
 func (t *Table) SavedUsages(now time.Time) (out []SavedUsage) {
 	t.mu.RLock()
@@ -232,8 +234,9 @@ func (t *Table) SavedUsages(now time.Time) (out []SavedUsage) {
 			out = append(out, used)
 		}
 	}
+	today := t.days.Day(now)
 	for _, s := range t.saved { // the pairs that have had no attempt in this process
-		if s.IsOf(now) {
+		if s.Day == today {
 			out = append(out, s)
 		}
 	}
@@ -266,8 +269,9 @@ func (u *Usage) Restore(s SavedUsage, now time.Time) { u.restore(s.Day, s.Bytes,
 func (t *Table) Restore(used []SavedUsage, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	today := t.days.Day(now)
 	for _, s := range used {
-		if s.Host != "" && s.Bytes > 0 && s.IsOf(now) && len(t.saved) < t.max {
+		if s.Host != "" && s.Bytes > 0 && s.Day == today && len(t.saved) < t.max {
 			t.saved[usageName{s.Proxy, s.Host}] = s
 		}
 	}

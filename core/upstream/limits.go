@@ -37,7 +37,7 @@ func (u *Upstream) setLimit() {
 	case usage != nil:
 		usage.SetLimit(l, now)
 	default:
-		usage = limit.NewUsage(l, u.Meter(), now)
+		usage = limit.NewUsage(l, u.Meter(), &u.pool.days, now)
 		if u.pool.divisor > 0 {
 			defer usage.SetDivisor(u.pool.divisor, now) // after the restore
 		}
@@ -102,7 +102,8 @@ func (p *Pool) keepUsed(u, next *Upstream) {
 // proxies that are not in the pool.
 func (p *Pool) UsedBytes(now time.Time) (out []limit.SavedUsage) {
 	p.mu.Lock()
-	maps.DeleteFunc(p.earlierBytes, func(_ string, s limit.SavedUsage) bool { return !s.IsOf(now) })
+	today := p.days.Day(now)
+	maps.DeleteFunc(p.earlierBytes, func(_ string, s limit.SavedUsage) bool { return s.Day != today })
 	out = slices.AppendSeq(out, maps.Values(p.earlierBytes))
 	p.mu.Unlock()
 	if !p.HasLimits() {

@@ -16,6 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/limit"
+	"github.com/whirlpool-proxy/whirlpool/core/share"
 	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 )
 
@@ -70,6 +71,7 @@ type Pool struct {
 	limitMu         sync.Mutex                  // guards Upstream.inFlightLimit and Upstream.share
 	divisor         int64                       // of SetDivisor; 0 if limits are not shared; guarded by mu and limitMu
 	locate          func(netip.Addr) string     // of SetLocate; nil for none
+	days            share.DayClock              // of the limits on bytes per day
 	earlierBytes    map[string]limit.SavedUsage // bytes that proxies transmitted in an earlier process, by id
 	vendors         map[string]*traffic.Meter
 	absentCosts     map[string]traffic.Total // costs of proxies that are not in the pool, by id
