@@ -31,9 +31,7 @@ func beginning(t *testing.T, opts plugins.Options, specs map[string]plugins.Spec
 	r, err := plugins.New(opts)
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
-	c, err := r.StageAtStart(specs)
-	require.NoError(t, err)
-	c.Commit()
+	require.NoError(t, r.ApplyAtStart(specs))
 	return r
 }
 
@@ -138,9 +136,7 @@ func TestNoCache(t *testing.T) {
 	r, err := plugins.New(plugins.Options{CacheDir: cache, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	require.NoError(t, err)
 	defer r.Close()
-	c, err := r.StageAtStart(map[string]plugins.Spec{"mine": {Path: path}})
-	require.NoError(t, err)
-	c.Commit()
+	require.NoError(t, r.ApplyAtStart(map[string]plugins.Spec{"mine": {Path: path}}))
 	r.Wait()
 	require.Equal(t, []float64{-5, 0}, score(t, r, "mine"))
 	_, err = r.Put("another", large(builtin.Modules()["random"]), nil, false)
@@ -169,6 +165,9 @@ func TestTheCacheIsBounded(t *testing.T) {
 
 // A few modules are compiled at the same time. A module that is removed before its turn is not compiled.
 func TestManyLargeModules(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds of a processor; make test runs it")
+	}
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "plugins"), 0o700))
 	const many = 30

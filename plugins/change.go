@@ -14,68 +14,123 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/source"
 )
 
-// Change is a set of configured plugins that are loaded, but are not in the registry yet. Commit puts them into the
-// registry; Rollback discards them.
+// Change is a set of configured plugins that are loaded, but are not in the registry yet. See Registry.Apply.
 type Change struct {
-	registry       *Registry
-	loaded         map[string]*version // loaded versions that are not in the field plugins yet
-	plugins        map[string]*plugin
+	registry      *Registry
+	specs         map[string]Spec
+	loaded        map[string]*version // the versions that were loaded for this change
+	configChanges uint64              // Registry.configChanges at the beginning of the load
+
+	// The fields below are set by assemblePlugins.
+	plugins        map[string]*plugin // the plugins that the registry has after the change
 	replacements   map[*plugin]*version
-	newVersions    []*version
+	newVersions    []*version // the loaded versions that are used
 	removedPlugins []*plugin
 	warnings       []warning
-	specs          map[string]Spec
 }
 
-// warning is a log record that Commit writes.
+// warning is a log record that is written when the change takes effect.
 type warning struct{ msg, plugin string }
 
 const fetchedUnusable = "a kept plugin is not used: it is fetched again"
 
 const uploadHidden = "[plugins.NAME] of the configuration takes the place of the upload of that name"
 
-// Stage loads the plugins of the configuration, without changing the registry. The caller must call Commit or Rollback
-// soon: until then, all other changes of the registry wait. The error is a *core.KeyError.
-func (r *Registry) Stage(specs map[string]Spec) (*Change, error) { return r.stage(specs, false) }
+// Apply replaces the configured plugins by those of specs. First it loads the plugins that are new or changed. Then
+// it calls check with the result. If the load or check fails, Apply returns the error, and the registry stays as it is.
+// An error of the load is a *core.KeyError. A check of nil accepts everything.
+//
+// The registry holds no lock while plugins are loaded and while check runs. If the registry is changed meanwhile, Apply
+// calls check again. After a change by another Apply or by a fetched module, it also loads the plugins again.
+func (r *Registry) Apply(specs map[string]Spec, check func(*Change) error) error {
+	return r.apply(specs, check, false)
+}
 
-// StageAtStart is like Stage, but does not wait for modules that take long to compile: it compiles them in the
-// background. Until such a module is ready, the built-in is called.
-func (r *Registry) StageAtStart(specs map[string]Spec) (*Change, error) { return r.stage(specs, true) }
+// ApplyAtStart is like Apply without a check, but does not wait for modules that take long to compile: it compiles them
+// in the background. Until such a module is ready, the built-in is called.
+func (r *Registry) ApplyAtStart(specs map[string]Spec) error { return r.apply(specs, nil, true) }
 
-// stage loads the plugins while mu is not locked. Without an error, it returns with mu locked. If the configuration has
-// changed while the plugins were loaded, it loads them again.
-func (r *Registry) stage(specs map[string]Spec, atStart bool) (*Change, error) {
-	r.mu.Lock()
+// errConfigChanged reports that the configured plugins have changed since a Change was loaded.
+var errConfigChanged = errors.New("the configured plugins have changed")
+
+func (r *Registry) apply(specs map[string]Spec, check func(*Change) error, atStart bool) error {
+	if check == nil {
+		check = func(*Change) error { return nil }
+	}
 	for {
-		configChanges := r.configChanges
-		r.mu.Unlock()
-		c := &Change{registry: r, loaded: map[string]*version{}, replacements: map[*plugin]*version{}}
-		err := c.loadChanged(specs, atStart)
-		r.mu.Lock()
-		if err == nil && r.configChanges == configChanges {
-			c.assemblePlugins(specs)
-			return c, nil
+		c := &Change{registry: r, specs: specs, loaded: map[string]*version{}, configChanges: r.countConfigChanges()}
+		err := c.loadChanged(atStart)
+		if err == nil {
+			err = c.commit(check)
+		}
+		if err != nil {
+			c.newVersions = nil
 		}
 		c.closeUnused()
-		if err != nil {
-			r.mu.Unlock()
-			return nil, err
+		if !errors.Is(err, errConfigChanged) {
+			return err
 		}
 	}
 }
 
-// assemblePlugins makes c.plugins, the plugins that the registry has after Commit. The caller holds mu.
-func (c *Change) assemblePlugins(specs map[string]Spec) {
-	c.specs = specs
-	c.plugins = maps.Clone(*c.registry.byName.Load())
-	for _, name := range slices.Sorted(maps.Keys(specs)) {
+func (r *Registry) countConfigChanges() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.configChanges
+}
+
+// commit makes the change take effect if check accepts it.
+func (c *Change) commit(check func(*Change) error) error {
+	prepare := func() error {
+		if err := c.assemblePlugins(); err != nil {
+			return err
+		}
+		return check(c)
+	}
+	if err := c.registry.changeAfter(prepare, c.publish); err != nil {
+		return err
+	}
+	for _, p := range c.removedPlugins {
+		p.close()
+	}
+	for _, w := range c.warnings {
+		c.registry.opts.Log.Warn(w.msg, slog.String("plugin", w.plugin))
+	}
+	return nil
+}
+
+// publish puts the plugins into the registry. The caller holds mu.
+func (c *Change) publish() error {
+	c.registry.configChanges++
+	c.registry.publishVersions(c.plugins, c.newVersions, func() {
+		for p, v := range c.replacements {
+			p.replaceVersion(v)
+		}
+	})
+	c.registry.syncFetchers(c.specs)
+	return nil
+}
+
+// assemblePlugins sets the plugins that the registry has after the change. If the configured plugins have changed since
+// the load, it returns errConfigChanged.
+func (c *Change) assemblePlugins() error {
+	r := c.registry
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.configChanges != r.configChanges {
+		return errConfigChanged
+	}
+	c.plugins = maps.Clone(*r.byName.Load())
+	c.replacements = map[*plugin]*version{}
+	c.newVersions, c.removedPlugins, c.warnings = nil, nil, nil
+	for _, name := range slices.Sorted(maps.Keys(c.specs)) {
 		if v := c.loaded[name]; v != nil {
 			c.putConfigured(name, v)
 		}
 	}
 	for name, p := range c.plugins {
 		v := p.current.Load()
-		if _, isConfigured := specs[name]; isConfigured || v.source != SourceConfig {
+		if _, isConfigured := c.specs[name]; isConfigured || v.source != SourceConfig {
 			continue
 		}
 		if v.hidesUpload.Load() {
@@ -87,14 +142,15 @@ func (c *Change) assemblePlugins(specs map[string]Spec) {
 		delete(c.plugins, name)
 		c.removedPlugins = append(c.removedPlugins, p)
 	}
+	return nil
 }
 
-// loadChanged loads the plugins that are new or changed in specs. An uploaded plugin is hidden while a configured
-// plugin has the same name. If specs no longer has this plugin, loadChanged also loads the upload. During the
-// load, another call may delete the upload, but not replace it.
-func (c *Change) loadChanged(specs map[string]Spec, atStart bool) error {
-	for _, name := range slices.Sorted(maps.Keys(specs)) {
-		if err := c.loadSpec(name, specs[name], atStart); err != nil {
+// loadChanged loads the plugins that are new or changed. An uploaded plugin is hidden while a configured plugin has the
+// same name. If the configuration no longer has it, loadChanged also loads the upload. During the load, another
+// call may delete the upload, but not replace it.
+func (c *Change) loadChanged(atStart bool) error {
+	for _, name := range slices.Sorted(maps.Keys(c.specs)) {
+		if err := c.loadSpec(name, c.specs[name], atStart); err != nil {
 			key := "plugins." + name
 			if k := (*core.KeyError)(nil); errors.As(err, &k) { // the error already names the key
 				key, err = key+"."+k.Key, k.Err
@@ -103,7 +159,7 @@ func (c *Change) loadChanged(specs map[string]Spec, atStart bool) error {
 		}
 	}
 	for name, p := range *c.registry.byName.Load() {
-		if _, isConfigured := specs[name]; !isConfigured && p.current.Load().hidesUpload.Load() {
+		if _, isConfigured := c.specs[name]; !isConfigured && p.current.Load().hidesUpload.Load() {
 			c.loaded[name] = c.registry.loadUpload(name, atStart)
 		}
 	}
@@ -177,24 +233,23 @@ func (s *Spec) module() ([]byte, error) {
 	return all[s.Builtin], nil
 }
 
-// putConfigured puts a module of the configuration into c.plugins. The caller holds mu.
+// putConfigured puts a module of the configuration into c.plugins.
 func (c *Change) putConfigured(name string, v *version) {
+	hidesUpload := false
 	if p := c.plugins[name]; p != nil {
 		current := p.current.Load()
-		hidesUpload := current.hidesUpload.Load()
+		hidesUpload = current.hidesUpload.Load()
 		if current.source == SourceAPI {
 			hidesUpload = c.registry.opts.StateDir != ""
-			c.warnings = append(c.warnings,
-				warning{uploadHidden, name})
+			c.warnings = append(c.warnings, warning{uploadHidden, name})
 		}
-		v.hidesUpload.Store(hidesUpload)
 	}
+	v.hidesUpload.Store(hidesUpload)
 	c.putVersion(name, v)
 }
 
-// putVersion puts a module into c.plugins under a name. The caller holds mu.
+// putVersion puts a module into c.plugins under a name.
 func (c *Change) putVersion(name string, v *version) {
-	delete(c.loaded, name)
 	c.newVersions = append(c.newVersions, v)
 	p := c.plugins[name]
 	if p != nil && p.canReplace(v) {
@@ -214,48 +269,22 @@ func sameSpec(a, b Spec) bool {
 	return sameModule && a.Kind == b.Kind && a.Observe == b.Observe && a.Limits == b.Limits && sameConfig
 }
 
-// Scorer returns the scorer that Registry.Scorer will return after Commit.
+// Scorer returns the scorer that Registry.Scorer returns after the change.
 func (c *Change) Scorer(name, fallback string) (core.Scorer, error) {
 	return findScorer(c.plugins, name, fallback)
 }
 
-// Backoff returns the backoff that Registry.Backoff will return after Commit.
+// Backoff returns the backoff that Registry.Backoff returns after the change.
 func (c *Change) Backoff(name string) (core.Backoff, error) { return findBackoff(c.plugins, name) }
 
-// Judge returns the judge that Registry.Judge will return after Commit.
+// Judge returns the judge that Registry.Judge returns after the change.
 func (c *Change) Judge(name string) (core.Judge, error) { return findJudge(c.plugins, name) }
 
-// Commit makes the change take effect.
-func (c *Change) Commit() {
-	c.registry.configChanges++
-	c.registry.publishVersions(c.plugins, c.newVersions, func() {
-		for p, v := range c.replacements {
-			p.replaceVersion(v)
-		}
-	})
-	for _, p := range c.removedPlugins {
-		p.close()
-	}
-	c.closeUnused()
-	c.registry.syncFetchers(c.specs)
-	c.registry.mu.Unlock()
-	for _, n := range c.warnings {
-		c.registry.opts.Log.Warn(n.msg, slog.String("plugin", n.plugin))
-	}
-}
-
-// Rollback discards the change.
-func (c *Change) Rollback() {
-	for _, v := range c.newVersions {
-		v.module.Close()
-	}
-	c.closeUnused()
-	c.registry.mu.Unlock()
-}
-
-// closeUnused closes the loaded versions that were not put into c.plugins.
+// closeUnused closes the loaded versions that are not used.
 func (c *Change) closeUnused() {
 	for _, v := range c.loaded {
-		v.module.Close()
+		if !slices.Contains(c.newVersions, v) {
+			v.module.Close()
+		}
 	}
 }

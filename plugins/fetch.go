@@ -253,7 +253,7 @@ func (r *Registry) installFetched(f *fetcher, v *version) error {
 			r.opts.Log.Warn(uploadHidden, slog.String("plugin", f.name))
 		}
 	}
-	r.configChanges++ // so that a Stage in progress loads the plugins again, with this module
+	r.configChanges++ // so that an Apply in progress loads the plugins again, with this module
 	if p := r.installVersion(f.name, v); old != nil && p != old {
 		old.close()
 	}

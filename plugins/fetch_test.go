@@ -108,9 +108,7 @@ func (f *fetching) open() {
 
 // configure loads specs as the start or a reload of the gateway does.
 func (f *fetching) configure(specs map[string]plugins.Spec) {
-	c, err := f.Stage(specs)
-	require.NoError(f.t, err)
-	c.Commit()
+	require.NoError(f.t, f.Apply(specs, nil))
 	synctest.Wait()
 }
 
@@ -286,12 +284,9 @@ func TestARefusedModule(t *testing.T) {
 
 		// If a kept module cannot be loaded any more, a reload fails, but the start does not.
 		specs := map[string]plugins.Spec{"mine": {Source: mutable["mine"].Source, Kind: wasmhost.Backoff}}
-		_, err := f.Stage(specs)
-		require.ErrorContains(t, err, "https://a.test/latest is a scorer")
+		require.ErrorContains(t, f.Apply(specs, nil), "https://a.test/latest is a scorer")
 		f.restart(nil)
-		c, err := f.StageAtStart(specs)
-		require.NoError(t, err)
-		c.Commit()
+		require.NoError(t, f.ApplyAtStart(specs))
 		synctest.Wait()
 		require.Equal(t, plugins.StateFetching, f.info().State)
 		require.Equal(t, wasmhost.Backoff, f.info().Kind)
@@ -334,9 +329,7 @@ func TestATableThatIsRemovedDuringAFetch(t *testing.T) {
 		require.NoError(t, err)
 		defer r.Close()
 		for _, specs := range []map[string]plugins.Spec{mutable, nil} {
-			c, err := r.Stage(specs)
-			require.NoError(t, err)
-			c.Commit()
+			require.NoError(t, r.Apply(specs, nil))
 			synctest.Wait()
 		}
 		close(fetched)
@@ -374,12 +367,11 @@ func TestLimitsOfOnePlugin(t *testing.T) {
 		{big, plugins.Limits{MemoryBytes: 301<<16 - 1}, ""},
 		{big, plugins.Limits{MemoryBytes: 299 << 16}, "299"},
 	} {
-		change, err := r.Stage(map[string]plugins.Spec{"mine": {Path: c.path, Limits: c.limits}})
+		err := r.Apply(map[string]plugins.Spec{"mine": {Path: c.path, Limits: c.limits}}, nil)
 		if c.says != "" {
 			require.ErrorContains(t, err, c.says, fmt.Sprint(c))
 			continue
 		}
 		require.NoError(t, err, fmt.Sprint(c))
-		change.Commit()
 	}
 }

@@ -26,9 +26,8 @@ func TestObservationsAreForPluginsInUse(t *testing.T) {
 	r := registry(t)
 	path := filepath.Join(t.TempDir(), "asks.wasm")
 	require.NoError(t, os.WriteFile(path, learner(), 0o600))
-	c, err := r.Stage(map[string]plugins.Spec{"asks": {Path: path, Observe: true}, "silent": {Path: path}})
+	err := r.Apply(map[string]plugins.Spec{"asks": {Path: path, Observe: true}, "silent": {Path: path}}, nil)
 	require.NoError(t, err)
-	c.Commit()
 	waits := w.Backoff(w.ConstF64(1)...).Add(w.Func{Export: "observe", Params: []byte{w.I32}}).Bytes()
 	for name, module := range map[string][]byte{"used": learner(), "unused": learner(), "waits": waits} {
 		_, err := r.Put(name, module, nil, false)

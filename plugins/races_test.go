@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -93,14 +94,15 @@ func TestEverythingAtOnce(t *testing.T) {
 		_, err := r.Put("other", codes[i%len(codes)], nil, false)
 		may(err, core.ErrConflict)
 	})
-	many(1, 40, func(i int) {
-		c, err := r.Stage(map[string]plugins.Spec{"filed" + strconv.Itoa(i%3): {Path: path}})
-		may(err)
-		if i%4 == 0 {
-			c.Rollback()
-		} else {
-			c.Commit()
-		}
+	many(2, 40, func(i int) {
+		name := "filed" + strconv.Itoa(i%3)
+		may(r.Apply(map[string]plugins.Spec{name: {Path: path}}, func(c *plugins.Change) error {
+			if i%4 == 0 {
+				return errRefused
+			}
+			_, err := c.Scorer(name, "")
+			return err
+		}), errRefused)
 	})
 	many(1, 100, func(i int) {
 		r.PoolChanged(func() []wasmhost.Proxy { return []wasmhost.Proxy{{ID: strconv.Itoa(i)}} })
@@ -119,6 +121,8 @@ func TestEverythingAtOnce(t *testing.T) {
 		}
 	})
 	wg.Wait()
+	configured := slices.DeleteFunc(r.List(), func(i plugins.Info) bool { return i.Source != plugins.SourceConfig })
+	require.Len(t, configured, 1, "those of one Apply, not of several")
 	_, err = r.Put("used", codes[3], nil, true)
 	require.NoError(t, err)
 	scores := make([]float64, 2)

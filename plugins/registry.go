@@ -118,8 +118,9 @@ type Registry struct {
 	observingPlugins atomic.Pointer[[]*plugin]          // plugins that take observations
 
 	// Each change of the registry holds the mutex mu. It guards the replacement of byName, the files of uploads,
-	// configChanges and uploadsFrozen. A Change holds mu from the end of Stage until Commit or Rollback.
+	// revision, configChanges and uploadsFrozen.
 	mu            sync.Mutex
+	revision      uint64         // number of changes; see changeAfter
 	configChanges uint64         // number of changes by the configuration
 	uploadsFrozen bool           // see FreezeUploads
 	background    sync.WaitGroup // background compilations and uploads
@@ -193,7 +194,34 @@ func (r *Registry) now() time.Time {
 
 func (r *Registry) get(name string) *plugin { return (*r.byName.Load())[name] }
 
-// publishPlugins replaces the plugins of the registry: it sets byName and observingPlugins. The caller holds mu.
+// changeAfter changes the registry. The function prepare runs without a lock, and may refuse the change with an error.
+// The function change runs with mu held. If the registry was changed while prepare ran, changeAfter starts again.
+func (r *Registry) changeAfter(prepare, change func() error) error {
+	for {
+		r.mu.Lock()
+		revision := r.revision
+		r.mu.Unlock()
+		if err := prepare(); err != nil {
+			return err
+		}
+		if isCurrent, err := r.changeAt(revision, change); isCurrent {
+			return err
+		}
+	}
+}
+
+// changeAt calls the function change with mu held, unless the registry has changed since revision.
+func (r *Registry) changeAt(revision uint64, change func() error) (isCurrent bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.revision != revision {
+		return false, nil
+	}
+	return true, change()
+}
+
+// publishPlugins replaces the plugins of the registry: it sets revision, byName and observingPlugins. The caller holds
+// mu.
 func (r *Registry) publishPlugins(plugins map[string]*plugin) {
 	observing := []*plugin{}
 	for _, name := range slices.Sorted(maps.Keys(plugins)) {
@@ -202,6 +230,7 @@ func (r *Registry) publishPlugins(plugins map[string]*plugin) {
 			observing = append(observing, plugins[name])
 		}
 	}
+	r.revision++
 	r.byName.Store(&plugins)
 	r.observingPlugins.Store(&observing)
 }

@@ -162,9 +162,8 @@ func TestSettingsThatLookTheSame(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "mine.wasm")
 	require.NoError(t, os.WriteFile(path, m.Bytes(), 0o600))
 	for want, list := range map[float64][]any{' ': {"a b"}, ',': {"a", "b"}} {
-		c, err := r.Stage(map[string]plugins.Spec{"mine": {Path: path, Config: map[string]any{"list": list}}})
-		require.NoError(t, err)
-		c.Commit()
+		specs := map[string]plugins.Spec{"mine": {Path: path, Config: map[string]any{"list": list}}}
+		require.NoError(t, r.Apply(specs, nil))
 		require.Equal(t, want, score(t, r, "mine")[0])
 	}
 }
@@ -179,22 +178,21 @@ func TestConfiguredModules(t *testing.T) {
 		"plugins.mine.kind: " + path + " is a s": {Path: path, Kind: "backoff"},
 		"plugins.mine: " + path:                  {Path: path, Config: map[string]any{"a": 1}},
 	} {
-		_, err := r.Stage(map[string]plugins.Spec{"mine": bad})
+		err := r.Apply(map[string]plugins.Spec{"mine": bad}, nil)
 		require.ErrorContains(t, err, says)
 		require.Equal(t, 1, strings.Count(err.Error(), "plugins.mine"), err)
 	}
-	_, err := r.Stage(map[string]plugins.Spec{"performance": {Path: path}})
+	err := r.Apply(map[string]plugins.Spec{"performance": {Path: path}}, nil)
 	require.ErrorContains(t, err, "built in")
-	c, err := r.Stage(map[string]plugins.Spec{"mine": {Path: path}})
-	require.NoError(t, err)
+	require.NoError(t, r.Apply(map[string]plugins.Spec{"mine": {Path: path}}, func(c *plugins.Change) error {
+		_, err := r.Scorer("mine", "")
+		require.Error(t, err, "not before the check")
+		_, err = c.Scorer("mine", "")
+		return err
+	}))
 	_, err = r.Scorer("mine", "")
-	require.Error(t, err, "not before Commit")
-	c.Commit()
-	_, err = r.Scorer("mine", "")
 	require.NoError(t, err)
-	c, err = r.Stage(nil)
-	require.NoError(t, err)
-	c.Commit()
+	require.NoError(t, r.Apply(nil, nil))
 	_, err = r.Scorer("mine", "")
 	require.Error(t, err)
 }

@@ -285,23 +285,26 @@ func (r *Registry) countUploads() (n int) {
 // installUpload saves an upload and puts it into the registry. It first calls the function checkAllowed, because
 // another plugin may have got the name during the compilation.
 func (r *Registry) installUpload(name string, v *version, checkAllowed func() error) (Info, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	err := r.ctx.Err()
-	if err == nil {
-		err = checkAllowed()
-	}
-	if err == nil && !v.spec.Temporary {
-		err = r.saveUpload(name, v)
-	}
+	var info Info
+	err := r.changeAfter(checkAllowed, func() error {
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
+		if !v.spec.Temporary {
+			if err := r.saveUpload(name, v); err != nil {
+				return err
+			}
+		}
+		info = r.installVersion(name, v).info()
+		return nil
+	})
 	if err != nil {
 		v.module.Close()
 		return Info{}, err
 	}
-	p := r.installVersion(name, v)
 	r.opts.Log.Info("plugin loaded", slog.String("plugin", name), slog.String("source", v.source),
 		slog.String("sha256", v.sum))
-	return p.info(), nil
+	return info, nil
 }
 
 // installVersion puts a version into the registry under a name. The caller holds mu.
@@ -322,8 +325,9 @@ func (r *Registry) installVersion(name string, v *version) *plugin {
 }
 
 // Delete removes an uploaded plugin, even if a configured plugin hides it. The function useOf returns a text for
-// an error message: how a plugin is used, or "" if it is not used. It must not change plugins. The error of Delete
-// wraps core.ErrNotFound or core.ErrConflict, or is an error of the file system.
+// an error message: how a plugin is used, or "" if it is not used. It is called without a lock, and again if the
+// registry was changed meanwhile. The error of Delete wraps core.ErrNotFound or core.ErrConflict, or is an error of the
+// file system.
 func (r *Registry) Delete(name string, useOf func(name string) string) error {
 	err := r.removePlugin(name, useOf)
 	if err == nil {
@@ -333,32 +337,36 @@ func (r *Registry) Delete(name string, useOf func(name string) string) error {
 }
 
 func (r *Registry) removePlugin(name string, useOf func(name string) string) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	p := r.get(name)
-	if p == nil {
-		return r.notFound(name)
+	checkAllowed := func() error {
+		p := r.get(name)
+		if p == nil {
+			return r.notFound(name)
+		}
+		switch v := p.current.Load(); {
+		case v.hidesUpload.Load():
+			return nil
+		case v.source != SourceAPI:
+			return conflictf("plugin %q was not uploaded, so it is not deleted here", name)
+		}
+		return checkUnused(name, useOf)
 	}
-	switch v := p.current.Load(); {
-	case v.hidesUpload.Load():
-		err := r.removeUpload(name)
-		v.hidesUpload.Store(err != nil)
-		return err
-	case v.source != SourceAPI:
-		return conflictf("plugin %q was not uploaded, so it is not deleted here", name)
-	}
-	if err := checkUnused(name, useOf); err != nil {
-		return err
-	}
-	// The file is removed first. If the file remained after the plugin was removed, a restart would restore the plugin.
-	if err := r.removeUpload(name); err != nil {
-		return err
-	}
-	all := maps.Clone(*r.byName.Load())
-	delete(all, name)
-	r.publishPlugins(all)
-	p.close()
-	return nil
+	return r.changeAfter(checkAllowed, func() error {
+		// The file is removed first. If the file remained after the plugin was removed, a restart would restore the
+		// plugin.
+		if err := r.removeUpload(name); err != nil {
+			return err
+		}
+		all := maps.Clone(*r.byName.Load())
+		p := all[name]
+		if v := p.current.Load(); v.hidesUpload.Swap(false) {
+			r.revision++
+			return nil
+		}
+		delete(all, name)
+		r.publishPlugins(all)
+		p.close()
+		return nil
+	})
 }
 
 // checkUnused returns an error if a plugin is in use. The function useOf is described at Delete.

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -40,8 +39,8 @@ func (m made) code() []byte {
 // field before is the module that a roll-back restores.
 type named struct{ table, upload, before *made }
 
-// Uploads, replacements, roll-backs, deletions, reloads and restarts happen in any order. For each name, the
-// expected module is called and shown, and the expected operations are refused.
+// Uploads, replacements, roll-backs, deletions, reloads and restarts happen in any order, and uploads during the check
+// of a reload. For each name, the expected module is called and shown, and the expected operations are refused.
 func TestUploadsAgainstAModel(t *testing.T) {
 	cache := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
@@ -61,18 +60,18 @@ func TestUploadsAgainstAModel(t *testing.T) {
 			return &made{rapid.SampledFrom([]wasmhost.Kind{wasmhost.Scorer, wasmhost.Backoff}).Draw(t, "kind"),
 				float64(rapid.IntRange(1, 3).Draw(t, "answer"))}
 		})
-		tables := func() map[string]plugins.Spec {
+		specs := func(tables map[string]*made) map[string]plugins.Spec {
 			specs := map[string]plugins.Spec{}
-			for name, n := range names {
-				if n.table != nil {
+			for name, m := range tables {
+				if m != nil {
 					specs[name] = plugins.Spec{Path: filepath.Join(dir, name+".wasm")}
-					require.NoError(t, os.WriteFile(specs[name].Path, n.table.code(), 0o600))
+					require.NoError(t, os.WriteFile(specs[name].Path, m.code(), 0o600))
 				}
 			}
 			return specs
 		}
-		t.Repeat(map[string]func(*rapid.T){
-			"put": func(t *rapid.T) {
+		uploads := map[string]func(*rapid.T) error{
+			"put": func(t *rapid.T) error {
 				name, m, replace := name.Draw(t, "name"), module.Draw(t, "module"), rapid.Bool().Draw(t, "replace")
 				n := names[name]
 				_, err := r.Put(name, m.code(), nil, replace)
@@ -88,8 +87,9 @@ func TestUploadsAgainstAModel(t *testing.T) {
 					require.NoError(t, err)
 					n.upload, n.before = m, n.upload
 				}
+				return err
 			},
-			"roll back": func(t *rapid.T) {
+			"roll back": func(t *rapid.T) error {
 				name := name.Draw(t, "name")
 				n := names[name]
 				_, err := r.RollBack(name)
@@ -102,8 +102,9 @@ func TestUploadsAgainstAModel(t *testing.T) {
 					require.NoError(t, err)
 					n.upload, n.before = n.before, n.upload
 				}
+				return err
 			},
-			"delete": func(t *rapid.T) {
+			"delete": func(t *rapid.T) error {
 				name, use := name.Draw(t, "name"), rapid.SampledFrom([]string{"", "first"}).Draw(t, "in use as")
 				n := names[name]
 				err := r.Delete(name, func(string) string { return use })
@@ -119,36 +120,51 @@ func TestUploadsAgainstAModel(t *testing.T) {
 					require.NoError(t, err)
 					*n = named{}
 				}
+				return err
 			},
+		}
+		operation := rapid.SampledFrom([]string{"put", "roll back", "delete"})
+		t.Repeat(map[string]func(*rapid.T){
+			"upload": func(t *rapid.T) { _ = uploads[operation.Draw(t, "operation")](t) },
 			"reload": func(t *rapid.T) {
-				before := maps.Clone(names)
+				tables := map[string]*made{}
 				for _, name := range []string{"a", "b"} {
-					n := *names[name]
 					if rapid.Bool().Draw(t, "table") {
-						n.table, n.before = module.Draw(t, "module"), nil
-					} else {
-						n.table = nil
+						tables[name] = module.Draw(t, "module")
 					}
-					names[name] = &n
 				}
-				c, err := r.Stage(tables())
-				require.NoError(t, err)
-				if rapid.Bool().Draw(t, "taken back") {
-					c.Rollback()
-					names = before
+				refused, meanwhile := rapid.Bool().Draw(t, "refused"), rapid.Bool().Draw(t, "meanwhile")
+				checks, want := 0, 1
+				err := r.Apply(specs(tables), func(c *plugins.Change) error {
+					checks++
+					if meanwhile && checks == 1 && uploads[operation.Draw(t, "operation")](t) == nil {
+						want++
+					}
+					if refused {
+						return errRefused
+					}
+					return nil
+				})
+				if refused {
+					require.ErrorIs(t, err, errRefused)
 					return
 				}
-				c.Commit()
+				require.NoError(t, err)
+				require.Equal(t, want, checks)
+				for name, n := range names {
+					if n.table = tables[name]; n.table != nil {
+						n.before = nil
+					}
+				}
 			},
 			"restart": func(t *rapid.T) {
 				r.Close()
 				r = open()
-				c, err := r.StageAtStart(tables())
-				require.NoError(t, err)
-				c.Commit()
-				for _, n := range names {
-					n.before = nil
+				tables := map[string]*made{}
+				for name, n := range names {
+					tables[name], n.before = n.table, nil
 				}
+				require.NoError(t, r.ApplyAtStart(specs(tables)))
 			},
 			"": func(t *rapid.T) {
 				for name, n := range names {

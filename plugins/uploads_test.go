@@ -240,11 +240,7 @@ func TestAnUploadHiddenByTheConfiguration(t *testing.T) {
 	file := func(score float64) {
 		require.NoError(t, os.WriteFile(path, w.Scorer(w.Scores(score)...).Bytes(), 0o600))
 	}
-	reload := func(specs map[string]plugins.Spec) {
-		c, err := r.Stage(specs)
-		require.NoError(t, err)
-		c.Commit()
-	}
+	reload := func(specs map[string]plugins.Spec) { require.NoError(t, r.Apply(specs, nil)) }
 	told := func(msg string) {
 		t.Helper()
 		warnings, errors := log.take()
@@ -269,9 +265,7 @@ func TestAnUploadHiddenByTheConfiguration(t *testing.T) {
 		"name", "[plugins.NAME] is gone from the configuration: the upload of that name serves again"
 
 	file(2)
-	c, err := r.Stage(table)
-	require.NoError(t, err)
-	c.Rollback()
+	require.ErrorIs(t, r.Apply(table, refuse), errRefused)
 	silent()
 	is(plugins.SourceAPI, false, 1)
 	reload(table)
@@ -295,9 +289,7 @@ func TestAnUploadHiddenByTheConfiguration(t *testing.T) {
 	r = reopen(t, opts)
 	held, err = r.Scorer("mine", "")
 	require.NoError(t, err)
-	c, err = r.StageAtStart(table)
-	require.NoError(t, err)
-	c.Commit()
+	require.NoError(t, r.ApplyAtStart(table))
 	told(hidden)
 	is(plugins.SourceConfig, true, 3)
 	inUse := func(string) string { return "first" }
@@ -353,11 +345,7 @@ func TestNoRequestWaitsForAnUpload(t *testing.T) {
 	remove := func(name string) { require.NoError(t, r.Delete(name, func(string) string { return "" })) }
 	path := filepath.Join(t.TempDir(), "mine.wasm")
 	require.NoError(t, os.WriteFile(path, code["weighted"], 0o600))
-	reload := func(specs map[string]plugins.Spec) {
-		c, err := r.Stage(specs)
-		require.NoError(t, err)
-		c.Commit()
-	}
+	reload := func(specs map[string]plugins.Spec) { require.NoError(t, r.Apply(specs, nil)) }
 	for _, c := range []struct {
 		name      string
 		what      func() error
@@ -412,12 +400,10 @@ func TestNoRequestWaitsForAReload(t *testing.T) {
 	}
 	remove := func(name string) { require.NoError(t, r.Delete(name, func(string) string { return "" })) }
 	reload := func(specs map[string]plugins.Spec, commit bool) {
-		c, err := r.Stage(specs)
-		require.NoError(t, err)
 		if commit {
-			c.Commit()
+			require.NoError(t, r.Apply(specs, nil))
 		} else {
-			c.Rollback()
+			require.ErrorIs(t, r.Apply(specs, refuse), errRefused)
 		}
 	}
 	const none, upload, table, both = "", "api", "config", "config, hides an upload"

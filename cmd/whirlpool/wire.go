@@ -162,11 +162,9 @@ func wire(
 		return nil, err
 	}
 	g.plugins = reg
-	change, err := reg.StageAtStart(cfg.Modules())
-	if err != nil {
+	if err := reg.ApplyAtStart(cfg.Modules()); err != nil {
 		return nil, locateErrors(cfg, err)
 	}
-	change.Commit()
 	g.changes = changes.New(changes.Options{
 		Records: g.state.store, IDs: g.state.ids, Now: time.Now, Log: g.log,
 	})
@@ -257,13 +255,8 @@ func checkParts(cfg *config.Config) (warnings []string, err error) {
 		return nil, err
 	}
 	defer reg.Close()
-	change, err := reg.Stage(cfg.Modules())
-	if err != nil {
-		return nil, locateErrors(cfg, err)
-	}
-	change.Commit()
-	if err := engine.Check(cfg.Engine(), reg); err != nil {
-		return nil, locateErrors(cfg, err)
+	if err := applyPlugins(reg, cfg); err != nil {
+		return nil, err
 	}
 	reg.Wait()
 	for _, p := range reg.List() {
@@ -458,15 +451,9 @@ func (g *gateway) loadAndApply() (*config.Config, error) {
 		return nil, err
 	}
 	defer access.closeUnused()
-	change, err := g.plugins.Stage(cfg.Modules())
-	if err != nil {
-		return nil, locateErrors(cfg, err)
+	if err := applyPlugins(g.plugins, cfg); err != nil {
+		return nil, err
 	}
-	if err := engine.Check(cfg.Engine(), change); err != nil {
-		change.Rollback()
-		return nil, locateErrors(cfg, err)
-	}
-	change.Commit()
 	err = g.cluster.reload(func(shared func(key string) *changes.SharedChange) error {
 		changeable := changeableConfig(cfg)
 		changeable.Shared = shared
@@ -488,4 +475,14 @@ func (g *gateway) loadAndApply() (*config.Config, error) {
 	g.traces.Configure(cfg.TraceSettings())
 	g.push.Configure(cfg.PushSettings())
 	return cfg, nil
+}
+
+// applyPlugins puts the plugins of the configuration into the registry, unless the configuration names a plugin that
+// does not exist.
+func applyPlugins(reg *plugins.Registry, cfg *config.Config) error {
+	err := reg.Apply(cfg.Modules(), func(c *plugins.Change) error { return engine.Check(cfg.Engine(), c) })
+	if err != nil {
+		return locateErrors(cfg, err)
+	}
+	return nil
 }
