@@ -3,7 +3,8 @@
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(shell packaging/commit)
 # Packages whose tests need nothing but Go: no Debian package, no network. core/evidence is left out, since its
-# simulations take as long as all of these: go test ./core/evidence.
+# simulations take as long as all of these: go test ./core/evidence. With -short, the tests that take seconds of a
+# processor are skipped or try fewer cases.
 UNIT    = $$(go list ./core/... ./api/... ./cmd/... ./docs/... ./plugins/... | grep -v -e /plugins/builtin$$ -e /core/evidence$$)
 
 DEBS    := chromium curl python3-requests python3-httpx python3-h2 python3-socksio python3-aiohttp \
@@ -70,7 +71,7 @@ test: deps check ## every test, under the race detector (allocations and simulat
 	go test -run AgainstAModel ./plugins # of one goroutine as well
 	-.ci/scan
 
-unit: ## the tests of core, api, cmd, docs and plugins, with a fifth of the random cases, no race detector; needs Go only
+unit: ## most tests of core, api, cmd, docs and plugins (CONTRIBUTING.md), without the race detector; needs Go only
 	go test -short $(UNIT)
 
 check: ## gofmt, lines of at most 120 columns, go vet, staticcheck

@@ -2,12 +2,12 @@ package conformance
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 	"unicode"
 
 	"github.com/stretchr/testify/require"
@@ -26,7 +26,13 @@ func text(t *testing.T, r Report) string {
 }
 
 func TestBuiltInsConform(t *testing.T) {
-	for name, code := range builtin.Modules() {
+	modules := builtin.Modules()
+	if testing.Short() { // one of each kind
+		oneOfEach := []string{"performance", "exponential", "ban_like"}
+		maps.DeleteFunc(modules, func(name string, _ []byte) bool { return !slices.Contains(oneOfEach, name) })
+		require.Len(t, modules, len(oneOfEach))
+	}
+	for name, code := range modules {
 		r := Run(host(), code, nil)
 		require.True(t, r.OK, "%s\n%s", name, text(t, r))
 		passed := map[string]bool{}
@@ -276,8 +282,11 @@ func TestSectionsExist(t *testing.T) {
 	}
 }
 
-// Malicious modules fail checks like all others, in a limited time.
+// Malicious modules fail checks like all others.
 func TestHostileModules(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds of a processor; make test runs it")
+	}
 	grow := wt.EndlessLoop(wt.Join(wt.Const32(1), ops(wt.MemoryGrow, 0, wt.Drop))...)
 	for name, m := range map[string]module{
 		"spins":               {wt.Scorer(wt.SpinLoop...)},
@@ -292,10 +301,8 @@ func TestHostileModules(t *testing.T) {
 		"nearly spins": scorer(success, wt.Const32(20_000), set(4), ops(wt.Loop, wt.Empty), get(4), wt.Const32(1),
 			ops(wt.I32Sub, opTee, 4, wt.BrIf, 0, wt.End)),
 	} {
-		begin := time.Now()
 		r := Run(host(), m.Bytes(), nil)
 		require.False(t, r.OK, name)
-		require.Less(t, time.Since(begin), 30*time.Second, name)
 		for _, c := range r.Checks {
 			if c.Result == Fail {
 				require.NotEmpty(t, c.Detail, "%s: %s", name, c.Name)
@@ -313,6 +320,9 @@ func TestTruncatedAnywhere(t *testing.T) {
 }
 
 func FuzzRun(f *testing.F) {
+	if testing.Short() {
+		f.Skip("takes seconds of a processor; make test runs it")
+	}
 	f.Add(scorer(success).Bytes())
 	f.Add(backoff(counting).Bytes())
 	f.Add(judge(success).Bytes())

@@ -71,6 +71,9 @@ func besideOracle(t *testing.T, scorer, scenario string) (ofOracle, largest, fir
 // A proxy that recovers is used again. performance uses the best proxy again soon after its outage.
 // cost_aware prefers the cheapest proxy with 80 % of successes, so it has fewer successes than the oracle.
 func TestTheBuiltInsUseARecoveredProxy(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds of a processor; make test runs it")
+	}
 	for _, x := range []struct {
 		scorer, scenario string
 		limit            float64
@@ -90,6 +93,9 @@ func TestTheBuiltInsUseARecoveredProxy(t *testing.T) {
 // exploring has at least 97.9 % of the oracle's successes in every scenario on average, and at least 96 % with each
 // seed. The goal is 98 %; outage has 97.99 % since proxies are avoided for hosts that refuse them (98.01 % before).
 func TestExploringIsNearTheOracle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds of a processor; make test runs it")
+	}
 	for _, s := range Scenarios {
 		of, largest, _ := besideOracle(t, "exploring", s.Name)
 		require.Greater(t, of.mean, 0.979, s.Name)
@@ -125,6 +131,9 @@ func TestExploringSharesAmongEquals(t *testing.T) {
 // With adaptive, the mean wait is at most 1.1 times that with the best fixed delay, for every kind of outage.
 // docs/decisions/adaptive-backoff.md has the figures of 30 seeds.
 func TestAdaptiveIsNearTheBestFixedDelay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds of a processor; make test runs it")
+	}
 	ratios := map[string][]float64{}
 	limits := wasmhost.DefaultLimits()
 	limits.CallTimeout = time.Minute // other work on the machine has no effect

@@ -85,9 +85,12 @@ func TestTruncatedModules(t *testing.T) {
 func TestDamagedModules(t *testing.T) {
 	host := small()
 	r := rand.New(rand.NewPCG(1, 2))
-	loaded, refused := 0, 0
+	loaded, refused, times := 0, 0, 150
+	if testing.Short() {
+		times = 15
+	}
 	for _, code := range builtin.Modules() {
-		for range 150 {
+		for range times {
 			bad := append([]byte(nil), code...)
 			for range 1 + r.IntN(3) {
 				bad[8+r.IntN(len(bad)-8)] ^= 1 << r.IntN(8)

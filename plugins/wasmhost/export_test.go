@@ -6,6 +6,9 @@ import "time"
 // thread.
 func (h *Host) SetClock(now func() time.Time, cpu func() time.Duration) { h.clock = clock{now, cpu} }
 
+// ThreadTime returns a clock of the CPU time of the calling thread; see systemClock.
+func ThreadTime() func() time.Duration { return threadTime() }
+
 // The limits of stacks, in bytes.
 const (
 	MaxStack   = maxStack

@@ -36,6 +36,9 @@ func processorTime(t *testing.T) time.Duration {
 // The time to load a file grows in proportion to its length, not to the square: ten thousand proxies once
 // took 20 s.
 func TestAFileOfManyProxies(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds of a processor; make test runs it")
+	}
 	took := map[int]time.Duration{1_000: time.Hour, 20_000: time.Hour}
 	for range 3 {
 		for n := range took {

@@ -67,6 +67,9 @@ func TestTheWebAssemblyTestSuiteCompilesMetered(t *testing.T) {
 
 // The functions of the test suite return the same results with and without metering.
 func TestSameResults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds of a processor; make test runs it")
+	}
 	ctx := context.Background()
 	called := 0
 	for _, path := range corpus(t) {
