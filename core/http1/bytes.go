@@ -68,9 +68,9 @@ func trim(b []byte) []byte {
 	return b
 }
 
-// The table class has a set of bits for each byte. Each bit stands for a part of a message, such as a field value, in
-// which the byte is permitted.
-var class = func() (t [256]uint8) {
+// The table charClasses has a set of bits for each byte. Each bit stands for a part of a message, such as a field
+// value, in which the byte is permitted.
+var charClasses = func() (t [256]uint8) {
 	for c := range 256 {
 		switch {
 		case '0' <= c && c <= '9', 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z',
@@ -97,17 +97,17 @@ const (
 	responseChar // the value of a field in a response, with control characters (RFC 9110 section 5.5)
 )
 
-// allInClass reports whether every byte of b has the given bit in the table class. It checks eight bytes in each
+// allInClass reports whether every byte of b has the given bit in the table charClasses. It checks eight bytes in each
 // step.
 func allInClass(b []byte, bit uint8) bool {
 	and := uint8(math.MaxUint8)
 	for ; len(b) >= 8; b = b[8:] {
 		c := (*[8]byte)(b)
-		and &= class[c[0]] & class[c[1]] & class[c[2]] & class[c[3]] &
-			class[c[4]] & class[c[5]] & class[c[6]] & class[c[7]]
+		and &= charClasses[c[0]] & charClasses[c[1]] & charClasses[c[2]] & charClasses[c[3]] &
+			charClasses[c[4]] & charClasses[c[5]] & charClasses[c[6]] & charClasses[c[7]]
 	}
 	for _, c := range b {
-		and &= class[c]
+		and &= charClasses[c]
 	}
 	return and&bit != 0
 }
@@ -115,7 +115,7 @@ func allInClass(b []byte, bit uint8) bool {
 // tokenLen returns the length of the token at the beginning of b.
 func tokenLen(b []byte) int {
 	for i, c := range b {
-		if class[c]&tokenChar == 0 {
+		if charClasses[c]&tokenChar == 0 {
 			return i
 		}
 	}

@@ -5,8 +5,8 @@ import (
 	"strconv"
 )
 
-// scan collects data about the framing of a message from the header fields.
-type scan struct {
+// fieldScanner collects data about the framing of a message from the header fields.
+type fieldScanner struct {
 	host, retryAfter []byte
 	hosts            int
 	length           int64
@@ -17,7 +17,7 @@ type scan struct {
 	nominated        int // number of field names in Connection
 	kinds            kinds
 
-	values   uint8 // bit of the table class that stands for the bytes of a value
+	values   uint8 // bit of the table charClasses that stands for the bytes of a value
 	limit    int   // maximum number of fields
 	response bool  // the message is a response, so equal lengths count as one
 	unframed bool  // Content-Length and Transfer-Encoding have no meaning (RFC 9110 section 9.3.6)
@@ -27,7 +27,7 @@ type scan struct {
 
 // The method fields parses the header fields at the beginning of b, up to an empty line, and appends them to list. It
 // returns the extended list, and the bytes after the empty line.
-func (s *scan) fields(b []byte, list []Field) (fields []Field, rest []byte, err error) {
+func (s *fieldScanner) fields(b []byte, list []Field) (fields []Field, rest []byte, err error) {
 	values, limit := s.values, s.limit
 	for len(b) < 2 || b[0] != '\r' || b[1] != '\n' {
 		i := bytes.IndexByte(b, '\n')
@@ -60,7 +60,7 @@ func (s *scan) fields(b []byte, list []Field) (fields []Field, rest []byte, err 
 }
 
 // looseFields is like the method fields, but makes the repairs of a response that ReadResponse lists.
-func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
+func (s *fieldScanner) looseFields(block []byte, fields []Field) ([]Field, error) {
 	for len(block) > 0 {
 		end := bytes.IndexByte(block, '\n')
 		folded := false
@@ -112,7 +112,7 @@ func badLine(line []byte) error {
 }
 
 // lineError returns the error for an invalid field.
-func (s *scan) lineError(name, value []byte) error {
+func (s *fieldScanner) lineError(name, value []byte) error {
 	switch {
 	case !isToken(name):
 		// badName covers obs-fold (a line that begins with white space) and white space before a colon.
@@ -128,7 +128,7 @@ func tooManyFields(limit int) error {
 }
 
 // addField interprets a field whose kind is not Other.
-func (s *scan) addField(kind Kind, value []byte) error {
+func (s *fieldScanner) addField(kind Kind, value []byte) error {
 	if kind == ContentLength || kind == TransferEncoding {
 		err := s.addFraming(kind, value)
 		if err != nil && s.bodiless {
@@ -165,7 +165,7 @@ func (s *scan) addField(kind Kind, value []byte) error {
 }
 
 // addFraming interprets a Content-Length or Transfer-Encoding field.
-func (s *scan) addFraming(kind Kind, value []byte) error {
+func (s *fieldScanner) addFraming(kind Kind, value []byte) error {
 	switch length := ParseLength(value); {
 	case s.unframed:
 	case kind == TransferEncoding:

@@ -192,7 +192,7 @@ func (r *Reader) readHead() ([]byte, error) {
 			r.r += 2 // RFC 9112 section 2.2: empty lines before a request are ignored
 			u = partialHead{}
 		}
-		if r.r < r.w && class[r.buf[r.r]]&tokenChar == 0 && r.buf[r.r] != '\r' && r.buf[r.r] != '\n' {
+		if r.r < r.w && charClasses[r.buf[r.r]]&tokenChar == 0 && r.buf[r.r] != '\r' && r.buf[r.r] != '\n' {
 			// The message is refused now, because its end may never arrive.
 			return nil, malformed("this does not begin like an HTTP message: is it TLS, or SOCKS4?")
 		}

@@ -31,7 +31,7 @@ func (q *Request) parse(b []byte) (rest []byte, err error) {
 	if q.Method, q.Target, q.Minor, err = requestLine(line); err != nil {
 		return nil, err
 	}
-	s := scan{values: valueChar, limit: MaxFields}
+	s := fieldScanner{values: valueChar, limit: MaxFields}
 	q.Fields, rest, err = s.fields(rest, fields)
 	if q.kinds = s.kinds; err != nil {
 		return nil, err

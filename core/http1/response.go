@@ -135,7 +135,7 @@ func (r *Response) parse(b, method []byte, loose bool) (rest []byte, err error) 
 	fields := r.Fields[:0]
 	*r = Response{}
 	r.Status, r.Reason, r.Minor, r.Length = status, reason, minor, -1
-	s := scan{
+	s := fieldScanner{
 		values: responseChar, limit: MaxResponseFields, response: true,
 		unframed: status/100 == 2 && string(method) == "CONNECT",
 		bodiless: status < 200 || status == 204 || status == 304 || string(method) == "HEAD",

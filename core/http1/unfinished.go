@@ -6,14 +6,14 @@ import "bytes"
 // a wait for its end, which may never arrive. Each byte is checked once; a request line is checked again when it is
 // complete.
 type partialHead struct {
-	searched     int  // number of bytes in which the end of the head was searched
-	checked      int  // number of bytes that were checked
-	lines        int  // number of complete lines among the checked bytes
-	lineStart    int  // index at which the first incomplete line begins
-	hasName      bool // the incomplete line contains its method or name, and the delimiter after it
-	spaces       int  // number of spaces in a request's first line
-	versionStart int  // index at which the version begins, after the second space
-	fields       scan // result of reading the fields in the complete lines
+	searched     int          // number of bytes in which the end of the head was searched
+	checked      int          // number of bytes that were checked
+	lines        int          // number of complete lines among the checked bytes
+	lineStart    int          // index at which the first incomplete line begins
+	hasName      bool         // the incomplete line contains its method or name, and the delimiter after it
+	spaces       int          // number of spaces in a request's first line
+	versionStart int          // index at which the version begins, after the second space
+	fields       fieldScanner // result of reading the fields in the complete lines
 }
 
 // checkRequest checks the beginning of a request's head.
