@@ -46,7 +46,7 @@ func TestAFailureCountsOnceTheTargetHasServedAnother(t *testing.T) {
 	a.Ended += 3 * time.Microsecond
 	f := l.RecordFailure(&a)
 	require.True(t, f.ShouldOpen)
-	require.True(t, f.OtherJustServed)
+	require.True(t, f.OtherJustSucceeded)
 	require.False(t, f.TargetFails)
 	w := b.Report(l)
 	require.Equal(t, 11, w.Failures)

@@ -59,8 +59,8 @@ const (
 
 // The constants of a target's state.
 const (
-	comparedAttempts = 8               // number of the other proxies' latest attempts that a Finding uses
-	justServed       = 2 * time.Second // maximum age of a success for Finding.OtherJustServed
+	comparedAttempts    = 8               // number of the other proxies' latest attempts that a Finding uses
+	maxRecentSuccessAge = 2 * time.Second // maximum age of a success for Finding.OtherJustSucceeded
 
 	// A target becomes suspect if its last suspectFailures attempts failed, through at least suspectProxies proxies.
 	// Nine failures are three requests with three attempts each. If the pool's noise makes nine failures in a row
@@ -128,9 +128,9 @@ type Finding struct {
 	// OthersFail means that the latest attempts of the other proxies at the target all failed. Unlike TargetFails,
 	// OthersFail needs only one attempt.
 	OthersFail bool
-	// OtherJustServed means that another proxy has succeeded at the target within the last 2 s. The proxy is then the
-	// likely cause.
-	OtherJustServed bool
+	// OtherJustSucceeded means that another proxy has succeeded at the target within the last 2 s. The proxy is then
+	// the likely cause.
+	OtherJustSucceeded bool
 	// Banned means that the target probably refuses this proxy, which may still be good for other targets: other
 	// proxies succeed at the target, several targets have successes, and the proxy seldom fails elsewhere.
 	Banned bool
@@ -139,7 +139,7 @@ type Finding struct {
 }
 
 // BlamesTarget reports whether the target is the likely cause of the failure.
-func (f *Finding) BlamesTarget() bool { return f.TargetFails || f.OthersFail && !f.OtherJustServed }
+func (f *Finding) BlamesTarget() bool { return f.TargetFails || f.OthersFail && !f.OtherJustSucceeded }
 
 // llr returns the log-likelihood ratios of a failure and of a success at the noise q, in nats.
 func llr(q float64) (failure, success float64) {

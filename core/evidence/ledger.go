@@ -271,15 +271,15 @@ func (l *Ledger) RecordRetriesFailed(t Target, admittedAt, endedAt time.Duration
 
 // JustSucceededThroughOther reports whether another proxy of the pool has succeeded at the target within the last 2 s.
 func (l *Ledger) JustSucceededThroughOther(t Target, proxy uint64, now time.Duration) bool {
-	return l.finding(&Attempt{Proxy: proxy, Ended: now, Target: t}, l.find(t)).OtherJustServed
+	return l.finding(&Attempt{Proxy: proxy, Ended: now, Target: t}, l.find(t)).OtherJustSucceeded
 }
 
 // finding returns the conclusion from the attempts of other proxies at the target t. If t is nil, there are no such
 // attempts.
 func (l *Ledger) finding(a *Attempt, t *target) Finding {
 	f := t.finding(a)
-	f.OtherJustServed = f.OtherJustServed ||
-		l.recent.hasSuccessThroughOther(a.Target.Hash, a.Proxy, a.Ended, justServed)
+	f.OtherJustSucceeded = f.OtherJustSucceeded ||
+		l.recent.hasSuccessThroughOther(a.Target.Hash, a.Proxy, a.Ended, maxRecentSuccessAge)
 	return f
 }
 

@@ -175,10 +175,10 @@ func (t *target) finding(a *Attempt) Finding {
 	if t == nil {
 		return Finding{}
 	}
-	attempts, failures, served := t.otherAttempts(a.Proxy, a.Ended, a.Ended-justServed)
+	attempts, failures, served := t.otherAttempts(a.Proxy, a.Ended, a.Ended-maxRecentSuccessAge)
 	return Finding{
 		TargetFails: failures >= 4 && failures == attempts, OthersFail: failures > 0 && failures == attempts,
-		OtherJustServed: served,
+		OtherJustSucceeded: served,
 	}
 }
 

@@ -28,7 +28,8 @@ func (l *Lease) Settle(o *core.Outcome) (finding evidence.Finding) {
 				breakerVerdict = core.Excluded
 			}
 		}
-		if o.Verdict == core.Failure && o.Charge != core.ChargeProxy && finding.OthersFail && !finding.OtherJustServed {
+		if o.Verdict == core.Failure && o.Charge != core.ChargeProxy &&
+			finding.OthersFail && !finding.OtherJustSucceeded {
 			statsVerdict = core.Excluded // the target is the likely cause
 		}
 		if finding.Banned && !finding.ShouldOpen {
@@ -119,7 +120,7 @@ func (l *Lease) recordEvidence(o *core.Outcome) (finding evidence.Finding, break
 			u.pool.uncompared.Begin(u.Hash(), l.Target.Hash,
 				ban.Pair{ProxyID: u.id, Host: l.Target.Name, Since: a.Ended, Until: a.Ended + avoidTime})
 		}
-		if finding.OtherJustServed && verdict.IsTimeout(o.Cause) {
+		if finding.OtherJustSucceeded && verdict.IsTimeout(o.Cause) {
 			u.countTimeout(a.Ended)
 		}
 		if finding.ShouldOpen {
