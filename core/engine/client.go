@@ -68,7 +68,7 @@ type roundTrip struct {
 	session       session.Handle // what request.Session points to
 	exchange      executor.Exchange
 	relay         *executor.Relay // relays the response; nil while there is none
-	forward       proxyhttp.Forward
+	forward       proxyhttp.RequestSender
 	bodyRemainder http1.Body
 	entry         *metrics.Entry
 	deferred      []func() // functions that the method release will call, in reverse order

@@ -49,7 +49,7 @@ func (f lineFront) serve() {
 	defer context.AfterFunc(f.conn.ctx, control.Interrupt.Cancel)()
 	var x executor.Exchange
 	defer x.Abandon()
-	call := proxyhttp.Connect{Transport: f.server.Transport, Control: &control, Authority: to.HostPort}
+	call := proxyhttp.TunnelSender{Transport: f.server.Transport, Control: &control, Authority: to.HostPort}
 	end := executor.Run(f.conn.ctx, f.server.Executor, &x, &in, &call)
 	switch {
 	case end.Tunnel != nil:

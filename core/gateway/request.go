@@ -43,9 +43,9 @@ type request struct {
 
 	input    executor.Request
 	exchange executor.Exchange
-	outcome  proxyhttp.Outcome // the request's outcome so far
-	forward  proxyhttp.Forward // for a request in absolute form
-	connect  proxyhttp.Connect // for a CONNECT
+	outcome  proxyhttp.Outcome       // the request's outcome so far
+	forward  proxyhttp.RequestSender // for a request in absolute form
+	connect  proxyhttp.TunnelSender  // for a CONNECT
 
 	responseBuf  pooledBuffer       // the response that is being written
 	keptBody     keptBody           // the body, kept for repeats

@@ -282,7 +282,7 @@ func (f *socksFront) serveConnect(target *proxyhttp.Authority) {
 	control := transport.Control{OnSlow: f.conn.clientWatch.start, LoopTokens: f.loopTokens}
 	defer context.AfterFunc(f.conn.ctx, control.Interrupt.Cancel)()
 	defer x.Abandon()
-	dial := proxyhttp.Connect{Transport: s.Transport, Control: &control, Authority: target.HostPort}
+	dial := proxyhttp.TunnelSender{Transport: s.Transport, Control: &control, Authority: target.HostPort}
 	ending := executor.Run(f.conn.ctx, s.Executor, &x, &in, &dial)
 	f.conn.clientWatch.stop()
 	l.Executed = true

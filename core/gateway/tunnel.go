@@ -21,7 +21,7 @@ import (
 // serveTunnel uses dial to open another tunnel; dial is nil after a 101 (Switching Protocols). The results are the
 // numbers of bytes to and from the target.
 func (s *Server) serveTunnel(
-	c *connection, x *executor.Tunnel, remote *transport.Tunnel, dial *proxyhttp.Connect, greeting *pooledBuffer,
+	c *connection, x *executor.Tunnel, remote *transport.Tunnel, dial *proxyhttp.TunnelSender, greeting *pooledBuffer,
 ) (up, down int64) {
 	c.tunnel.Store(remote)
 	greeting.buf = append(greeting.buf, remote.Early...)
@@ -68,7 +68,7 @@ type tunnel struct {
 	target            net.Conn
 	toTarget          stallWriter // writes to target
 	exchange          *executor.Tunnel
-	dial              *proxyhttp.Connect
+	dial              *proxyhttp.TunnelSender
 	retry             tunnelRetry
 	buffers           *buffers
 	halfIdleTimeout   time.Duration // longest time without progress after one direction has ended

@@ -11,16 +11,16 @@ import (
 )
 
 var (
-	_ executor.Sender[*transport.Response] = (*Forward)(nil)
-	_ executor.Hedger[*transport.Response] = (*Forward)(nil)
-	_ executor.Sender[*transport.Tunnel]   = (*Connect)(nil)
-	_ executor.Hedger[*transport.Tunnel]   = (*Connect)(nil)
+	_ executor.Sender[*transport.Response] = (*RequestSender)(nil)
+	_ executor.Hedger[*transport.Response] = (*RequestSender)(nil)
+	_ executor.Sender[*transport.Tunnel]   = (*TunnelSender)(nil)
+	_ executor.Hedger[*transport.Tunnel]   = (*TunnelSender)(nil)
 )
 
-// Forward sends one request. Each call of Send makes one attempt. It implements executor.Sender. When a request has
-// ended, its Forward can be used for another request. The field Response holds the response. If the context of Send
-// is cancelled, the caller must call Control.Interrupt.Cancel.
-type Forward struct {
+// RequestSender sends one request. Each call of Send makes one attempt. It implements executor.Sender. When a request
+// has ended, the RequestSender can be used for another request. The field Response holds the response. If the context
+// of Send is cancelled, the caller must call Control.Interrupt.Cancel.
+type RequestSender struct {
 	Transport *transport.Transport
 	Now       func() time.Time
 	Control   transport.Control
@@ -29,55 +29,55 @@ type Forward struct {
 }
 
 // Send implements executor.Sender.
-func (f *Forward) Send(ctx context.Context, a *executor.Attempt, facts *verdict.Facts) *transport.Response {
-	setControl(&f.Control, a)
-	facts.Err = f.Transport.RoundTrip(ctx, a.Upstream, &f.Control, &f.Request, &f.Response)
-	facts.Timing = f.Control.Timing
+func (s *RequestSender) Send(ctx context.Context, a *executor.Attempt, facts *verdict.Facts) *transport.Response {
+	setControl(&s.Control, a)
+	facts.Err = s.Transport.RoundTrip(ctx, a.Upstream, &s.Control, &s.Request, &s.Response)
+	facts.Timing = s.Control.Timing
 	if facts.Err != nil {
 		return nil
 	}
-	f.Response.AddFacts(facts)
-	return &f.Response
+	s.Response.AddFacts(facts)
+	return &s.Response
 }
 
 // Discard implements executor.Sender. It reads the rest of a short body, so that the connection can
 // be reused.
-func (f *Forward) Discard(r *transport.Response) {
+func (s *RequestSender) Discard(r *transport.Response) {
 	if r != nil {
-		r.Drain(&f.Control)
-		r.Finish(&f.Control, f.Now())
+		r.Drain(&s.Control)
+		r.Finish(&s.Control, s.Now())
 	}
-	if f.Control.MayStop {
-		f.Control.Interrupt.Resume()
+	if s.Control.MayStop {
+		s.Control.Interrupt.Resume()
 	}
 }
 
 // Close ends the response's body and releases its connection. The caller passes the error that ended the body early, or
 // nil if the body was read to its end or its rest is not needed. Close returns the facts about the relay, except
 // ClientLeft.
-func (f *Forward) Close(bodyErr error, now time.Time) verdict.RelayEnd {
+func (s *RequestSender) Close(bodyErr error, now time.Time) verdict.RelayEnd {
 	relayed := verdict.RelayEnd{BodyErr: bodyErr}
 	if bodyErr != nil {
-		relayed.RequestBroke, relayed.Cancelled = f.Response.RequestBodyBroken(&f.Request), f.Control.Interrupt.Ended()
+		relayed.RequestBroke, relayed.Cancelled = s.Response.RequestBodyBroken(&s.Request), s.Control.Interrupt.Ended()
 	}
-	f.Response.Finish(&f.Control, now)
+	s.Response.Finish(&s.Control, now)
 	return relayed
 }
 
-// Connect opens one tunnel. It implements executor.Sender. Each call of Send makes one attempt. If Send returns a
+// TunnelSender opens one tunnel. It implements executor.Sender. Each call of Send makes one attempt. If Send returns a
 // Tunnel whose Refused.Status is 0, the tunnel is open; with any other status, the proxy has refused the tunnel.
-type Connect struct {
+type TunnelSender struct {
 	Transport *transport.Transport
 	Control   *transport.Control
 	Authority string // host:port of the target
 }
 
 // Send implements executor.Sender.
-func (c *Connect) Send(ctx context.Context, a *executor.Attempt, facts *verdict.Facts) *transport.Tunnel {
-	setControl(c.Control, a)
-	c.Control.NewConnection = true
-	tunnel, fault := c.Transport.OpenTunnel(ctx, a.Upstream, c.Control, c.Authority)
-	facts.Err, facts.Timing = fault, c.Control.Timing
+func (s *TunnelSender) Send(ctx context.Context, a *executor.Attempt, facts *verdict.Facts) *transport.Tunnel {
+	setControl(s.Control, a)
+	s.Control.NewConnection = true
+	tunnel, fault := s.Transport.OpenTunnel(ctx, a.Upstream, s.Control, s.Authority)
+	facts.Err, facts.Timing = fault, s.Control.Timing
 	switch {
 	case fault != nil:
 		return nil
@@ -90,12 +90,12 @@ func (c *Connect) Send(ctx context.Context, a *executor.Attempt, facts *verdict.
 }
 
 // Discard implements executor.Sender.
-func (c *Connect) Discard(t *transport.Tunnel) {
+func (s *TunnelSender) Discard(t *transport.Tunnel) {
 	if t != nil && t.Refused.Status == 0 {
 		t.Abort()
 	}
-	if c.Control.MayStop {
-		c.Control.Interrupt.Resume()
+	if s.Control.MayStop {
+		s.Control.Interrupt.Resume()
 	}
 }
 

@@ -11,11 +11,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-var _ executor.Excerpter = (*Forward)(nil)
+var _ executor.Excerpter = (*RequestSender)(nil)
 
 // Excerpt implements executor.Excerpter. It waits at most 0.1 s for the beginning of the body.
-func (f *Forward) Excerpt(w *core.ExcerptSpec, e *core.Excerpt) {
-	r := &f.Response
+func (s *RequestSender) Excerpt(w *core.ExcerptSpec, e *core.Excerpt) {
+	r := &s.Response
 	e.Fields, e.Body, e.Encoded, e.Whole, e.Length = e.Fields[:0], e.Body[:0], false, false, r.Length
 	if r.Framing != http1.Length {
 		e.Length = -1
@@ -36,7 +36,7 @@ func (f *Forward) Excerpt(w *core.ExcerptSpec, e *core.Excerpt) {
 	if w.Body == 0 {
 		return
 	}
-	e.Body, e.Whole = r.Peek(&f.Control, e.Body, w.Body)
+	e.Body, e.Whole = r.Peek(&s.Control, e.Body, w.Body)
 	e.Encoded = len(e.Body) > 0 && coding != codingNone
 	if coding == codingGzip {
 		decode(e, w.Body)
