@@ -21,72 +21,72 @@ type Ending[T any] struct {
 // Relay is the ending with a response to relay to the client: a success, or the failure of the last
 // attempt.
 type Relay struct {
-	x             *Exchange
+	ex            *Exchange
 	settleOnClose bool // the attempt is a success so far, and has not been recorded
 }
 
 // ReportStreaming reports to Request.Progress that the response is being relayed. The caller calls it before it waits
 // for the proxy or the client. A response that is relayed without a wait needs no call.
 func (r *Relay) ReportStreaming() {
-	if p := r.x.request.Progress; p != nil {
+	if p := r.ex.request.Progress; p != nil {
 		p.BeginStreaming()
 	}
 }
 
 // HeadArrived returns the time at which the head of the response arrived. It must not be called after Close.
-func (r *Relay) HeadArrived() time.Time { return r.x.event.Ended }
+func (r *Relay) HeadArrived() time.Time { return r.ex.event.Ended }
 
 // Close records the attempt and the request. The parameter status is the status that the client got; 0 if the client
 // left before it got one.
 func (r *Relay) Close(status int, relayed verdict.RelayEnd, at time.Time) {
-	x := r.x
-	if x.openEnding != relayEnding {
+	ex := r.ex
+	if ex.openEnding != relayEnding {
 		return
 	}
-	x.openEnding = noEnding
+	ex.openEnding = noEnding
 	if r.settleOnClose {
-		o := &x.event.Outcome
+		o := &ex.event.Outcome
 		if !relayed.IsComplete() {
-			relayed.Direct, relayed.Literal = x.proxy.Direct(), x.tuning.Targets == nil
+			relayed.Direct, relayed.Literal = ex.proxy.Direct(), ex.tuning.Targets == nil
 			*o = verdict.EndRelay(*o, relayed)
 		}
-		x.event.Ended = at
-		x.lease.Settle(o)
-		x.lease.Release()
-		x.recordServingAttempt()
+		ex.event.Ended = at
+		ex.lease.Settle(o)
+		ex.lease.Release()
+		ex.recordServingAttempt()
 		switch {
 		case o.Result == core.ResultCancelled:
-			x.result.Final = core.FinalCancelled
+			ex.result.Final = core.FinalCancelled
 		case o.Result == core.ResultFailure && relayed.ClientLeft: // the attempt has failed, the request has not
-			x.result.Final = core.FinalCancelled
-			x.logFailed(o)
+			ex.result.Final = core.FinalCancelled
+			ex.logFailed(o)
 		case o.Result == core.ResultFailure:
-			x.result.Final = core.FinalNotRetryable // the client has already received another X-Whirlpool-Outcome
-			x.logFailed(o)
+			ex.result.Final = core.FinalNotRetryable // the client has already received another X-Whirlpool-Outcome
+			ex.logFailed(o)
 		}
 	}
-	x.recordEnd(status, relayed.ClientLeft, at)
+	ex.recordEnd(status, relayed.ClientLeft, at)
 }
 
 // SwitchProtocols is called if the response is a 101 (Switching Protocols). The connection then becomes a tunnel. The
 // method records the attempt and the request. The attempt counts as in flight until the tunnel is closed.
 func (r *Relay) SwitchProtocols(at time.Time) *Tunnel {
-	x := r.x
-	x.event.Ended = at
-	x.tunnel.status, x.tunnel.unrecorded = x.event.Outcome.Status, true
-	x.openEnding = tunnelEnding
-	x.tunnel.SettleSuccess()
-	if p := x.request.Progress; p != nil {
+	ex := r.ex
+	ex.event.Ended = at
+	ex.tunnel.status, ex.tunnel.unrecorded = ex.event.Outcome.Status, true
+	ex.openEnding = tunnelEnding
+	ex.tunnel.SettleSuccess()
+	if p := ex.request.Progress; p != nil {
 		p.BeginTunnel()
 	}
-	return &x.tunnel
+	return &ex.tunnel
 }
 
 // Tunnel is an open tunnel. Its attempt is in flight until Close. The request is recorded at the target's first byte,
 // or at the end of the tunnel. With direct://, or if breaker.blame is "literal", it is recorded when the tunnel is
 // opened.
 type Tunnel struct {
-	x          *Exchange
+	ex         *Exchange
 	status     int  // status recorded for the client
 	unrecorded bool // see Exchange.recordTunnel
 }
@@ -94,17 +94,17 @@ type Tunnel struct {
 // SettleSuccess settles the attempt as a success, because the target has sent a byte. A later Close then only ends the
 // attempt.
 func (t *Tunnel) SettleSuccess() {
-	if t.x.openEnding == tunnelEnding {
-		if t.x.race != nil {
-			t.x.race.endTunnelRace(true)
+	if t.ex.openEnding == tunnelEnding {
+		if t.ex.race != nil {
+			t.ex.race.endTunnelRace(true)
 		}
-		now := t.x.executor.now()
-		t.x.chargeDeferred(false, now.Sub(t.x.event.Started))
-		if s := t.x.request.Session; s != nil && t.x.request.WantsTunnel {
+		now := t.ex.executor.now()
+		t.ex.chargeDeferred(false, now.Sub(t.ex.event.Started))
+		if s := t.ex.request.Session; s != nil && t.ex.request.WantsTunnel {
 			s.Bind(now)
 		}
-		t.x.lease.Settle(&t.x.event.Outcome)
-		t.x.recordTunnel()
+		t.ex.lease.Settle(&t.ex.event.Outcome)
+		t.ex.recordTunnel()
 	}
 }
 
@@ -113,64 +113,64 @@ func (t *Tunnel) SettleSuccess() {
 // TLS session, or the proxy has responded itself. If breaker.blame is "literal", SettleHelloRefused does what
 // SettleSuccess does.
 func (t *Tunnel) SettleHelloRefused() {
-	switch x := t.x; {
-	case x.tuning.Targets == nil:
+	switch ex := t.ex; {
+	case ex.tuning.Targets == nil:
 		t.SettleSuccess()
-	case x.openEnding == tunnelEnding:
-		if x.race != nil {
-			x.race.endTunnelRace(true)
+	case ex.openEnding == tunnelEnding:
+		if ex.race != nil {
+			ex.race.endTunnelRace(true)
 		}
-		x.lease.Settle(&core.Outcome{Verdict: core.Excluded})
-		x.recordTunnel()
+		ex.lease.Settle(&core.Outcome{Verdict: core.Excluded})
+		ex.recordTunnel()
 	}
 }
 
 // FollowRecords is called at the first byte of a tunnel whose client has sent a ClientHello. It reports whether the
 // caller must follow the TLS records of the target. TunnelEnd.InRecord depends on them.
 func (t *Tunnel) FollowRecords() bool {
-	if t.x.openEnding != tunnelEnding || t.x.tuning.Targets == nil || t.x.proxy.Direct() {
+	if t.ex.openEnding != tunnelEnding || t.ex.tuning.Targets == nil || t.ex.proxy.Direct() {
 		return false
 	}
-	t.x.lease.FollowTunnel()
+	t.ex.lease.FollowTunnel()
 	return true
 }
 
 // Close ends the attempt. If SettleSuccess has not been called, Close also settles the attempt.
 func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
-	x := t.x
-	if x.openEnding != tunnelEnding {
+	ex := t.ex
+	if ex.openEnding != tunnelEnding {
 		return
 	}
-	if x.race != nil {
-		x.race.endTunnelRace(false)
+	if ex.race != nil {
+		ex.race.endTunnelRace(false)
 	}
-	x.openEnding = noEnding
-	o := verdict.EndTunnel(x.event.Outcome, end)
-	end.Duration = at.Sub(x.event.Ended)
-	x.lease.EndTunnel(&end, o.Cause, at)
+	ex.openEnding = noEnding
+	o := verdict.EndTunnel(ex.event.Outcome, end)
+	end.Duration = at.Sub(ex.event.Ended)
+	ex.lease.EndTunnel(&end, o.Cause, at)
 	if o.Cause == verdict.TunnelDied {
-		x.lease.EndAt(at)
-		x.log(slog.LevelInfo, "tunnel died before its first byte", o.Err)
+		ex.lease.EndAt(at)
+		ex.log(slog.LevelInfo, "tunnel died before its first byte", o.Err)
 		if t.unrecorded {
-			x.event.Outcome, x.event.Ended, x.result.Final = o, at, core.FinalExhausted
+			ex.event.Outcome, ex.event.Ended, ex.result.Final = o, at, core.FinalExhausted
 		}
 	}
-	x.recordTunnel()
-	if p := x.request.Progress; p != nil {
-		p.End(x.result.Final, t.status, at)
+	ex.recordTunnel()
+	if p := ex.request.Progress; p != nil {
+		p.End(ex.result.Final, t.status, at)
 	}
 	if o.Cause == verdict.TunnelCut {
-		x.log(slog.LevelInfo, "tunnel cut", o.Err)
+		ex.log(slog.LevelInfo, "tunnel cut", o.Err)
 	}
-	x.lease.Settle(&o)
-	x.lease.Release()
-	x.releaseDeferred()
+	ex.lease.Settle(&o)
+	ex.lease.Release()
+	ex.releaseDeferred()
 }
 
 // Refusal is the reason why an exchange ended without a response to relay. Package proxyhttp turns it into
 // an error response.
 type Refusal struct {
-	x           *Exchange
+	ex          *Exchange
 	Kind        RefusalKind
 	Final       core.Final
 	Attempts    int
@@ -203,11 +203,11 @@ const (
 // Close records the request. The parameter status is the status that the client got; 0 if the client left before it got
 // one.
 func (r *Refusal) Close(status int, at time.Time) {
-	if r.x.openEnding != refusalEnding {
+	if r.ex.openEnding != refusalEnding {
 		return
 	}
-	r.x.openEnding = noEnding
-	r.x.recordEnd(status, false, at)
+	r.ex.openEnding = noEnding
+	r.ex.recordEnd(status, false, at)
 }
 
 func (ex *Exchange) endWithTunnel() *Tunnel {

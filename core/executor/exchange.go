@@ -124,7 +124,7 @@ func (ex *Exchange) reset() {
 	ex.retry, ex.lostHedge = retryState{}, false
 	clear(ex.unconfirmedBans)
 	ex.unconfirmedBans = ex.unconfirmedBans[:0]
-	ex.relay.x, ex.tunnel.x, ex.refusal.x = ex, ex, ex
+	ex.relay.ex, ex.tunnel.ex, ex.refusal.ex = ex, ex, ex
 }
 
 // Abandon releases an ending that has not been closed, for example after a panic. Nothing is settled or recorded.

@@ -54,7 +54,7 @@ func (ex *Exchange) canHedge() bool {
 // another goroutine, which makes the hedge. If the timer has not fired, the race is reused for the next
 // request.
 type race[T any] struct {
-	x           *Exchange
+	ex          *Exchange
 	timer       *time.Timer // calls runHedge when it fires
 	firstSender Hedger[T]
 	ctx         context.Context
@@ -98,15 +98,15 @@ type anyRace interface {
 
 // beginRace begins a race for the first attempt, which the caller is about to send. It returns nil if the attempt has
 // no hedge.
-func beginRace[T any](ctx context.Context, x *Exchange, s Sender[T]) *race[T] {
-	if !x.canHedge() {
+func beginRace[T any](ctx context.Context, ex *Exchange, s Sender[T]) *race[T] {
+	if !ex.canHedge() {
 		return nil
 	}
 	kind := retry.HedgeResponse
-	if x.request.WantsTunnel {
+	if ex.request.WantsTunnel {
 		kind = retry.HedgeTunnel
 	}
-	hedgeDelay, ok := x.tuning.Hedging.Begin(x.request.Policy, kind)
+	hedgeDelay, ok := ex.tuning.Hedging.Begin(ex.request.Policy, kind)
 	if !ok {
 		return nil
 	}
@@ -114,22 +114,22 @@ func beginRace[T any](ctx context.Context, x *Exchange, s Sender[T]) *race[T] {
 	if !ok {
 		return nil
 	}
-	x.attempt.MayStop = hedgeDelay > 0
-	return armRace(ctx, x, first, kind, x.event.Started, hedgeDelay)
+	ex.attempt.MayStop = hedgeDelay > 0
+	return armRace(ctx, ex, first, kind, ex.event.Started, hedgeDelay)
 }
 
 // armRace begins a race. The hedge begins after hedgeDelay; if hedgeDelay is 0, there is no hedge.
 func armRace[T any](
-	ctx context.Context, x *Exchange, first Hedger[T], kind retry.HedgeKind, waitStart time.Time,
+	ctx context.Context, ex *Exchange, first Hedger[T], kind retry.HedgeKind, waitStart time.Time,
 	hedgeDelay time.Duration,
 ) *race[T] {
-	r, ok := x.race.(*race[T])
+	r, ok := ex.race.(*race[T])
 	if !ok || r.timerFired {
 		if ok {
 			r.join()
 		}
-		r = &race[T]{x: x}
-		x.race = r
+		r = &race[T]{ex: ex}
+		ex.race = r
 	}
 	r.ctx, r.firstSender, r.kind, r.waitStart, r.active = ctx, first, kind, waitStart, hedgeDelay > 0
 	switch {
@@ -151,11 +151,11 @@ func (r *race[T]) runHedge() {
 	}
 	r.hedgeDone = make(chan struct{})
 	defer close(r.hedgeDone)
-	q, proxy := r.x.hedgeQuery(), r.x.proxy
+	q, proxy := r.ex.hedgeQuery(), r.ex.proxy
 	r.mu.Unlock()
-	if lease, ok := r.x.chooseHedgeProxy(r.ctx, &q, proxy); ok && r.startHedge(lease) {
+	if lease, ok := r.ex.chooseHedgeProxy(r.ctx, &q, proxy); ok && r.startHedge(lease) {
 		defer r.cancel(nil)
-		r.finishHedge(sendAttempt(r.ctx, r.x, &r.attemptState, r.hedgeSender))
+		r.finishHedge(sendAttempt(r.ctx, r.ex, &r.attemptState, r.hedgeSender))
 	}
 }
 
@@ -199,23 +199,23 @@ func (ex *Exchange) chooseHedgeProxy(ctx context.Context, q *selector.Query, fir
 // startHedge begins the hedge. If the first attempt has ended, if the request cannot be sent twice at the same time, or
 // if the hedge budget is spent, startHedge releases the lease and returns false.
 func (r *race[T]) startHedge(lease upstream.Lease) bool {
-	x := r.x
+	ex := r.ex
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.phase == raceArmed {
 		r.hedgeSender = r.firstSender.Hedge()
 	}
-	if r.hedgeSender == nil || !x.withdrawHedge() {
+	if r.hedgeSender == nil || !ex.withdrawHedge() {
 		lease.Release()
 		return false
 	}
 	r.phase = raceRunning
 	r.lease = lease
-	r.attemptState.begin(x, hedgeNumber, x.executor.now())
+	r.attemptState.begin(ex, hedgeNumber, ex.executor.now())
 	r.event.Hedge, r.event.RetryReason = true, hedgeReason
 	r.ctx, r.cancel = context.WithCancelCause(r.ctx)
-	x.log(slog.LevelInfo, "hedge", nil, slog.String("next_proxy_id", lease.Proxy.ID()))
-	if p := x.request.Progress; p != nil {
+	ex.log(slog.LevelInfo, "hedge", nil, slog.String("next_proxy_id", lease.Proxy.ID()))
+	if p := ex.request.Progress; p != nil {
 		p.BeginAttempt(hedgeNumber, lease.Proxy.ID())
 	}
 	return true
@@ -264,7 +264,7 @@ func (r *race[T]) settleLostHedge() {
 	r.lease.Settle(&o)
 	r.lease.Release()
 	if !r.notAttempted {
-		r.x.recordAttempt(&r.attemptState, &o)
+		r.ex.recordAttempt(&r.attemptState, &o)
 	}
 }
 
@@ -277,7 +277,7 @@ func (r *race[T]) discardHedge() {
 // either the first attempt or the hedge the last attempt of the exchange, and returns the response of that attempt. If
 // the hedge has lost and has ended, decideWinner settles it. If it is still in flight, its goroutine settles it.
 func (r *race[T]) decideWinner(s Sender[T], response T, o *core.Outcome) T {
-	x := r.x
+	ex := r.ex
 	if o.Result == core.ResultSuccess {
 		r.addLatency(o.Latency)
 	}
@@ -291,12 +291,12 @@ func (r *race[T]) decideWinner(s Sender[T], response T, o *core.Outcome) T {
 			r.addLatency(o.Latency)
 		}
 		*o = verdict.LoseRace(*o)
-		x.settleFailure(o)
+		ex.settleFailure(o)
 		s.Discard(response)
 		return r.adoptHedge()
 	case r.phase == raceRunning && o.Result != core.ResultSuccess && o.Retry != core.NoRetry:
 		r.phase = raceAwaited
-		x.settleFailure(o)
+		ex.settleFailure(o)
 		s.Discard(response)
 		r.waitForHedge()
 		return r.adoptHedge()
@@ -329,7 +329,7 @@ func (r *race[T]) stopTimer() (hedgeBegun bool) {
 // because only then is it known whether the hedge counts as an attempt. The caller holds mu; endLostHedge releases it
 // while it waits.
 func (r *race[T]) endLostHedge() {
-	x := r.x
+	ex := r.ex
 	switch r.phase {
 	case raceRunning:
 		r.phase = raceOver
@@ -340,18 +340,18 @@ func (r *race[T]) endLostHedge() {
 	case raceWon:
 		r.settleLostHedge()
 	case raceFailed:
-		first, failed := x.attemptState, r.event.Outcome
-		x.attemptState = r.attemptState
-		x.settleFailure(&failed)
-		x.attemptState = first
+		first, failed := ex.attemptState, r.event.Outcome
+		ex.attemptState = r.attemptState
+		ex.settleFailure(&failed)
+		ex.attemptState = first
 	}
 	r.phase = raceOver
 	if !r.notAttempted {
-		x.result.Attempts, x.lostHedge = hedgeNumber+1, true
+		ex.result.Attempts, ex.lostHedge = hedgeNumber+1, true
 	}
-	if p := x.request.Progress; p != nil {
-		p.BeginAttempt(x.event.Attempt, x.event.ProxyID) // until now the tracker shows the hedge as the last attempt
-		if x.openEnding == tunnelEnding {
+	if p := ex.request.Progress; p != nil {
+		p.BeginAttempt(ex.event.Attempt, ex.event.ProxyID) // until now the tracker shows the hedge as the last attempt
+		if ex.openEnding == tunnelEnding {
 			p.BeginTunnel()
 		}
 	}
@@ -373,7 +373,7 @@ func (r *race[T]) endTunnelRace(targetSentByte bool) {
 // waitForHedge waits until the hedge has ended. It is called when the first attempt has failed; the hedge then
 // replaces a retry. The caller holds mu; waitForHedge releases it while it waits.
 func (r *race[T]) waitForHedge() {
-	if wait := r.x.request.BeforeWait; wait != nil {
+	if wait := r.ex.request.BeforeWait; wait != nil {
 		wait()
 	}
 	r.mu.Unlock()
@@ -383,18 +383,18 @@ func (r *race[T]) waitForHedge() {
 
 // adoptHedge is called when the hedge has ended. It makes the hedge the exchange's last attempt. The caller holds mu.
 func (r *race[T]) adoptHedge() T {
-	x := r.x
+	ex := r.ex
 	r.phase = raceOver
-	x.attemptState = r.attemptState
-	x.result.Attempts, x.result.ProxyID = hedgeNumber+1, x.event.ProxyID
+	ex.attemptState = r.attemptState
+	ex.result.Attempts, ex.result.ProxyID = hedgeNumber+1, ex.event.ProxyID
 	return r.firstSender.Adopt(r.hedgeSender, r.response)
 }
 
 // addLatency records a latency of the first attempt, if the policy's hedge is "p95": later hedges then begin after the
 // 95th percentile of these latencies.
 func (r *race[T]) addLatency(latency time.Duration) {
-	if r.x.request.Policy.Hedge.P95 {
-		r.x.tuning.Hedging.Add(r.kind, latency)
+	if r.ex.request.Policy.Hedge.P95 {
+		r.ex.tuning.Hedging.Add(r.kind, latency)
 	}
 }
 

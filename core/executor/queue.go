@@ -201,16 +201,16 @@ func (ex *Exchange) takeRetry() queue.Result {
 // waitInQueue waits in q until a proxy admits another attempt in flight, or until the retry budget has a retry. If this
 // is so already, it does not wait. The error is queue.ErrExpired, queue.ErrFull, or the cause of the cancellation of
 // ctx.
-func waitInQueue[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[K], w *queue.Waiter[K]) error {
-	limits, request, waitStart := x.tuning.Queue, x.request, x.executor.now()
+func waitInQueue[K comparable](ctx context.Context, ex *Exchange, q *queue.Queue[K], w *queue.Waiter[K]) error {
+	limits, request, waitStart := ex.tuning.Queue, ex.request, ex.executor.now()
 	w.Priority = request.Priority.AtMost(core.AnyPriority)
 	waits, err := q.Enter(w, limits.MaxWaiting)
 	if !waits {
 		return err
 	}
 	maxWait := limits.MaxWait
-	if !x.deadline.IsZero() {
-		maxWait = min(maxWait, x.deadline.Sub(waitStart))
+	if !ex.deadline.IsZero() {
+		maxWait = min(maxWait, ex.deadline.Sub(waitStart))
 	}
 	if request.BeforeWait != nil {
 		request.BeforeWait()
@@ -220,7 +220,7 @@ func waitInQueue[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[
 	}
 	request.Progress.BeginQueueWait(w.Priority, waitStart)
 	err = q.Wait(ctx, w, maxWait)
-	request.Progress.EndQueueWait(x.executor.now())
+	request.Progress.EndQueueWait(ex.executor.now())
 	return err
 }
 

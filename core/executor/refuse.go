@@ -140,7 +140,7 @@ func (ex *Exchange) refuseCancelled(cause error) {
 // setRefusal sets the refusal. The caller must set result.Final before the call.
 func (ex *Exchange) setRefusal(kind RefusalKind) {
 	r := &ex.result
-	ex.refusal = Refusal{x: ex, Kind: kind, Final: r.Final, Attempts: r.Attempts, ProxyID: r.ProxyID}
+	ex.refusal = Refusal{ex: ex, Kind: kind, Final: r.Final, Attempts: r.Attempts, ProxyID: r.ProxyID}
 	if ex.proxy != nil {
 		ex.refusal.LastOutcome, ex.refusal.RetryAfter = ex.event.Outcome, ex.event.Outcome.RetryAfter
 		ex.refusal.Direct = ex.proxy.Direct()

@@ -43,72 +43,72 @@ type Sender[T any] interface {
 
 // Run runs the exchange of q. It makes attempts with s until a response is final, no retry may follow, or ctx is
 // cancelled. If there is a response to relay, it is the response of the last attempt, even if that attempt has failed.
-func Run[T any](ctx context.Context, e *Executor, x *Exchange, q *Request, s Sender[T]) Ending[T] {
-	x.begin(e, q)
-	x.recordRoute()
-	if x.deniedByRule() || !x.targetPermitted() {
-		return endWithRefusal[T](x)
+func Run[T any](ctx context.Context, e *Executor, ex *Exchange, q *Request, s Sender[T]) Ending[T] {
+	ex.begin(e, q)
+	ex.recordRoute()
+	if ex.deniedByRule() || !ex.targetPermitted() {
+		return endWithRefusal[T](ex)
 	}
-	return runAttempts(ctx, x, s)
+	return runAttempts(ctx, ex, s)
 }
 
-func runAttempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
-	q := x.request
-	for x.chooseProxy(ctx) {
-		race := beginRace(ctx, x, s)
-		response, o := sendAttempt(ctx, x, &x.attemptState, s)
+func runAttempts[T any](ctx context.Context, ex *Exchange, s Sender[T]) Ending[T] {
+	q := ex.request
+	for ex.chooseProxy(ctx) {
+		race := beginRace(ctx, ex, s)
+		response, o := sendAttempt(ctx, ex, &ex.attemptState, s)
 		if race != nil {
 			response = race.decideWinner(s, response, o)
 		}
-		if x.tuning.Rules.HasResponseRules() || x.tuning.Judge != nil {
+		if ex.tuning.Rules.HasResponseRules() || ex.tuning.Judge != nil {
 			response, _ := s.(Excerpter)
-			x.applyReview(response)
+			ex.applyReview(response)
 		}
-		if o.Status >= 400 && race == nil && x.isQuestionable(o) {
+		if o.Status >= 400 && race == nil && ex.isQuestionable(o) {
 			*o = verdict.QuestionResponse(*o)
 		}
 		if o.Retry == core.NoRetry && o.Result == core.ResultSuccess {
-			x.acceptResponse()
+			ex.acceptResponse()
 			if q.WantsTunnel {
-				return Ending[T]{Response: response, Tunnel: x.endWithTunnel()}
+				return Ending[T]{Response: response, Tunnel: ex.endWithTunnel()}
 			}
-			return Ending[T]{Response: response, Relay: x.endWithRelay(true)}
+			return Ending[T]{Response: response, Relay: ex.endWithRelay(true)}
 		}
-		x.settleFailure(o)
-		switch wait, step := x.decideStep(ctx, o); step {
+		ex.settleFailure(o)
+		switch wait, step := ex.decideStep(ctx, o); step {
 		case stepRetry:
 			s.Discard(response)
-			if !x.waitBackoff(ctx, wait) {
-				return endWithRefusal[T](x)
+			if !ex.waitBackoff(ctx, wait) {
+				return endWithRefusal[T](ex)
 			}
 		case stepRelay:
-			return Ending[T]{Response: response, Relay: x.endWithRelay(false)}
+			return Ending[T]{Response: response, Relay: ex.endWithRelay(false)}
 		default:
 			s.Discard(response)
-			return endWithRefusal[T](x)
+			return endWithRefusal[T](ex)
 		}
 	}
-	return endWithRefusal[T](x)
+	return endWithRefusal[T](ex)
 }
 
 // sendAttempt makes an attempt. If the idle connection that the attempt uses was stale, sendAttempt replays the request
 // on a new connection.
-func sendAttempt[T any](ctx context.Context, x *Exchange, st *attemptState, s Sender[T]) (T, *core.Outcome) {
+func sendAttempt[T any](ctx context.Context, ex *Exchange, st *attemptState, s Sender[T]) (T, *core.Outcome) {
 	response, o := s.Send(ctx, &st.attempt, &st.facts), &st.event.Outcome
-	x.judgeAttempt(ctx, st)
+	ex.judgeAttempt(ctx, st)
 	if o.Retry == core.Replay {
-		x.recordAttempt(st, o)
-		st.beginReplay(x)
+		ex.recordAttempt(st, o)
+		st.beginReplay(ex)
 		response = s.Send(ctx, &st.attempt, &st.facts)
 		st.facts.IsReplay = true
-		x.judgeAttempt(ctx, st)
+		ex.judgeAttempt(ctx, st)
 	}
 	return response, o
 }
 
-func endWithRefusal[T any](x *Exchange) Ending[T] {
-	x.openEnding = refusalEnding
-	return Ending[T]{Refusal: &x.refusal}
+func endWithRefusal[T any](ex *Exchange) Ending[T] {
+	ex.openEnding = refusalEnding
+	return Ending[T]{Refusal: &ex.refusal}
 }
 
 func (ex *Exchange) begin(e *Executor, q *Request) {
@@ -176,29 +176,29 @@ func (ex *Exchange) chooseProxy(ctx context.Context) bool {
 }
 
 // begin begins the attempt f through the proxy of f.lease.
-func (st *attemptState) begin(x *Exchange, number int, now time.Time) {
-	st.proxy, st.lease.Target = st.lease.Proxy, x.request.Target
+func (st *attemptState) begin(ex *Exchange, number int, now time.Time) {
+	st.proxy, st.lease.Target = st.lease.Proxy, ex.request.Target
 	e, a := &st.event, &st.attempt
 	// Each struct is first cleared, and its fields are then set one by one. If a struct value with fields were
 	// assigned, Go would make a copy of it on the stack.
 	*e = core.AttemptEvent{}
 	*a = Attempt{}
 	st.facts = verdict.Facts{}
-	e.Request, e.ProxyID, e.Attempt, e.Started = x.request.ID, st.proxy.ID(), number, now
-	e.Host = x.request.Host
-	a.Upstream, a.Number, a.Started, a.RequestDeadline = st.proxy, number, now, x.deadline
-	a.Region, a.Meters = x.region, st.lease.Meters(x.request.Meter)
-	if s := x.request.Session; s != nil && st.proxy.HasTemplates() {
+	e.Request, e.ProxyID, e.Attempt, e.Started = ex.request.ID, st.proxy.ID(), number, now
+	e.Host = ex.request.Host
+	a.Upstream, a.Number, a.Started, a.RequestDeadline = st.proxy, number, now, ex.deadline
+	a.Region, a.Meters = ex.region, st.lease.Meters(ex.request.Meter)
+	if s := ex.request.Session; s != nil && st.proxy.HasTemplates() {
 		a.Session = s.Token()
 	}
 	st.silentTime = 0
-	st.setDeadline(x)
+	st.setDeadline(ex)
 }
 
-func (st *attemptState) beginReplay(x *Exchange) {
-	st.event.Started, st.facts = x.executor.now(), verdict.Facts{}
+func (st *attemptState) beginReplay(ex *Exchange) {
+	st.event.Started, st.facts = ex.executor.now(), verdict.Facts{}
 	st.attempt.NewConnection, st.attempt.Started = true, st.event.Started
-	st.setDeadline(x)
+	st.setDeadline(ex)
 }
 
 // An adaptive timeout is upstream.TailFactor times the time within which nearly all responses through the proxy begin
@@ -215,31 +215,31 @@ const (
 
 // setDeadline sets the deadline of the attempt that begins. The adaptive timeout applies only if a retry through
 // another proxy is certain to follow. It does not apply if there is a retry budget, which may refuse the retry.
-func (st *attemptState) setDeadline(x *Exchange) {
-	q, t, a := x.request, x.tuning, &st.attempt
+func (st *attemptState) setDeadline(ex *Exchange) {
+	q, t, a := ex.request, ex.tuning, &st.attempt
 	st.cutShort, st.newPoolTimeoutApplies, a.CurrentDeadline = false, t.Targets != nil && a.Number == 0, nil
 	timeout := t.AttemptTimeout
 	if routeTimeout := q.Route.AttemptTimeout(); routeTimeout > 0 {
 		timeout = min(timeout, seconds(routeTimeout))
 	}
 	a.Deadline = st.event.Started.Add(timeout)
-	if !x.deadline.IsZero() && x.deadline.Before(a.Deadline) {
-		a.Deadline = x.deadline
+	if !ex.deadline.IsZero() && ex.deadline.Before(a.Deadline) {
+		a.Deadline = ex.deadline
 	}
-	if t.Adaptive && t.Budget == nil && a.Number+1 < x.maxAttempts && q.Replayable &&
-		(q.Idempotent || q.Policy.RetryNonIdempotent) && x.canChangeProxy(st.proxy) {
+	if t.Adaptive && t.Budget == nil && a.Number+1 < ex.maxAttempts && q.Replayable &&
+		(q.Idempotent || q.Policy.RetryNonIdempotent) && ex.canChangeProxy(st.proxy) {
 		st.minTimeout = minAdaptiveTimeout
 		if st.lease.Probe() || st.proxy.Tail() == 0 {
 			st.minTimeout = minTimeoutUnknownProxy
 		}
 		switch {
-		case st != &x.attemptState:
+		case st != &ex.attemptState:
 			a.CurrentDeadline = st.updateDeadline
-		case x.updateDeadlineFunc == nil:
-			x.updateDeadlineFunc = st.updateDeadline
+		case ex.updateDeadlineFunc == nil:
+			ex.updateDeadlineFunc = st.updateDeadline
 			fallthrough
 		default:
-			a.CurrentDeadline = x.updateDeadlineFunc
+			a.CurrentDeadline = ex.updateDeadlineFunc
 		}
 		st.updateDeadline()
 	}

@@ -18,16 +18,16 @@ const MinFirstByteTimeout = 500 * time.Millisecond
 // attempt, the tunnel goes through a proxy, and breaker.blame is not "literal". The retry may use the same proxy
 // again: the proxy of a strict session, or the only proxy of the pool.
 func (t *Tunnel) CanRetry() bool {
-	x := t.x
-	return x.openEnding == tunnelEnding && x.tuning.Targets != nil &&
-		x.result.Attempts < x.maxAttempts &&
-		!x.proxy.Direct() && (x.deadline.IsZero() || x.executor.now().Before(x.deadline))
+	ex := t.ex
+	return ex.openEnding == tunnelEnding && ex.tuning.Targets != nil &&
+		ex.result.Attempts < ex.maxAttempts &&
+		!ex.proxy.Direct() && (ex.deadline.IsZero() || ex.executor.now().Before(ex.deadline))
 }
 
 // CanChangeProxy reports whether RetryTunnel may open another tunnel through another proxy. It is false if there is a
 // retry budget, because the budget may refuse the retry.
 func (t *Tunnel) CanChangeProxy() bool {
-	return t.CanRetry() && t.x.tuning.Budget == nil && t.x.canChangeProxy(t.x.proxy)
+	return t.CanRetry() && t.ex.tuning.Budget == nil && t.ex.canChangeProxy(t.ex.proxy)
 }
 
 // HasUntriedProxy reports whether RetryTunnel may open another tunnel through a proxy that the request has not tried.
@@ -35,8 +35,8 @@ func (t *Tunnel) HasUntriedProxy() bool {
 	if !t.CanChangeProxy() {
 		return false
 	}
-	q := t.x.queryAfterAttempt()
-	return t.x.executor.selector.HasUntried(&q, t.x.executor.now())
+	q := t.ex.queryAfterAttempt()
+	return t.ex.executor.selector.HasUntried(&q, t.ex.executor.now())
 }
 
 // FirstByteTimeout returns the time that the caller should wait for the target's first byte before it calls
@@ -44,14 +44,14 @@ func (t *Tunnel) HasUntriedProxy() bool {
 // as long again through the same proxy. It also returns 0 if there is a retry budget, because the budget may refuse the
 // retry.
 func (t *Tunnel) FirstByteTimeout() time.Duration {
-	tuning := t.x.tuning
+	tuning := t.ex.tuning
 	if !tuning.Adaptive || !t.CanChangeProxy() {
 		return 0
 	}
 	limit := tuning.AttemptTimeout
-	if tail := t.x.proxy.Tail(); tail > 0 {
+	if tail := t.ex.proxy.Tail(); tail > 0 {
 		limit = max(upstream.TailFactor*tail, MinFirstByteTimeout)
-	} else if t.x.event.Attempt == 0 && !t.x.proxy.PoolHasServed() {
+	} else if t.ex.event.Attempt == 0 && !t.ex.proxy.PoolHasServed() {
 		limit = newPoolTimeout
 	}
 	return min(limit, tuning.AttemptTimeout)
@@ -67,10 +67,10 @@ const unusedTunnelAge = time.Second
 // It is unusedTunnelAge after the tunnel was opened. If breaker.blame is "literal", it is the time at which the attempt
 // timeout would have ended the attempt.
 func (t *Tunnel) UnusedAfter() time.Time {
-	if t.x.tuning.Targets == nil {
-		return t.x.event.Started.Add(t.x.tuning.AttemptTimeout)
+	if t.ex.tuning.Targets == nil {
+		return t.ex.event.Started.Add(t.ex.tuning.AttemptTimeout)
 	}
-	return t.x.event.Ended.Add(unusedTunnelAge)
+	return t.ex.event.Ended.Add(unusedTunnelAge)
 }
 
 // RetryTunnel ends the tunnel as a failed attempt and continues its exchange with the next attempt. The target must
@@ -80,46 +80,46 @@ func (t *Tunnel) UnusedAfter() time.Time {
 func RetryTunnel[T any](
 	ctx context.Context, t *Tunnel, tunnelErr error, silentTime time.Duration, s Sender[T],
 ) Ending[T] {
-	x := t.x
-	if x.openEnding != tunnelEnding {
-		return endWithRefusal[T](x)
+	ex := t.ex
+	if ex.openEnding != tunnelEnding {
+		return endWithRefusal[T](ex)
 	}
-	x.openEnding, t.unrecorded = noEnding, false
-	x.request.BeforeWait = nil
-	x.event.Ended = x.executor.now()
-	x.lease.EndAt(x.event.Ended)
-	o := verdict.RetryTunnel(x.event.Outcome, tunnelErr, silentTime > 0)
-	x.silentTime = silentTime
-	r, raced := x.race.(*race[T])
+	ex.openEnding, t.unrecorded = noEnding, false
+	ex.request.BeforeWait = nil
+	ex.event.Ended = ex.executor.now()
+	ex.lease.EndAt(ex.event.Ended)
+	o := verdict.RetryTunnel(ex.event.Outcome, tunnelErr, silentTime > 0)
+	ex.silentTime = silentTime
+	r, raced := ex.race.(*race[T])
 	raced = raced && r.stopTimer()
-	x.settleFailure(&o)
-	if n := len(x.deferredAttempts); n > 0 && silentTime > 0 {
-		x.deferredAttempts[n-1].awaitsFirstByte = true
+	ex.settleFailure(&o)
+	if n := len(ex.deferredAttempts); n > 0 && silentTime > 0 {
+		ex.deferredAttempts[n-1].awaitsFirstByte = true
 	}
 	if raced && r.phase != raceFailed {
 		response := r.replaceWithHedge()
 		r.mu.Unlock()
-		if o = x.event.Outcome; o.Result == core.ResultSuccess {
-			x.acceptResponse()
-			return Ending[T]{Response: response, Tunnel: x.endWithTunnel()}
+		if o = ex.event.Outcome; o.Result == core.ResultSuccess {
+			ex.acceptResponse()
+			return Ending[T]{Response: response, Tunnel: ex.endWithTunnel()}
 		}
 		s.Discard(response)
 		if o.Cause == verdict.TunnelDied {
 			o = verdict.RetryTunnel(o, o.Err, false)
 		}
-		x.settleFailure(&o)
+		ex.settleFailure(&o)
 	} else if raced {
 		r.endLostHedge()
 		r.mu.Unlock()
 	}
 	if ctx.Err() != nil {
-		x.refuseCancelled(context.Cause(ctx))
-		return endWithRefusal[T](x)
+		ex.refuseCancelled(context.Cause(ctx))
+		return endWithRefusal[T](ex)
 	}
-	if wait, step := x.decideStep(ctx, &o); step != stepRetry || !x.waitBackoff(ctx, wait) {
-		return endWithRefusal[T](x)
+	if wait, step := ex.decideStep(ctx, &o); step != stepRetry || !ex.waitBackoff(ctx, wait) {
+		return endWithRefusal[T](ex)
 	}
-	return runAttempts(ctx, x, s)
+	return runAttempts(ctx, ex, s)
 }
 
 // HedgeTunnel is called when the client has sent a ClientHello. If the policy has hedges and the target does not
@@ -127,32 +127,32 @@ func RetryTunnel[T any](
 // that first receives a byte from the target wins. If the second tunnel wins, first.Stop is called, and the caller must
 // then call TakeHedge.
 func HedgeTunnel[T any](ctx context.Context, t *Tunnel, first Hedger[T]) {
-	x := t.x
-	if x.canHedge() && t.CanRetry() {
-		hedgeDelay := x.tuning.Hedging.Delay(x.request.Policy, retry.HedgeFirstByte)
-		armRace(ctx, x, first, retry.HedgeFirstByte, x.executor.now(), hedgeDelay).awaitsFirstByte = true
+	ex := t.ex
+	if ex.canHedge() && t.CanRetry() {
+		hedgeDelay := ex.tuning.Hedging.Delay(ex.request.Policy, retry.HedgeFirstByte)
+		armRace(ctx, ex, first, retry.HedgeFirstByte, ex.executor.now(), hedgeDelay).awaitsFirstByte = true
 	}
 }
 
 // TakeHedge ends the attempt of t, which has lost to its hedge. It makes t the tunnel of the hedge and returns the
 // hedge's response. The second result is false if no hedge has won.
 func TakeHedge[T any](t *Tunnel) (response T, ok bool) {
-	x := t.x
-	r, raced := x.race.(*race[T])
-	if !raced || x.openEnding != tunnelEnding || !r.hedgeWon() {
+	ex := t.ex
+	r, raced := ex.race.(*race[T])
+	if !raced || ex.openEnding != tunnelEnding || !r.hedgeWon() {
 		return response, false
 	}
 	r.stopTimer()
 	defer r.mu.Unlock()
 	t.unrecorded = false
-	x.event.Ended = x.executor.now()
+	ex.event.Ended = ex.executor.now()
 	r.addFirstByteLatency()
-	lost := verdict.LoseRace(x.event.Outcome)
-	lost.Latency = x.event.Ended.Sub(x.event.Started)
-	x.settleFailure(&lost)
+	lost := verdict.LoseRace(ex.event.Outcome)
+	lost.Latency = ex.event.Ended.Sub(ex.event.Started)
+	ex.settleFailure(&lost)
 	response = r.adoptHedge()
-	x.acceptResponse()
-	x.endWithTunnel()
+	ex.acceptResponse()
+	ex.endWithTunnel()
 	return response, true
 }
 
@@ -177,6 +177,6 @@ func (r *race[T]) replaceWithHedge() T {
 func (r *race[T]) addFirstByteLatency() {
 	if r.awaitsFirstByte {
 		r.awaitsFirstByte = false
-		r.addLatency(r.x.executor.now().Sub(r.waitStart))
+		r.addLatency(r.ex.executor.now().Sub(r.waitStart))
 	}
 }

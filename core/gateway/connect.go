@@ -48,9 +48,9 @@ func (r *request) prepareConnectResponse() {
 }
 
 // relayRefusal relays the response by which the last proxy refused the CONNECT.
-func (r *request) relayRefusal(x *executor.Relay, refusal *transport.RefusedConnect) (keepAlive bool) {
+func (r *request) relayRefusal(relay *executor.Relay, refusal *transport.RefusedConnect) (keepAlive bool) {
 	r.exchangeEnd = r.server.Now()
-	x.Close(refusal.Status, verdict.RelayEnd{}, r.exchangeEnd)
+	relay.Close(refusal.Status, verdict.RelayEnd{}, r.exchangeEnd)
 	keepAlive = r.canReuse()
 	r.log.status = refusal.Status
 	if r.connectReplied {

@@ -101,7 +101,7 @@ func (r *request) respondRefusal(refusal *executor.Refusal) (keepAlive bool) {
 
 // relay relays a response to the client. It closes the exchange before it writes the last byte, so that the metrics
 // include the request when the client has the whole response.
-func (r *request) relay(x *executor.Relay, response *transport.Response) (keepAlive bool) {
+func (r *request) relay(relay *executor.Relay, response *transport.Response) (keepAlive bool) {
 	keepAlive = r.canReuse() && r.forward.Request.Remainder == nil
 	framing := response.Framing
 	if framing == http1.UntilClose {
@@ -121,15 +121,15 @@ func (r *request) relay(x *executor.Relay, response *transport.Response) (keepAl
 		h.Via = proxyhttp.Via(response.Minor)
 	}
 	r.responseBuf.buf = h.Append(r.responseBuf.get())
-	responseErr, clientLeft := r.copyBody(x, response, framing == http1.Chunked)
+	responseErr, clientLeft := r.copyBody(relay, response, framing == http1.Chunked)
 	switch {
 	case clientLeft:
-		r.closeRelay(x, response, responseErr, true, r.server.Now())
+		r.closeRelay(relay, response, responseErr, true, r.server.Now())
 		r.conn.prepareReset() // a client that still reads must not take the connection's end for the body's end
 		return false
 	case responseErr != nil:
 		// The client gets the bytes of the body that have arrived. It then gets a reset instead of a regular end.
-		if proxyBroke := r.closeRelay(x, response, responseErr, false, r.server.Now()); proxyBroke {
+		if proxyBroke := r.closeRelay(relay, response, responseErr, false, r.server.Now()); proxyBroke {
 			socket.WaitAcked(r.conn.netConn, r.settings.BodyIdle)
 		}
 		r.conn.prepareReset()
@@ -144,7 +144,7 @@ func (r *request) relay(x *executor.Relay, response *transport.Response) (keepAl
 // closeRelay ends the use of the proxy connection and closes the exchange at the given time. The first call decides the
 // recorded result. If the body has ended with the error responseErr, closeRelay returns true if the proxy has caused
 // this, and false if the client or the gateway has.
-func (r *request) closeRelay(x *executor.Relay, response *transport.Response, responseErr error,
+func (r *request) closeRelay(relay *executor.Relay, response *transport.Response, responseErr error,
 	clientLeft bool, at time.Time) (proxyBroke bool) {
 	status, measured := response.Status, response.Framing == http1.Length
 	r.exchangeEnd = at
@@ -154,14 +154,14 @@ func (r *request) closeRelay(x *executor.Relay, response *transport.Response, re
 	if clientLeft && responseErr != nil && r.forward.Request.Remainder == nil {
 		relayed.SilentTime, relayed.HasLength = r.exchangeEnd.Sub(r.bodyWaitStart), measured
 	}
-	x.Close(status, relayed, r.exchangeEnd)
+	relay.Close(status, relayed, r.exchangeEnd)
 	return !relayed.RequestBroke && !relayed.Cancelled
 }
 
 // copyBody writes the head in r.responseBuf, and then the body. It returns the error that ended the body of the proxy's
 // response early, and whether the client has left. If it returns both, the client left while copyBody waited for the
 // proxy.
-func (r *request) copyBody(x *executor.Relay, response *transport.Response, chunked bool) (
+func (r *request) copyBody(relay *executor.Relay, response *transport.Response, chunked bool) (
 	responseErr error, clientLeft bool) {
 	for waited := false; ; waited = true {
 		// All buffered bytes are written in one call.
@@ -172,22 +172,22 @@ func (r *request) copyBody(x *executor.Relay, response *transport.Response, chun
 					if chunked {
 						r.responseBuf.buf = http1.AppendLastChunk(r.responseBuf.buf, response.Trailers())
 					}
-					end := x.HeadArrived() // the whole response has arrived with its head
+					end := relay.HeadArrived() // the whole response has arrived with its head
 					if waited {
 						end = r.server.Now()
 					}
-					r.closeRelay(x, response, nil, false, end)
+					r.closeRelay(relay, response, nil, false, end)
 					return nil, !r.conn.write(r.responseBuf.buf)
 				}
 				if err != nil {
-					r.writePart(x)
+					r.writePart(relay)
 					return err, false
 				}
 				break
 			}
 			r.responseBuf.buf = appendPiece(r.responseBuf.buf, p, chunked)
 		}
-		if !r.writePart(x) {
+		if !r.writePart(relay) {
 			return nil, true
 		}
 		r.responseBuf.put() // the wait for the next bytes may be long
@@ -211,8 +211,8 @@ func (r *request) copyBody(x *executor.Relay, response *transport.Response, chun
 }
 
 // writePart writes the part of the response in r.responseBuf. Further parts may follow.
-func (r *request) writePart(x *executor.Relay) bool {
-	x.ReportStreaming()
+func (r *request) writePart(relay *executor.Relay) bool {
+	relay.ReportStreaming()
 	return r.conn.write(r.responseBuf.buf)
 }
 

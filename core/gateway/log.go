@@ -98,8 +98,8 @@ func (s *Server) logEnded(l *accesslog.Record, c *connection) {
 	s.AccessLog.Write(l)
 }
 
-// addResult copies the result of the exchange x to the record l.
-func addResult(l *accesslog.Record, x *executor.Exchange) {
-	result := x.Result()
+// addResult copies the result of the exchange ex to the record l.
+func addResult(l *accesslog.Record, ex *executor.Exchange) {
+	result := ex.Result()
 	l.Final, l.WaitTime, l.Attempts = result.Final, result.BackoffTime, result.Events
 }

@@ -236,13 +236,13 @@ func (f *socksFront) serveConnect(target *proxyhttp.Authority) {
 		priority = priority.AtMost(f.account.Priority)
 	}
 	var regions *core.Regions
-	var x executor.Exchange
+	var ex executor.Exchange
 	l := f.newRecord()
 	l.Target, l.Started = target.HostPort, s.Now()
 	if s.logsRequests() {
 		defer func() {
 			if l.Executed {
-				addResult(&l, &x)
+				addResult(&l, &ex)
 			}
 			s.logEnded(&l, f.conn)
 		}()
@@ -281,9 +281,9 @@ func (f *socksFront) serveConnect(target *proxyhttp.Authority) {
 	entry.Begin(in.ID, in.Method, in.Host, in.Started)
 	control := transport.Control{OnSlow: f.conn.clientWatch.start, LoopTokens: f.loopTokens}
 	defer context.AfterFunc(f.conn.ctx, control.Interrupt.Cancel)()
-	defer x.Abandon()
+	defer ex.Abandon()
 	dial := proxyhttp.TunnelSender{Transport: s.Transport, Control: &control, Authority: target.HostPort}
-	ending := executor.Run(f.conn.ctx, s.Executor, &x, &in, &dial)
+	ending := executor.Run(f.conn.ctx, s.Executor, &ex, &in, &dial)
 	f.conn.clientWatch.stop()
 	l.Executed = true
 	switch {

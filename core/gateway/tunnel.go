@@ -21,7 +21,8 @@ import (
 // serveTunnel uses dial to open another tunnel; dial is nil after a 101 (Switching Protocols). The results are the
 // numbers of bytes to and from the target.
 func (s *Server) serveTunnel(
-	c *connection, x *executor.Tunnel, remote *transport.Tunnel, dial *proxyhttp.TunnelSender, greeting *pooledBuffer,
+	c *connection, exchange *executor.Tunnel, remote *transport.Tunnel, dial *proxyhttp.TunnelSender,
+	greeting *pooledBuffer,
 ) (up, down int64) {
 	c.tunnel.Store(remote)
 	greeting.buf = append(greeting.buf, remote.Early...)
@@ -31,7 +32,7 @@ func (s *Server) serveTunnel(
 	greeting.put()
 	c.readControl.setDeadline(time.Time{})
 	t := &tunnel{
-		client: c, target: remote.Conn, exchange: x, dial: dial, buffers: s.buffers,
+		client: c, target: remote.Conn, exchange: exchange, dial: dial, buffers: s.buffers,
 		halfIdleTimeout: c.writer.stallTimeout,
 	}
 	c.clientWatch.disabled = true // the tunnel reads from the client
@@ -42,7 +43,7 @@ func (s *Server) serveTunnel(
 	t.retry.reconnectDone.L = &t.retry.mu
 	received := dial == nil || len(remote.Early) > 0
 	if received {
-		x.SettleSuccess()
+		exchange.SettleSuccess()
 	} else {
 		dial.Control.OnSlow = nil // not needed: sendFirstBytes reads from the client, and detects that it leaves
 		t.retry.phase = phaseReplaceable
@@ -52,10 +53,10 @@ func (s *Server) serveTunnel(
 	down += int64(len(remote.Early))
 	s.OnTunnelEnd(up, down)
 	now := s.Now()
-	x.Close(verdict.TunnelEnd{
+	exchange.Close(verdict.TunnelEnd{
 		BytesUp: up, BytesDown: down, Err: targetErr, Direct: c.tunnel.Load().Direct,
 		StoppedByGateway: c.ctx.Err() != nil,
-		Unused:           t.retry.isUnused(up) && now.After(x.UnusedAfter()),
+		Unused:           t.retry.isUnused(up) && now.After(exchange.UnusedAfter()),
 		ProxyEndedFirst:  t.targetEndedFirst, ProxyReset: t.targetReset,
 		Followed: t.recordsFollowed, InRecord: t.cutInRecord,
 	}, now)

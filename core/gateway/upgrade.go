@@ -7,7 +7,7 @@ import (
 )
 
 // upgrade relays a 101 (Switching Protocols), and then serves the two connections as a tunnel (RFC 9110 section 7.8).
-func (r *request) upgrade(x *executor.Relay, response *transport.Response) {
+func (r *request) upgrade(relay *executor.Relay, response *transport.Response) {
 	var h proxyhttp.Head
 	r.startHead(&h, response.Status, response.Reason, true)
 	h.Fields, h.Length, h.Upgrade = response.Fields, -1, response.Upgrade()
@@ -19,6 +19,6 @@ func (r *request) upgrade(x *executor.Relay, response *transport.Response) {
 	r.keptBody.free() // the kept body is not needed any more, and the tunnel may last for days
 	r.reserved.Release()
 	r.log.status = response.Status
-	tunnel := x.SwitchProtocols(r.server.Now())
+	tunnel := relay.SwitchProtocols(r.server.Now())
 	r.log.received, r.conn.writer.bytesSent = r.server.serveTunnel(r.conn, tunnel, &remote, nil, &r.responseBuf)
 }
