@@ -164,6 +164,9 @@ func TestEarlyProbesWhileFewBreakersAreClosed(t *testing.T) {
 
 // If very many breakers are not closed, Sweep reads them about once a second. An overdue breaker is found nevertheless.
 func TestSweepOfManyOpenBreakers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds of a processor; make test runs it")
+	}
 	r := newRig(t, 5*breakersPerSweep/2)
 	r.openAll()
 	r.pass(breaker.Default().TimeoutDuration - 100*time.Millisecond)

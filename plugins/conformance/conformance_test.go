@@ -58,6 +58,9 @@ func TestBuiltInsConform(t *testing.T) {
 // All of these modules conform. Each failed check of the other modules is therefore due to the code in
 // which they differ.
 func TestHandmadeModulesConform(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds of a processor; make test runs it")
+	}
 	one := wt.ConstF64(1)
 	declaring := scorer(success).with("configure", "ii>i", wt.Const32(0))
 	declaring.with("describe", ">i", wt.Const32(8))

@@ -272,6 +272,9 @@ func waits(t *testing.T, p Plugin, jitter bool) map[string]BackoffResult {
 }
 
 func TestBackoffs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds of a processor; make test runs it")
+	}
 	by := waits(t, builtInPlugin("exponential"), false)
 	for i, want := range []float64{1, 2, 4, 8, 16, 30, 30, 30, 30} {
 		require.Equal(t, Delay{want, want, want}, by["exponential"].Delays[i])
@@ -296,6 +299,9 @@ func TestBackoffs(t *testing.T) {
 
 // A backoff gets each attempt as an observation. This one waits longer after each observed failure, up to the cap.
 func TestBackoffsThatLearn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds of a processor; make test runs it")
+	}
 	code := wasmtest.Backoff(wasmtest.Join(wasmtest.Const32(16), []byte{wasmtest.F64Load, 3, 0})...).Add(wasmtest.Func{
 		Export: "observe", Params: []byte{wasmtest.I32}, Code: wasmtest.Join(wasmtest.Const32(16), wasmtest.Const32(16),
 			[]byte{wasmtest.F64Load, 3, 0}, wasmtest.ConstF64(0.0001), []byte{0xa0, wasmtest.F64Store, 3, 0})}).Bytes()
@@ -307,6 +313,9 @@ func TestBackoffsThatLearn(t *testing.T) {
 }
 
 func TestBackoffsText(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds of a processor; make test runs it")
+	}
 	r, err := SimulateBackoff(host(), Plugin{Name: "mine", Code: wasmtest.Backoff(wasmtest.ConstF64(3)...).Bytes()},
 		false,
 		1)
