@@ -7,7 +7,7 @@ import "time"
 // the next. Envoy's outlier detection works in a similar way (base_ejection_time, max_ejection_time).
 type Trips struct {
 	lastOpenTime time.Duration
-	doublings    uint8 // of the next open time; at most maxDoublings
+	doublings    uint8 // of the next open time; those beyond max_timeout are not counted
 }
 
 // CountTrip counts a trip and returns the open time that follows. The caller passes the time for which the breaker was
@@ -28,10 +28,9 @@ func (t *Trips) CountTrip(closedFor, timeout, longest time.Duration) time.Durati
 		}
 		open *= 2
 	}
-	t.doublings = min(t.doublings+1, maxDoublings)
+	if open < longest {
+		t.doublings++
+	}
 	t.lastOpenTime = open
 	return open
 }
-
-// maxDoublings is the maximum number of doublings. So all doublings of a long outage are undone after a limited time.
-const maxDoublings = 16
