@@ -140,7 +140,7 @@ func (d *Data) markdown(sections []*section) string {
 		}
 		verdicts.addRow(mark, c.ID, c.Workload, c.Where, c.Target, c.Measured, c.Why)
 	}
-	fmt.Fprintf(&b, "\n## Verdicts\n\n%d of %d met.\n\n%s", met, len(all), verdicts)
+	fmt.Fprintf(&b, "\n## Verdicts\n\n%d of %d met.\n\n%s\n%s", met, len(all), wrap(verdictsText), verdicts)
 	for _, s := range sections {
 		fmt.Fprintf(&b, "\n## %s\n\n%s", s.title, wrap(s.text))
 		for _, f := range s.figures {

@@ -43,9 +43,12 @@ const sc008Text = "All requests are in flight at the same time; a tenth of the a
 	"runs under the race detector, with 10,000 requests on sockets in `TestS64TenThousandInFlight`, " +
 	"and a model of package breaker is explored exhaustively."
 
+const verdictsText = "If the observer misses 99.5 % of the gap as well, a better choice of proxies cannot be " +
+	"expected to reach it: what is missing then, no attempt has shown before."
+
 const scenesText = "Medians of the rounds, and the worst round. Extra attempts are those beyond one for each " +
 	"request: retries, hedges, and attempts on dead proxies. Refused connections are counted for " +
-	"Whirlpool only."
+	"Whirlpool only. The cold start has three rounds, and Whirlpool's nine."
 
 const pointsText = "The same kinds of faults for a shorter time: 1,000 requests at 250/s. Virtual time and " +
 	"sockets have the same trace and the same luck; their intervals must overlap."
