@@ -18,8 +18,8 @@ func TestRepeatedTripsLengthenTheOpenTime(t *testing.T) {
 		"closes only for a moment": {{time.Hour, base}, {5 * time.Second, time.Minute}, {5 * time.Second, longest},
 			{5 * time.Second, longest}},
 		"well for twice its open time": {{0, base}, {0, time.Minute}, {2 * time.Minute, time.Minute}, {0, longest}},
-		"well after a long outage": {{0, base}, {0, time.Minute}, {0, longest}, {0, longest}, {0, longest}, {0, longest},
-			{2 * longest, time.Minute}},
+		"well after a long outage": {{0, base}, {0, time.Minute}, {0, longest}, {0, longest}, {0, longest},
+			{0, longest}, {2 * longest, time.Minute}},
 		"well for long": {{0, base}, {0, time.Minute}, {0, longest}, {time.Hour, base}},
 	} {
 		t.Run(name, func(t *testing.T) {
