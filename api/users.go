@@ -54,7 +54,7 @@ func (h *userHandler) list(c *fiber.Ctx) error {
 		out = append(out, v)
 	}
 	now := h.now()
-	return send(c, fiber.Map{"users": out, "day_ends": now.Add(h.engine.UntilNextDay(now)).UTC()})
+	return send(c, fiber.Map{"users": out, "day_ends": now.Add(h.engine.UntilNextDay(now)).Round(time.Second).UTC()})
 }
 
 // notNil returns an empty list for nil, so that the JSON has a list.
