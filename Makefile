@@ -72,7 +72,7 @@ test: deps check ## every test, under the race detector (allocations and simulat
 	-.ci/scan
 
 unit: ## most tests of core, api, cmd, docs and plugins (CONTRIBUTING.md), without the race detector; needs Go only
-	go test -short $(UNIT)
+	go test -short -p 4 $(UNIT) # four packages at a time, since some of them mostly wait
 
 check: ## gofmt, lines of at most 120 columns, go vet, staticcheck
 	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }
