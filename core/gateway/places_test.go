@@ -163,7 +163,7 @@ func TestAnEvictionOrARequest(t *testing.T) {
 		var wg sync.WaitGroup
 		var evicted, served bool
 		wg.Go(func() { d.markSilent() })
-		wg.Go(func() { evicted = d.markEvicted() || d.markEvicted() })
+		wg.Go(func() { evicted = d.markEvicted() })
 		wg.Go(func() { served = d.setPhase(phaseBusy) })
 		wg.Wait()
 		require.NotEqual(t, evicted, served)
