@@ -7,7 +7,7 @@ import "time"
 // the next. Envoy's outlier detection works in a similar way (base_ejection_time, max_ejection_time).
 type Trips struct {
 	lastOpenTime time.Duration
-	doublings    uint8 // of the next open time; those beyond max_timeout are not counted
+	doublings    uint8 // of the next open time, without those beyond max_timeout
 }
 
 // CountTrip counts a trip and returns the open time that follows. The caller passes the time for which the breaker was
@@ -21,9 +21,9 @@ func (t *Trips) CountTrip(closedFor, timeout, longest time.Duration) time.Durati
 		t.doublings--
 	}
 	open := timeout
-	for range t.doublings {
+	for i := range t.doublings {
 		if open > longest/2 {
-			open = longest
+			open, t.doublings = longest, i+1 // fewer if max_timeout has become shorter
 			break
 		}
 		open *= 2
