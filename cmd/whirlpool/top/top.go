@@ -158,6 +158,7 @@ func (m Model) Update(message tea.Msg) (tea.Model, tea.Cmd) {
 		if msg.err == nil && !m.isPaused {
 			m.setSnapshot(msg.snapshot)
 		}
+		m.scroll() // the text of an error takes lines of the list
 		return m, tea.Tick(m.interval, func(time.Time) tea.Msg { return tickMsg{} })
 	case tea.KeyMsg:
 		if len(msg.Runes) < 2 {
