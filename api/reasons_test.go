@@ -216,7 +216,7 @@ func TestTheSummaryOfLostRequests(t *testing.T) {
 	require.Equal(t, "both proxies work; 0 % delivered in the last 5 minutes, most lost with proxy unreachable",
 		status().Summary)
 	r.tracker.losses = r.tracker.losses[:2]
-	require.Equal(t, "both proxies work; 0 % delivered in the last 5 minutes, all lost with 403 at shop.example",
+	require.Equal(t, "both proxies work; 0 % delivered in the last 5 minutes, lost with 403 at shop.example",
 		status().Summary)
 	r.metrics.window.Refused = 2
 

@@ -192,7 +192,7 @@ func (v *statusView) text() string {
 	case len(v.Losses) > 1:
 		return text + ", most of the rest lost with " + reason
 	case noneServed:
-		return text + ", all lost with " + reason
+		return text + ", lost with " + reason
 	}
 	return text + ", the rest lost with " + reason
 }
