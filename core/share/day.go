@@ -15,7 +15,8 @@ type clockPair struct{ local, store time.Time }
 const secondsPerDay = 24 * 60 * 60
 
 // Set makes c go by the clock of a cluster's store, which showed the time store when the gateway's clock showed local.
-// From then on, c counts by the gateway's monotonic clock, so it does not follow a change of the gateway's clock.
+// From then on, c counts by the monotonic clock that the times of the gateway's clock carry, so it does not follow a
+// change of the gateway's clock. On Linux the monotonic clock stands still while the machine is suspended.
 func (c *DayClock) Set(local, store time.Time) { c.synced.Store(&clockPair{local, store}) }
 
 // Time converts a time of the gateway's clock to a time of the clock that c goes by.
