@@ -114,8 +114,8 @@ const (
 	longestMissingTime = 2 * time.Hour
 	retestPause        = 30 * time.Second // minimum time between two tests whether a proxy can forward again
 	comparePause       = time.Minute      // minimum time between a comparison without a conclusion and the next one
-	// Comparisons in a row in which another proxy relayed an error, too: the same status has weight sharedErrorWeight,
-	// another status has weight 1. IsQuestionable returns false from the sum enoughErrors on.
+	// Comparisons in a row without a response below 400 through another proxy: the same status has weight
+	// sharedErrorWeight, anything else has weight 1. IsQuestionable returns false from the sum enoughErrors on.
 	sharedErrorWeight = 4
 	enoughErrors      = 4 * sharedErrorWeight
 )
@@ -363,15 +363,13 @@ func (s *Set) IsQuestionable(target uint64, status int, now time.Duration) bool 
 }
 
 // RecordQuestioned records the statuses of the two responses to a request: the questionable one (first), and the one
-// through another proxy (second; 0 if no other proxy has relayed a response).
+// with which the request ended through another proxy (second; 0 for none).
 func (s *Set) RecordQuestioned(first, second int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := &s.observations().records[Forward]
 	switch {
-	case second == 0:
-		r.lostResponse = true
-	case second < 400:
+	case second != 0 && second < 400:
 		r.errorWeight = 0
 	case second == first:
 		r.errorWeight = min(r.errorWeight+sharedErrorWeight, enoughErrors)
@@ -380,8 +378,15 @@ func (s *Set) RecordQuestioned(first, second int) {
 	}
 }
 
-// HasLostResponse reports whether a client has lost a questionable response since the proxy's last success, because no
-// other proxy has relayed a response.
+// RecordLostResponse records that a client has lost a questionable response, because all other proxies have failed.
+func (s *Set) RecordLostResponse() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.observations().records[Forward].lostResponse = true
+}
+
+// HasLostResponse reports whether a client has lost a questionable response since the proxy's last success
+// (RecordLostResponse).
 func (s *Set) HasLostResponse() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

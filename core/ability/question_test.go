@@ -20,9 +20,9 @@ func TestQuestionableResponses(t *testing.T) {
 	}
 	require.False(t, s.IsQuestionable(1, 404, 0), "the target sends the same responses through others")
 	s.RecordQuestioned(404, 200)
-	for range 16 {
+	for i := range 16 {
 		require.True(t, s.IsQuestionable(1, 404, 0))
-		s.RecordQuestioned(404, 403)
+		s.RecordQuestioned(404, 403*(i%2)) // 0: through no other proxy
 	}
 	require.False(t, s.IsQuestionable(1, 404, 0), "other proxies relay errors only, too")
 	s.RecordSuccess(Forward, 0, Traffic)
@@ -42,7 +42,7 @@ func TestQuestionableResponses(t *testing.T) {
 	s.RecordSuccess(Forward, 0, Traffic)
 	require.False(t, s.IsQuestionable(1, 404, 0))
 	require.False(t, s.HasLostResponse())
-	s.RecordQuestioned(404, 0)
+	s.RecordLostResponse()
 	require.True(t, s.HasLostResponse())
 	s.RecordRefusal(1, 404, true, 0)
 	s.RecordSuccess(Forward, 0, Traffic)

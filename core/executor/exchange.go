@@ -147,8 +147,8 @@ type deferredAttempt struct {
 	awaitsFirstByte bool          // charged at the target's first byte through another tunnel, not when that opens
 }
 
-// recordQuestioned records the status of the response through another proxy, 0 for none. The attempt's own response was
-// questioned.
+// recordQuestioned records the status of the response through another proxy, 0 if the request has ended without one.
+// The attempt's own response was questioned.
 func (d *deferredAttempt) recordQuestioned(status int) {
 	d.lease.Proxy.Abilities().RecordQuestioned(d.outcome.Status, status)
 }
@@ -167,6 +167,9 @@ func (ex *Exchange) chargeDeferred(tunnelOpened bool, latency time.Duration) {
 		}
 		switch {
 		case d.lease.Proxy == ex.proxy:
+			if d.outcome.Cause == verdict.ProxyErrorPage {
+				d.recordQuestioned(0)
+			}
 		case d.outcome.Cause == verdict.ProxyErrorPage && ex.event.Outcome.Status >= 400:
 			d.recordQuestioned(ex.event.Outcome.Status)
 		case d.outcome.Cause == verdict.CutShort && d.silentTime < latency: // its proxy may be as fast
@@ -202,8 +205,11 @@ func (ex *Exchange) releaseDeferred() {
 		d := &ex.deferredAttempts[i]
 		if ex.result.Final != core.FinalSuccess && ex.result.Final != core.FinalCancelled && ex.suggestsTarget(d) {
 			d.lease.SettleUnserved(&d.outcome)
-			if d.outcome.Cause == verdict.ProxyErrorPage && d.lease.Proxy != ex.proxy {
+			if d.outcome.Cause == verdict.ProxyErrorPage {
 				d.recordQuestioned(0)
+				if d.lease.Proxy != ex.proxy {
+					d.lease.Proxy.Abilities().RecordLostResponse()
+				}
 			}
 		}
 		d.lease.Release()

@@ -109,7 +109,7 @@ func TestAnUnsupportedMethodInANewPool(t *testing.T) {
 	for _, status := range []int{405, 501} {
 		synctest.Test(t, func(t *testing.T) {
 			b, x := startWithLedger(t, 2), exchange(t, nil)
-			x.Safe = true
+			x.Safe, x.Method = true, "GET"
 			_, relayed := b.run(t.Context(), x, &tries{f: byProxy(status, 200)})
 			require.True(t, relayed)
 			require.Equal(t, core.FinalSuccess, x.Result().Final)
@@ -125,7 +125,7 @@ func TestAnUnsupportedMethodIsLostOnce(t *testing.T) {
 		b, lost := startWithLedger(t, 3), 0
 		for range 20 {
 			x := exchange(t, nil)
-			x.Safe = true
+			x.Safe, x.Method = true, "GET"
 			b.run(t.Context(), x, &tries{f: func(_ context.Context, a *Attempt) verdict.Facts {
 				if a.Upstream.ID() == "p0" {
 					return verdict.Facts{Status: 405, FromProxy: true}
@@ -158,13 +158,45 @@ func TestOtherErrorsThroughOtherProxies(t *testing.T) {
 	})
 }
 
+// A proxy relays the target's 404, and the other proxy fails at the target. The comparisons end after a limited number
+// of requests, and no request loses the 404.
+func TestComparisonsThatFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, compared := startWithLedger(t, 2), 0
+		relays(b, 1)
+		for range 100 {
+			x, first := exchange(t, nil), ""
+			x.Safe = true
+			b.run(t.Context(), x, &tries{f: func(ctx context.Context, a *Attempt) verdict.Facts {
+				if a.Number == 0 {
+					first = a.Upstream.ID()
+				}
+				return byProxy(404, 503)(ctx, a)
+			}})
+			require.Equal(t, core.FinalSuccess, x.Result().Final)
+			if first == "p0" && x.Result().Attempts > 1 {
+				compared++
+			}
+			time.Sleep(time.Minute) // the failures of p1 leave the window of its breaker
+		}
+		require.Equal(t, 16, compared)
+		b.idle(t)
+	})
+}
+
 func TestResponsesThatAreNotQuestioned(t *testing.T) {
 	for name, c := range map[string]struct {
 		proxies int
 		status  int
 		change  func(*bench, *both)
 	}{
-		"another status":                 {3, 401, func(*bench, *both) {}},
+		"another status": {3, 401, func(*bench, *both) {}},
+		"the 405 of an OPTIONS in a new pool": {3, 405, func(b *bench, x *both) {
+			x.Method = "OPTIONS"
+			for _, u := range b.pool.Snapshot().All {
+				u.Abilities().Reset()
+			}
+		}},
 		"a POST":                         {3, 404, func(_ *bench, x *both) { x.Safe = false }},
 		"a body that is not kept":        {3, 404, func(_ *bench, x *both) { x.Replayable = false }},
 		"the proxy has forwarded before": {3, 404, proven},

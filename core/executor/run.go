@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"errors"
+	"net/http"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -301,7 +302,8 @@ func (ex *Exchange) judgeAttempt(ctx context.Context, a *attemptState) {
 // sent a questionable response with this status, because the target has then probably sent both. It also returns false
 // for the proxy of a session, because a retry would move the session, and if a rule has applied. The retry needs a
 // proxy that is known to relay responses: if the retry failed, the client would lose the response. After a 405 or 501,
-// which targets hardly ever send to a GET, any other proxy will do until a client has lost a response in this way.
+// which targets hardly ever send to a GET or HEAD, any other proxy will do until a client has lost a response in this
+// way.
 func (ex *Exchange) isQuestionable(o *core.Outcome) bool {
 	q, t, now := ex.request, ex.tuning, ex.event.Ended
 	if t.Targets == nil || t.Budget != nil || o.Cause != verdict.Answered || !ex.facts.FromProxy || !q.Safe ||
@@ -320,7 +322,8 @@ func (ex *Exchange) isQuestionable(o *core.Outcome) bool {
 	ex.query.KnownToRelay = true
 	ex.query.KnownToRelay = ex.executor.selector.HasUntried(&ex.query, now)
 	questionable := ex.query.KnownToRelay || ability.IsUnsupported(o.Status) &&
-		!ex.proxy.Abilities().HasLostResponse() && ex.executor.selector.HasUntried(&ex.query, now)
+		(q.Method == http.MethodGet || q.Method == http.MethodHead) && !ex.proxy.Abilities().HasLostResponse() &&
+		ex.executor.selector.HasUntried(&ex.query, now)
 	ex.query.Tried = ex.query.Tried[:tried]
 	return questionable
 }
