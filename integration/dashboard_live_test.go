@@ -175,7 +175,7 @@ func TestS179TabsShareAStream(t *testing.T) {
 			b.until(fmt.Sprintf("tab %d is live", i), fmt.Sprintf(`
 				document.querySelector("#link").textContent === "live"
 				&& document.querySelector("#proxies").rows.length === %d
-				&& /^All %d proxies/.test(document.querySelector("#verdict").textContent)`, proxies, proxies))
+				&& /^(All %d|Both) proxies/.test(document.querySelector("#verdict").textContent)`, proxies, proxies))
 		}
 	}
 	isLive(3)
