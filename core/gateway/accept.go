@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
+	"github.com/whirlpool-proxy/whirlpool/core/socks5"
 )
 
 // accept accepts clients from l, and serves each client with a front that f makes. It returns nil when l is closed or
@@ -52,7 +54,8 @@ type acceptor struct {
 	// waitCounts counts how often clients have waited for a place since a client of the same kind last got one. Index 1
 	// is for clients with more than half of all connections, index 0 for all other clients.
 	waitCounts  [2]int
-	lastWarning time.Time // the time of the last warning that there is no place
+	lastWarning time.Time           // the time of the last warning that there is no place
+	peeked      [maxPeekedHead]byte // the first bytes of the client that is being admitted
 }
 
 // reservedShare is the share of all file descriptors that a client with more than half of the connections cannot use.
@@ -66,6 +69,7 @@ const reservedShare = 1.0 / 32
 const (
 	placeWait     = 10 * time.Millisecond
 	maxPlaceWaits = 6
+	maxReadyWait  = 8 * placeWait // the limit of the wait for a client whose whole request head has arrived
 )
 
 // admit serves a connection in a new goroutine. If there is no place for the connection, admit waits for one or refuses
@@ -119,7 +123,8 @@ const (
 // findPlace gets a place for a new client: a connection below the limits, and a file descriptor for it. It then returns
 // "". If there is no place, it evicts another client that has kept the gateway waiting too long. If there is no such
 // client, but only file descriptors are missing, it waits for a short time. If there is still no place, it returns the
-// reason.
+// reason. A client whose whole request head has arrived takes the place of a client that has not sent its head for a
+// shorter time (minReadyWait), and waits a little longer.
 func (a *acceptor) findPlace(c *connection) (reason string) {
 	for a.waitedForPlace = false; ; a.waitedForPlace = true {
 		o := a.checkPlace(c)
@@ -137,18 +142,44 @@ func (a *acceptor) findPlace(c *connection) (reason string) {
 			return o.reason
 		case o.reason == reasonNoFiles && a.places.settleSilent(a.Now()):
 			continue
-		case a.evict(o.client):
+		case a.evict(o.client, false):
 			continue
 		case o.reason != reasonNoFiles:
 			return o.reason
 		}
+		maxWait := maxPlaceWaits * placeWait
+		if a.isReady(c) {
+			if a.evict(netip.Addr{}, true) {
+				continue
+			}
+			maxWait = maxReadyWait
+		}
 		a.warnNoPlace(o.reason)
-		if *waits >= maxPlaceWaits || socket.SinceReceived(tcpBelow(c.netConn)) >= maxPlaceWaits*placeWait {
+		if *waits >= maxPlaceWaits || socket.SinceReceived(tcpBelow(c.netConn)) >= maxWait {
 			return o.reason // if c has waited in the listener's queue, those behind it have waited as well
 		}
 		*waits++
 		a.places.waitForPlace(placeWait, a.ctx.Done())
 	}
+}
+
+// maxPeekedHead is the number of bytes among which isReady looks for the end of a head.
+const maxPeekedHead = 4 << 10
+
+// isReady reports whether the gateway can serve c without waiting for the client: its whole first request head has
+// arrived or, for SOCKS5 and TLS, its whole first message. A head of maxPeekedHead bytes or more counts as whole.
+func (a *acceptor) isReady(c *connection) bool {
+	b := a.peeked[:socket.Peek(tcpBelow(c.base), a.peeked[:])]
+	switch {
+	case len(b) == 0 || len(b) == len(a.peeked):
+		return len(b) > 0
+	case b[0] == socks5.Version:
+		return len(b) >= 2 && len(b)-2 >= int(b[1])
+	case b[0] == tlsHandshake:
+		kind, _ := classifyHello(b)
+		return kind != partialHello
+	}
+	return bytes.Contains(b, []byte("\r\n\r\n"))
 }
 
 // warnInterval is the minimum time between two warnings of warnNoPlace.
@@ -190,11 +221,12 @@ func (s *Server) checkPlace(c *connection) (o placeCheck) {
 
 // Evict closes the connection of the client that has kept the gateway waiting longest. It returns false if no client
 // has kept the gateway waiting for longer than clientWait.evictAfter.
-func (s *Server) Evict() bool { return s.evict(netip.Addr{}) }
+func (s *Server) Evict() bool { return s.evict(netip.Addr{}, false) }
 
-// evict is like Evict. If the parameter client is a valid address, it closes only a connection from this address.
-func (s *Server) evict(client netip.Addr) bool {
-	c := s.places.removeEvictable(s.Now(), client)
+// evict is like Evict. If the parameter client is a valid address, it closes only a connection from this address. If
+// ready is set, the place is for a client whose whole request head has arrived (clientWait.evictAfter).
+func (s *Server) evict(client netip.Addr, ready bool) bool {
+	c := s.places.removeEvictable(s.Now(), client, ready)
 	if c == nil {
 		return false
 	}

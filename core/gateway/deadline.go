@@ -62,11 +62,14 @@ type clientWait struct {
 }
 
 // evictAfter is the time for which a client may keep the gateway waiting. After that time, the gateway may close the
-// client's connection to make room for another connection.
-func (w clientWait) evictAfter() time.Duration {
+// client's connection to make room for another connection. The time is shorter if ready is set: then the whole request
+// head of the other client has arrived.
+func (w clientWait) evictAfter(ready bool) time.Duration {
 	switch {
 	case w.kind == bodyWait:
 		return minBodyWait
+	case ready && (w.kind == headWait || w.isFirst):
+		return minReadyWait
 	case w.kind == headWait:
 		return minHeadWait
 	case w.isFirst:
@@ -76,8 +79,8 @@ func (w clientWait) evictAfter() time.Duration {
 }
 
 // mayEvict reports whether the client has kept the gateway waiting for longer than evictAfter.
-func (w clientWait) mayEvict(now time.Time) bool {
-	return w.kind != noWait && now.UnixNano()-w.start >= int64(w.evictAfter())
+func (w clientWait) mayEvict(now time.Time, ready bool) bool {
+	return w.kind != noWait && now.UnixNano()-w.start >= int64(w.evictAfter(ready))
 }
 
 // currentWait returns what the client must send next, and since when. It may be called from any goroutine.

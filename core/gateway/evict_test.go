@@ -1,16 +1,20 @@
 package gateway
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
 // A client that does not send a complete head in time gets a 408, however it distributes the bytes over time.
@@ -122,6 +126,73 @@ func TestSilentClientsTakeOneDescriptorEach(t *testing.T) {
 		served(c, len(silent)-1-i)
 	}
 	r.free()
+}
+
+// If no file descriptor is free, a client whose whole head has arrived takes the place of a client whose head is
+// incomplete, even if this head began a short time ago. A client whose own head is incomplete does not.
+func TestAWholeHeadTakesThePlaceOfAnUnfinishedOne(t *testing.T) {
+	const head = "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n"
+	var ahead atomic.Int64
+	begun := time.Now()
+	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) {
+		o.files = 40
+		o.now = func() time.Time { return begun.Add(time.Duration(ahead.Load())) }
+	})
+	partial := func() *client { return r.ask(head[:20]) }
+	for i := range int(r.files.Limit()) / 2 {
+		partial()
+		r.eventually("its first bytes are read", func() bool {
+			n := 0
+			r.eachConn(func(c *connection) {
+				if c.readControl.currentWait().kind == headWait {
+					n++
+				}
+			})
+			return n == i+1
+		})
+	}
+	ahead.Add(int64(minReadyWait))
+	a, _ := partial().answer("GET")
+	require.Equal(t, 503, a.StatusCode)
+	for range 5 {
+		a, _ = r.ask(head).answer("GET")
+		require.Equal(t, 200, a.StatusCode)
+	}
+}
+
+// The gateway can serve a client at once if the first message of the client's protocol is whole.
+func TestReadyClients(t *testing.T) {
+	hello := string(clientHello(t, &tls.Config{ServerName: "site.test"}))
+	r := newRig(t, nil, nil)
+	l, err := socket.Listen(t.Context(), "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	for sent, want := range map[string]bool{
+		"": false,
+		"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n":         false,
+		"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n":     true,
+		"POST http://a.test/ HTTP/1.1\r\nHost: a\r\n\r\nthe body": true,
+		"GET http://a.test/" + strings.Repeat("x", maxPeekedHead): true,
+		"\x05":         false,
+		"\x05\x02\x00": false,
+		"\x05\x01\x00": true,
+		hello[:50]:     false,
+		hello:          true,
+	} {
+		client, err := net.Dial("tcp", l.Addr().String())
+		require.NoError(t, err)
+		defer client.Close()
+		raw, err := l.Accept()
+		require.NoError(t, err)
+		defer raw.Close()
+		_, err = io.WriteString(client, sent)
+		require.NoError(t, err)
+		c := newConnection(t.Context(), raw, time.Now, &r.draining)
+		r.eventually("the bytes are there", func() bool {
+			return socket.Unread(tcpBelow(c.base)) == len(sent)
+		})
+		require.Equal(t, want, (&acceptor{Server: r.Server}).isReady(c), "%.60q", sent)
+	}
 }
 
 // A client that has sent its request in time is not closed because the gateway has not read it yet.

@@ -21,9 +21,16 @@ type places struct {
 	mu            sync.Mutex
 	conns         []*connection      // guarded by mu
 	perClient     map[netip.Addr]int // number of connections of each client (clientOf); guarded by mu
-	evictSearches [2]evictSearch     // the last over all clients, and the last over one; guarded by mu
+	evictSearches [3]evictSearch     // the last of each kind; guarded by mu
 	nextSettle    time.Time          // settleSilent does nothing before this time; guarded by mu
 }
+
+// The kinds of searches for clients that may be evicted.
+const (
+	searchAll    = iota // among all clients
+	searchClient        // among the connections of one client
+	searchReady         // among all clients, for a place for a client whose whole request head has arrived
+)
 
 // evictSearch is the result of a search for clients that have kept the gateway waiting for long.
 type evictSearch struct {
@@ -112,7 +119,7 @@ func (p *places) settleSilent(now time.Time) (settled bool) {
 	}
 	p.nextSettle = now.Add(searchPause)
 	for _, c := range p.conns {
-		if c.readControl.phase.Load() == phaseFresh && c.readControl.currentWait().mayEvict(now) {
+		if c.readControl.phase.Load() == phaseFresh && c.readControl.currentWait().mayEvict(now, false) {
 			settled = c.readControl.markSilent() || settled
 		}
 	}
@@ -164,6 +171,10 @@ const (
 	minWait      = 200 * time.Millisecond // for the beginning of any other request, or for the TLS handshake
 	minHeadWait  = 50 * time.Millisecond  // for the rest of a request's head
 	minBodyWait  = time.Second            // for the next bytes of a request's body, or for a body that is too slow
+
+	// minReadyWait is used in place of minFirstWait and minHeadWait if the other client's whole request head has
+	// arrived. A head usually arrives in one piece, at once after the connection is made.
+	minReadyWait = 10 * time.Millisecond
 )
 
 // The times for which the results of a search are used. A search is expensive, because it visits
@@ -176,13 +187,16 @@ const (
 // removeEvictable removes and returns the connection of the client that has kept the gateway waiting longest. It
 // returns nil if no client has kept it waiting for long enough. Idle connections come first, then unfinished heads,
 // then slow bodies. Connections with unread bytes stay. If client is valid, only a connection of that client is
-// removed.
-func (p *places) removeEvictable(now time.Time, client netip.Addr) *connection {
+// removed. If ready is set, the place is for a client whose whole request head has arrived.
+func (p *places) removeEvictable(now time.Time, client netip.Addr, ready bool) *connection {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := &p.evictSearches[0]
-	if client.IsValid() {
-		s = &p.evictSearches[1]
+	s := &p.evictSearches[searchAll]
+	switch {
+	case client.IsValid():
+		s = &p.evictSearches[searchClient]
+	case ready:
+		s = &p.evictSearches[searchReady]
 	}
 	if now.Before(s.pauseUntil) {
 		return nil
@@ -192,7 +206,7 @@ func (p *places) removeEvictable(now time.Time, client netip.Addr) *connection {
 			return c
 		}
 	}
-	p.findEvictable(s, now, client)
+	p.findEvictable(s, now, client, ready)
 	c := p.takeEvictable(s)
 	if c == nil {
 		s.pauseUntil = now.Add(searchPause)
@@ -218,14 +232,14 @@ func (p *places) takeEvictable(s *evictSearch) *connection {
 
 // findEvictable looks for clients that have kept the gateway waiting for long, and stores the result in s. The
 // caller holds mu.
-func (p *places) findEvictable(s *evictSearch, now time.Time, client netip.Addr) {
+func (p *places) findEvictable(s *evictSearch, now time.Time, client netip.Addr, ready bool) {
 	s.client, s.validUntil, s.evictable = client, now.Add(searchLifetime), nil
 	for _, c := range p.conns {
 		if client.IsValid() && c.client != client {
 			continue
 		}
 		w := c.readControl.currentWait()
-		if w.mayEvict(now) {
+		if w.mayEvict(now, ready) {
 			s.evictable = append(s.evictable, evictableConn{c, w})
 		}
 	}

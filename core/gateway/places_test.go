@@ -47,13 +47,13 @@ func TestTheOrderOfRemoval(t *testing.T) {
 		order = append(order, add("10.0.0.1", what, 2*time.Hour), add("10.0.0.1", what, time.Hour))
 	}
 	for i, want := range order {
-		require.Same(t, want, p.removeEvictable(now, netip.Addr{}), "number %d", i)
+		require.Same(t, want, p.removeEvictable(now, netip.Addr{}, false), "number %d", i)
 	}
-	require.Nil(t, p.removeEvictable(now, netip.Addr{}))
+	require.Nil(t, p.removeEvictable(now, netip.Addr{}, false))
 	require.EqualValues(t, 4, p.clients.Load())
 	add("10.0.0.1", requestWait, time.Hour)
-	require.Nil(t, p.removeEvictable(now, netip.Addr{}), "nobody is looked for so soon after nobody was found")
-	require.NotNil(t, p.removeEvictable(now.Add(searchPause), netip.Addr{}))
+	require.Nil(t, p.removeEvictable(now, netip.Addr{}, false), "nobody is looked for so soon after nobody was found")
+	require.NotNil(t, p.removeEvictable(now.Add(searchPause), netip.Addr{}, false))
 }
 
 func TestTheOrderOfRemovalOfOneClient(t *testing.T) {
@@ -63,10 +63,10 @@ func TestTheOrderOfRemovalOfOneClient(t *testing.T) {
 		add("10.0.0.1", requestWait, time.Hour)
 	}
 	mine := add("10.0.0.2", headWait, time.Minute)
-	require.NotNil(t, p.removeEvictable(now, netip.Addr{}))
-	require.Same(t, mine, p.removeEvictable(now, mine.client))
-	require.Nil(t, p.removeEvictable(now, mine.client))
-	require.NotNil(t, p.removeEvictable(now, netip.Addr{}), "the search for one client has no effect on others")
+	require.NotNil(t, p.removeEvictable(now, netip.Addr{}, false))
+	require.Same(t, mine, p.removeEvictable(now, mine.client, false))
+	require.Nil(t, p.removeEvictable(now, mine.client, false))
+	require.NotNil(t, p.removeEvictable(now, netip.Addr{}, false), "the search for one client has no effect on others")
 	n, most := p.countForClient(mine.client)
 	require.Zero(t, n)
 	require.False(t, most)
@@ -83,18 +83,18 @@ func TestOneSearchForManyRemovals(t *testing.T) {
 	for i := range 6 {
 		all = append(all, add("10.0.0.1", requestWait, time.Hour-time.Duration(i)*time.Minute))
 	}
-	require.Same(t, all[0], p.removeEvictable(now, netip.Addr{}))
+	require.Same(t, all[0], p.removeEvictable(now, netip.Addr{}, false))
 	first := add("10.0.0.1", requestWait, 2*time.Hour)
 	all[1].readControl.setCurrentWait(requestWait, now) // another request was served
 	all[2].readControl.setPhase(phaseBusy)
 	require.True(t, p.removeConn(all[3]))
 	require.False(t, p.removeConn(all[3]))
-	require.Same(t, all[4], p.removeEvictable(now, netip.Addr{}))
+	require.Same(t, all[4], p.removeEvictable(now, netip.Addr{}, false))
 	later := now.Add(searchLifetime)
-	require.Same(t, first, p.removeEvictable(later, netip.Addr{}), "the next search finds it")
+	require.Same(t, first, p.removeEvictable(later, netip.Addr{}, false), "the next search finds it")
 	p.dropEvictable(&p.evictSearches[0], p.evictSearches[0].validUntil)
-	require.Same(t, all[5], p.removeEvictable(later, netip.Addr{}))
-	require.Nil(t, p.removeEvictable(later, netip.Addr{}))
+	require.Same(t, all[5], p.removeEvictable(later, netip.Addr{}, false))
+	require.Nil(t, p.removeEvictable(later, netip.Addr{}, false))
 	require.ElementsMatch(t, []*connection{all[1], all[2]}, p.allConns())
 }
 
@@ -114,7 +114,7 @@ func TestTheListOfPlaces(t *testing.T) {
 				want = slices.Delete(want, i, i+1)
 			},
 			"evict": func(t *rapid.T) {
-				if c := p.removeEvictable(now, netip.Addr{}); c != nil {
+				if c := p.removeEvictable(now, netip.Addr{}, false); c != nil {
 					require.Contains(t, want, c)
 					want = slices.DeleteFunc(want, func(w *connection) bool { return w == c })
 				}
@@ -212,11 +212,16 @@ func TestPatience(t *testing.T) {
 	} {
 		d := &readControl{conn: conn}
 		d.setCurrentWait(requestWait, time.Now())
-		require.Equal(t, want, d.currentWait().evictAfter(), "%T", conn)
+		require.Equal(t, want, d.currentWait().evictAfter(false), "%T", conn)
 		d.phase.Store(phaseIdle)
-		require.Equal(t, minWait, d.currentWait().evictAfter(), "%T", conn)
+		require.Equal(t, minWait, d.currentWait().evictAfter(false), "%T", conn)
 		d.setCurrentWait(headWait, time.Now())
-		require.Equal(t, minHeadWait, d.currentWait().evictAfter(), "%T", conn)
+		require.Equal(t, minHeadWait, d.currentWait().evictAfter(false), "%T", conn)
+		require.Equal(t, minReadyWait, d.currentWait().evictAfter(true), "%T", conn)
+		d.setCurrentWait(requestWait, time.Now())
+		require.Equal(t, minWait, d.currentWait().evictAfter(true), "%T", conn)
+		d.setCurrentWait(bodyWait, time.Now())
+		require.Equal(t, minBodyWait, d.currentWait().evictAfter(true), "%T", conn)
 	}
 }
 

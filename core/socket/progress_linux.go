@@ -41,6 +41,17 @@ func Unread(c net.Conn) (n int) {
 	return n
 }
 
+// Peek copies the first bytes that have arrived on c and have not been read to p, and returns their number; 0 if c is
+// not TCP. It does not wait and does not consume bytes.
+func Peek(c net.Conn, p []byte) (n int) {
+	tcp, ok := c.(*Conn)
+	if !ok || tcp == nil {
+		return 0
+	}
+	tcp.raw.Control(func(fd uintptr) { n, _, _ = unix.Recvfrom(int(fd), p, unix.MSG_PEEK|unix.MSG_DONTWAIT) })
+	return max(n, 0)
+}
+
 // SinceReceived returns the time since the last bytes arrived on c. If no bytes have arrived, it is the time since
 // the connection was made. If c is not TCP, it is 0. Its resolution is a few milliseconds.
 func SinceReceived(c net.Conn) (d time.Duration) {

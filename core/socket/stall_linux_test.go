@@ -173,6 +173,24 @@ func TestUnread(t *testing.T) {
 	require.Zero(t, Unread(far))
 }
 
+// Peek returns the first unread bytes, and leaves them unread.
+func TestPeek(t *testing.T) {
+	conn, peer := pair(t)
+	b := make([]byte, 8)
+	require.Zero(t, Peek(conn, b))
+	require.Zero(t, Peek(nil, b))
+	_, err := peer.Write([]byte("0123456789"))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return Unread(conn) == 10 }, 30*time.Second, time.Millisecond)
+	for range 2 {
+		require.Equal(t, "01234567", string(b[:Peek(conn, b)]))
+	}
+	require.Equal(t, 10, Unread(conn))
+	require.Equal(t, "01", string(b[:Peek(conn, b[:2])]))
+	conn.Close()
+	require.Zero(t, Peek(conn, b))
+}
+
 // The time since the last bytes arrived counts from the beginning of the connection, and anew from each byte.
 func TestSinceReceived(t *testing.T) {
 	begin := time.Now() // before the bytes arrive, so that a pause of this process only makes the time longer
