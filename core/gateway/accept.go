@@ -21,6 +21,8 @@ import (
 // accept accepts clients from l, and serves each client with a front that f makes. It returns nil when l is closed or
 // the gateway drains.
 func (s *Server) accept(l net.Listener, f frontFunc) error {
+	s.runningAccepts.Add(1)
+	defer s.runningAccepts.Add(-1)
 	a := acceptor{Server: s}
 	var pause time.Duration
 	for {

@@ -265,6 +265,53 @@ func TestADrainEndsAnUploadAfterItsResponse(t *testing.T) {
 	require.Less(t, <-shut, lingerWait)
 }
 
+// WaitUntilBusy waits for a client that the listener has accepted just before it was closed.
+func TestAClientAcceptedJustBeforeTheDrain(t *testing.T) {
+	r := newRig(t, answering(func(*http.Request, string) string { return ok("hello") }), nil)
+	l := &heldListener{accepting: make(chan struct{}), deliver: make(chan net.Conn)}
+	go r.Serve(l)
+	<-l.accepting
+	r.listener.Close()
+	settled := make(chan struct{})
+	go func() {
+		defer close(settled)
+		r.WaitUntilBusy(context.Background())
+	}()
+	select {
+	case <-settled:
+		t.Fatal("accept has not returned yet")
+	case <-time.After(5 * busyPollInterval):
+	}
+	near, far := net.Pipe()
+	defer far.Close()
+	l.deliver <- near
+	<-l.accepting
+	close(l.deliver)
+	_, err := io.WriteString(far, "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+	require.NoError(t, err)
+	a, err := http.ReadResponse(bufio.NewReader(far), nil)
+	require.NoError(t, err)
+	require.Equal(t, 200, a.StatusCode)
+	far.Close()
+	<-settled
+}
+
+// heldListener is a listener of which Accept sends to accepting and then returns the next connection of deliver; it
+// returns net.ErrClosed if deliver is closed.
+type heldListener struct {
+	net.Listener
+	accepting chan struct{}
+	deliver   chan net.Conn
+}
+
+func (l *heldListener) Accept() (net.Conn, error) {
+	l.accepting <- struct{}{}
+	if c, ok := <-l.deliver; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
 // After Leave each connection is served until its next response, which announces that it is the last one.
 // Settle waits for requests on the connections that have none.
 func TestLeavingBeforeADrain(t *testing.T) {
@@ -276,6 +323,7 @@ func TestLeavingBeforeADrain(t *testing.T) {
 	r.eventually("both are served", func() bool { return r.Connections() == 2 })
 	r.CloseAfterResponse()
 	settled := make(chan struct{})
+	r.listener.Close()
 	go func() {
 		defer close(settled)
 		r.WaitUntilBusy(context.Background())
@@ -294,7 +342,9 @@ func TestLeavingBeforeADrain(t *testing.T) {
 		c.ended()
 	}
 	<-settled
-	r.dial()
+	raw, far := net.Pipe()
+	t.Cleanup(func() { far.Close() })
+	r.wg.Go(func() { (&acceptor{Server: r.Server}).admit(raw, newSniffingFront) })
 	r.eventually("it is served", func() bool { return r.Connections() == 1 })
 	ended, end := context.WithCancel(context.Background())
 	end()

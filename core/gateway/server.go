@@ -112,7 +112,8 @@ type Server struct {
 	places             places
 	watcher            socket.Watcher
 	draining           atomic.Bool
-	closeAfterResponse atomic.Bool // see CloseAfterResponse
+	runningAccepts     atomic.Int32 // calls of accept that have not returned
+	closeAfterResponse atomic.Bool  // see CloseAfterResponse
 	activeRefusals     atomic.Int32
 	wg                 sync.WaitGroup
 
@@ -207,9 +208,10 @@ func (s *Server) CloseAfterResponse() { s.closeAfterResponse.Store(true) }
 const busyPollInterval = 10 * time.Millisecond
 
 // WaitUntilBusy waits until each connection has a request in flight or is closed, but at most until ctx ends. The
-// caller must have closed the listener. Requests that arrive during the wait are served.
+// caller must have closed the listeners. Requests that arrive during the wait are served, those of the clients that the
+// listeners have accepted last included.
 func (s *Server) WaitUntilBusy(ctx context.Context) {
-	for s.hasIdleConn() {
+	for s.runningAccepts.Load() > 0 || s.hasIdleConn() {
 		select {
 		case <-ctx.Done():
 			return
