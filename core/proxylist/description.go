@@ -34,12 +34,13 @@ var countryWords = wordSet(`
 var kindWords = wordSet(`elite anonymous anonym transparent high low medium noa anm hia highly anonymity distorting
 	proxy proxies residential datacenter dc mobile isp static rotating sticky shared dedicated private public premium
 	free ipv4 ipv6 v4 v6 yes no true false on off ok good bad fast slow alive dead working works checked verified active
-	inactive online offline passed google ssl supported unknown none null n/a http https socks socks4 socks4a socks5
-	socks5h connect all any`)
+	inactive online offline passed google ssl supported unknown none null nil undefined http https socks socks4 socks4a
+	socks5 socks5h connect all any`)
 
 // figurePattern matches signs, codes and figures that describe a proxy: +, US, US-H-S!, 120ms, 0.5s, 99%, a date, a
 // time.
-var figurePattern = regexp.MustCompile(`^(?:[-+!*=>~✓✔✗→]+|[A-Z]{2}|[A-Z]{2}-[NAH](?:-S!?)?[+!-]*|` +
+var figurePattern = regexp.MustCompile(`^(?:[-+!*=<>~:&•–—✓✔✗→]+|[A-Z]{2}|` +
+	`[A-Z]{2}-[NAH](?:-S!?)?[+!-]*|` +
 	`\d+(?:\.\d+)?(?:%|ms|s|sec|secs|min\.?)|` +
 	`\d{4}[-/.]\d{2}[-/.]\d{2}(?:T.*)?|\d{1,2}:\d{2}(?::\d{2})?|(?:[\x{1F1E6}-\x{1F1FF}]{2})+)$`)
 
@@ -63,6 +64,9 @@ const (
 
 // descriptionOf returns the certainty that a text describes a proxy. It is the certainty of the least certain word.
 func descriptionOf(text string) description {
+	if strings.EqualFold(text, "n/a") {
+		return possibleDescription
+	}
 	words := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t,()[]/", r) })
 	lowest := certainDescription
 	for _, word := range words {
@@ -74,6 +78,18 @@ func descriptionOf(text string) description {
 	return lowest
 }
 
+// isPlaceholder reports whether a text stands for a value that is missing, such as None of Python.
+func isPlaceholder(text string) bool {
+	switch strings.ToLower(text) {
+	case "none", "null", "nil", "undefined", "n/a", "-", "--":
+		return true
+	}
+	return false
+}
+
+// decimalPattern matches a figure such as a response time in seconds.
+var decimalPattern = regexp.MustCompile(`^\d{1,3}\.\d+$`)
+
 func descriptionOfWord(word string) description {
 	lower := strings.ToLower(word)
 	_, isCountry := countryWords[lower]
@@ -82,7 +98,7 @@ func descriptionOfWord(word string) description {
 	case figurePattern.MatchString(word), isCountry && (lower != word || lower == "of" || lower == "and" ||
 		lower == "the"):
 		return certainDescription
-	case isCountry, isKind:
+	case isCountry, isKind, decimalPattern.MatchString(word):
 		return possibleDescription
 	case len(word) <= 3 && strings.Trim(word, "0123456789") == "",
 		len(word) == 2 && strings.Trim(word, "abcdefghijklmnopqrstuvwxyz") == "":

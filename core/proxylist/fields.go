@@ -133,6 +133,9 @@ func (v *fieldValues) spec(scheme string) (spec upstream.Spec, err error) {
 	if spec, _, err = parseAddress(address, scheme); err != nil {
 		return spec, err
 	}
+	if isPlaceholder(v[fieldUser]) && (v[fieldPassword] == "" || isPlaceholder(v[fieldPassword])) {
+		v[fieldUser], v[fieldPassword] = "", ""
+	}
 	if v[fieldUser] != "" || v[fieldPassword] != "" {
 		spec.Address.Username, spec.Address.Password = v[fieldUser], upstream.Secret(v[fieldPassword])
 		err = checkTemplates(&spec.Address)

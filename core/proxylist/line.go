@@ -143,6 +143,9 @@ func withoutDescription(f []string) (line, scheme, warning string) {
 	mayAllDescribe := func() bool {
 		return !slices.ContainsFunc(rest[1:], func(s string) bool { return descriptionOf(s) < possibleDescription })
 	}
+	if last == 1 && isPlaceholder(rest[0]) && isPlaceholder(rest[1]) { // host:port:None:None
+		return address, "", ""
+	}
 	if schemes := parseProtocols(rest[0]); len(schemes) > 0 {
 		switch {
 		case (last > 1 || descriptionOf(rest[1]) == certainDescription) && mayAllDescribe(): // host:port:scheme:country
@@ -152,9 +155,9 @@ func withoutDescription(f []string) (line, scheme, warning string) {
 		}
 		return "", "", ""
 	}
-	if descriptionOf(rest[0]) == certainDescription &&
-		(mayAllDescribe() || last == 1 && properName.MatchString(rest[1])) {
-		return address, "", describedWarning // host:port:country:anonymity, host:port:country:city
+	if descriptionOf(rest[0]) == certainDescription && (mayAllDescribe() || properName.MatchString(rest[1]) &&
+		(last == 1 || descriptionOf(strings.Join(rest[2:], " ")) >= possibleDescription)) {
+		return address, "", describedWarning // host:port:country:anonymity, host:port:country:city:anonymity
 	}
 	end, highest := last, noDescription
 	for end > 1 && descriptionOf(rest[end]) >= possibleDescription { // host:port:user:pass:country:anonymity
@@ -167,8 +170,8 @@ func withoutDescription(f []string) (line, scheme, warning string) {
 	return strings.Join(f[:end+3], ":"), "", trailingWarning
 }
 
-// properName matches a text such as Berlin or "New York".
-var properName = regexp.MustCompile(`^[A-Z][a-z]+(?: [A-Z][a-z]+)*$`)
+// properName matches a text such as Berlin or "Frankfurt am Main".
+var properName = regexp.MustCompile(`^[A-Z][a-z]+(?: [A-Za-z][a-z]*)*$`)
 
 // checkTemplates returns an error if credentials that were not in a URL have a misspelt template.
 func checkTemplates(a *upstream.Address) error {
@@ -225,7 +228,7 @@ func splitFields(line string) (host, user, password, warning string, err error) 
 			return host, user, password, "", nil
 		}
 	}
-	if strings.Contains(line, ",") {
+	if strings.Contains(line, ",") && !hasCommaInPassword(line) {
 		f := splitCells(line, ',')
 		switch {
 		case len(f) == 2:
@@ -250,6 +253,17 @@ func splitFields(line string) (host, user, password, warning string, err error) 
 		return line[:end+1] + ":" + port, user, password, "", nil
 	}
 	return splitColons(line)
+}
+
+// hasCommaInPassword reports whether line is host:port:user:pass, and the commas are in the password, such as those of
+// _country-us,de. They are not if a description of the proxy follows: pass,US,elite.
+func hasCommaInPassword(line string) bool {
+	f := strings.Split(line, ":")
+	if len(f) != 4 || !isPort(f[1]) || strings.ContainsAny(f[0]+f[2], ", \t") {
+		return false
+	}
+	_, behind, _ := strings.Cut(f[3], ",")
+	return descriptionOf(behind) < possibleDescription && !strings.ContainsAny(behind, " \t@")
 }
 
 // passwordHasAt reports whether line is host:port:user:pass or host,port,user,pass. If so, every '@' in the line

@@ -22,10 +22,10 @@
 //
 // In a URL, user and password may be percent-encoded, and the password may contain an '@'. In all other forms, user
 // and password are not percent-decoded, and the password may contain a ':'. The default scheme is http, or
-// Options.Scheme. A comment begins with '#' or ';' at the beginning of a line or after white space, or with "//" at
-// the beginning of a line. Blank lines are skipped. A line may have several addresses or URLs without credentials. A
-// line in any other form is searched for an address: if it contains exactly one IPv4 address with a port, this is the
-// address of the proxy. Tags of HTML are ignored.
+// Options.Scheme. A comment begins with '#', ';' or "//" at the beginning of a line or after white space. Blank lines
+// are skipped. A line may have several addresses or URLs without credentials. A line in any other form is searched for
+// an address: if it contains exactly one IPv4 address with a port, this is the address of the proxy. Tags of HTML are
+// ignored.
 //
 // Four fields separated by colons are host:port:user:pass if only the second field is a port, and user:pass:host:port
 // if only the fourth one is. If both are ports, and only one of the first and the third field contains a dot, that
@@ -67,6 +67,14 @@ type Warning struct {
 	Line   int // number of the line; 0 for the whole list
 	Msg    string
 	Reason string // Msg without the values that it quotes; a list has few different reasons
+}
+
+// String returns the message with the number of its line.
+func (w Warning) String() string {
+	if w.Line == 0 {
+		return w.Msg
+	}
+	return fmt.Sprintf("line %d: %s", w.Line, w.Msg)
 }
 
 // ReasonIDTaken is the reason of the warnings about proxies whose id another proxy has.
@@ -206,8 +214,8 @@ func (l *listParser) warnFor(n int, msg, reason string) {
 }
 
 // normalizeText removes the characters without width (Unicode class Cf) that web pages put around addresses, and
-// replaces no-break spaces by spaces. In a line without a colon, it replaces full-width digits and punctuation, such as
-// U+FF1A, by those of ASCII.
+// replaces no-break spaces by spaces, and the line separators of Unicode by CR. In a line without
+// a colon, it replaces full-width digits and punctuation, such as U+FF1A, by those of ASCII.
 func normalizeText(line string) string {
 	isASCII := func(r rune) bool { return r < 0x80 }
 	if strings.TrimFunc(line, isASCII) == "" {
@@ -218,6 +226,8 @@ func normalizeText(line string) string {
 		switch {
 		case r == '\u00a0':
 			return ' '
+		case r == '\u0085' || r == '\u2028' || r == '\u2029':
+			return '\r'
 		case unicode.Is(unicode.Cf, r):
 			return -1
 		case !hasColon && r >= '\uff01' && r <= '\uff5e':
@@ -235,8 +245,9 @@ func (l *listParser) parseLines(in *bufio.Reader) error {
 		} else if strings.TrimRight(line, " \t\r\n") == clashKey {
 			return l.parseClash(n, in)
 		} else {
-			for part := range strings.SplitSeq(strings.TrimSpace(line), "\r") { // old files have CR as line ends
-				if part = stripComment(normalizeText(part)); part != "" {
+			// Old files have CR as line ends.
+			for part := range strings.SplitSeq(strings.TrimSpace(normalizeText(line)), "\r") {
+				if part = stripComment(part); part != "" {
 					l.parseLine(n, part)
 				}
 			}
@@ -262,6 +273,9 @@ func (l *listParser) parseLine(n int, line string) {
 			return
 		}
 	}
+	if l.table != nil && l.table.separator == '|' && markdownRule.MatchString(line) {
+		return
+	}
 	if l.table != nil && l.table.protocols {
 		l.addCells(n, line)
 		return
@@ -284,6 +298,10 @@ func (l *listParser) parseLine(n int, line string) {
 			line = m[1]
 			l.textLines.add(n)
 		}
+	}
+	if m := columnsAfterPassword.FindStringSubmatch(line); m != nil && descriptionOf(m[2]) >= possibleDescription {
+		line = m[1]
+		l.textLines.add(n)
 	}
 	if m := changeLink.FindStringSubmatch(line); m != nil {
 		line = m[1]
@@ -361,6 +379,9 @@ var changeLink = regexp.MustCompile(`^((?:\w+://)?[^\s/\[|]+)` +
 
 // textAfterPassword matches host:port:user:pass before other text.
 var textAfterPassword = regexp.MustCompile(`^([^\s/@]+:\d+:[^\s:/]+:[^\s;|]+)(?:[ \t]+|[ \t]*[;|])(.+)$`)
+
+// columnsAfterPassword matches host:port:user:pass as the first column of a row.
+var columnsAfterPassword = regexp.MustCompile(`^([^\s/@,]+:\d+:[^\s:/,]+:[^\s,]+),(.+)$`)
 
 // textAfterLogin matches user:pass@host:port, with or without a scheme, before other text.
 var textAfterLogin = regexp.MustCompile(`^(\S+@[^\s@|;,/]+:\d+)/?(?:[ \t]+|[ \t]*[|;,])(.*)$`)
@@ -486,7 +507,8 @@ func stripComment(line string) string {
 		return ""
 	}
 	for i := 1; i < len(line); i++ {
-		if (line[i] == '#' || line[i] == ';') && (line[i-1] == ' ' || line[i-1] == '\t') {
+		isMark := line[i] == '#' || line[i] == ';' || strings.HasPrefix(line[i:], "//")
+		if isMark && (line[i-1] == ' ' || line[i-1] == '\t') {
 			return strings.TrimSpace(line[:i])
 		}
 	}

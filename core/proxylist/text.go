@@ -64,10 +64,13 @@ func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 	return spec, true
 }
 
-// schemeInText returns the scheme of the first protocol among the words of a line; "" for none.
+// schemeInText returns the scheme of the first protocol among the words of a line; "" for none. A protocol may be in
+// brackets, before a colon, or an option of curl, such as --socks5-hostname. The scheme of a link is none.
 func schemeInText(line string) string {
-	for _, word := range strings.FieldsFunc(strings.ToLower(line),
-		func(r rune) bool { return strings.ContainsRune(" \t,;|/=", r) }) {
+	line = strings.ReplaceAll(strings.ToLower(line), "://", "\x00")
+	isSeparator := func(r rune) bool { return strings.ContainsRune(" \t,;|/=()[]", r) }
+	for _, word := range strings.FieldsFunc(line, isSeparator) {
+		word = strings.TrimSuffix(strings.Trim(word, "-:"), "-hostname")
 		if strings.HasPrefix(word, "socks") || word == "http" || word == "https" {
 			if schemes := parseProtocols(word); len(schemes) > 0 {
 				return schemes[0]

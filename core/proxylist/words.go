@@ -9,14 +9,34 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// splitWords splits a line at tabs or, if it has none, at bars, semicolons, commas or white space.
+// splitWords splits a line at tabs or, if it has none, at bars, semicolons, commas or white space. A line of
+// proxychains may have both tabs and spaces.
 func splitWords(line string) (words []string, separator rune) {
+	if fields := proxychainsFields(line); fields != nil {
+		return fields, ' '
+	}
 	for _, separator := range "\t|;," {
 		if strings.ContainsRune(line, separator) {
 			return splitCells(line, separator), separator
 		}
 	}
 	return strings.Fields(strings.ReplaceAll(line, " : ", " ")), ' '
+}
+
+// proxychainsFields returns the fields of a line of proxychains that has tabs: scheme, host, port and perhaps user and
+// password, with tabs or spaces between them. For any other line it returns nil.
+func proxychainsFields(line string) []string {
+	if !strings.ContainsRune(line, '\t') {
+		return nil
+	}
+	f := strings.Fields(line)
+	if n := len(f); (n != 3 && n != 5) || !isScheme(f[0]) || !isPort(f[2]) {
+		return nil
+	}
+	if len(f) == 5 && properName.MatchString(f[3]) && properName.MatchString(f[4]) {
+		return nil // such as New York in a cell
+	}
+	return f
 }
 
 // splitCells splits a line at a separator, and removes the space around each cell. A cell may be in double quotes.
@@ -37,9 +57,18 @@ func splitCells(line string, separator rune) (cells []string) {
 		if last := len(cells) - 1; cells[last] == "" {
 			cells = cells[:last]
 		}
+		for i, cell := range cells {
+			cells[i] = markdownMark.ReplaceAllString(cell, "$1$2")
+		}
 	}
 	return cells
 }
+
+// markdownMark matches a cell in the marks of Markdown for code or bold text.
+var markdownMark = regexp.MustCompile("^(?:`([^`]+)`|\\*\\*([^*]+)\\*\\*)$")
+
+// markdownRule matches the line between the header and the rows of a table in Markdown.
+var markdownRule = regexp.MustCompile(`^\|?(?:[ \t]*:?-+:?[ \t]*\|)+(?:[ \t]*:?-+:?[ \t]*)?$`)
 
 // parseWords parses a line with a separator between its fields:
 //
@@ -82,7 +111,7 @@ func parseWords(line, scheme string) (spec upstream.Spec, loginGuessed, ok bool)
 			f[0], f[1] = f[1], f[0]
 		}
 		user, password, found := strings.Cut(f[1], ":")
-		if host = f[0]; found && isLogin(f[1], f[1]) {
+		if host = f[0]; found && isLogin(f[1], f[1]) && !strings.HasPrefix(password, "//") { // not of a link
 			login = []string{user, password}
 		}
 	case len(f) == 3:

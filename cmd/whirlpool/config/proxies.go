@@ -273,7 +273,7 @@ func (l *loader) parseList(name string, text *listText, scheme, key string, temp
 	// because their ids are taken.
 	if len(specs) == 0 && len(warnings) > 0 && reading.Skipped[proxylist.ReasonIDTaken] == 0 {
 		w := warnings[0]
-		l.addFault(key, name, fmt.Sprintf("none of its lines is a valid proxy; line %d: %s", w.Line, w.Msg))
+		l.addFault(key, name, "none of its lines is a valid proxy; "+w.String())
 		return
 	}
 	shown := warnings[:min(len(warnings), maxWarnings)]

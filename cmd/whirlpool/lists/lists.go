@@ -309,7 +309,7 @@ func (v *version) update(ctx context.Context, client *http.Client, s Source) (ch
 	case err != nil:
 		return false, err
 	case len(specs) == 0 && len(warnings) > 0:
-		return false, fmt.Errorf("none of its lines is a valid proxy; line %d: %s", warnings[0].Line, warnings[0].Msg)
+		return false, fmt.Errorf("none of its lines is a valid proxy; %s", warnings[0])
 	case len(specs) == 0:
 		return false, errors.New("it holds no proxy")
 	}
