@@ -37,7 +37,6 @@ func (f sniffingFront) serve() {
 		}
 		return
 	}
-	growStack()
 	if f.speaksSOCKS() {
 		newSOCKSFront(f.server, f.conn).serve()
 		return

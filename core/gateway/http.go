@@ -19,6 +19,7 @@ import (
 // httpFront serves HTTP/1.1 on a client connection, one request after another.
 type httpFront struct {
 	request
+	hasLargeStack bool // growStack has been called
 }
 
 // cache keeps values that seldom change between the requests of a connection, so that they are not parsed again.
@@ -79,6 +80,10 @@ func (f *httpFront) serveNext() bool {
 	}
 	if !f.conn.readControl.setPhase(phaseBusy) {
 		return false
+	}
+	if !f.hasLargeStack {
+		growStack()
+		f.hasLargeStack = true
 	}
 	keepAlive := f.serveRequest()
 	f.logRequest()

@@ -78,6 +78,7 @@ func (f *socksFront) serve() {
 	if !f.conn.readControl.setPhase(phaseBusy) {
 		return
 	}
+	growStack()
 	if f.settings.interception != nil && f.interceptTunnel(&target) {
 		return
 	}
