@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -87,15 +88,11 @@ func (n *Node) recordFailure(err error, ops []pending) time.Duration {
 	n.endWaits()
 	n.problem = err.Error()
 	n.lastBeat = time.Time{}
+	n.warnOfFailure(errors.Is(err, context.DeadlineExceeded))
 	if !n.alone {
 		n.alone, n.aloneAt = true, n.cfg.Now()
 		n.counts.Alone++
 		n.inbox.setAlone(true, n.aloneAt)
-		n.cfg.Log.Warn("the cluster's store cannot be reached: this gateway goes on alone",
-			slog.String("error", n.problem))
-	} else if n.failed == 1 {
-		n.cfg.Log.Warn("the cluster's store cannot be reached yet: this gateway serves alone until then",
-			slog.String("error", n.problem))
 	}
 	for _, p := range n.proxies {
 		p.sentAt = time.Time{} // it is unknown whether the view has arrived
@@ -107,6 +104,23 @@ func (n *Node) recordFailure(err error, ops []pending) time.Duration {
 	}
 	wait := min(firstRetry<<min(n.failed-1, 6), longestRetry)
 	return wait - time.Duration(rand.Float64()*float64(wait)/2)
+}
+
+// warnOfFailure logs the first failed exchange of those in a row. That one may have no better reason than its timeout.
+// Then warnOfFailure also logs the first one with another reason, such as a certificate.
+func (n *Node) warnOfFailure(timeout bool) {
+	message := "the cluster's store cannot be reached: this gateway goes on alone"
+	switch {
+	case !n.alone:
+	case n.failed == 1:
+		message = "the cluster's store cannot be reached yet: this gateway serves alone until then"
+	case n.onlyTimeouts && !timeout:
+		message = "the cluster's store still cannot be reached"
+	default:
+		return
+	}
+	n.onlyTimeouts = timeout
+	n.cfg.Log.Warn(message, slog.String("error", n.problem))
 }
 
 // endWaits ends the waits of all calls of Reset. The caller holds mu.

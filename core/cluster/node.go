@@ -170,6 +170,7 @@ type Node struct {
 	aloneAt      time.Time // when alone became true
 	failed       int       // failed exchanges in a row
 	problem      string    // error of the last failed exchange
+	onlyTimeouts bool      // each of these exchanges has ended by its timeout
 	syncedAt     time.Time // the time of the store's clock at the last exchange
 	localAt      time.Time // the time of this node's clock when that exchange ended
 	exchangeTime time.Duration

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -35,10 +36,30 @@ type heartbeat struct {
 
 func (n *Node) heartbeatOp(now time.Time, left bool) pending {
 	n.lastBeat = now
-	b := heartbeat{Node: n.cfg.Node, Version: n.cfg.Version, Address: n.cfg.Address, Host: n.cfg.Host,
-		Started: n.started.UTC(), Load: n.local.Load(), Alone: n.counts.Alone, Left: left, Draining: n.draining,
-		Epoch: n.offered}
+	b := n.heartbeat()
+	b.Left = left
 	return pending{op: Op{Kind: Put, Key: keyOf(nodeKey, n.cfg.ID), Value: encode(b), TTL: listedFor}}
+}
+
+func (n *Node) heartbeat() heartbeat {
+	return heartbeat{Node: n.cfg.Node, Version: n.cfg.Version, Address: n.cfg.Address, Host: n.cfg.Host,
+		Started: n.started.UTC(), Load: n.local.Load(), Alone: n.counts.Alone, Draining: n.draining, Epoch: n.offered}
+}
+
+// listedNodes returns the nodes, sorted by name. While the store cannot be reached, this node's own record in it gets
+// older, or is missing. listedNodes then replaces it by the present state. The caller holds mu.
+func (n *Node) listedNodes(at time.Time) []*peer {
+	nodes := maps.Clone(n.nodes)
+	if n.alone {
+		own := &peer{heartbeat: n.heartbeat(), id: n.cfg.ID, seen: at}
+		if old := n.nodes[n.cfg.ID]; old != nil {
+			own.isolated = old.isolated
+		}
+		nodes[n.cfg.ID] = own
+	}
+	return slices.SortedFunc(maps.Values(nodes), func(a, b *peer) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.id, b.id))
+	})
 }
 
 // liveNodes returns the nodes that are alive, including this node. The caller holds mu.

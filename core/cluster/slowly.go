@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"cmp"
 	"encoding/json"
 	"maps"
 	"math"
@@ -229,11 +228,4 @@ func (n *Node) receiveBan(proxy, host string, r *Record) {
 	if longer := n.local.Ban(proxy, host, remaining); longer > remaining+banSlack { // the ban that ends later counts
 		n.ban(banned{proxy, host, now.Add(longer), now})
 	}
-}
-
-// sortedNodes returns the nodes, sorted by name.
-func (n *Node) sortedNodes() []*peer {
-	return slices.SortedFunc(maps.Values(n.nodes), func(a, b *peer) int {
-		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.id, b.id))
-	})
 }

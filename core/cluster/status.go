@@ -102,7 +102,7 @@ func (n *Node) Status() Status {
 		s.Lag = now.Sub(n.localAt)
 	}
 	twins := n.twins()
-	for _, p := range n.sortedNodes() {
+	for _, p := range n.listedNodes(at) {
 		age := at.Sub(p.seen)
 		s.Nodes = append(s.Nodes, NodeStatus{
 			ID: p.id, Node: p.Node, Version: p.Version, Address: p.Address, Self: p.id == n.cfg.ID,
