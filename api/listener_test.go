@@ -71,7 +71,7 @@ func serveOn(t *testing.T, limit int, hold chan struct{}) (dial func() net.Conn,
 	return func() net.Conn {
 		c, err := net.Dial("tcp", tcp.Addr().String())
 		require.NoError(t, err)
-		c.SetDeadline(time.Now().Add(30 * time.Second))
+		c.SetDeadline(time.Now().Add(time.Minute))
 		clients = append(clients, c)
 		return c
 	}, l
@@ -115,7 +115,7 @@ func TestAnUnreadRequestMakesNoRoom(t *testing.T) {
 		client, err := net.Dial("tcp", tcp.Addr().String())
 		require.NoError(t, err)
 		t.Cleanup(func() { client.Close() })
-		client.SetDeadline(time.Now().Add(30 * time.Second))
+		client.SetDeadline(time.Now().Add(time.Minute))
 		_, err = io.WriteString(client, sends)
 		require.NoError(t, err)
 		accepted, err = tcp.Accept()

@@ -469,7 +469,7 @@ func TestResultsOfProxiesArePrintedAtOnce(t *testing.T) {
 		if strings.Contains(r.URL.Path, "/b/") {
 			select {
 			case <-out.written:
-			case <-time.After(30 * time.Second):
+			case <-time.After(time.Minute):
 				w.WriteHeader(http.StatusInternalServerError)
 				return
 			}

@@ -123,7 +123,7 @@ func TestStatusDuringAChange(t *testing.T) {
 	}()
 	select {
 	case <-read:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the state of the node waits for the change")
 	}
 	close(end)
@@ -157,7 +157,7 @@ func TestExchangesGoOnDuringAChange(t *testing.T) {
 	select {
 	case <-stepped:
 		require.Empty(t, b.values)
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the exchange waits for the change")
 	}
 	close(end)

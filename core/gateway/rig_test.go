@@ -38,7 +38,7 @@ import (
 
 // patience is the time limit for all expected events. It is much longer than these take, so that no test
 // fails on a busy machine.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // options are the settings of a rig.
 type options struct {

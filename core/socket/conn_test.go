@@ -64,7 +64,7 @@ func TestWriteThenRead(t *testing.T) {
 	t.Run("bytes that arrived before the write", func(t *testing.T) {
 		c, far := pair(t)
 		far.Write([]byte("early "))
-		require.Eventually(t, func() bool { return !c.Idle() }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return !c.Idle() }, time.Minute, time.Millisecond)
 		go func() {
 			io.ReadFull(far, make([]byte, 5))
 			far.Write([]byte("bytes!"))
@@ -79,8 +79,8 @@ func TestWriteThenRead(t *testing.T) {
 	t.Run("closed by the peer", func(t *testing.T) {
 		c, far := pair(t)
 		far.Close()
-		require.Eventually(t, func() bool { return !c.Idle() }, 10*time.Second, time.Millisecond)
-		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		require.Eventually(t, func() bool { return !c.Idle() }, time.Minute, time.Millisecond)
+		c.SetReadDeadline(time.Now().Add(time.Minute))
 		_, err := c.WriteThenRead([]byte("hello"), buf)
 		require.Error(t, err)
 		require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "the reset ends the read")
@@ -101,7 +101,7 @@ func TestWriteThenRead(t *testing.T) {
 	t.Run("an end of the stream before the write", func(t *testing.T) {
 		c, far := pair(t)
 		far.CloseWrite()
-		require.Eventually(t, func() bool { return !c.Idle() }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return !c.Idle() }, time.Minute, time.Millisecond)
 		// Nothing may happen after the write that ends the read, so the caller sets a
 		// deadline and reads again.
 		c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
@@ -189,13 +189,13 @@ func TestIdle(t *testing.T) {
 	c, far := pair(t)
 	require.True(t, c.Idle())
 	far.Write([]byte("x"))
-	require.Eventually(t, func() bool { return !c.Idle() }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !c.Idle() }, time.Minute, time.Millisecond)
 	b := make([]byte, 1)
 	_, err := c.Read(b)
 	require.NoError(t, err)
 	require.Equal(t, "x", string(b), "Idle consumed nothing")
 	far.Close()
-	require.Eventually(t, func() bool { return !c.Idle() }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !c.Idle() }, time.Minute, time.Millisecond)
 }
 
 func TestWrap(t *testing.T) {

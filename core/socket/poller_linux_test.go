@@ -17,7 +17,7 @@ func dialled(t *testing.T) (conn *Conn, peer *net.TCPConn) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	c, err := Dial(t.Context(), l.Addr().(*net.TCPAddr).AddrPort(), time.Now().Add(10*time.Second), nil)
+	c, err := Dial(t.Context(), l.Addr().(*net.TCPAddr).AddrPort(), time.Now().Add(time.Minute), nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { c.Close() })
 	far, err := l.Accept()
@@ -49,7 +49,7 @@ func TestAwaitOffPoller(t *testing.T) {
 
 			_, err := io.WriteString(conn, "to the peer")
 			require.NoError(t, err, name)
-			peer.SetReadDeadline(time.Now().Add(10 * time.Second))
+			peer.SetReadDeadline(time.Now().Add(time.Minute))
 			got := make([]byte, len("to the peer"))
 			_, err = io.ReadFull(peer, got)
 			require.NoError(t, err, name)
@@ -132,7 +132,7 @@ func TestWatchesDoNotWaitForEachOther(t *testing.T) {
 		peer.Close()
 		select {
 		case <-closed:
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			p.mu.Unlock()
 			t.Fatal("no event")
 		}

@@ -102,7 +102,7 @@ func TestPeerClosed(t *testing.T) {
 			far.Write([]byte("unread"))
 			require.False(t, PeerClosed(c))
 			end(far)
-			require.Eventually(t, func() bool { return PeerClosed(c) }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return PeerClosed(c) }, time.Minute, time.Millisecond)
 		})
 	}
 }
@@ -167,7 +167,7 @@ func TestUnread(t *testing.T) {
 	require.Zero(t, Unread(c))
 	_, err := far.Write(make([]byte, 10))
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return Unread(c) == 10 }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return Unread(c) == 10 }, time.Minute, time.Millisecond)
 	c.Close()
 	require.Zero(t, Unread(c))
 	require.Zero(t, Unread(far))

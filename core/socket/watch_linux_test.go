@@ -32,7 +32,7 @@ func TestWatch(t *testing.T) {
 			h := w.NewWatch(conn, func() { close(closed) })
 			if before { // the end comes before the watch
 				end(peer)
-				require.Eventually(t, func() bool { return PeerClosed(conn) }, 10*time.Second, time.Millisecond)
+				require.Eventually(t, func() bool { return PeerClosed(conn) }, time.Minute, time.Millisecond)
 			}
 			require.True(t, h.Start())
 			if !before {
@@ -40,7 +40,7 @@ func TestWatch(t *testing.T) {
 			}
 			select {
 			case <-closed:
-			case <-time.After(10 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal(name, before)
 			}
 			h.Stop()
@@ -53,14 +53,14 @@ func TestWatch(t *testing.T) {
 	_, err := io.WriteString(peer, "x")
 	require.NoError(t, err)
 	peer.Close()
-	require.Eventually(t, func() bool { return PeerClosed(conn) }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return PeerClosed(conn) }, time.Minute, time.Millisecond)
 	time.Sleep(noEvent)
 	require.Zero(t, calls.Load(), "a byte is unread")
 	h.Stop()
 	_, err = conn.Read(make([]byte, 1))
 	require.NoError(t, err)
 	require.True(t, h.Start())
-	require.Eventually(t, func() bool { return calls.Load() == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return calls.Load() == 1 }, time.Minute, time.Millisecond)
 	h.Stop()
 }
 
@@ -93,7 +93,7 @@ func TestWatchThatHasEnded(t *testing.T) {
 	old.Stop()
 	require.Zero(t, calls.Load())
 	nextPeer.Close()
-	require.Eventually(t, func() bool { return calls.Load() == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return calls.Load() == 1 }, time.Minute, time.Millisecond)
 
 	w.Close()
 	w.Close()

@@ -64,9 +64,8 @@ func TestCheckEnds(t *testing.T) {
 	}))
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-asked; cancel() }()
-	began := time.Now()
-	require.NotNil(t, tr.Check(ctx, u, health.Absolute, &q, time.Minute).Facts.Err)
-	require.Less(t, time.Since(began), 30*time.Second)
+	// The time limit is longer than a test may take, so only the cancelled context can end the check.
+	require.NotNil(t, tr.Check(ctx, u, health.Absolute, &q, time.Hour).Facts.Err)
 
 	u = proxyAt(t, "http://"+respondWith(t, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"))
 	var r health.Response

@@ -29,7 +29,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-const plenty = 30 * time.Second
+const plenty = time.Minute
 
 // streaming is a Transport with a proxy that opens tunnels to one target.
 type streaming struct {
@@ -271,7 +271,7 @@ func TestBodiesOfStreams(t *testing.T) {
 	require.Empty(t, body)
 }
 
-// The beginning of a body can be read twice, also if it arrives late: a wait that ends is no error.
+// The beginning of a body can be read twice, also if it arrives late: a wait that ends is not an error.
 func TestPeekAtAStream(t *testing.T) {
 	s := newStreaming(t, func(*upstream.Spec) {})
 	more := make(chan struct{})
@@ -478,7 +478,7 @@ func TestAResponseThatIsNotRead(t *testing.T) {
 	verr := s.RoundTrip(t.Context(), s.u, c, http2Request(), &resp)
 	require.Nil(t, verr)
 	defer resp.Finish(c, time.Now())
-	require.Eventually(t, func() bool { return written.Load() >= streamBuffer }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return written.Load() >= streamBuffer }, time.Minute, time.Millisecond)
 	time.Sleep(noMore)
 	require.Less(t, written.Load(), int64(2*streamBuffer))
 }

@@ -57,7 +57,7 @@ func TestUpload(t *testing.T) {
 		defer tr.Close()
 		q, client := uploadRequest(t, len(body))
 		go client.Write(body)
-		c := &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: 10 * time.Second}
+		c := &Control{Deadline: time.Now().Add(time.Minute), BodyIdle: 10 * time.Second}
 		var resp Response
 		require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, &resp))
 		assert.True(t, bytes.Equal(body, <-arrived))
@@ -73,7 +73,7 @@ func TestUpload(t *testing.T) {
 		q, client := uploadRequest(t, 64<<20)
 		go client.Write(make([]byte, 64<<20))
 		begin := time.Now()
-		verr := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second),
+		verr := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(time.Minute),
 			BodyIdle: 200 * time.Millisecond}, q, &Response{})
 		require.NotNil(t, verr)
 		assert.GreaterOrEqual(t, time.Since(begin), 200*time.Millisecond)
@@ -88,7 +88,7 @@ func TestUpload(t *testing.T) {
 			client.Write(body[:4<<20])
 			client.Close()
 		}()
-		verr := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second),
+		verr := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(time.Minute),
 			BodyIdle: 10 * time.Second}, q, &Response{})
 		require.NotNil(t, verr)
 		assert.Equal(t, verdict.RequestBroke, verr.Cause)
@@ -104,7 +104,7 @@ func TestUpload(t *testing.T) {
 		defer tr.Close()
 		q, client := uploadRequest(t, 64<<20)
 		go client.Write(make([]byte, 64<<20))
-		verr := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second),
+		verr := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(time.Minute),
 			BodyIdle: 10 * time.Second}, q, &Response{})
 		require.NotNil(t, verr)
 		assert.NotEqual(t, verdict.RequestBroke, verr.Cause)
@@ -175,7 +175,7 @@ func TestIncompleteBodyIsNotReused(t *testing.T) {
 	tr := New(Config{})
 	defer tr.Close()
 	q, client := uploadRequest(t, size)
-	c := &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: 10 * time.Second}
+	c := &Control{Deadline: time.Now().Add(time.Minute), BodyIdle: 10 * time.Second}
 	var resp Response
 	require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, &resp))
 	got, err := io.ReadAll(&resp.Body)
@@ -183,7 +183,7 @@ func TestIncompleteBodyIsNotReused(t *testing.T) {
 	assert.Equal(t, "hello", string(got))
 	client.Write(make([]byte, size/2))
 	client.(*net.TCPConn).CloseWrite()
-	require.Eventually(t, func() bool { return len(resp.uploadDone) == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(resp.uploadDone) == 1 }, time.Minute, time.Millisecond)
 	assert.True(t, resp.RequestBodyBroken(q))
 	assert.False(t, resp.Finish(c, time.Now()))
 	assert.Zero(t, tr.pool(u).count)

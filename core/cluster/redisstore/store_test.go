@@ -146,9 +146,9 @@ func TestLeaseHasAFence(t *testing.T) {
 	}
 	require.Zero(t, acquire("a"), "the store may have lost a lease")
 	var first int64
-	require.Eventually(t, func() bool { first = acquire("a"); return first > 0 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { first = acquire("a"); return first > 0 }, time.Minute, time.Millisecond)
 	var second int64
-	require.Eventually(t, func() bool { second = acquire("b"); return second > 0 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { second = acquire("b"); return second > 0 }, time.Minute, time.Millisecond)
 	require.Greater(t, second, first)
 	require.Zero(t, do(cluster.Op{Kind: cluster.Settle, Key: "p", Value: "closed", Rev: first})[0],
 		"the lease has passed to b")

@@ -122,7 +122,7 @@ func TestEveryProgramEnds(t *testing.T) {
 		code := draw(t)
 		metered, err := meter.Rewrite(code, meter.Cost{Start: 20_000})
 		require.NoError(t, err)
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		rt := wazero.NewRuntimeWithConfig(ctx,
 			wazero.NewRuntimeConfig().WithCoreFeatures(meter.Features).WithCloseOnContextDone(true))
