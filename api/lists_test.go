@@ -111,7 +111,7 @@ func TestListsOfProxies(t *testing.T) {
 		"?q=residential":              "p5",
 		"?q=vendor%3Dacme":            "p3",
 		"?q=10.0.4.":                  "p4",
-		"?q=secret":                   "", // the password is no part of the text
+		"?q=secret":                   "", // the password is not part of the text
 		"?sort=weight":                "p5 p4 p3 p2 p1 p0",
 		"?sort=-weight&limit=1":       "p0",
 		"?sort=-id&limit=2":           "p5 p4",

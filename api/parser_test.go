@@ -49,7 +49,7 @@ var hostileRequests = map[string]string{
 	"HTTP/2.0":                          "GET /healthz HTTP/2.0\r\nHost: localhost\r\n\r\n",
 	"HTTP/0.9":                          "GET /healthz\r\n\r\n",
 	"lower-case version":                "GET /healthz http/1.1\r\nHost: localhost\r\n\r\n",
-	"method that is no token":           "G(T /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+	"method that is not a token":        "G(T /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
 	"xchunked":                          start + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
 	"chunked, identity":                 start + "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
 	"chunked twice":                     chunked + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",

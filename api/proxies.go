@@ -54,7 +54,7 @@ func proxyByID(c *fiber.Ctx, pool Pool) (*upstream.Upstream, error) {
 const maxSimilar = 1000
 
 // similarID returns "; did you mean X?" if there is a proxy with a similar id X. Otherwise it returns "". An id with
-// other digits is not similar: p2, for example, is no misspelling of p1.
+// other digits is not similar: p2, for example, is not a misspelling of p1.
 func similarID(id string, proxies []*upstream.Upstream) string {
 	if len(proxies) > maxSimilar {
 		return ""

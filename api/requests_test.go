@@ -254,10 +254,10 @@ func TestWrongRequests(t *testing.T) {
 		call("POST", "/request", url+`"headers":{"A":1}}`, 400),
 	)
 	require.Empty(t, r.engine.calls)
-	r.engine.err = &engine.RequestError{Msg: "the method is no token"}
+	r.engine.err = &engine.RequestError{Msg: "the method is not a token"}
 	r.check(t, exchange{name: "the engine's own check", method: "POST", path: "/request",
 		body: url + `"method":"A B"}`, status: 400,
-		want: `{"error":"invalid_request","message":"the method is no token"}`})
+		want: `{"error":"invalid_request","message":"the method is not a token"}`})
 }
 
 const bodyPrefix = `{"url":"http://a.test/",`

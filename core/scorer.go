@@ -42,7 +42,7 @@ type RankRequest struct {
 	// hash of the region of the proxy that failed. 0 stands for no region.
 	RegionHash float64
 
-	PoolSize   float64 // number of proxies in the pool, including those that are no candidates
+	PoolSize   float64 // number of proxies in the pool, including those that are not candidates
 	Idempotent float64 // 1 if the request may be repeated without retry_non_idempotent
 	Connect    float64 // 1 if the request is a CONNECT
 }

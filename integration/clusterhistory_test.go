@@ -103,7 +103,7 @@ type chaos struct {
 	random    *rand.Rand
 	registers []*register
 	dead      *lab.Proxy
-	excused   [][]span // by node: times in which attempts through the dead proxy are no valid probes
+	excused   [][]span // by node: times in which attempts through the dead proxy are not valid probes
 	counts    map[string]int
 	last      string // the last fault
 
@@ -179,7 +179,7 @@ func (c *chaos) fault() {
 }
 
 // killNode kills a node, if the others have what it was asked for: docs/cluster.md promises no more. Until the new
-// process knows that the breaker of the dead proxy is open, its attempts are no probes.
+// process knows that the breaker of the dead proxy is open, its attempts are not probes.
 func (c *chaos) killNode(i int) {
 	r, w := c.registers[i], c.nodes[i]
 	r.mu.Lock()
@@ -292,7 +292,7 @@ func (c *chaos) healed(what string) {
 	c.everywhere("together "+what, func(w *whirl) bool { return !w.isAlone() })
 }
 
-// isExcused reports whether an attempt of a node through the dead proxy was no probe with a lease.
+// isExcused reports whether an attempt of a node through the dead proxy was not a probe with a lease.
 func (c *chaos) isExcused(node int, at time.Time) bool {
 	for _, s := range c.excused[node] {
 		if at.After(s.begin) && at.Before(s.end) {

@@ -27,7 +27,7 @@ func requireSpaced(t *testing.T, began time.Time, arrivals []lab.Arrival, interv
 }
 
 // Each proxy gets one request for the limited host in 2 s; the other requests wait, and all are served. Requests for
-// another host do not wait. A limit is no failure.
+// another host do not wait. A limit is not a failure.
 func TestS140LimitsPerProxyAndHost(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confLimits+"[[limits]]\nhost = \"*.shop.test\"\nmin_interval = \"2s\"\n")

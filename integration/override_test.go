@@ -24,7 +24,7 @@ func TestS36OverridesAndBreakers(t *testing.T) {
 		require.Equal(t, "2", a.attempts())
 	}
 	require.Equal(t, [2]float64{}, counts())
-	require.Equal(t, "1", w.get().attempts(), "500 is no failure for the next one")
+	require.Equal(t, "1", w.get().attempts(), "500 is not a failure for the next one")
 
 	// A status that the request does not want to retry still counts for the breaker.
 	w.setAll(lab.Status(503))

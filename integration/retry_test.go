@@ -211,7 +211,7 @@ func TestS30RetryAfter(t *testing.T) {
 		w.get()
 		w.requireWaits(want)
 	}
-	require.Equal(t, 0.0, w.breaker("F1")["failure_count"], "429 is no failure of the proxy")
+	require.Equal(t, 0.0, w.breaker("F1")["failure_count"], "429 is not a failure of the proxy")
 }
 
 func TestS31ProxyAuthentication(t *testing.T) {

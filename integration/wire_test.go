@@ -74,7 +74,7 @@ func TestS12DirectDoesNotLeadToTheAPI(t *testing.T) {
 	require.Equal(t, 200, r.StatusCode)
 }
 
-// Requests on the API's port that are not for the API: the API is no proxy, and its errors do not quote
+// Requests on the API's port that are not for the API: the API is not a proxy, and its errors do not quote
 // requests that it cannot parse.
 func TestS12TheAPIIsNoProxy(t *testing.T) {
 	t.Parallel()

@@ -90,7 +90,7 @@ func TestSettingsOfBanLike(t *testing.T) {
 		`it must have at most 31 items`:                                        {"body": many},
 		`the setting fields is "Server"; it must be NAME: TEXT`:                {"fields": "Server"},
 		`the setting fields is ": x"; it must be NAME: TEXT`:                   {"fields": ": x"},
-		`"a b" is no name of a header field`:                                   {"fields": "a b: x"},
+		`"a b" is not a name of a header field`:                                {"fields": "a b: x"},
 	} {
 		_, err := wasmhost.New(wasmhost.DefaultLimits(), "").Load(builtin.Modules()["ban_like"], config)
 		require.ErrorContains(t, err, says)

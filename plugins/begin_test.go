@@ -66,7 +66,7 @@ func TestAStartDoesNotWaitForALargeModule(t *testing.T) {
 		info := settled(t, r, "mine")
 		require.Equal(t, plugins.StateReady, info.State)
 		require.Equal(t, []float64{-5, 0}, score(t, r, "mine"))
-		require.Zero(t, info.Faults, "not being ready is no fault")
+		require.Zero(t, info.Faults, "not being ready is not a fault")
 		files, err := filepath.Glob(filepath.Join(dir, "cache", "wazero-*", "*"))
 		require.NoError(t, err)
 		require.Len(t, files, 1)

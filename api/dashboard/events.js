@@ -55,7 +55,7 @@ let shownLog = shownEvents;
 kind.value = address.get("events") || "";
 
 listen(event => {
-  if (["views", "status", "totals"].includes(event.type)) return; // these are no events, but the state
+  if (["views", "status", "totals"].includes(event.type)) return; // these are not events, but the state
   if (event.id && log.some(e => e.id === event.id)) return; // a new stream repeats the events that are kept
   const at = Date.parse(event.data.at || event.data.timestamp || event.data.updated_at) || Date.now(),
     text = eventText(event, at);

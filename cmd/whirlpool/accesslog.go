@@ -52,7 +52,7 @@ func (l *requestLog) Write(r *accesslog.Record) {
 const lostLinesInterval = time.Minute
 
 // lostAttrs returns the attributes of a record about lost lines of a log: the number of lines, and the error. If there
-// is no error, the lines were lost because the output of the log was too slow.
+// is not an error, the lines were lost because the output of the log was too slow.
 func lostAttrs(unit string, n int, err error) []any {
 	if err == nil {
 		err = errors.New("the output is too slow")

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/term"
 )
 
-// fitHelp makes the help of cmd and of its subcommands fit into the terminal. If the output is no terminal, the help
+// fitHelp makes the help of cmd and of its subcommands fit into the terminal. If the output is not a terminal, the help
 // does not change.
 func fitHelp(cmd *cobra.Command) {
 	printHelp := cmd.HelpFunc()
@@ -65,7 +65,7 @@ func wrapHelp(text string, width int) string {
 }
 
 // joinParagraphs joins each line with the one before if that one is a full line of a paragraph. Lines that begin with a
-// space are no part of a paragraph.
+// space are not part of a paragraph.
 func joinParagraphs(lines []string) (joined []string) {
 	const full = 60 // characters; a shorter line is the last one of its paragraph
 	isFull := false

@@ -35,6 +35,6 @@ func TestPasswd(t *testing.T) {
 		require.ErrorContains(t, err, want)
 	}
 	_, err = run("x", "canary-password")
-	require.Error(t, err, "a password is no argument")
+	require.Error(t, err, "a password is not an argument")
 	require.NotContains(t, err.Error(), "canary")
 }

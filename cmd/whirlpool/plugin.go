@@ -74,7 +74,7 @@ func (f *moduleFile) showLog() {
 	}
 	w := f.cmd.ErrOrStderr()
 	if f.expectsFaults {
-		fmt.Fprintln(w, "the module's log; errors in it are no fault, since some checks make calls that must fail:")
+		fmt.Fprintln(w, "the module's log; errors in it are not faults, since some checks make calls that must fail:")
 	} else {
 		fmt.Fprintln(w, "the module's log:")
 	}

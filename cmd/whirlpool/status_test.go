@@ -89,7 +89,7 @@ func TestStatusOfRefusedRequests(t *testing.T) {
 	require.Regexp(t, `requests +50 in 24 h, 20\.00 % delivered, 40 refused by the target \(403 or 429\); 50 `, out)
 }
 
-// A gateway that fails, or is no gateway, is an error with a message.
+// A gateway that fails, or is not a gateway, is an error with a message.
 func TestStatusWithoutAGateway(t *testing.T) {
 	responses := statusResponses()
 	responses["GET /targets"] = []string{`403 {"error":"forbidden","message":"the key may not read"}`}

@@ -60,8 +60,8 @@ func HashBcrypt(secret string) (string, error) {
 	return string(hash), err
 }
 
-// CheckPassword returns an error if a configured password begins like a hash but is no valid one. Any other text is a
-// password in plain text.
+// CheckPassword returns an error if a configured password begins like a hash but is not a valid one. Any other text is
+// a password in plain text.
 func CheckPassword(configured string) error {
 	_, err := parseHash(configured)
 	return err
@@ -98,7 +98,7 @@ func parseHash(configured string) (hash, error) {
 	cost, err := bcrypt.Cost([]byte(configured))
 	switch {
 	case err != nil:
-		return nil, errors.New("begins like a bcrypt hash, but is none")
+		return nil, errors.New("begins like a bcrypt hash, but is not one")
 	case cost > maxBcryptCost:
 		return nil, fmt.Errorf("is a bcrypt hash of cost %d; at most %d is allowed", cost, maxBcryptCost)
 	}
@@ -119,7 +119,7 @@ type argonHash struct {
 }
 
 func parseArgon(configured string) (*argonHash, error) {
-	bad := errors.New("begins like an argon2id hash, but is none: $argon2id$v=19$m=...,t=...,p=...$SALT$HASH")
+	bad := errors.New("begins like an argon2id hash, but is not one: $argon2id$v=19$m=...,t=...,p=...$SALT$HASH")
 	parts := strings.Split(configured, "$")
 	if len(parts) != 6 || parts[2] != fmt.Sprintf("v=%d", argon2.Version) {
 		return nil, bad

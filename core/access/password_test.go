@@ -52,19 +52,19 @@ func TestPasswords(t *testing.T) {
 func TestInvalidHashesAreRefused(t *testing.T) {
 	tail := "$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"
 	for configured, want := range map[string]string{
-		"$2b$":  "none",
-		"$2y$x": "none",
+		"$2b$":  "is not one",
+		"$2y$x": "is not one",
 		"$2b$15$abcdefghijklmnopqrstuuBYTuCSELBI3u4FSM0TNqTZk71jXm8Wi": "cost 15",
-		"$argon2id$":                                        "none",
-		"$argon2id$v=18$m=65536,t=2,p=1" + tail:             "none",
-		"$argon2id$v=19$m=65536,t=0,p=1" + tail:             "none",
-		"$argon2id$v=19$m=65536,t=2" + tail:                 "none",
-		"$argon2id$v=19$m=65536,t=2,p=1,x" + tail:           "none",
-		"$argon2id$v=19$m=-1,t=2,p=1" + tail:                "none",
-		"$argon2id$v=19$m=65536,t=2,p=300" + tail:           "none",
+		"$argon2id$":                                        "is not one",
+		"$argon2id$v=18$m=65536,t=2,p=1" + tail:             "is not one",
+		"$argon2id$v=19$m=65536,t=0,p=1" + tail:             "is not one",
+		"$argon2id$v=19$m=65536,t=2" + tail:                 "is not one",
+		"$argon2id$v=19$m=65536,t=2,p=1,x" + tail:           "is not one",
+		"$argon2id$v=19$m=-1,t=2,p=1" + tail:                "is not one",
+		"$argon2id$v=19$m=65536,t=2,p=300" + tail:           "is not one",
 		"$argon2id$v=19$m=9999999,t=2,p=1" + tail:           "at most",
 		"$argon2id$v=19$m=65536,t=99,p=1" + tail:            "at most",
-		"$argon2id$v=19$m=65536,t=2,p=1$c2FsdA" + tail[12:]: "none",
+		"$argon2id$v=19$m=65536,t=2,p=1$c2FsdA" + tail[12:]: "is not one",
 	} {
 		err := CheckPassword(configured)
 		require.ErrorContains(t, err, want, configured)

@@ -110,7 +110,7 @@ func (r *Record) appendJSON(b []byte) []byte {
 		})
 	}
 	text, err := json.Marshal(&l)
-	if err != nil { // impossible: no field's type can fail
+	if err != nil { // impossible: every field has a type that can be encoded
 		return b
 	}
 	return append(append(b, text...), '\n')

@@ -65,7 +65,7 @@ func (c *Changes) Shared(proxies ...*upstream.Upstream) ([]SharedChange, error) 
 	return out, nil
 }
 
-// Entry returns SharedChange.Entry of a proxy.
+// Entry returns the value of SharedChange.Entry for the configured proxy with the given id.
 func (c *Changes) Entry(id string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

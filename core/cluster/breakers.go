@@ -15,7 +15,7 @@ import (
 const (
 	viewFor       = time.Minute      // time after which a view ends
 	refreshView   = 20 * time.Second // time between two records of a view that does not change
-	refreshServed = 3 * time.Second  // time between two records of a view that contradicts
+	refreshServed = 3 * time.Second  // interval of the records of a view that contradicts another one
 	// contradictFor is the maximum age of a success that contradicts the failures of other nodes.
 	contradictFor = 10 * time.Second
 	// failedFor is the time within which a failure may become evidence. It becomes evidence if its target responds

@@ -87,7 +87,7 @@ func TestDeadForOne(t *testing.T) {
 				require.Equal(t, n.Node == "node0", n.Isolated, "%s as %s sees it", n.Node, g.name)
 			}
 		}
-		// An isolated node is no second witness.
+		// An isolated node is not a second witness.
 		r.nodes[1].broken.Store(true)
 		every(100*time.Millisecond, 2*second, func() bool {
 			r.nodes[1].try("p", 0)

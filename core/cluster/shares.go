@@ -89,7 +89,7 @@ type nodeShare struct {
 	usedAt                   time.Time // last use
 	exhaustedAt              time.Time // when the node last used its whole share
 	periodBegin              time.Time // of the present second or, for attempts in flight, time inFlightPeriod
-	periodUse, lastPeriodUse int64     // uses, or the highest number in flight, in this time and in the one before
+	periodUse, lastPeriodUse int64     // uses, or the highest number in flight, in this period and in the last one
 }
 
 // AttachLimits sets the shared limits of the gateway. The parameter holder identifies the gateway in the store, also

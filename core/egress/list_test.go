@@ -75,10 +75,11 @@ func TestFaultyRules(t *testing.T) {
 		"": "empty", ":": "port is missing", "a:": "port is missing", ":0": "port", ":65536": "port", ":9-8": "port",
 		"a:b": "port", ":+80": "port", "10.0.0.1/8": "did you mean 10.0.0.0/8", "10.0.0.0/33": "not a network",
 		"a/8": "not a network", "[::1": "not closed", "[a]:80": "IPv6 addresses only", "[::1]80": "after the bracket",
-		"[::1]:": "after the bracket", "fe80::1%eth0": "without a zone", "exämple.com": "xn--", "a b": "no name",
+		"[::1]:": "after the bracket", "fe80::1%eth0": "without a zone", "exämple.com": "xn--",
+		"a b":      "not a valid name",
 		"http://a": "port", "127.1": "127.0.0.1: write that", "0x7f000001": "write that", ".": "1 to 253",
 		"..": "empty part", ".a.test": "names below", "a..b": "empty part",
-		"::g": "not an IPv6 address", "a?": "no name", strings.Repeat("a", 254): "1 to 253",
+		"::g": "not an IPv6 address", "a?": "not a valid name", strings.Repeat("a", 254): "1 to 253",
 	} {
 		_, err := ParseList([]string{"ok", rule})
 		var e *RuleError

@@ -126,7 +126,7 @@ func parseGlob(s string) (string, error) {
 	case s == "" || len(s) > maxName:
 		return "", fmt.Errorf("a name has 1 to %d characters", maxName)
 	case strings.ContainsFunc(s, isInvalidNameRune):
-		return "", fmt.Errorf("%q is no name: only letters, digits, '-', '_', '.' and '*' are allowed "+
+		return "", fmt.Errorf("%q is not a valid name: only letters, digits, '-', '_', '.' and '*' are allowed "+
 			"(write an international name in its form xn--)", s)
 	}
 	if s[0] == '.' || strings.Contains(s, "..") || s[len(s)-1] == '.' {

@@ -158,8 +158,8 @@ func TestSuspectDespiteBans(t *testing.T) {
 	require.True(t, l.IsSuspect(site(0)))
 }
 
-// In a pool whose proxies fail half of their attempts at random, nine failures in a row are no sign of a dead target. A
-// target that is dead in such a pool is suspect after 17 failures.
+// In a pool whose proxies fail half of their attempts at random, nine failures in a row are not a sign of a dead
+// target. A target that is dead in such a pool is suspect after 17 failures.
 func TestSuspectDespiteNoise(t *testing.T) {
 	p := newPool(8, 50, 1)
 	var dead bool

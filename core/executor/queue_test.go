@@ -118,7 +118,7 @@ func TestARequestWaitsForAPlace(t *testing.T) {
 		require.Equal(t, []string{"queued low", "dequeued", "attempt p1", "finished", "end"},
 			progress.list)
 		e := b.rec.Attempts()[0]
-		require.Zero(t, e.Ended.Sub(e.Started), "the wait is no part of the attempt")
+		require.Zero(t, e.Ended.Sub(e.Started), "the wait is not part of the attempt")
 		require.Zero(t, b.pool.Snapshot().All[1].InFlight())
 
 		end, took = b.timed(t.Context(), exchange(t, nil), &tries{f: statuses(200)})

@@ -96,14 +96,14 @@ func TestSOCKS5Refusals(t *testing.T) {
 	for name, c := range map[string]struct {
 		status, send, reply string
 	}{
-		"BIND":                   {"", socksHello + "\x05\x02\x00\x01\xc0\x00\x02\x01\x00\x50", "\x05\x00\x05\x07"},
-		"UDP":                    {"", socksHello + "\x05\x03\x00\x01\xc0\x00\x02\x01\x00\x50", "\x05\x00\x05\x07"},
-		"unknown address":        {"", socksHello + "\x05\x01\x00\x02\xc0\x00\x02\x01\x00\x50", "\x05\x00\x05\x08"},
-		"a host that is no name": {"", socksHello + "\x05\x01\x00\x03\x03a b\x01\xbb", "\x05\x00\x05\x01"},
-		"no port":                {"", socksHello + "\x05\x01\x00\x03\x06a.test\x00\x00", "\x05\x00\x05\x01"},
-		"no acceptable method":   {"", "\x05\x01\x01", "\x05\xff"},
-		"the proxy forbids it":   {"403 Forbidden", socksHello + socksTarget, "\x05\x00\x05\x02"},
-		"the proxy cannot":       {"502 Bad Gateway", socksHello + socksTarget, "\x05\x00\x05\x04"},
+		"BIND":                      {"", socksHello + "\x05\x02\x00\x01\xc0\x00\x02\x01\x00\x50", "\x05\x00\x05\x07"},
+		"UDP":                       {"", socksHello + "\x05\x03\x00\x01\xc0\x00\x02\x01\x00\x50", "\x05\x00\x05\x07"},
+		"unknown address":           {"", socksHello + "\x05\x01\x00\x02\xc0\x00\x02\x01\x00\x50", "\x05\x00\x05\x08"},
+		"a host that is not a name": {"", socksHello + "\x05\x01\x00\x03\x03a b\x01\xbb", "\x05\x00\x05\x01"},
+		"no port":                   {"", socksHello + "\x05\x01\x00\x03\x06a.test\x00\x00", "\x05\x00\x05\x01"},
+		"no acceptable method":      {"", "\x05\x01\x01", "\x05\xff"},
+		"the proxy forbids it":      {"403 Forbidden", socksHello + socksTarget, "\x05\x00\x05\x02"},
+		"the proxy cannot":          {"502 Bad Gateway", socksHello + socksTarget, "\x05\x00\x05\x04"},
 	} {
 		if c.status != "" {
 			status <- c.status
@@ -207,7 +207,7 @@ func TestASOCKS5ProxyThatLeadsBack(t *testing.T) {
 }
 
 // A gateway that is a SOCKS5 client sends its tokens before it logs in. They are passed on to the next gateway. A list
-// that is no list of tokens is not passed on.
+// that is not a list of tokens is not passed on.
 func TestSOCKS5Tokens(t *testing.T) {
 	const token = "00112233445566778899aabbccddeeff"
 	passed := make(chan string, 1)

@@ -78,7 +78,7 @@ func TestRequestTrailers(t *testing.T) {
 }
 
 // The trailers of a response reach a client of HTTP/1.1. A client of HTTP/1.0 gets none, and a response whose trailers
-// are no valid fields has none.
+// are not valid fields has none.
 func TestResponseTrailers(t *testing.T) {
 	var section atomic.Value
 	r := newRig(t, answering(func(*http.Request, string) string {

@@ -60,7 +60,7 @@ var smuggled = map[string]string{
 	"version 2.0":                       "GET http://a.test/ HTTP/2.0\r\nHost: a.test\r\n\r\n",
 	"version 1.01":                      "GET http://a.test/ HTTP/1.01\r\nHost: a.test\r\n\r\n",
 	"lower-case version":                "GET http://a.test/ http/1.1\r\nHost: a.test\r\n\r\n",
-	"a method that is no token":         "G(T http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n",
+	"a method that is not a token":      "G(T http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n",
 	"a control character in the target": "GET http://a.test/\x01 HTTP/1.1\r\nHost: a.test\r\n\r\n",
 	"TLS instead of HTTP":               "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
 }

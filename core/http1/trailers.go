@@ -42,7 +42,7 @@ func (b *Body) Trailers() []byte {
 
 // addTrailerLine reads one line of the trailer section (RFC 9112 section 7.1.2). It keeps the field if it may be
 // forwarded. A line without a colon or with a forbidden byte is an error. Three more faults are errors in a request: a
-// name that is no token, a folded line, and a section of more than maxTrailers bytes. A response with such a fault
+// name that is not a token, a folded line, and a section of more than maxTrailers bytes. A response with such a fault
 // loses its trailers (RFC 9110 section 6.5.1 permits this).
 func (b *Body) addTrailerLine(line []byte) error {
 	limit, values := int64(MaxFields), uint8(valueChar)

@@ -59,13 +59,13 @@ func TestTrailers(t *testing.T) {
 	}
 }
 
-// A section that is no list of valid fields: a request is refused, a response loses its trailers.
+// A section that is not a list of valid fields: a request is refused, a response loses its trailers.
 func TestTrailersThatAreNotFields(t *testing.T) {
 	for name, section := range map[string]string{
 		"white space before the colon": "X-A: 1\r\nX-B : 2\r\nX-C: 3\r\n",
 		"a folded line":                "X-A: 1\r\n b: 2\r\nX-C: 3\r\n",
 		"a folded line, no colon":      "X-A: 1\r\n\tb\r\n \r\nX-C: 3\r\n",
-		"a name that is no token":      "X-A: 1\r\nX(B): 2\r\nX-C: 3\r\n",
+		"a name that is not a token":   "X-A: 1\r\nX(B): 2\r\nX-C: 3\r\n",
 		"too many bytes":               strings.Repeat("X-A: "+strings.Repeat("a", 1000)+"\r\n", 17),
 	} {
 		_, err := trailersOf(section, "", false)

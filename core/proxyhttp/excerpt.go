@@ -72,7 +72,7 @@ type inflater struct {
 var inflaters = sync.Pool{New: func() any { return &inflater{} }}
 
 // decode decompresses the body of an excerpt, which is the beginning of a gzip stream. It keeps at most n bytes of the
-// result. A body that is no gzip stream stays unchanged.
+// result. A body that is not a gzip stream stays unchanged.
 func decode(e *core.Excerpt, n int) {
 	d := inflaters.Get().(*inflater)
 	defer inflaters.Put(d)

@@ -173,7 +173,7 @@ func appendErrorToken(b []byte, reason string) []byte {
 
 // ErrorResponse is a response that the gateway writes itself.
 type ErrorResponse struct {
-	Status     int           // 4xx if the request is the reason, otherwise 502, 503 or 504
+	Status     int           // 4xx for an error in the request, otherwise 502, 503 or 504
 	Code       string        // stable snake_case word
 	Message    string        // text for the user
 	Reason     string        // RFC 9209 error token, or "http_<status>"

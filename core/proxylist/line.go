@@ -180,8 +180,8 @@ func checkTemplates(a *upstream.Address) error {
 
 var errIPv4 = errors.New("the host looks like an IPv4 address, but it is none")
 
-// isBadIPv4 reports whether a host consists of digits, dots and hyphens, but is no IPv4 address: 192.0.2.1-9 is a range
-// of addresses. No domain name has this form, because no top-level domain is a number.
+// isBadIPv4 reports whether a host consists of digits, dots and hyphens, but is not an IPv4 address: 192.0.2.1-9 is a
+// range of addresses. No domain name has this form, because no top-level domain is a number.
 func isBadIPv4(hostPort string) bool {
 	host, _, _ := strings.Cut(hostPort, ":")
 	if host == "" || strings.Trim(host, "0123456789.-") != "" {

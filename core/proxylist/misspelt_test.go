@@ -37,7 +37,7 @@ func TestWarningsOfMisspeltOptions(t *testing.T) {
 	require.Equal(t, `the column "max_in_flght" is not used; did you mean max_in_flight?`, warnings[0].Msg)
 }
 
-// The texts behind a password are no part of it, but a colon alone does not end a password.
+// The texts behind a password are not part of it, but a colon alone does not end a password.
 func TestDescriptionsBehindAPassword(t *testing.T) {
 	for line, want := range map[string]string{
 		"192.0.2.1:80:ann:pw:US":         "http://ann:pw@192.0.2.1:80",

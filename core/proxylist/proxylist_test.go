@@ -331,7 +331,7 @@ func TestASchemeBeforeAColon(t *testing.T) {
 	}
 }
 
-// The second address in a line is no user and password of the first one, also where a line is one proxy.
+// The second address in a line is not a user and password of the first one, also where a line is one proxy.
 func TestALineIsOneProxy(t *testing.T) {
 	for _, line := range []string{"192.0.2.1:80, 192.0.2.2:81", "192.0.2.1:80 192.0.2.2:81"} {
 		_, err := ParseLine(line)
@@ -388,7 +388,7 @@ func TestFieldsThatDescribeAreReported(t *testing.T) {
 	}
 }
 
-// Of many warnings only the first ones are returned, and all are counted. Values are no part of a reason.
+// Of many warnings only the first ones are returned, and all are counted. Values are not part of a reason.
 func TestWarningsOfALongListAreLimited(t *testing.T) {
 	var text strings.Builder
 	text.WriteString("h:1\n")

@@ -32,9 +32,9 @@ func Columns() []string {
 		"tier", "vendor", "cost_per_request", "cost_per_gb", "auth", "reuse", columnMetadata}
 }
 
-// parseHeader returns the table that begins with a header line, or nil if the line is no header. A header has at least
-// two columns. It names a URL, or a host with a port, a protocol or a password, or only protocols. Host and port may be
-// one column, such as ip:port.
+// parseHeader returns the table that begins with a header line, or nil if the line is not a header. A header has at
+// least two columns. It names a URL, or a host with a port, a protocol or a password, or only protocols. Host and port
+// may be one column, such as ip:port.
 func parseHeader(line string) *tableHeader {
 	for _, separator := range []rune{',', ';', '\t', '|'} {
 		if !strings.ContainsRune(line, separator) {

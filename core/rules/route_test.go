@@ -119,7 +119,7 @@ func TestFirstRuleOfEachKind(t *testing.T) {
 	require.True(t, all[3].AllHold, "it holds, but an earlier rule decides")
 
 	route, all = s.Explain(&Request{Host: "a.test", Method: "GET"})
-	require.False(t, route.IsIntercepted(), "it is no tunnel")
+	require.False(t, route.IsIntercepted(), "it is not a tunnel")
 	require.Equal(t, []Kind{KindInterim}, all[4].Kinds)
 
 	denied := compile(t, Rule{When: Conditions{Hosts: []string{"*"}}, Then: way(Routing{Deny: true})},

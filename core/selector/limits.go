@@ -17,7 +17,7 @@ func (c *choice) checkLimit(u *upstream.Upstream) (limit.State, bool) {
 	return limit.Check(u.Usage(), c.pairLimits.Usage(u.Hash()), c.now)
 }
 
-// isLimited reports whether u is at a limit. A proxy at a limit is no candidate.
+// isLimited reports whether u is at a limit. A proxy at a limit is not a candidate.
 func (c *choice) isLimited(u *upstream.Upstream) bool {
 	_, admits := c.checkLimit(u)
 	return !admits

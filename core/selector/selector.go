@@ -81,7 +81,7 @@ const AllHosts = 0
 // the host "" (AllHosts).
 func (s *Selector) ProxyBans() *ban.Table { return s.proxyBans }
 
-// Limits returns the limits of pairs of a proxy and a host. A proxy at a limit is no candidate.
+// Limits returns the limits of pairs of a proxy and a host. A proxy at a limit is not a candidate.
 func (s *Selector) Limits() *limit.Table { return s.limits }
 
 // Select chooses a proxy and acquires it. If the scorer fails, the candidates are chosen in turn

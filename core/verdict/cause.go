@@ -218,7 +218,7 @@ var rows = [numCauses]row{
 	StaleConnection: {name: "stale_connection", charge: nobody, retry: core.Replay,
 		meaning: "the proxy had closed the idle connection: no byte of a response arrived, or only a 408"},
 	Leftover: {name: "leftover", charge: nobody, retry: core.Replay,
-		meaning: "the idle connection had bytes left of an earlier response, which are no response head"},
+		meaning: "the idle connection had bytes left of an earlier response, which are not the head of a response"},
 	ClientLeft: {name: "client_left", charge: client, retry: core.NoRetry,
 		meaning: "the client closed its connection"},
 	RequestBroke: {name: "request_broke", charge: client, retry: core.NoRetry,

@@ -489,8 +489,9 @@ func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 
 var errCut = errors.New("the tunnel ended within a TLS record")
 
-// ErrHelloRefused is the error of a tunnel in which the reply to a ClientHello was a fatal alert, or was no TLS record.
-var ErrHelloRefused = errors.New("the reply to the ClientHello, in the tunnel, is no TLS record or a fatal alert")
+// ErrHelloRefused is the error of a tunnel in which the reply to a ClientHello was a fatal alert, or was not a TLS
+// record.
+var ErrHelloRefused = errors.New("the reply to the ClientHello, in the tunnel, is a fatal alert or not a TLS record")
 
 // RetryTunnel returns the outcome of an attempt whose tunnel failed before the target had sent anything. If silent is
 // set, the target did not respond to the client's first bytes in time; otherwise err ended the tunnel. A retry is

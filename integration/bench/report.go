@@ -16,7 +16,7 @@ import (
 func (b *bench) report(cases []benchCase, peers []peer, results map[string]map[string][]sample) error {
 	var s strings.Builder
 	fmt.Fprintf(&s, "%d rounds of %s, interleaved; medians. %s, %d CPUs shared by load, proxy and %d fakes; in "+
-		"pinned cases the proxy has one for itself.\n\n",
+		"pinned cases the proxy has one CPU to itself.\n\n",
 		b.rounds, b.duration, kernel(), runtime.NumCPU(), fakes)
 	fmt.Fprintf(&s, "| case | proxy | req/s | p50 ms | p99 ms | CPU us/req | MB/s | RSS MiB | failed | req/s : "+
 		"haproxy, each round | CPU : haproxy |\n|---|---|---|---|---|---|---|---|---|---|---|\n")

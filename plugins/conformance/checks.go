@@ -95,7 +95,7 @@ func callReserve(p *wasmhost.Probe, size uint32) (uint32, error) {
 	case at == 0:
 		return 0, fmt.Errorf("reserve(%d) returned 0, which means no memory", size)
 	case at%abi.Alignment != 0:
-		return 0, fmt.Errorf("reserve(%d) returned %d, which is no multiple of %d", size, at, abi.Alignment)
+		return 0, fmt.Errorf("reserve(%d) returned %d, which is not a multiple of %d", size, at, abi.Alignment)
 	}
 	if _, err := p.Read(at, size); err != nil {
 		return 0, fmt.Errorf("reserve(%d) returned %d: %w", size, at, err)
@@ -218,7 +218,7 @@ func (ck *checker) checkConfigure() (string, error) {
 		{"an unknown setting", withSetting(ck.config, "no_such_setting", 1)},
 		{"an empty value", withSetting(ck.config, "empty", "")},
 		{"a long value", withSetting(ck.config, "long", string(bytes.Repeat([]byte("0123456789"), 1000)))},
-		{"a key that is no ASCII", withSetting(ck.config, "schlüssel", "größe 1,5 €")},
+		{"a key that is not ASCII", withSetting(ck.config, "schlüssel", "größe 1,5 €")},
 		{"a hundred settings", withHundredSettings(ck.config)},
 	} {
 		ck.module.Configure(c.config)

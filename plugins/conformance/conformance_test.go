@@ -157,7 +157,7 @@ func TestEachCheckFails(t *testing.T) {
 		{"starts", "used up its fuel", scorer(success).with("_initialize", ">", spin).Bytes()},
 		{"starts", "got no settings", scorer(success).with("configure", "ii>i", get(1), ops(opEqz)).Bytes()},
 		{"starts", "tolerance", scorer(success).with("tolerance", ">F", minus).Bytes()},
-		{"reserve", "no multiple of 8", scorer(success).with("reserve", "i>i", wt.Const32(wt.RegionAt+4)).Bytes()},
+		{"reserve", "not a multiple of 8", scorer(success).with("reserve", "i>i", wt.Const32(wt.RegionAt+4)).Bytes()},
 		{"reserve", "past the guest's memory", scorer(success).with("reserve", "i>i", wt.Const32(1<<22)).Bytes()},
 		{"reserve", "no memory", scorer(success).with("reserve", "i>i", get(0), wt.Const32(8192), ops(opGtU),
 			when(wt.Const32(0), ops(wt.Return)), wt.Const32(wt.RegionAt)).Bytes()},

@@ -61,5 +61,5 @@ func (ck *checker) checkPoolChanged() (string, error) {
 		}
 		return nil
 	})
-	return "pools of 0 to 300 proxies, with regions, metadata and text that is no ASCII", err
+	return "pools of 0 to 300 proxies, with regions, metadata and text that is not ASCII", err
 }

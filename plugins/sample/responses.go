@@ -67,7 +67,7 @@ func Responses() []Response {
 		NewResponse("200 with a captcha", 200, "<h1>Are you a robot?</h1><div class=captcha></div>",
 			"cf-mitigated", "challenge"),
 		NewResponse("503", 503, `{"error":"unavailable"}`),
-		NewResponse("bytes that are no text", 200, "\x00\xff\xfe"+strings.Repeat("\x00", 100)),
+		NewResponse("bytes that are not text", 200, "\x00\xff\xfe"+strings.Repeat("\x00", 100)),
 		NewResponse("many header fields", 200, "", manyFields()...),
 	}
 	all[0].Excerpt.Length, all[0].Excerpt.Whole = 100_000, false

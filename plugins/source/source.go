@@ -43,7 +43,7 @@ var sha256Pattern = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
 func (s Source) Check() error {
 	u, err := url.Parse(s.URL)
 	if err != nil {
-		return fieldError("url", "is no URL")
+		return fieldError("url", "is not a URL")
 	}
 	switch plain := u.Scheme == "http" || u.Scheme == "oci+http"; {
 	case !plain && u.Scheme != "https" && u.Scheme != "oci":
@@ -97,7 +97,7 @@ func (s Source) isArtifact() bool {
 
 func (s Source) artifact() (registry.Reference, error) {
 	if !s.isArtifact() {
-		return registry.Reference{}, errors.New("it is no oci:// URL")
+		return registry.Reference{}, errors.New("it is not an oci:// URL")
 	}
 	_, name, _ := strings.Cut(s.URL, "://")
 	ref, err := registry.ParseReference(name)

@@ -91,7 +91,7 @@ func TestCheck(t *testing.T) {
 		{"file", Source{URL: "file:///etc/passwd", Insecure: true}, "url", "must begin with https://"},
 		{"a user", Source{URL: "https://me:secret@a.test/m.wasm", SHA256: codeSum}, "url", "neither a user"},
 		{"no host", Source{URL: "https:///m.wasm", SHA256: codeSum}, "url", "must have a host"},
-		{"no URL", Source{URL: "https://a b/\x00secret", SHA256: codeSum}, "url", "is no URL"},
+		{"no URL", Source{URL: "https://a b/\x00secret", SHA256: codeSum}, "url", "is not a URL"},
 		{"short sum", Source{URL: "https://a.test/m.wasm", SHA256: "abc"}, "sha256", "64 hexadecimal"},
 		{"no key", Source{URL: "https://a.test/m.wasm", PublicKey: "RWsecret"}, "public_key", "minisign (RW...)"},
 		{"a private key", Source{URL: "https://a.test/m.wasm",

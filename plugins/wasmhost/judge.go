@@ -24,7 +24,7 @@ const (
 	MaxRest     = 24 * time.Hour
 )
 
-// ExcerptSpec returns the parts of a response that a judge needs. It returns nil if the module is no judge or is not
+// ExcerptSpec returns the parts of a response that a judge needs. It returns nil if the module is not a judge or is not
 // ready.
 func (m *Module) ExcerptSpec() *core.ExcerptSpec {
 	if m.desc.Kind != Judge || !m.ready.Load() {
@@ -120,7 +120,7 @@ func (in *instance) callJudge(r *core.JudgeRequest, e *core.Excerpt) (core.Rulin
 		math.Float64frombits(binary.LittleEndian.Uint64(view[8:])))
 }
 
-// numberOf returns the value of a header field as a number, or NaN if the value is no number.
+// numberOf returns the value of a header field as a number, or NaN if the value is not a number.
 func numberOf(value []byte) float64 {
 	if len(value) == 0 || len(value) > 32 || !strings.ContainsRune("0123456789+-.", rune(value[0])) {
 		return math.NaN()
@@ -200,7 +200,7 @@ func quoteWord(word string) string { return strconv.Quote(printable(word[:min(le
 func parseNumber(text string, low, high int) (int, error) {
 	n, err := strconv.Atoi(text)
 	if err != nil || n < low || n > high {
-		return 0, fmt.Errorf("%s is no number from %d to %d", quoteWord(text), low, high)
+		return 0, fmt.Errorf("%s is not a number from %d to %d", quoteWord(text), low, high)
 	}
 	return n, nil
 }
@@ -208,7 +208,7 @@ func parseNumber(text string, low, high int) (int, error) {
 func addField(w *core.ExcerptSpec, name string) error {
 	name = strings.ToLower(name)
 	if !isFieldName(name) || len(name) > MaxName {
-		return fmt.Errorf("%s is no name of a header field of at most %d bytes", quoteWord(name), MaxName)
+		return fmt.Errorf("%s is not a name of a header field of at most %d bytes", quoteWord(name), MaxName)
 	}
 	if !slices.Contains(w.Fields, name) {
 		w.Fields = append(w.Fields, name)

@@ -160,12 +160,12 @@ func TestWants(t *testing.T) {
 	m.Close()
 
 	for text, says := range map[string]string{
-		"body 8193":                        `line 1: "8193" is no number from 0 to 8192`,
-		"body":                             `line 1: "" is no number`,
-		"\nfield a b":                      `line 2: "a b" is no name of a header field`,
-		"field ":                           `line 1: "" is no name`,
-		"status 99":                        `line 1: "99" is no number from 100 to 999`,
-		"status 500-400":                   `line 1: "400" is no number from 500 to 999`,
+		"body 8193":                        `line 1: "8193" is not a number from 0 to 8192`,
+		"body":                             `line 1: "" is not a number`,
+		"\nfield a b":                      `line 2: "a b" is not a name of a header field`,
+		"field ":                           `line 1: "" is not a name`,
+		"status 99":                        `line 1: "99" is not a number from 100 to 999`,
+		"status 500-400":                   `line 1: "400" is not a number from 500 to 999`,
 		"cookies":                          `line 1: "cookies" is none of body, field and status`,
 		strings.Repeat("z", 9999):          "is none of body, field and status",
 		fieldLines(33):                     "it asks for more than 32 header fields",

@@ -244,7 +244,7 @@ func TestSettingsAreStated(t *testing.T) {
 		{"x", `describe failed: line 1: the setting "x": its type "" is none of number, integer, boolean and text`},
 		{"\tnumber", "a setting's name has 1 to 64 characters"},
 		{"a\tnumber\nx\tnumber\t1-2", `line 2: the setting "x": its range "1-2" is not of the form 0..1`},
-		{"x\tnumber\ta..b", `"a" in its range is no finite number`},
+		{"x\tnumber\ta..b", `"a" in its range is not a finite number`},
 		{"x\tnumber\t0..1\t3", `its default: the setting x is "3"; it must be 0 to 1`},
 		{"x\tboolean\t0..1", "a boolean has no range"},
 		{"x\tnumber\t\t\t\t", "more than name, type, range, default and description"},

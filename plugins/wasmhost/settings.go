@@ -145,7 +145,7 @@ func parseRange(text string) (low, high *float64, err error) {
 		}
 		v, err := strconv.ParseFloat(end.text, 64)
 		if err != nil || !(math.Abs(v) <= math.MaxFloat64) {
-			return nil, nil, fmt.Errorf("%q in its range is no finite number", printable(end.text))
+			return nil, nil, fmt.Errorf("%q in its range is not a finite number", printable(end.text))
 		}
 		*end.to = &v
 	}

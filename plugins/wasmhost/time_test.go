@@ -103,7 +103,7 @@ func TestSlowCalls(t *testing.T) {
 }
 
 // On a loaded machine, a call waits for a processor for 90 % of its time. It is ended only if it takes 250
-// ms, and this is no plugin fault.
+// ms, and this is not a plugin fault.
 func TestACallThatWaitsForAProcessorIsNotEndedSoon(t *testing.T) {
 	var clock manual
 	m := endless(t, func(limits wasmhost.Limits) *wasmhost.Host {

@@ -11,7 +11,7 @@ type RankRequest struct {
 	// RegionHash is the 53-bit hash of the region that the request prefers (the wanted region). Without one, it is 0 at
 	// the first attempt. At a retry it is then the hash of the region of the proxy that failed before.
 	RegionHash float64
-	PoolSize   float64 // proxies in the pool, including those that are no candidates
+	PoolSize   float64 // proxies in the pool, including those that are not candidates
 	Idempotent float64 // 1 if the request may be repeated
 	Connect    float64 // 1 if the request is a CONNECT
 }
@@ -102,7 +102,7 @@ type Pair struct {
 	KeyLength   uint32
 	Value       uint32
 	ValueLength uint32
-	Number      float64 // the value as a number (true is 1, false is 0); NaN if it is no number
+	Number      float64 // the value as a number (true is 1, false is 0); NaN if it is not a number
 }
 
 // Proxy is one proxy of the pool, as PoolChanged receives it.

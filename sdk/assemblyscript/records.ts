@@ -22,7 +22,7 @@ export class RankRequest {
   hostHash: f64;
   /** Hash of the wanted region. If there is none: of the region of the failed proxy in a retry, otherwise 0. */
   regionHash: f64;
-  /** Number of proxies in the pool, including those that are no candidates. */
+  /** Number of proxies in the pool, including those that are not candidates. */
   poolSize: f64;
   /** 1 if the request may be repeated. */
   idempotent: f64;
@@ -189,7 +189,7 @@ export class Pair {
   keyLength: u32;
   value: usize;
   valueLength: u32;
-  /** The value as a number (true is 1, false 0); NaN if it is no number. */
+  /** The value as a number (true is 1, false 0); NaN if it is not a number. */
   number: f64;
 }
 

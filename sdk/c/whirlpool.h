@@ -43,7 +43,7 @@ typedef struct {
   double seed;        /* 53 random bits, new in each call; see wp_uniform */
   double host_hash;   /* hash of the target's host; see wp_hash53 */
   double region_hash; /* hash of the wanted region; without one see sdk/ABI.md */
-  double pool_size;   /* number of proxies in the pool, also those that are no candidates */
+  double pool_size;   /* number of proxies in the pool, also those that are not candidates */
   double idempotent;  /* 1 if the request may be repeated */
   double connect;     /* 1 if the request is a CONNECT */
 } wp_rank_request;
@@ -109,7 +109,7 @@ typedef struct {
   uint32_t key_length;
   const char *value;
   uint32_t value_length;
-  double number; /* the value as a number (true is 1, false 0); NaN if it is no number */
+  double number; /* the value as a number (true is 1, false 0); NaN if it is not a number */
 } wp_pair;
 
 /* A response of a target, for a judge. Header fields are those that judge_wants names, in
@@ -361,7 +361,7 @@ static inline int32_t wp_refuse(const wp_pair *setting, const char *why) {
 }
 
 /* Returns the value of a setting as a number: fallback if the key is not set, and NaN if the
- * value is no number. Write a check of the range as !(x >= 0), which is also true for NaN. */
+ * value is not a number. Write a check of the range as !(x >= 0), which is also true for NaN. */
 static inline double wp_number(const wp_pair *settings, int32_t count, const char *key, double fallback) {
   const wp_pair *p = wp_find(settings, count, key);
   return p ? p->number : fallback;

@@ -721,7 +721,7 @@ func TestEnvironmentThenFlags(t *testing.T) {
 		"environment variable WHIRLPOOL_NONSENSE__X: nonsense": {Environ: []string{"WHIRLPOOL_NONSENSE__X=1"}},
 		"command line: log.level":                              {Overrides: map[string]any{"log.level": "loud"}},
 		"command line: --proxies":                              {Proxies: []string{"/absent.txt"}},
-		"its beginning is no scheme; did you mean socks5?":     {Proxies: []string{"sock5:absent.txt"}},
+		"its beginning is not a scheme; did you mean socks5?":  {Proxies: []string{"sock5:absent.txt"}},
 	} {
 		_, err := Load(src)
 		require.Error(t, err)
@@ -783,7 +783,7 @@ func TestFetchedLists(t *testing.T) {
 	require.NotContains(t, string(shown)+fmt.Sprint(c.Warnings), "hunter2")
 }
 
-// A large file that is no proxy list leads to a thousand warnings, and not to a million.
+// A large file that is not a proxy list leads to a thousand warnings, and not to a million.
 func TestAListOfNonsense(t *testing.T) {
 	list := filepath.Join(t.TempDir(), "list.txt")
 	require.NoError(t, os.WriteFile(list, []byte(strings.Repeat("nonsense\n", 2500)+"h:1\n"), 0o600))

@@ -209,7 +209,7 @@ func (l *loader) hasWrongScheme(name, path, key string) bool {
 	}
 	similar := strict.DidYouMean(word, upstream.SchemeNames())
 	if similar != "" {
-		l.addFault(key, nil, "there is no file of this name, and its beginning is no scheme"+similar)
+		l.addFault(key, nil, "there is no file of this name, and its beginning is not a scheme"+similar)
 	}
 	return similar != ""
 }

@@ -201,8 +201,8 @@ func (l *loader) checkRuleUsers() {
 	}
 }
 
-// warnOfRuleProxies adds a warning for each tag or region that a rule names and no proxy has. This is no fault, because
-// such a proxy may be added through the API later.
+// warnOfRuleProxies adds a warning for each tag or region that a rule names and no proxy has. This is not a fault,
+// because such a proxy may be added through the API later.
 func (l *loader) warnOfRuleProxies() {
 	if len(l.cfg.Rules) == 0 {
 		return

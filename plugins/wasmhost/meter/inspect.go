@@ -145,7 +145,7 @@ func inspect(list []section) (Info, error) {
 		}
 		var ok bool
 		if e.Params, e.Results, ok = i.signature(e.Index); !ok {
-			return i, fmt.Errorf("the export %q is no function of the module", e.Name)
+			return i, fmt.Errorf("the export %q is not a function of the module", e.Name)
 		}
 	}
 	return i, nil
@@ -167,7 +167,7 @@ func (i *Info) readSection(r *reader, s section) {
 	case secType:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
 			if c := r.byte(); c != 0x60 {
-				r.fail("the type %#x is no function type", c)
+				r.fail("the type %#x is not a function type", c)
 				return
 			}
 			i.types = append(i.types, signature{r.valueTypes(), r.valueTypes()})

@@ -33,7 +33,7 @@ record! {
         /// Hash of the wanted region. If there is none: of the region of the failed proxy in a
         /// retry, otherwise 0.
         region_hash,
-        /// Number of proxies in the pool, including those that are no candidates.
+        /// Number of proxies in the pool, including those that are not candidates.
         pool_size,
         /// 1 if the request may be repeated.
         idempotent,
@@ -233,7 +233,7 @@ impl<'a> Pair<'a> {
         self.value.get()
     }
 
-    /// Its value as a number (true is 1, false 0); NaN if it is no number.
+    /// Its value as a number (true is 1, false 0); NaN if it is not a number.
     pub fn number(&self) -> f64 {
         self.number
     }
@@ -255,7 +255,7 @@ impl<'a> Settings<'a> {
     }
 
     /// The number that is set for `key`: `fallback` if the key is not set, and NaN if the value
-    /// is no number. NaN is in no range, so a check of the range refuses it.
+    /// is not a number. NaN is in no range, so a check of the range refuses it.
     pub fn number(&self, key: &str, fallback: f64) -> f64 {
         self.get(key).map_or(fallback, |p| p.number())
     }
@@ -323,7 +323,7 @@ impl<'a> Response<'a> {
     }
 
     /// The header fields that `judge_wants` names, in the order of the response, with
-    /// their names in lower case. A value that is no UTF-8 reads as empty.
+    /// their names in lower case. A value that is not UTF-8 reads as empty.
     pub fn fields(&self) -> Settings<'a> {
         // SAFETY: the host, or new, has written the address of this number of pairs.
         Settings(unsafe { slice::from_raw_parts(self.fields, self.field_count as usize) })
