@@ -115,7 +115,9 @@ func TestALargeUploadThatFailsIsShown(t *testing.T) {
 	module := large(wasmtest.Scorer(wasmtest.Unreachable).Bytes())
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "plugins", "mine.upload"), append([]byte("null\n"), module...),
 		0o600))
-	r, err := plugins.New(plugins.Options{StateDir: dir, Log: slog.New(slog.DiscardHandler)})
+	r, err := plugins.New(plugins.Options{
+		Limits: patient(), StateDir: dir, Log: slog.New(slog.DiscardHandler),
+	})
 	require.NoError(t, err)
 	defer r.Close()
 	r.Wait()
@@ -133,7 +135,9 @@ func TestNoCache(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, large(builtin.Modules()["least_in_flight"]), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Dir(cache), nil, 0o600))
 	var log bytes.Buffer
-	r, err := plugins.New(plugins.Options{CacheDir: cache, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	r, err := plugins.New(plugins.Options{
+		Limits: patient(), CacheDir: cache, Log: slog.New(slog.NewTextHandler(&log, nil)),
+	})
 	require.NoError(t, err)
 	defer r.Close()
 	require.NoError(t, r.ApplyAtStart(map[string]plugins.Spec{"mine": {Path: path}}))
@@ -148,7 +152,9 @@ func TestNoCache(t *testing.T) {
 // The number of modules in the cache is limited.
 func TestTheCacheIsBounded(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a[b]") // the name is not a pattern
-	r, err := plugins.New(plugins.Options{CacheDir: dir, Log: slog.New(slog.DiscardHandler)})
+	r, err := plugins.New(plugins.Options{
+		Limits: patient(), CacheDir: dir, Log: slog.New(slog.DiscardHandler),
+	})
 	require.NoError(t, err)
 	defer r.Close()
 	for i := range 40 {
@@ -182,7 +188,9 @@ func TestManyLargeModules(t *testing.T) {
 		most int
 	}{{true, many}, {false, many - 1}} {
 		var log bytes.Buffer
-		r, err := plugins.New(plugins.Options{StateDir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		r, err := plugins.New(plugins.Options{
+			Limits: patient(), StateDir: dir, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		})
 		require.NoError(t, err)
 		if c.wait {
 			r.Wait()

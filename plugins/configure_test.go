@@ -28,7 +28,7 @@ func settable() []byte {
 func TestConfigure(t *testing.T) {
 	dir := t.TempDir()
 	open := func() *plugins.Registry {
-		r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: dir})
+		r, err := plugins.New(plugins.Options{Limits: patient(), Log: slog.New(slog.DiscardHandler), StateDir: dir})
 		require.NoError(t, err)
 		return r
 	}
@@ -83,7 +83,7 @@ func TestConfigure(t *testing.T) {
 func TestConfigureTwiceAtOnce(t *testing.T) {
 	entered, proceed := make(chan struct{}, 4), make(chan struct{})
 	var hold atomic.Bool
-	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler),
+	r, err := plugins.New(plugins.Options{Limits: patient(), Log: slog.New(slog.DiscardHandler),
 		Check: func(context.Context, []byte, plugins.Spec) error {
 			if hold.Load() {
 				entered <- struct{}{}
@@ -124,7 +124,8 @@ func TestFaultsAreReported(t *testing.T) {
 	now := clock{now: time.Unix(0, 0)}
 	var reports []string
 	r, err := plugins.New(plugins.Options{
-		Log: slog.New(slog.DiscardHandler), Now: now.Now,
+		Limits: patient(),
+		Log:    slog.New(slog.DiscardHandler), Now: now.Now,
 		OnFault: func(f plugins.FaultReport) {
 			reports = append(reports, fmt.Sprint(f.Plugin, " ", f.Reason, " ", f.Faults, " of ", f.Calls, " ",
 				f.Quarantined, " ", f.At.Unix()))
@@ -152,7 +153,7 @@ func TestFaultsAreReported(t *testing.T) {
 }
 
 func TestTheErrorSuggestsASimilarPlugin(t *testing.T) {
-	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler)})
+	r, err := plugins.New(plugins.Options{Limits: patient(), Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	defer r.Close()
 	_, err = r.Get("randm")

@@ -52,7 +52,7 @@ func TestSwapsAndReloadsLeaveMemoryFlat(t *testing.T) {
 		t.Skip("takes seconds of a processor; make test runs it")
 	}
 	const swaps, settled = 1000, 200
-	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir(),
+	r, err := plugins.New(plugins.Options{Limits: patient(), Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir(),
 		CacheDir: t.TempDir()})
 	require.NoError(t, err)
 	t.Cleanup(r.Close)

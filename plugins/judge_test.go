@@ -15,7 +15,7 @@ import (
 )
 
 func judges(t *testing.T) *plugins.Registry {
-	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler)})
+	r, err := plugins.New(plugins.Options{Limits: patient(), Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
 	return r

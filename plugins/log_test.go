@@ -30,7 +30,8 @@ func talking(text string) []byte {
 func TestALogBelongsToThePlugin(t *testing.T) {
 	var heard []string
 	r, err := plugins.New(plugins.Options{
-		Log: slog.New(slog.DiscardHandler),
+		Limits: patient(),
+		Log:    slog.New(slog.DiscardHandler),
 		OnLine: func(plugin string, l output.Line) {
 			heard = append(heard, fmt.Sprint(plugin, " ", l.Number, " ", l.Text))
 		},

@@ -104,7 +104,7 @@ func TestNoRequestWaitsForAnObservation(t *testing.T) {
 
 // Close ends the goroutines of all observers.
 func TestObserversEnd(t *testing.T) {
-	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler)})
+	r, err := plugins.New(plugins.Options{Limits: patient(), Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	_, err = r.Put("mine", learner(), nil, false)
 	require.NoError(t, err)

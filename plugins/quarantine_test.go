@@ -176,7 +176,7 @@ func TestQuarantineAgainstAModel(t *testing.T) {
 
 // If a module is replaced during a call, the result of the call does not count for the new module.
 func TestLateFaultsDoNotStrikeTheNewModule(t *testing.T) {
-	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), MaxFaults: 1})
+	r, err := plugins.New(plugins.Options{Limits: patient(), Log: slog.New(slog.DiscardHandler), MaxFaults: 1})
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
 	_, err = r.Put("mine", w.Scorer(w.Unless256(w.Unreachable)...).Bytes(), nil, false)

@@ -22,7 +22,7 @@ import (
 // All operations on plugins happen at the same time. Each call for a score or a delay gets one, and each
 // other call has one of its permitted results.
 func TestEverythingAtOnce(t *testing.T) {
-	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir()})
+	r, err := plugins.New(plugins.Options{Limits: patient(), Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir()})
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
 	learner := w.Scorer(w.Scores(2)...).Add(w.Func{Export: "observe", Params: []byte{w.I32}},

@@ -17,12 +17,13 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
-	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
 func registry(t testing.TB) *plugins.Registry {
-	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler)})
+	r, err := plugins.New(plugins.Options{
+		Limits: patient(), Log: slog.New(slog.DiscardHandler),
+	})
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
 	return r
@@ -125,10 +126,9 @@ func TestBackoffsAgainstImplementationsInGo(t *testing.T) {
 
 // A replacement loses no call and leads to no error.
 func TestSwapsUnderLoad(t *testing.T) {
-	limits := wasmhost.DefaultLimits()
-	// calls must not fail because every instance is at work, however slow the machine is
-	limits.Wait = time.Minute
-	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), Limits: limits})
+	r, err := plugins.New(plugins.Options{
+		Limits: patient(), Log: slog.New(slog.DiscardHandler),
+	})
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
 	code := builtin.Modules()
@@ -226,9 +226,10 @@ func BenchmarkScore(b *testing.B) {
 // by 1 ms per reading, it is exact.
 func TestTheTimeInCalls(t *testing.T) {
 	var reads atomic.Int64
-	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), Now: func() time.Time {
-		return time.UnixMilli(reads.Add(1))
-	}})
+	r, err := plugins.New(plugins.Options{
+		Limits: patient(), Log: slog.New(slog.DiscardHandler), Now: func() time.Time {
+			return time.UnixMilli(reads.Add(1))
+		}})
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
 	s, err := r.Scorer("performance", "")

@@ -48,7 +48,9 @@ func TestUploadsAgainstAModel(t *testing.T) {
 		require.NoError(t, err)
 		defer os.RemoveAll(dir)
 		open := func() *plugins.Registry {
-			r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), CacheDir: cache, StateDir: dir})
+			r, err := plugins.New(plugins.Options{
+				Limits: patient(), Log: slog.New(slog.DiscardHandler), CacheDir: cache, StateDir: dir,
+			})
 			require.NoError(t, err)
 			return r
 		}

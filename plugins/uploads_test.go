@@ -54,7 +54,9 @@ func TestUploadsOfAnEarlierBuild(t *testing.T) {
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "plugins"), 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "plugins", "mine.wasm"), builtin.Modules()["random"], 0o600))
 	var log bytes.Buffer
-	r, err := plugins.New(plugins.Options{Log: slog.New(slog.NewTextHandler(&log, nil)), StateDir: dir})
+	r, err := plugins.New(plugins.Options{
+		Limits: patient(), Log: slog.New(slog.NewTextHandler(&log, nil)), StateDir: dir,
+	})
 	require.NoError(t, err)
 	defer r.Close()
 	require.Contains(t, log.String(), "plugins/mine.wasm")
@@ -459,7 +461,9 @@ func TestNoRequestWaitsForAReload(t *testing.T) {
 
 // After FreezeUploads nothing is written to the folder, and a module that could not be written is not used.
 func TestAFrozenRegistry(t *testing.T) {
-	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir()})
+	r, err := plugins.New(plugins.Options{
+		Limits: patient(), Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir(),
+	})
 	require.NoError(t, err)
 	defer r.Close()
 	_, err = r.Put("mine", scriptedBackoff(1), nil, false)

@@ -8,7 +8,7 @@ import (
 )
 
 // ErrBusy reports that a call found no idle instance, or got too little CPU time. The module is not the cause.
-var ErrBusy = errors.New("every instance of the plugin was at work")
+var ErrBusy = errors.New("the call found no idle instance of the plugin, or got too little CPU time")
 
 // instances returns the maximum number of instances of the module.
 func (m *Module) instances() int {

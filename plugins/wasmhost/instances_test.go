@@ -56,7 +56,7 @@ func TestTenThousandCallsAtOnce(t *testing.T) {
 	runtime.ReadMemStats(&during)
 	require.EqualValues(t, 10_000, answered.Load()+busy.Load())
 	require.Positive(t, answered.Load())
-	t.Logf("%d answered, %d found every instance at work", answered.Load(), busy.Load())
+	t.Logf("%d answered, %d found no idle instance", answered.Load(), busy.Load())
 	require.LessOrEqual(t, m.Instances(), 4)
 	require.Less(t, int64(during.Sys-before.Sys), int64(512<<20), "4 instances of 16 MiB, and ten thousand goroutines")
 }
