@@ -64,6 +64,9 @@ func options(s string) (o rueidis.ClientOption, err error) {
 		return o, errors.New("has an @ behind the ?, so a part of the password may be taken for a parameter; " +
 			"in a user or password, ? is %3F and & is %26; in a parameter, @ is %40")
 	}
+	if port := u.Port(); port != "" && !isPort(port) {
+		return o, errors.New("has a port that is not 1 to 65535")
+	}
 	if o, err = rueidis.ParseURL(s); err != nil {
 		return o, errors.New("is not a URL of a store: the database is a number after the host, such as /0")
 	}
@@ -110,12 +113,16 @@ func checkParameters(query string) error {
 		}
 	}
 	for _, addr := range q["addr"] {
-		host, port, err := net.SplitHostPort(addr)
-		if n, wrong := strconv.ParseUint(port, 10, 16); err != nil || wrong != nil || n == 0 || host == "" {
+		if host, port, err := net.SplitHostPort(addr); err != nil || !isPort(port) || host == "" {
 			return errors.New("has an addr that is not HOST:PORT")
 		}
 	}
 	return nil
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
 }
 
 // mayHoldPassword reports whether the query of a URL without a user may contain the end of a password and the host, as

@@ -180,6 +180,9 @@ func TestURLs(t *testing.T) {
 		require.ErrorContains(t, err, "in a user or password, ? is %3F and & is %26", password)
 		require.NotContains(t, err.Error(), "secret")
 	}
+	for _, port := range []string{"0", "65536", "99999?addr=i:1"} {
+		require.EqualError(t, redisstore.CheckURL("redis://:secret@h:"+port), "has a port that is not 1 to 65535")
+	}
 	require.NoError(t, redisstore.CheckURL("redis://u:1%3Fca=secret@h"))
 	require.NoError(t, redisstore.CheckURL("redis://h?master_set=m%40n&sentinel_password=p@ss"))
 	require.Equal(t, "rediss://h:6380/2", redisstore.Redacted("rediss://user:secret@h:6380/2?x=secret"))
