@@ -267,11 +267,12 @@ func (f *Fetcher) loadSaved(address string) {
 // next fetch sends the validators, so that it gets the contents only if they have changed.
 type version struct {
 	data               []byte
+	proxies            int // in data
 	etag, lastModified string
 }
 
-// update fetches the list s, and stores its contents in v if they have changed. A response without a proxy, such as an
-// error page, is an error, and v does not change.
+// update fetches the list s, and stores its contents in v if they have changed. A response without a proxy, or that is
+// probably an error page, is an error, and v does not change.
 func (v *version) update(ctx context.Context, client *http.Client, s Source) (changed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
@@ -312,9 +313,19 @@ func (v *version) update(ctx context.Context, client *http.Client, s Source) (ch
 		return false, fmt.Errorf("none of its lines is a valid proxy; %s", warnings[0])
 	case len(specs) == 0:
 		return false, errors.New("it holds no proxy")
+	case isErrorPage(data, len(specs), v.proxies):
+		return false, errors.New("it is a page of HTML with hardly any addresses, probably an error page")
 	}
-	v.data, v.etag, v.lastModified = data, r.Header.Get("ETag"), r.Header.Get("Last-Modified")
+	v.data, v.proxies = data, len(specs)
+	v.etag, v.lastModified = r.Header.Get("ETag"), r.Header.Get("Last-Modified")
 	return true, nil
+}
+
+// isErrorPage reports whether data is a page of HTML that is probably no list, although it has addresses with a port,
+// such as "nginx at 192.0.2.1:80": it has only one of them, or fewer than half of the previous version.
+func isErrorPage(data []byte, proxies, previous int) bool {
+	isHTML := strings.HasPrefix(http.DetectContentType(data), "text/html")
+	return isHTML && (proxies == 1 || 2*proxies < previous)
 }
 
 // withoutURL returns err or, if err is a *url.Error, the cause of err. The text of a *url.Error contains the URL.

@@ -122,7 +122,9 @@ func TestTheLastGoodVersionStays(t *testing.T) {
 	}{
 		"status":     {status: 503, body: "c.test:80\n", log: "status 503"},
 		"error page": {status: 200, body: "<html><body>Sorry, the list is gone</body></html>\n", log: "none of its"},
-		"empty":      {status: 200, log: "it holds no proxy"},
+		"error page with an address": {status: 200, body: "<!DOCTYPE html><html>404, nginx 192.0.2.1:80</html>\n",
+			log: "it is a page of HTML with hardly any addresses, probably an error page"},
+		"empty": {status: 200, log: "it holds no proxy"},
 		"too long": {status: 200, body: strings.Repeat("a.test:80 #"+strings.Repeat("x", 1000)+"\n", 70000),
 			log: "more than"},
 		"no response": {err: errors.New("connection refused"), log: "connection refused"},
@@ -157,6 +159,18 @@ func TestTheLastGoodVersionStays(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A list may be a page of HTML. If it becomes much shorter, it is probably an error page.
+func TestIsErrorPage(t *testing.T) {
+	page := func(proxies int) []byte {
+		return []byte("<html><table>" + strings.Repeat("<tr><td>192.0.2.1:80</td></tr>\n", proxies) + "</table></html>")
+	}
+	require.True(t, isErrorPage(page(1), 1, 0))
+	require.False(t, isErrorPage(page(2), 2, 0))
+	require.False(t, isErrorPage(page(50), 50, 100))
+	require.True(t, isErrorPage(page(49), 49, 100))
+	require.False(t, isErrorPage([]byte("192.0.2.1:80\n"), 1, 100), "a text")
 }
 
 func TestARedirectToPlainHTTPIsRefused(t *testing.T) {
