@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"encoding/json"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
 // whirlpool check finds the good proxies of a list, their abilities and protocols, and writes a list that
@@ -74,6 +76,17 @@ func TestS224CheckOfAList(t *testing.T) {
 	_, errOut, err = check(list, "--url", "http://"+to+"/", "--expect-status", "404")
 	require.Error(t, err)
 	require.Contains(t, errOut, "none of 3 proxies is good")
+	require.NotContains(t, errOut, "--detect")
+
+	mute := coretest.Serve(t, func(net.Conn) {}) // it closes each connection, as SOCKS proxies do after an HTTP request
+	require.NoError(t, os.WriteFile(list, []byte(mute+"\n"+failing+"\n"+dead+"\n"), 0o600))
+	const hint = "1 accept connections, but send no HTTP response; --detect tries socks5 and socks4, too"
+	_, errOut, err = check(list, "--url", "http://"+to+"/")
+	require.Error(t, err)
+	require.Contains(t, errOut, hint)
+	_, errOut, err = check(list, "--url", "http://"+to+"/", "--detect")
+	require.Error(t, err)
+	require.NotContains(t, errOut, hint)
 	_, errOut, err = check(list, "--url", "ftp://x/")
 	require.Error(t, err)
 	require.Contains(t, errOut, "--url must be an absolute")

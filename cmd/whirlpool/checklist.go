@@ -109,6 +109,9 @@ func (o *listOptions) run(cmd *cobra.Command, files []string) error {
 	check.Done = p.add
 	results := listcheck.Check(ctx, specs, t, check)
 	p.end(ctx)
+	if !o.detect && !cmd.Flags().Changed("scheme") {
+		hintAtDetect(cmd.ErrOrStderr(), results)
+	}
 	return o.report(cmd.OutOrStdout(), results)
 }
 
@@ -217,6 +220,19 @@ func (o *listOptions) report(out io.Writer, results []listcheck.Result) error {
 		return fmt.Errorf("none of %d proxies is good", len(results))
 	}
 	return nil
+}
+
+// hintAtDetect prints a hint if http:// proxies accept connections, but send no response: they may be SOCKS proxies.
+func hintAtDetect(out io.Writer, results []listcheck.Result) {
+	n := 0
+	for i := range results {
+		if r := &results[i]; r.Mute && r.Spec.Address.Scheme == upstream.HTTP {
+			n++
+		}
+	}
+	if n > 0 {
+		fmt.Fprintf(out, "%d accept connections, but send no HTTP response; --detect tries socks5 and socks4, too\n", n)
+	}
 }
 
 // writePrivate writes a file that only its owner can read, even if it exists already.

@@ -34,6 +34,7 @@ type Result struct {
 	Index   int           // index of the proxy in the parameter specs of Check
 	Spec    upstream.Spec // if Options.Detect is set, its scheme may differ from the scheme in specs
 	Good    bool
+	Mute    bool          // the proxy accepts connections, but has not sent a response to the requests
 	Get     bool          // a request in absolute form got the expected response
 	Connect bool          // a request through a tunnel got the expected response
 	Latency time.Duration // of the faster one of these two requests; without Options.Request, of the connection
@@ -125,6 +126,7 @@ func checkAs(ctx context.Context, spec upstream.Spec, t *transport.Transport, o 
 		o.locate(&r)
 		return r
 	}
+	r.Mute = true
 	r.Get = o.passes(ctx, t, u, health.Absolute, &r)
 	r.Connect = o.passes(ctx, t, u, health.Tunnel, &r)
 	if r.Good = r.Get || r.Connect; r.Good {
@@ -157,12 +159,13 @@ func (o *Options) locate(r *Result) {
 func (o *Options) passes(ctx context.Context, t *transport.Transport, u *upstream.Upstream, form health.SendForm,
 	r *Result) bool {
 	got := t.Check(ctx, u, form, o.Request, o.Timeout)
-	switch {
-	case got.Facts.Err != nil:
+	if got.Facts.Err != nil {
 		r.Fault = got.Facts.Err.Error()
 		return false
-	case o.Expect.Difference(&got) != "":
-		r.Fault = o.Expect.Difference(&got)
+	}
+	r.Mute = false
+	if difference := o.Expect.Difference(&got); difference != "" {
+		r.Fault = difference
 		return false
 	}
 	if exit := health.ExitAddress(o.Exit, &got); exit.IsValid() {
