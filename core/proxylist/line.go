@@ -92,6 +92,9 @@ func parseAddress(line, scheme string) (spec upstream.Spec, warning string, err 
 		spec, err = parseURL(f[0], line[len(f[0])+1:])
 		return spec, "", err
 	}
+	if len(f) == 5 && isScheme(f[0]) && !isPort(f[1]) && isPort(f[4]) { // scheme:user:pass:host:port
+		return parseAddress(line[len(f[0])+1:], strings.ToLower(f[0]))
+	}
 	if n := len(f); (n == 3 || n == 5) && isPort(f[1]) { // host:port:scheme, host:port:user:pass:scheme
 		if schemes := parseProtocols(f[n-1]); len(schemes) > 0 {
 			return parseAddress(line[:len(line)-len(f[n-1])-1], schemes[0])

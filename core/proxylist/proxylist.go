@@ -9,6 +9,7 @@
 //	host:port##user:pass           host,port,user,pass
 //	scheme://[user:pass@]host:port[#region=us&weight=3&cost=0.2&max_in_flight=50&rate=2&reuse=false&id=a&NAME=VALUE]
 //	scheme://host:port:user:pass   scheme host port [user pass]   scheme:host:port[:user:pass]
+//	scheme:user:pass:host:port
 //	host:port user pass            host port user pass            host:port user:pass
 //	host:port:user:pass:scheme     https://t.me/socks?server=host&port=port&user=user&pass=pass
 //	scheme://host:port@user:pass   user:pass|host:port             export http_proxy=URL
