@@ -118,6 +118,9 @@ type Outcome struct {
 // status is 101 (RFC 9110 section 15.2.2).
 func (o *Outcome) SwitchesProtocols() bool { return o.Status == 101 }
 
+// HasErrorStatus reports whether the response has the status of an error, 400 or higher (RFC 9110 section 15).
+func (o *Outcome) HasErrorStatus() bool { return o.Status >= 400 }
+
 // Timing states how long it took to open a connection. It is zero for a reused connection.
 type Timing struct {
 	Dial      time.Duration // for the TCP connection to the proxy

@@ -170,7 +170,7 @@ func (ex *Exchange) chargeDeferred(tunnelOpened bool, latency time.Duration) {
 			if d.outcome.Cause == verdict.ProxyErrorPage {
 				d.recordQuestioned(0)
 			}
-		case d.outcome.Cause == verdict.ProxyErrorPage && ex.event.Outcome.Status >= 400:
+		case d.outcome.Cause == verdict.ProxyErrorPage && ex.event.Outcome.HasErrorStatus():
 			d.recordQuestioned(ex.event.Outcome.Status)
 		case d.outcome.Cause == verdict.CutShort && d.silentTime < latency: // its proxy may be as fast
 			d.lease.Proxy.AllowLatency(latency)

@@ -65,7 +65,7 @@ func runAttempts[T any](ctx context.Context, ex *Exchange, s Sender[T]) Ending[T
 			response, _ := s.(Excerpter)
 			ex.applyReview(response)
 		}
-		if o.Status >= 400 && race == nil && ex.isQuestionable(o) {
+		if o.HasErrorStatus() && race == nil && ex.isQuestionable(o) {
 			*o = verdict.QuestionResponse(*o)
 		}
 		if o.Retry == core.NoRetry && o.Result == core.ResultSuccess {
