@@ -43,7 +43,7 @@ func exitCode(err error) int {
 // field Use of a command names its arguments: NAME is required, [NAME] is optional, and NAME... may be repeated.
 func checkUsage(cmd *cobra.Command) {
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usageErrorf("%s; see %s --help", flagFault(c, err), c.CommandPath())
+		return usageErrorf("%s; see %s --help", flagErrorText(c, err), c.CommandPath())
 	})
 	if cmd.HasSubCommands() {
 		cmd.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
@@ -107,8 +107,8 @@ func similarCommand(c *cobra.Command, name string) string {
 	return similar
 }
 
-// flagFault converts an error in the flags of c to a text. For a wrong value, the text states the permitted values.
-func flagFault(c *cobra.Command, err error) string {
+// flagErrorText converts an error in the flags of c to a text. For a wrong value, the text states the permitted values.
+func flagErrorText(c *cobra.Command, err error) string {
 	var unknown *pflag.NotExistError
 	var wrong *pflag.InvalidValueError
 	var missing *pflag.ValueRequiredError

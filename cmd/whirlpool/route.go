@@ -85,7 +85,7 @@ func printRoute(w io.Writer, v *api.RouteView) {
 		}
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "way\t%s%s\n", wayText(v), labels["way"])
+	fmt.Fprintf(t, "way\t%s%s\n", routeText(v), labels["way"])
 	if v.Way != "deny" {
 		fmt.Fprintf(t, "policy\t%s%s\n", policyText(v), labels["policy"])
 		if v.Way != "direct" {
@@ -127,7 +127,7 @@ func targetText(q *api.RouteRequestView) string {
 	return place
 }
 
-func wayText(v *api.RouteView) string {
+func routeText(v *api.RouteView) string {
 	switch v.Way {
 	case "direct":
 		return "direct, without a proxy"

@@ -130,14 +130,14 @@ func (n *Node) Status() Status {
 	for _, key := range slices.Sorted(maps.Keys(c.known)) {
 		if r := c.known[key]; len(s.Changes) < maxListed {
 			_, waiting := c.waiting[key]
-			s.Changes = append(s.Changes, ChangeStatus{key, r.Rev, r.At, makerOf(&r), waiting})
+			s.Changes = append(s.Changes, ChangeStatus{key, r.Rev, r.At, nodeOfChange(&r), waiting})
 		}
 	}
 	return s
 }
 
-// makerOf returns the name of the node that made a change; "" if it is not known.
-func makerOf(r *Record) string {
+// nodeOfChange returns the name of the node that made a change; "" if it is not known.
+func nodeOfChange(r *Record) string {
 	var made struct {
 		By string `json:"by"`
 	}

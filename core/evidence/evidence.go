@@ -141,8 +141,8 @@ type Finding struct {
 // BlamesTarget reports whether the target is the likely cause of the failure.
 func (f *Finding) BlamesTarget() bool { return f.TargetFails || f.OthersFail && !f.OtherJustSucceeded }
 
-// llr returns the log-likelihood ratios of a failure and of a success at the noise q, in nats.
-func llr(q float64) (failure, success float64) {
+// logLikelihoods returns the log-likelihood ratios of a failure and of a success at the noise q, in nats.
+func logLikelihoods(q float64) (failure, success float64) {
 	return math.Log(BadProxyFailureRate / q), math.Log((1 - BadProxyFailureRate) / (1 - q))
 }
 

@@ -145,7 +145,7 @@ func (r *record) evidence(poolNoise float64) targetEvidence {
 	successes := r.episodeSuccesses()
 	failures := r.failures - r.atEpisodeStart.failures
 	q := r.target.noise(poolNoise, successes, failures-min(failures, r.streak.Load()))
-	failure, success := llr(q)
+	failure, success := logLikelihoods(q)
 	return targetEvidence{float64(r.confirmed)*failure + float64(successes)*success, failure, q}
 }
 

@@ -23,8 +23,8 @@ func (b *Book) evidence(l *Ledger, a *Attempt) evidenceSum {
 	o := b.overview()
 	uncompared := b.enoughUncompared(&o, a)
 	several := l.servedTargets.hasSeveral()
-	ownFailure, _ := llr(ownNoise)
-	_, success := llr(noise)
+	ownFailure, _ := logLikelihoods(ownNoise)
+	_, success := logLikelihoods(noise)
 	s := evidenceSum{total: float64(b.ownFailures)*ownFailure + float64(o.successesElsewhere)*success}
 	s.total += b.evictedEvidence
 	s.potential = s.total
@@ -124,7 +124,7 @@ func (b *Book) isOutage(l *Ledger, a *Attempt) bool {
 // retries for names that do not exist fail together.
 func (b *Book) outageWeight(l *Ledger, a *Attempt) float64 {
 	noise, own := l.poolNoise()
-	failure, _ := llr(min(noise+own-minNoise, BadProxyFailureRate)) // both noise and own include minNoise
+	failure, _ := logLikelihoods(min(noise+own-minNoise, BadProxyFailureRate)) // both noise and own include minNoise
 	switch {
 	case a.OwnFailure, !l.hasServed.Load() && !a.ReportedByProxy, !l.findOrAdd(a.Target).isUnknown():
 		return failure

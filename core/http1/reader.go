@@ -227,7 +227,7 @@ func (r *Reader) readHead() ([]byte, error) {
 func (r *Reader) checkPartialHead(u *partialHead) ([]byte, error) {
 	head := r.buf[r.r:r.w]
 	if r.responses {
-		if end, next := looseEnd(head, max(u.searched-2, 0)); end > 0 {
+		if end, next := endWithBareLF(head, max(u.searched-2, 0)); end > 0 {
 			return r.consume(r.r + next), nil
 		}
 		if err := u.checkResponse(head); err != nil {
@@ -263,9 +263,9 @@ func headEnd(b []byte) int {
 	}
 }
 
-// looseEnd searches b for the end of a head in which lines may end in bare LFs. The search begins at the index from.
-// looseEnd returns the indices before and after the final empty line, or 0, 0 if there is no such line.
-func looseEnd(b []byte, from int) (end, next int) {
+// endWithBareLF searches b for the end of a head in which lines may end in bare LFs. The search begins at the index
+// from. endWithBareLF returns the indices before and after the final empty line, or 0, 0 if there is no such line.
+func endWithBareLF(b []byte, from int) (end, next int) {
 	for {
 		i := bytes.IndexByte(b[from:], '\n')
 		if i < 0 {

@@ -80,7 +80,7 @@ func (r *Reader) readResponse(p *Response, method []byte) (size int, err error) 
 	}
 	// The head is malformed or needs a repair. If lines end in bare LFs, the head may end before the end that readHead
 	// has found.
-	end, next := looseEnd(head, 0)
+	end, next := endWithBareLF(head, 0)
 	r.r -= len(head) - next
 	_, err = p.parse(head[:end], method, true)
 	return next, err

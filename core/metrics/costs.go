@@ -54,8 +54,8 @@ func collectCosts(out chan<- prometheus.Metric, list []CostState, bytes, cost *p
 // costUnit is the value of minute.cost for a cost of 1.
 const costUnit = 1e6
 
-// costSoFar holds the total that the last call of CountCost received.
-type costSoFar struct {
+// lastCostTotal holds the total that the last call of CountCost received.
+type lastCostTotal struct {
 	mu       sync.Mutex
 	hasTotal bool
 	total    float64

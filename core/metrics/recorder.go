@@ -55,7 +55,7 @@ type Recorder struct {
 	sources        sources
 	exporter       *exporter
 	saveState      saveState // see Save
-	cost           costSoFar
+	cost           lastCostTotal
 }
 
 // minute holds the counters of one minute.

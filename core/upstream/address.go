@@ -185,14 +185,14 @@ func HostPort(s, defaultPort string) (string, error) {
 		return "", errors.New("the host has more than 255 bytes")
 	}
 	// '%' begins the zone of an IPv6 address; it is not allowed in any other host
-	if strings.ContainsFunc(host, isNoHostRune) || !v6 && strings.Contains(host, "%") {
+	if strings.ContainsFunc(host, isForbiddenInHost) || !v6 && strings.Contains(host, "%") {
 		return "", errors.New("the host contains a character that is not allowed in a host name")
 	}
 	return net.JoinHostPort(host, port), nil
 }
 
-// isNoHostRune reports whether a character is allowed neither in a host name nor in an IP address.
-func isNoHostRune(r rune) bool {
+// isForbiddenInHost reports whether a character is allowed neither in a host name nor in an IP address.
+func isForbiddenInHost(r rune) bool {
 	return r <= ' ' || r == 0x7f || strings.ContainsRune("/\\@?#<>\"'`{}|^=!$&()*+,;~", r)
 }
 

@@ -89,7 +89,7 @@ type Pool struct {
 	sweepMaxTail float64          // largest Tail of the proxies that were swept since sweepIndex was 0, in seconds
 
 	pendingFailures pendingFailures
-	unreached       unreachedWhys
+	unreached       unreachedReasons
 
 	watchMu       sync.Mutex
 	notClosed     map[*Upstream]struct{}      // proxies whose breaker is not closed; guarded by watchMu

@@ -157,11 +157,11 @@ func (u *Upstream) CountUnreached(cause core.Cause, failedChecks int) {
 	}
 }
 
-// unreachedWhys holds the evidence of failed reachability checks. Proxies with the same cause and number of failed
+// unreachedReasons holds the evidence of failed reachability checks. Proxies with the same cause and number of failed
 // checks share it, to save memory: most proxies of a long list may be dead.
-type unreachedWhys struct {
+type unreachedReasons struct {
 	mu   sync.Mutex
-	list map[checks]*unreachedWhy
+	list map[checks]*unreachedReason
 }
 
 // checks is a number of failed reachability checks in a row, and the cause of the last one.
@@ -170,7 +170,7 @@ type checks struct {
 	n     int
 }
 
-type unreachedWhy struct {
+type unreachedReason struct {
 	why  evidence.Report // must not be changed
 	text string
 }
@@ -179,21 +179,21 @@ type unreachedWhy struct {
 const maxShared = 32
 
 // find returns the evidence of n failed checks. If there is none, it creates it.
-func (s *unreachedWhys) find(cause core.Cause, n int) *unreachedWhy {
+func (s *unreachedReasons) find(cause core.Cause, n int) *unreachedReason {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := checks{cause, n}
 	if w := s.list[key]; w != nil {
 		return w
 	}
-	w := &unreachedWhy{why: evidence.Report{
+	w := &unreachedReason{why: evidence.Report{
 		Failures: n, OwnFailures: n, OwnCauses: []evidence.CauseCount{{Cause: uint8(cause), Count: n}},
 		Evidence: evidence.NeededEvidence, Needed: evidence.NeededEvidence,
 	}}
 	w.text = w.why.Text(causeWord)
 	if n <= maxShared {
 		if s.list == nil {
-			s.list = map[checks]*unreachedWhy{}
+			s.list = map[checks]*unreachedReason{}
 		}
 		s.list[key] = w
 	}

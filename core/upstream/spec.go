@@ -107,7 +107,7 @@ func (o *OwnError) check(bad func(part, msg string)) {
 	switch {
 	case len(o.Header) > maxOwnErrorText:
 		bad("header", fmt.Sprintf("has more than %d bytes", maxOwnErrorText))
-	case o.Header != "" && (name == "" || strings.ContainsFunc(name, isNoTokenRune)):
+	case o.Header != "" && (name == "" || strings.ContainsFunc(name, isForbiddenInFieldName)):
 		bad("header", "must be the name of a header field, or \"Name: text\"")
 	}
 	if len(o.Body) > maxOwnErrorText {
@@ -115,8 +115,8 @@ func (o *OwnError) check(bad func(part, msg string)) {
 	}
 }
 
-// isNoTokenRune reports whether r is not allowed in a field name (RFC 9110, section 5.6.2).
-func isNoTokenRune(r rune) bool {
+// isForbiddenInFieldName reports whether r is not allowed in a field name (RFC 9110, section 5.6.2).
+func isForbiddenInFieldName(r rune) bool {
 	return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 }
 

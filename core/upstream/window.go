@@ -76,8 +76,8 @@ func failureAt(t targetTag) float32 {
 	return math.Float32frombits(math.Float32bits(float32(math.NaN()))&^tagBits | uint32(t))
 }
 
-// failedAt returns the tag of the target at which an attempt failed, and whether the attempt failed.
-func failedAt(latency float32) (at targetTag, failed bool) {
+// failedTarget returns the tag of the target at which an attempt failed, and whether the attempt failed.
+func failedTarget(latency float32) (at targetTag, failed bool) {
 	bits := math.Float32bits(latency)
 	return targetTag(bits & tagBits), latency != latency
 }
@@ -233,7 +233,7 @@ func (w *window) countElsewhere(target uint64) (failures, attempts int) {
 	}
 	attempts = w.n - w.latencies
 	for k := range w.n {
-		switch at, failed := failedAt(w.latency[(w.oldestIndex()+k)%windowSize]); {
+		switch at, failed := failedTarget(w.latency[(w.oldestIndex()+k)%windowSize]); {
 		case !failed:
 		case at == tagOf(target):
 			attempts--
@@ -265,7 +265,7 @@ func (w *window) removeLatest(n int, target targetTag) (removed, failuresLeft in
 	ended := false
 	for k := range w.n {
 		i := (w.next - 1 - k + windowSize) % windowSize
-		at, failed := failedAt(w.latency[i])
+		at, failed := failedTarget(w.latency[i])
 		if failed && removed < n && (target == anyTarget || at == target) {
 			removed++
 			continue

@@ -300,7 +300,7 @@ func (m *Module) sampleCall(in *instance) error {
 		case Scorer:
 			return in.callScore(sampleCandidates{}, scores)
 		case Judge:
-			_, err := in.callJudge(sampleJudge(in.excerptSpec))
+			_, err := in.callJudge(sampleForJudge(in.excerptSpec))
 			return err
 		}
 		r := sampleBackoff

@@ -251,9 +251,9 @@ func addStatuses(w *core.ExcerptSpec, value string) error {
 	return nil
 }
 
-// sampleJudge returns the response for the first call of a judge. It has all header fields and the longest body that
+// sampleForJudge returns the response for the first call of a judge. It has all header fields and the longest body that
 // the judge needs.
-func sampleJudge(w *core.ExcerptSpec) (*core.JudgeRequest, *core.Excerpt) {
+func sampleForJudge(w *core.ExcerptSpec) (*core.JudgeRequest, *core.Excerpt) {
 	body := bytes.Repeat([]byte("<p>Are you a robot? "), abi.MaxBody/20)
 	e := &core.Excerpt{Body: body[:min(w.Body, len(body))], Length: 100_000}
 	for _, name := range w.Fields {

@@ -38,7 +38,7 @@ func readAtMost(name string, in io.Reader, size, limit int64) ([]byte, error) {
 	}
 	data, err := io.ReadAll(io.LimitReader(in, limit+1))
 	if err == nil && int64(len(data)) > limit {
-		return nil, errMoreThan(name, limit)
+		return nil, errLongerThan(name, limit)
 	}
 	return data, err
 }
@@ -47,6 +47,6 @@ func errTooLong(name string, size, limit int64) error {
 	return fmt.Errorf("%s has %d bytes; at most %d are allowed; is it the right file?", name, size, limit)
 }
 
-func errMoreThan(name string, limit int64) error {
+func errLongerThan(name string, limit int64) error {
 	return fmt.Errorf("%s has more than %d bytes, which are allowed at most; is it the right file?", name, limit)
 }

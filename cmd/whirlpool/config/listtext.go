@@ -87,7 +87,7 @@ func readListText(path string, limit int64) (*listText, error) {
 	case err != io.EOF && err != io.ErrUnexpectedEOF:
 		return nil, err
 	case int64(text.size) > limit:
-		return nil, errMoreThan(path, limit)
+		return nil, errLongerThan(path, limit)
 	}
 	return text, nil
 }

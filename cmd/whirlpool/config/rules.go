@@ -24,11 +24,11 @@ type Rule struct {
 
 // When is the condition of a rule; see rules.Conditions.
 type When struct {
-	Host   Texts             `koanf:"host" json:"host,omitempty"`
+	Host   TextList          `koanf:"host" json:"host,omitempty"`
 	Port   Numbers           `koanf:"port" json:"port,omitempty"`
-	Path   Texts             `koanf:"path" json:"path,omitempty"`
-	Method Texts             `koanf:"method" json:"method,omitempty"`
-	User   Texts             `koanf:"user" json:"user,omitempty"`
+	Path   TextList          `koanf:"path" json:"path,omitempty"`
+	Method TextList          `koanf:"method" json:"method,omitempty"`
+	User   TextList          `koanf:"user" json:"user,omitempty"`
 	Status Numbers           `koanf:"status" json:"status,omitempty"`
 	Header map[string]string `koanf:"header" json:"header,omitempty"`
 	Body   string            `koanf:"body" json:"body,omitempty"`
@@ -60,11 +60,11 @@ type Then struct {
 	policy *rules.Policy // decoded from Policy; nil if Policy is nil
 }
 
-// Texts is a list of texts. In the configuration it is a text or a list of texts.
-type Texts []string
+// TextList is a list of texts. In the configuration it is a text or a list of texts.
+type TextList []string
 
 // DecodeValue implements strict.ValueDecoder.
-func (t *Texts) DecodeValue(from any) error {
+func (t *TextList) DecodeValue(from any) error {
 	for _, item := range listItems(from) {
 		text, ok := item.(string)
 		if !ok {
