@@ -88,6 +88,7 @@ func TestS141ARateAndItsEnd(t *testing.T) {
 // The bytes of a day are counted in both directions, and survive a restart and a kill.
 func TestS142BytesOfTheDaySurviveARestart(t *testing.T) {
 	t.Parallel()
+	waitPastMidnight()
 	w := start(t, 2, "[health]\nreachability = false\n")
 	w.stop()
 	w.stateDir = t.TempDir()
@@ -119,6 +120,7 @@ func TestS142BytesOfTheDaySurviveARestart(t *testing.T) {
 // The bytes of a tunnel count while it is open.
 func TestBytesOfAnOpenTunnelCount(t *testing.T) {
 	t.Parallel()
+	waitPastMidnight()
 	host := responder(t, nil)
 	w := start(t, 1, "[health]\nreachability = false\n[[limits]]\nbytes_per_day = 1000000\n")
 	status, _, c := w.connect(host)

@@ -13,6 +13,7 @@ import (
 // In a flood of one reason, the log gets the first and the number of the others.
 func TestS189RefusedRequestsAreCountedAndLogged(t *testing.T) {
 	t.Parallel()
+	waitPastMidnight()
 	w := start(t, 1, confK+`
 [[gateway.users]]
 name = "ann"

@@ -398,6 +398,7 @@ func TestUsageSurvives(t *testing.T) {
 	if time.Now().UTC().Format("15:04") == "23:59" {
 		t.Skip("the day ends during the test")
 	}
+	waitPastMidnight()
 	w := start(t, 1, confK)
 	w.kill()
 	w.stateDir = filepath.Join(w.dir, "state")

@@ -94,7 +94,7 @@ func fetchOverTLS(w *whirl, target string) error {
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	c.SetDeadline(time.Now().Add(eventTimeout))
 	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %[1]s\r\n\r\n", target)
 	r := bufio.NewReader(c)
 	a, err := http.ReadResponse(r, &http.Request{Method: "CONNECT"})
@@ -127,7 +127,7 @@ func TestOtherBytesAreNotSentAgain(t *testing.T) {
 		status, _, c := w.connect("site.test:443")
 		require.Equal(t, 200, status)
 		io.WriteString(c, "POST / HTTP/1.1\r\nHost: site.test\r\nContent-Length: 0\r\n\r\n")
-		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		c.SetReadDeadline(time.Now().Add(eventTimeout))
 		_, err := c.Read(make([]byte, 1))
 		require.ErrorIs(t, err, io.EOF)
 		c.Close()
@@ -180,7 +180,7 @@ func TestAReplyWithoutTLSIsNotLost(t *testing.T) {
 		"the other tunnel is silent": func(c net.Conn) { io.Copy(io.Discard, c) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := start(t, 2, "[timeouts]\nattempt = \"2s\"\n")
+			w := start(t, 2, "[timeouts]\nattempt = \"5s\"\n") // the first reply must come in this time
 			var arrivals atomic.Int64
 			w.setAll(lab.Behaviour{TunnelTo: coretest.Serve(t, func(c net.Conn) {
 				c.Read(make([]byte, 4096))
