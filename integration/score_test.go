@@ -82,9 +82,20 @@ func (w *whirl) scores(ids ...string) []float64 {
 		rates = append(rates, p["success_rate"].(float64))
 		latencies = append(latencies, p["avg_latency"].(float64))
 	}
+	normalized := make([]float64, len(ids))
+	score := func(i int) float64 { return 0.7*rates[i] + 0.3*(1-normalized[i]) }
+	best := 0
 	for i := range ids {
-		normalized := (latencies[i] + 0.01) / (slices.Max(latencies) + 0.01)
-		scores = append(scores, 0.7*rates[i]+0.3*(1-normalized))
+		normalized[i] = (latencies[i] + 0.01) / (slices.Max(latencies) + 0.01)
+		if score(i) > score(best) {
+			best = i
+		}
+	}
+	for i, n := range normalized {
+		if n > normalized[best] && n <= 1.25*normalized[best] { // nearly equal, docs/decisions/near-ties.md
+			normalized[i] = normalized[best]
+		}
+		scores = append(scores, score(i))
 	}
 	return scores
 }

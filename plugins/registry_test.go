@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -42,13 +43,6 @@ func (r rows) Fill(q *core.RankRequest, to []core.Candidate) {
 func TestScorersAgainstImplementationsInGo(t *testing.T) {
 	r := registry(t)
 	twins := map[string]func(c core.Candidate) float64{
-		"performance": func(c core.Candidate) float64 {
-			s := 0.7*c.SuccessRate + 0.3*(1-c.NormalizedLatency)
-			if c.RegionMatch != 0 {
-				s *= 1.1
-			}
-			return s
-		},
 		"round_robin":     func(c core.Candidate) float64 { return -c.Rotation },
 		"least_in_flight": func(c core.Candidate) float64 { return -c.InFlight / c.Weight },
 		"cost_aware": func(c core.Candidate) float64 {
@@ -80,7 +74,60 @@ func TestScorersAgainstImplementationsInGo(t *testing.T) {
 				require.InDelta(t, twin(c), scores[i], 1e-12, "%s, candidate %d", name, i)
 			}
 		}
+		s, err := r.Scorer("performance", plugins.FallbackRetry)
+		require.NoError(t, err)
+		require.NoError(t, s.Score(rows(list), scores))
+		require.InDeltaSlice(t, performance(list), scores, 1e-12)
 	})
+}
+
+// The scorer performance treats latencies as equal that differ by at most a quarter, 10 ms included.
+func TestLatenciesThatAreNearlyEqual(t *testing.T) {
+	s, err := registry(t).Scorer("performance", plugins.FallbackRetry)
+	require.NoError(t, err)
+	for _, c := range []struct {
+		ms   []float64 // latencies of proxies without a failure
+		best int       // number of proxies with the best score, which are the first ones
+	}{
+		{[]float64{1, 1.5, 2.5, 3.7}, 4}, {[]float64{1, 3.8}, 1}, {[]float64{30, 33, 40}, 3}, {[]float64{30, 41}, 1},
+		{[]float64{100, 127, 128}, 2}, {[]float64{20, 21, 400}, 2}, {[]float64{20, 40}, 1},
+	} {
+		list, scores := make([]core.Candidate, len(c.ms)), make([]float64, len(c.ms))
+		for i, ms := range c.ms {
+			normalized := (ms + 10) / (slices.Max(c.ms) + 10)
+			list[i] = core.Candidate{SuccessRate: 1, Samples: 100, NormalizedLatency: normalized}
+		}
+		require.NoError(t, s.Score(rows(list), scores))
+		for i := range list {
+			require.Equal(t, i < c.best, scores[i] > 0.98*scores[0], "%v ms, number %d", c.ms, i)
+		}
+	}
+}
+
+// performance returns the scores of the built-in performance. The latency of a proxy that is up to a quarter slower
+// than the best one counts as that of the best one.
+func performance(list []core.Candidate) []float64 {
+	score := func(c core.Candidate) float64 {
+		s := 0.7*c.SuccessRate + 0.3*(1-c.NormalizedLatency)
+		if c.RegionMatch != 0 {
+			s *= 1.1
+		}
+		return s
+	}
+	best := list[0]
+	for _, c := range list {
+		if score(c) > score(best) {
+			best = c
+		}
+	}
+	scores := make([]float64, len(list))
+	for i, c := range list {
+		if l := c.NormalizedLatency; l > best.NormalizedLatency && l <= 1.25*best.NormalizedLatency {
+			c.NormalizedLatency = best.NormalizedLatency
+		}
+		scores[i] = score(c)
+	}
+	return scores
 }
 
 func TestBackoffsAgainstImplementationsInGo(t *testing.T) {
