@@ -30,6 +30,7 @@ type Ledger struct {
 	servedTargets servedTargets
 
 	recent recentSuccesses
+	cuts   cuts
 
 	pool poolTest
 

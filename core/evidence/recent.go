@@ -61,6 +61,19 @@ func (s *recentSuccesses) hasAny(now, maxAge time.Duration) bool {
 	return false
 }
 
+// hasAnyAfterTick reports whether the table holds a success that ended later than in the tick of began, and not later
+// than in the tick of ended.
+func (s *recentSuccesses) hasAnyAfterTick(began, ended time.Duration) bool {
+	want := recentWord(0, 0, ended)
+	ticks := uint64(ended/recentTick) - uint64(began/recentTick)
+	for i := range s {
+		if word := s[i].Load(); word != 0 && (want-word)&recentTime < ticks {
+			return true
+		}
+	}
+	return false
+}
+
 // hasTarget reports whether the table holds a success of the target, of any age.
 func (s *recentSuccesses) hasTarget(target uint64) bool {
 	return sameTarget(s[target%recentSize].Load(), recentWord(target, 0, 0))

@@ -144,6 +144,7 @@ type deferredAttempt struct {
 	lease           upstream.Lease // does not count as in flight any more
 	outcome         core.Outcome
 	silentTime      time.Duration // time without a response
+	poolWasSilent   bool          // the attempt was cut short, and no proxy has served any request meanwhile
 	awaitsFirstByte bool          // charged at the target's first byte through another tunnel, not when that opens
 }
 
@@ -174,6 +175,7 @@ func (ex *Exchange) chargeDeferred(tunnelOpened bool, latency time.Duration) {
 			d.recordQuestioned(ex.event.Outcome.Status)
 		case d.outcome.Cause == verdict.CutShort && d.silentTime < latency: // its proxy may be as fast
 			d.lease.Proxy.AllowLatency(latency)
+		case d.poolWasSilent && d.lease.OthersCutShort(&d.outcome): // the whole pool has stalled for a moment
 		default:
 			if d.outcome.Cause == verdict.ProxyErrorPage {
 				d.recordQuestioned(ex.event.Outcome.Status)

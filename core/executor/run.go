@@ -368,8 +368,9 @@ func (ex *Exchange) settleFailure(o *core.Outcome) {
 	}
 	t := ex.tuning
 	if o.Charge == core.ChargeProxyIfServed && (t.Targets != nil || o.Cause == verdict.CutShort) {
+		silent := o.Cause == verdict.CutShort && ex.lease.RecordCutShort(o)
 		ex.deferredAttempts = append(ex.deferredAttempts, deferredAttempt{
-			lease: ex.lease.DetachPermit(), outcome: *o, silentTime: o.Latency + ex.silentTime,
+			poolWasSilent: silent, lease: ex.lease.DetachPermit(), outcome: *o, silentTime: o.Latency + ex.silentTime,
 			awaitsFirstByte: errors.Is(o.Err, verdict.ErrHelloRefused),
 		})
 	} else {

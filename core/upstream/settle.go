@@ -71,6 +71,20 @@ func (l *Lease) SettleUnserved(o *core.Outcome) {
 	u.pool.ledger.RecordUnserved(&a)
 }
 
+// RecordCutShort records that the attempt with outcome o was cut short. It reports whether nothing has succeeded
+// through the pool since the attempt began (evidence.Ledger.RecordCutShort). With blame = "literal" it does nothing.
+func (l *Lease) RecordCutShort(o *core.Outcome) (poolWasSilent bool) {
+	u := l.Proxy
+	return !u.pool.literal.Load() && u.pool.ledger.RecordCutShort(u.Hash(), l.began, l.endTime(o))
+}
+
+// OthersCutShort reports whether other proxies had attempts that were cut short when the attempt with outcome o was, or
+// since then (evidence.Ledger.OthersCutShort).
+func (l *Lease) OthersCutShort(o *core.Outcome) bool {
+	u := l.Proxy
+	return u.pool.ledger.OthersCutShort(u.Hash(), l.endTime(o), u.pool.countOthers(u))
+}
+
 // removeWithdrawn removes from the proxy's statistics the failures that the ledger has withdrawn, because other proxies
 // fail at the target, too. A failure that is not in the statistics yet is removed by the next call.
 func (u *Upstream) removeWithdrawn() {

@@ -1,0 +1,59 @@
+package evidence
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	maxCutProxies = 8 // in cuts
+	// stallSpread is the time by which the cuts of one stall differ: attempts that wait together do not begin together.
+	stallSpread = 250 * time.Millisecond
+	// stallProxies is the number of other proxies that a stall also has to affect, or all if the pool has fewer.
+	stallProxies = 2
+)
+
+// cuts holds the proxies whose attempts were cut short last.
+type cuts struct {
+	mu     sync.Mutex
+	latest [maxCutProxies]struct {
+		proxy uint64 // hash; 0 for an empty entry
+		at    time.Duration
+	}
+}
+
+// RecordCutShort records that an attempt through a proxy was cut short. It reports whether the pool was silent: no
+// attempt has succeeded since this one began, exact to a tick of recentSuccesses.
+func (l *Ledger) RecordCutShort(proxy uint64, began, ended time.Duration) (silent bool) {
+	l.cuts.mu.Lock()
+	oldest := &l.cuts.latest[0]
+	for i := range l.cuts.latest {
+		c := &l.cuts.latest[i]
+		if c.proxy == proxy {
+			oldest = c
+			break
+		}
+		if c.at < oldest.at {
+			oldest = c
+		}
+	}
+	oldest.proxy, oldest.at = proxy, ended
+	l.cuts.mu.Unlock()
+	return !l.recent.hasAnyAfterTick(began, ended)
+}
+
+// OthersCutShort reports whether attempts through at least two other proxies were cut short at the given time or later.
+// If there are fewer other proxies with a closed breaker, it requires all of them, but at least one. If the pool was
+// silent as well (RecordCutShort), the whole pool has stalled for a moment, so the attempt is no evidence against its
+// proxy. The reason may be the network between gateway and proxies, or the machine.
+func (l *Ledger) OthersCutShort(proxy uint64, at time.Duration, closedPeers int) bool {
+	l.cuts.mu.Lock()
+	defer l.cuts.mu.Unlock()
+	n := 0
+	for _, c := range l.cuts.latest {
+		if c.proxy != 0 && c.proxy != proxy && c.at >= at-stallSpread {
+			n++
+		}
+	}
+	return n >= max(min(stallProxies, closedPeers), 1)
+}
