@@ -27,6 +27,7 @@ const (
 	ReasonReachable    = "reachable"    // MakeHalfOpen: the proxy can be reached again
 	ReasonNoneClosed   = "none_closed"  // MakeHalfOpen: no breaker of the pool is closed
 	ReasonPoolFails    = "pool_fails"   // MakeHalfOpen: much more of the pool's attempts fail than usual
+	ReasonTargetFails  = "target_fails" // MakeHalfOpen: a target refuses the proxies whose breakers are closed
 	ReasonFewClosed    = "few_closed"   // MakeHalfOpen: few breakers of the pool are closed
 	ReasonCluster      = "cluster"      // Open or Close: other gateways of the cluster
 )

@@ -203,6 +203,39 @@ func TestAvoidedWhileTheOthersFail(t *testing.T) {
 	require.Equal(t, []string{"p1", "p2"}, slices.Sorted(maps.Keys(chosen(0))))
 }
 
+// If a target that bans a proxy fails through all proxies with a closed breaker, a retry is the probe of an open
+// breaker. A target without bans causes no such probe.
+func TestAnOpenBreakerIsProbedWhileTheOthersFail(t *testing.T) {
+	f := newFixture(t, 3, 8)
+	f.settle(f.get(0), core.Failure) // opens its breaker, because breaker.blame is "literal"
+	f.pool.SetLiteral(false)
+	retry := func(idempotent bool) string {
+		q := wants("", RegionScored)
+		q.TargetHash, q.Attempt, q.Idempotent = bannedHost, 1, idempotent
+		id, err := f.choose(q)
+		require.NoError(t, err)
+		return id
+	}
+	var book evidence.Book
+	fail := func(proxies ...int) {
+		for _, i := range proxies {
+			f.pool.Ledger().RecordFailure(&evidence.Attempt{Proxy: f.get(i).Hash(), Book: &book,
+				Target: evidence.Target{Hash: bannedHost}, Ended: f.pool.Elapsed(f.now), ClosedPeers: 2, PoolSize: 3,
+				Threshold: 5, Window: time.Minute})
+		}
+	}
+	f.now = f.now.Add(300 * time.Millisecond)
+	fail(1, 2, 1)
+	require.NotEqual(t, "p0", retry(true), "no proxy is avoided for the target")
+	f.avoid(f.get(1))
+	require.NotEqual(t, "p0", retry(false), "only an idempotent request may be a probe")
+	require.Equal(t, core.Open, f.get(0).Breaker().State())
+	require.Equal(t, "p0", retry(true))
+	require.Equal(t, core.HalfOpen, f.get(0).Breaker().State())
+	fail(0)
+	require.NotEqual(t, "p0", retry(true), "the target has just failed through it")
+}
+
 // A proxy that is avoided for a target is chosen for other targets, and for the target only if there is no other
 // candidate.
 func TestAvoided(t *testing.T) {

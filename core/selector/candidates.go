@@ -6,23 +6,47 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/ban"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
 // dropAvoided removes the candidates that should be avoided for the target (isAvoided), unless these are all
 // candidates. If the target probably bans some proxies and now fails, it may have banned the proxies through which it
-// has just failed. In this case dropAvoided first removes these proxies. In a retry it then removes no others.
-func (s *Selector) dropAvoided(c *choice) {
+// has just failed. In this case dropAvoided first removes these proxies. In a retry it then removes no others, but if
+// it has just failed through all of them, the retry may be a probe (probeAtTarget).
+func (s *Selector) dropAvoided(c *choice, snap *upstream.Snapshot) {
 	if c.avoided.HasBan(c.elapsed) {
 		if failing := s.pool.Ledger().Failing(c.TargetHash, c.elapsed); failing.TargetFails() {
-			c.keepIf(func(u *upstream.Upstream) bool { return !failing.FailedThrough(u.Hash()) })
+			kept := c.keepAny(func(u *upstream.Upstream) bool { return !failing.FailedThrough(u.Hash()) })
 			if c.Attempt > 0 {
+				if !kept {
+					s.probeAtTarget(c, snap, failing)
+				}
 				return
 			}
 		}
 	}
 	c.keepIf(func(u *upstream.Upstream) bool { return !c.isAvoided(u) })
 }
+
+// probeAtTarget is called in a retry if the target has just failed through all candidates, and probably bans some
+// proxies. A proxy that several targets ban may have an open breaker, and may be the only one that this target serves.
+// So probeAtTarget keeps only the proxies whose half-open breaker waits for a probe. Before, it makes a breaker
+// half-open if possible (docs/decisions/suspect-targets.md).
+func (s *Selector) probeAtTarget(c *choice, snap *upstream.Snapshot, failing evidence.Failing) {
+	if c.KnownToRelay || !c.Idempotent || !s.pool.ProbeInRetry(breaker.ReasonTargetFails) {
+		return
+	}
+	s.gatherCandidates(c, snap)
+	if !c.keepAny(func(u *upstream.Upstream) bool {
+		return u.Breaker().State() == core.HalfOpen && !failing.FailedThrough(u.Hash())
+	}) {
+		c.keepIf(hasClosedBreaker)
+	}
+}
+
+func hasClosedBreaker(u *upstream.Upstream) bool { return u.Breaker().State() == core.Closed }
 
 func (c *choice) isKnownToRelay(u *upstream.Upstream) bool { return u.IsKnownToRelay(c.elapsed) }
 
@@ -34,24 +58,23 @@ func (s *Selector) keepForRetry(c *choice, snap *upstream.Snapshot) {
 	if c.KnownToRelay && c.keepAny(c.isKnownToRelay) {
 		return
 	}
-	isClosed := func(u *upstream.Upstream) bool { return u.Breaker().State() == core.Closed }
 	failing := s.pool.Ledger().FailingProxies(c.elapsed)
 	if failing.Empty() {
-		c.keepIf(isClosed)
+		c.keepIf(hasClosedBreaker)
 		return
 	}
 	if c.keepAny(func(u *upstream.Upstream) bool {
-		return isClosed(u) && !u.IsUnreached() && !failing.Failed(u.Hash())
-	}) || c.keepAny(func(u *upstream.Upstream) bool { return isClosed(u) && failing.Serves(u.Hash()) }) {
+		return hasClosedBreaker(u) && !u.IsUnreached() && !failing.Failed(u.Hash())
+	}) || c.keepAny(func(u *upstream.Upstream) bool { return hasClosedBreaker(u) && failing.Serves(u.Hash()) }) {
 		return
 	}
-	if c.Idempotent && s.pool.ProbeInRetry() {
+	if c.Idempotent && s.pool.ProbeInRetry(breaker.ReasonPoolFails) {
 		s.gatherCandidates(c, snap)
 		if c.keepAny(func(u *upstream.Upstream) bool { return u.Breaker().State() == core.HalfOpen }) {
 			return
 		}
 	}
-	c.keepIf(isClosed)
+	c.keepIf(hasClosedBreaker)
 }
 
 // hasAbility reports whether u is not known to lack the ability that the request needs.

@@ -196,7 +196,7 @@ func (s *Selector) chooseWithAbility(c *choice, snap *upstream.Snapshot, scorer 
 		return s.chooseLastResort(c, snap)
 	}
 	if len(c.avoided) > 0 || len(c.uncompared) > 0 {
-		s.dropAvoided(c)
+		s.dropAvoided(c, snap)
 	}
 	c.keepPreferred()
 	return s.chooseBest(c, scorer)

@@ -69,13 +69,14 @@ func (p *Pool) ProbeEarly() bool {
 // ProbeInRetry is called for a retry if all proxies that it may use have just failed. Without a probe, the retry would
 // go through one of these proxies. Unless a breaker already waits for its probe, ProbeInRetry makes the breaker
 // half-open that has been open longest, and for at least earlyMin. The time since the last early probe does not matter.
-// The result is false if there is certainly no probe for the retry.
-func (p *Pool) ProbeInRetry() bool {
+// The parameter reason is breaker.ReasonPoolFails or breaker.ReasonTargetFails. The result is false if there is
+// certainly no probe for the retry.
+func (p *Pool) ProbeInRetry(reason string) bool {
 	notClosed := p.NotClosed()
 	if p.literal.Load() || len(notClosed) == 0 || len(notClosed) > breakersPerSweep {
 		return false
 	}
-	p.probeEarly(notClosed, earlyMin, breaker.ReasonPoolFails)
+	p.probeEarly(notClosed, earlyMin, reason)
 	return true
 }
 
@@ -130,7 +131,8 @@ func (p *Pool) probeEarly(notClosed []*Upstream, after time.Duration, reason str
 			}
 		}
 	}
-	if longest == nil || reason != breaker.ReasonPoolFails && !p.takeEarly(at) {
+	inRetry := reason == breaker.ReasonPoolFails || reason == breaker.ReasonTargetFails
+	if longest == nil || !inRetry && !p.takeEarly(at) {
 		return false
 	}
 	longest.breaker.MakeHalfOpen(reason)

@@ -170,6 +170,26 @@ func TestATargetThatBansMostProxiesFailsForAShortTime(t *testing.T) {
 	require.True(t, o.Reconciled)
 }
 
+// A proxy fails for a short time, so its breaker opens. Then a target bans all other proxies, one after the other. Few
+// requests are lost, because a retry soon probes the open breaker. (125 were lost
+// before.)
+func TestATargetThatServesOnlyAProxyWithAnOpenBreaker(t *testing.T) {
+	w := catalog.Noise(0, 50)
+	w.Requests = 2000
+	w.Pool = slices.Clone(w.Pool)
+	const second = time.Second
+	for i := range w.Pool {
+		from := 14*second + time.Duration(i)*second
+		w.Pool[i].Bans = map[int][]faults.Span{0: {{From: from, To: 35 * second}}}
+	}
+	outage := faults.Span{From: 10 * second, To: 14 * second}
+	w.Pool[7] = faults.BurstyProxy(faults.State{}, faults.State{Fails: 1}, []faults.Span{outage})
+	o := Run(t, shipped(t), t.TempDir(), w)
+	require.Positive(t, o.Openings)
+	require.GreaterOrEqual(t, o.ServedCount(), w.Requests-20)
+	require.True(t, o.Reconciled)
+}
+
 // In every variant, the gateway's counts agree with those of the proxies and clients.
 func TestVariants(t *testing.T) {
 	w, cache := catalog.DeadProxies(), t.TempDir()
