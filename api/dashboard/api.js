@@ -1,15 +1,8 @@
 // Requests to the REST API.
 import { $, el } from "./dom.js";
-import { reconnect, refresh, showConnection } from "./live.js";
+import { reconnect, refresh } from "./live.js";
+import { askForKey, session, setClock, showLogin } from "./session.js";
 import { offerUndo } from "./undo.js";
-
-// session holds the data that the page keeps between two requests.
-export const session = {
-  key: sessionStorage.getItem("key") || "", // the API key
-  role: "", // of the key: "admin" or "read"
-  clockOffset: 0, // of the gateway's clock, in ms
-  updated: 0, // time of the last response
-};
 
 // A request fails after this many milliseconds: the gateway may be unreachable, or this machine may have slept.
 const requestTimeout = 30000;
@@ -40,13 +33,6 @@ async function call(path, { method = "GET", json, body, type } = {}, tag = undef
   throw new Error(
     (await response.json().catch(() => ({}))).message || "the API responded with status " + response.status,
   );
-}
-
-// setClock computes the offset of the gateway's clock. The parameter date is the field Date of a response that has just
-// arrived.
-export function setClock(date) {
-  const offset = Date.parse(date) - Date.now();
-  session.clockOffset = Math.abs(offset) > 2000 ? offset : 0; // Date has whole seconds
 }
 
 // known has the latest response to each GET: its ETag and text. The API does not send an unchanged response again.
@@ -82,23 +68,6 @@ function showRole(role) {
   document.body.dataset.role = role;
   $("role").textContent = session.key ? (role === "read" ? "a key that may only read" : "an admin's key") : "";
   $("signout").hidden = !session.key;
-}
-
-// gatewayNow is the time of the gateway's clock, which may differ from this machine's.
-export const gatewayNow = () => Date.now() + session.clockOffset;
-
-// askForKey shows the form for the key and hides everything else. The parameter refused is the key that the API has
-// refused. If the user has entered another one meanwhile, askForKey does nothing.
-export function askForKey(refused) {
-  if (refused !== session.key) return;
-  if ($("login").hidden) setTimeout(() => $("login").elements.key.focus());
-  showLogin(true);
-  showConnection("signed out");
-}
-
-function showLogin(on) {
-  $("login").hidden = $("login").parentElement.hidden = !on;
-  document.querySelector("main").hidden = on;
 }
 
 // act makes the request of a button. If the request fails, act shows the error. Otherwise it shows the text of done, if

@@ -1,7 +1,8 @@
 // The events: transitions of breakers, changes of the configuration, bans and faults of plugins.
-import { api, gatewayNow } from "./api.js";
+import { api } from "./api.js";
 import { $, address, clock, count, date, el, number, pill, rows, words } from "./dom.js";
 import { listen, watch } from "./live.js";
+import { gatewayNow } from "./session.js";
 
 const bandSeconds = 600,
   shownEvents = 12,

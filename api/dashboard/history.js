@@ -1,8 +1,9 @@
 // The last hours: requests, success, latency, retries, bans or cost by time, and the changes in that time.
-import { api, gatewayNow } from "./api.js";
+import { api } from "./api.js";
 import { $, address, count, el, number, percent, span } from "./dom.js";
 import { stackedBars } from "./chart.js";
 import { eachSecond, watch } from "./live.js";
+import { gatewayNow } from "./session.js";
 
 const windows = { "1h": 3600e3, "6h": 6 * 3600e3, "24h": 24 * 3600e3 };
 let chosen = windows[address.get("window")] ? address.get("window") : "1h";

@@ -1,7 +1,8 @@
 // When the page requests what it shows: when the gateway reports a change in its event stream. Without a connection to
 // this stream, the page polls. Nothing is requested while the page is hidden or needs a key.
-import { askForKey, session, setClock } from "./api.js";
-import { $, clock } from "./dom.js";
+import { isOpen, setClosed, setOpen, showConnection } from "./connection.js";
+import { $ } from "./dom.js";
+import { askForKey, session, setClock } from "./session.js";
 import { serve } from "./stream.js";
 
 // Times in ms.
@@ -11,9 +12,7 @@ const pause = 2000, // before a request that has failed is repeated
 
 const watches = [],
   listeners = []; // called with each event of the stream
-let open = false, // the stream is open, and its first event has arrived
-  why = "the event stream has not begun", // the reason why the stream is not open
-  started = false,
+let started = false,
   port, // to the stream
   workers = 0, // SharedWorkers that have stopped
   pings = 0; // since the latest message
@@ -32,7 +31,7 @@ export function watch({ views = [], every = 1000, polled = 2000, shown, streamed
 
   w.plan = () => {
     clearTimeout(timer);
-    if (busy || !w.changed || !mayRequest() || (streamed && open) || (!w.visible && w.calls)) return;
+    if (busy || !w.changed || !mayRequest() || (streamed && isOpen()) || (!w.visible && w.calls)) return;
     timer = setTimeout(w.run, Math.max(0, last + every - performance.now()));
   };
 
@@ -57,7 +56,7 @@ export function watch({ views = [], every = 1000, polled = 2000, shown, streamed
     }
     busy = false;
     if (again) w.run();
-    else if (!open || w.changed) {
+    else if (!isOpen() || w.changed) {
       timer = setTimeout(() => {
         w.changed = true;
         w.plan();
@@ -91,9 +90,6 @@ export function refresh() {
   for (const w of watches) w.run();
 }
 
-// isOpen reports whether the page gets the event stream.
-export const isOpen = () => open;
-
 // listen calls f with each event of the stream: its id, type and data.
 export const listen = f => listeners.push(f);
 
@@ -104,16 +100,6 @@ function failed(e) {
   const none = e instanceof TypeError || e.name === "TimeoutError";
   if (none) port.postMessage({ restart: true });
   showConnection(none ? "the gateway does not respond" : e.message);
-}
-
-// showConnection shows whether the page is up to date. The parameter problem is "" if the page is up to date.
-export function showConnection(problem) {
-  if (!problem) session.updated = Date.now();
-  const old = problem + (session.updated ? "; this page is from " + clock(session.updated) : "");
-  const text = problem ? old : open ? "live" : "polling, because " + why;
-  document.querySelector("main").classList.toggle("stale", problem !== "");
-  $("link").className = "link " + (problem ? "down" : text === "live" ? "live" : "polling");
-  if ($("link").textContent !== text) $("link").textContent = text;
 }
 
 // --- The event stream -----------------------------------------------------------
@@ -185,9 +171,8 @@ function begin() {
 
 // poll makes the page poll. The parameter reason says why.
 function poll(reason) {
-  const already = !open && started;
-  open = false;
-  why = reason;
+  const already = !isOpen() && started;
+  setClosed(reason);
   begin();
   if (already) return;
   for (const w of watches) {
@@ -198,7 +183,7 @@ function poll(reason) {
 
 // changed plans the requests for some views. The first event of a stream names all views.
 function changed(views) {
-  open = true;
+  setOpen();
   begin();
   for (const w of watches) {
     if (!w.views.some(v => views.includes(v))) continue;

@@ -1,7 +1,8 @@
 // Actions on many proxies, and how each is undone.
-import { api, gatewayNow, showError } from "./api.js";
+import { api, showError } from "./api.js";
 import { number } from "./dom.js";
 import { refresh } from "./live.js";
+import { gatewayNow } from "./session.js";
 import { offerUndo } from "./undo.js";
 
 const atOnce = 6; // requests in flight

@@ -1,11 +1,12 @@
 // The list of proxies. Only the visible rows are requested and drawn, so that pools of any size can be scrolled.
-import { act, api, gatewayNow, showError } from "./api.js";
+import { act, api, showError } from "./api.js";
 import { $, address, attribute, clock, count, el, link, number, percent, span, write } from "./dom.js";
 import { longList } from "./list.js";
 import { eachSecond, watch } from "./live.js";
 import { perform } from "./many.js";
 import { showProxy } from "./proxy.js";
 import { transitions, began, learn } from "./events.js";
+import { gatewayNow } from "./session.js";
 
 const bandSeconds = 600,
   bandWidth = 144; // px, as in dashboard.css

@@ -1,10 +1,11 @@
 // The page of one proxy: its settings, why its attempts fail, its latest requests, and actions.
-import { api, gatewayNow } from "./api.js";
+import { api } from "./api.js";
 import { $, address, bytes, clock, count, date, el, number, percent, pill, span, words } from "./dom.js";
 import { attemptChart, attemptHistory } from "./history.js";
 import { perform } from "./many.js";
 import { openPage } from "./page.js";
 import { steps } from "./requests.js";
+import { gatewayNow } from "./session.js";
 
 const page = openPage($("proxy"), "proxy", ["proxies", "requests"], async (id, content, current) => {
   const path = encodeURIComponent(id);

@@ -1,7 +1,8 @@
 // The latest requests, and the attempts of one request over time.
-import { api, gatewayNow } from "./api.js";
+import { api } from "./api.js";
 import { $, address, clock, date, el, instant, link, pill, right, rows, span, words } from "./dom.js";
 import { eachSecond, watch } from "./live.js";
+import { gatewayNow } from "./session.js";
 
 const keep = 1000,
   shownRequests = 15;

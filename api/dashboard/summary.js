@@ -1,9 +1,11 @@
 // The summary: one sentence on the state of the pool, the totals, and the requests of the last two minutes.
-import { api, gatewayNow } from "./api.js";
+import { api } from "./api.js";
+import { isOpen } from "./connection.js";
 import { $, count, el, instant, link, number, percent, span, clock } from "./dom.js";
-import { eachSecond, isOpen, listen, watch } from "./live.js";
+import { eachSecond, listen, watch } from "./live.js";
 import { filterBy } from "./proxies.js";
 import { findRequests } from "./requests.js";
+import { gatewayNow } from "./session.js";
 import { showTarget } from "./target.js";
 import { stackedBars } from "./chart.js";
 

@@ -1,12 +1,13 @@
 // The targets with failures, and the page of one target: why attempts at it fail, by time, and which proxies get no
 // requests for it.
-import { api, button, gatewayNow } from "./api.js";
+import { api, button } from "./api.js";
 import { $, address, clock, count, el, link, number, pill, rows, words } from "./dom.js";
 import { attemptChart, attemptHistory } from "./history.js";
 import { watch } from "./live.js";
 import { openPage } from "./page.js";
 import { reasonsTable, showProxy } from "./proxy.js";
 import { attemptClass } from "./requests.js";
+import { gatewayNow } from "./session.js";
 
 const perPage = 12;
 let shown = perPage;

@@ -1,11 +1,12 @@
 // What somebody does on the dashboard, in the page itself: TestTheDashboard adds
 // it. Each step waits for what the page should show, and reports if it does not.
-import { api, session } from "./api.js";
+import { api } from "./api.js";
 import { stackedBars } from "./chart.js";
 import { rows } from "./dom.js";
 import { refresh } from "./live.js";
 import { showPolicy } from "./policy.js";
 import { uses } from "./proxies.js";
+import { session } from "./session.js";
 import { showTarget } from "./target.js";
 
 (async () => {
