@@ -63,7 +63,7 @@ func (ex *Exchange) matchRule(s Excerpter, o *core.Outcome) *rules.Action {
 // applyRule applies the action of a rule to an attempt with outcome o. direct:// is never banned, because it stands for
 // the gateway itself.
 func (ex *Exchange) applyRule(a *rules.Action, o core.Outcome) core.Outcome {
-	ex.event.Rule = a.Label
+	ex.event.Rule, ex.event.RuleLimit = a.Label, a.MaxAttempts
 	if ex.query.Retryable && !ex.request.Policy.RequestedAttempts() {
 		ex.maxAttempts = max(ex.maxAttempts, a.MaxAttempts)
 	}

@@ -71,6 +71,7 @@ func CourseUnder(r *Request, p, current *retry.Policy) RequestCourse {
 	}
 	var c RequestCourse
 	var elapsed time.Duration // duration of the attempts and backoffs so far
+	var ruleLimit int         // the highest max_attempts of the rules so far
 	tried := map[string]bool{}
 	for i := range r.Attempts {
 		a := &r.Attempts[i]
@@ -79,13 +80,14 @@ func CourseUnder(r *Request, p, current *retry.Policy) RequestCourse {
 			continue
 		}
 		c.Attempts++
+		ruleLimit = max(ruleLimit, a.RuleLimit)
 		tried[a.ProxyID] = true
 		last := i == len(r.Attempts)-1
 		if p.Timeout != nil && elapsed >= seconds(*p.Timeout) {
 			c.Result, c.Status = Refused, http.StatusGatewayTimeout
 			return c
 		}
-		if !retries(a, r.Method, p) || c.Attempts >= p.MaxAttempts {
+		if !retries(a, r.Method, p) || c.Attempts >= maxAttempts(p, ruleLimit) {
 			if last {
 				c.Result, c.Status = recorded.Result, recorded.Status
 				if a.Outcome.Cause == verdict.TotalTimeout && !sameTimeout(p, current) {
@@ -97,7 +99,7 @@ func CourseUnder(r *Request, p, current *retry.Policy) RequestCourse {
 			return c
 		}
 		if last {
-			if !r.Earlier && retries(a, r.Method, current) && c.Attempts < current.MaxAttempts {
+			if !r.Earlier && retries(a, r.Method, current) && c.Attempts < maxAttempts(current, ruleLimit) {
 				c.Result, c.Status = recorded.Result, recorded.Status
 				return c
 			}
@@ -117,6 +119,15 @@ func CourseUnder(r *Request, p, current *retry.Policy) RequestCourse {
 	return c
 }
 
+// maxAttempts returns the maximum number of attempts under the policy p. A rule may permit more attempts, but a policy
+// that permits one attempt permits no retries. The argument ruleLimit is the rule's number, or 0.
+func maxAttempts(p *retry.Policy, ruleLimit int) int {
+	if p.MaxAttempts == 1 {
+		return 1
+	}
+	return max(p.MaxAttempts, ruleLimit)
+}
+
 func hasHedge(attempts []core.AttemptEvent) bool {
 	for i := range attempts {
 		if attempts[i].Hedge {
@@ -126,7 +137,7 @@ func hasHedge(attempts []core.AttemptEvent) bool {
 	return false
 }
 
-// retries reports whether the policy p retries a request after an attempt. It does not check p.MaxAttempts.
+// retries reports whether the policy p retries a request after an attempt. It does not check maxAttempts.
 func retries(a *core.AttemptEvent, method string, p *retry.Policy) bool {
 	o := &a.Outcome
 	switch o.Repeat {

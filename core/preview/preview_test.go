@@ -129,6 +129,43 @@ func TestRequestsThatKeepTheirCourse(t *testing.T) {
 	}
 }
 
+// A rule permits more attempts than the policy. A policy with one attempt permits no retries.
+func TestMaxAttemptsOfARule(t *testing.T) {
+	now := policy(t, func(*retry.Policy) {})
+	banned := func(proxy string) core.AttemptEvent {
+		o := verdict.ApplyRule(response(403), verdict.Instruction{Next: verdict.NextOtherProxy}, false)
+		a := attempt(proxy, o, 0)
+		a.RuleLimit = 5
+		return a
+	}
+	served := preview.Request{Method: "GET", Final: core.FinalSuccess, Status: 200, Attempts: []core.AttemptEvent{
+		banned("a"), banned("b"), banned("c"), banned("d"), attempt("e", response(200), 0),
+	}}
+	refused := preview.Request{Method: "GET", Final: core.FinalExhausted, Status: 403, Attempts: []core.AttemptEvent{
+		banned("a"), banned("b"), banned("c"), banned("d"), banned("e"),
+	}}
+	stopped := refused // no proxy was left
+	stopped.Attempts = refused.Attempts[:4]
+	for _, tt := range []struct {
+		name        string
+		request     preview.Request
+		maxAttempts int
+		want        preview.RequestCourse
+	}{
+		{"the current policy", served, 3, course(5, 0, preview.Served, 200)},
+		{"fewer attempts", served, 2, course(5, 0, preview.Served, 200)},
+		{"no retries", served, 1, course(1, 0, preview.Refused, 403)},
+		{"the rule's number", refused, 4, course(5, 0, preview.Refused, 403)},
+		{"a higher number", refused, 6, course(6, 0, preview.Unknown, 0)},
+		{"something else has stopped it", stopped, 10, course(4, 0, preview.Refused, 403)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := policy(t, func(p *retry.Policy) { p.MaxAttempts = tt.maxAttempts })
+			require.Equal(t, tt.want, preview.CourseUnder(&tt.request, p, now))
+		})
+	}
+}
+
 // A replay is no attempt of the policy.
 func TestReplays(t *testing.T) {
 	now := policy(t, func(*retry.Policy) {})
