@@ -10,6 +10,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/minutes"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // Reasons returns the store that counts the attempts of each minute by cause and status. The store has a series for
@@ -127,6 +128,61 @@ func (r *recentResults) add(e *core.AttemptEvent) {
 		r.bad |= 1
 		r.lastBad = BadAttempt{minutes.KeyOf(e.Outcome.Cause, e.Outcome.Status), e.Host, e.Ended}
 	}
+}
+
+// restoredWindow is the time before a restart whose attempts decide which proxies count as failing after the restart.
+const restoredWindow = 5 * time.Minute
+
+// restoreRecentAttempts sets the latest attempts of each proxy from the restored counters of the last minutes. The
+// minutes of a proxy until that of recovered[id] do not count.
+func (r *Recorder) restoreRecentAttempts(recovered map[string]time.Time) {
+	since := r.now().Add(-restoredWindow)
+	hosts := r.reasons.OnlyHosts(since)
+	r.proxies.Range(func(key, v any) bool {
+		id, p := key.(string), v.(*proxy)
+		begin := since
+		if at, ok := recovered[id]; ok && !at.Before(begin) {
+			begin = at.Add(time.Minute)
+		}
+		recent := restoredResults(r.reasons.ProxyCounts(id, begin))
+		if recent.bad != 0 {
+			recent.lastBad.Host, recent.lastBad.At = hosts[recent.lastBad.Key], r.now()
+		}
+		p.mu.Lock()
+		p.recent = recent
+		p.mu.Unlock()
+		r.failingProxies.update(id, p)
+		return true
+	})
+}
+
+// restoredResults returns the results of attempts of which only the counts are known. The bad attempts become the
+// latest ones; lastBad has the most frequent key of these.
+func restoredResults(counts []minutes.Count) (recent recentResults) {
+	var good, bad, most uint64
+	for _, c := range counts {
+		switch cause := c.Key.Cause(); verdict.AtTarget(cause) {
+		case core.Success:
+			if !c.Key.IsRefusal() {
+				good += c.N
+				continue
+			}
+		case core.Excluded:
+			if !verdict.IsProxyFault(cause) {
+				continue
+			}
+		}
+		if bad += c.N; c.N > most {
+			most, recent.lastBad.Key = c.N, c.Key
+		}
+	}
+	if bad == 0 {
+		return recent
+	}
+	n := min(good+bad, maxRecentAttempts)
+	recent.n = int(n)
+	recent.bad = 1<<max(1, bad*n/(good+bad)) - 1
+	return recent
 }
 
 // isTargetRefusal reports whether a response with this status is a refusal by the target.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/minutes"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 func TestRecentAttempts(t *testing.T) {
@@ -131,4 +132,46 @@ func TestRefusedRequestsAreDelivered(t *testing.T) {
 		require.LessOrEqual(t, w.Delivered, w.Requests)
 	}
 	wg.Wait()
+}
+
+// After a restart, the proxies that failed in the last minutes count as failing, but not those that had recovered.
+func TestFailingProxiesAfterARestart(t *testing.T) {
+	now := noon
+	clock := func() time.Time { return now }
+	r := New(Config{Now: clock, RetentionHours: 3})
+	attempt := func(id, host string, c core.Cause, status, times int) {
+		result := core.ResultFailure
+		if c == verdict.Answered {
+			result = core.ResultSuccess
+		}
+		for range times {
+			r.Attempt(&core.AttemptEvent{ProxyID: id, Host: host, Started: now, Ended: now,
+				Outcome: core.Outcome{Cause: c, Status: status, Result: result}})
+		}
+	}
+	attempt("old", "shop.example", verdict.BannedHere, 403, 9)
+	now = now.Add(7 * time.Minute)
+	attempt("recovered", "other.example", verdict.NoAnswerInTime, 0, 9)
+	r.Transition(core.Transition{ProxyID: "recovered", From: core.HalfOpen, To: core.Closed, At: now})
+	attempt("refused", "shop.example", verdict.BannedHere, 403, 30)
+	attempt("refused", "other.example", verdict.Answered, 200, 10)
+	attempt("plain", "shop.example", verdict.Answered, 403, 2)
+	attempt("good", "shop.example", verdict.BannedHere, 403, 2)
+	attempt("good", "other.example", verdict.Answered, 200, 3)
+	attempt("dead", "other.example", verdict.ProxyUnreachable, 0, 1)
+	attempt("left", "other.example", verdict.ClientLeft, 0, 5)
+
+	restored := New(Config{Now: clock, RetentionHours: 3})
+	saved := saveWhole(r, true)
+	now = now.Add(time.Minute)
+	restored.Restore(&saved)
+	restored.EndRestore()
+	bad := func(c core.Cause, status int, host string) BadAttempt {
+		return BadAttempt{minutes.KeyOf(c, status), host, now}
+	}
+	require.Equal(t, map[string]RecentAttempts{
+		"refused": {20, 15, bad(verdict.BannedHere, 403, "shop.example")},
+		"plain":   {2, 2, bad(verdict.Answered, 403, "shop.example")},
+		"dead":    {1, 1, bad(verdict.ProxyUnreachable, 0, "other.example")},
+	}, restored.FailingProxies())
 }

@@ -221,15 +221,20 @@ func (p *proxy) setHour(row []int64) {
 	h.saved = h.attempts + h.opens
 }
 
-// EndRestore adds a transition for each breaker that was not closed, because breakers are closed after a restart.
+// EndRestore restores which proxies count as failing, and adds a transition for each breaker that was not closed,
+// because breakers are closed after a restart.
 func (r *Recorder) EndRestore() {
 	r.reasons.EndRestore()
 	list, total := r.transitions.listAfter(0, maxTransitions)
 	r.saveState.transitions = total // the file already has these transitions
-	last := map[string]core.State{}
+	last, recovered := map[string]core.State{}, map[string]time.Time{}
 	for _, t := range list {
 		last[t.ProxyID] = t.To
+		if t.To == core.Closed {
+			recovered[t.ProxyID] = t.At
+		}
 	}
+	r.restoreRecentAttempts(recovered)
 	for id, state := range last {
 		if state != core.Closed {
 			r.minuteAt(r.now()).transitions.Add(1)

@@ -68,6 +68,28 @@ func (s *Store) ProxyCounts(id string, since time.Time) []Count {
 	return sum.Counts
 }
 
+// OnlyHosts returns the host of the attempts by key, from the minute that contains the given time on. The host is "" if
+// there were several hosts, or if one of them does not have its own series.
+func (s *Store) OnlyHosts(since time.Time) map[Key]string {
+	hosts, first := map[Key]string{}, s.minuteOf(since)
+	add := func(host string, series *Series) {
+		s.eachMinuteSince(series, first, func(r *Row, _ *Latencies) {
+			for _, c := range r.Counts {
+				if known, ok := hosts[c.Key]; ok && known != host {
+					hosts[c.Key] = ""
+				} else {
+					hosts[c.Key] = host
+				}
+			}
+		})
+	}
+	add("", &s.otherTargets)
+	for host, series := range s.targets.all() {
+		add(host, series)
+	}
+	return hosts
+}
+
 // SumTarget returns the counts of the target with the given host in the time window before now.
 func (s *Store) SumTarget(host string, window time.Duration) Sum {
 	return s.sumOf(s.targets.find(host), window)

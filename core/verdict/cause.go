@@ -108,6 +108,9 @@ func AtTarget(c core.Cause) core.Verdict {
 	return core.Excluded
 }
 
+// IsProxyFault reports whether the proxy is charged with the failure, whatever other attempts show.
+func IsProxyFault(c core.Cause) bool { return rows[c].charge == proxy }
+
 // A row lists the consequences of a cause. The function applyExceptions changes them in special cases.
 type row struct {
 	name        string // stable name in snake_case
