@@ -29,10 +29,10 @@ func viewOfAbilities(pool Pool, u *upstream.Upstream) abilitiesView {
 		if known.State == ability.Unknown {
 			return v
 		}
-		since := pool.TimeAt(known.Since).UTC()
+		since := timeAt(pool, known.Since)
 		v.Source, v.Since = known.Source.String(), &since
 		if known.State == ability.Cannot {
-			until := pool.TimeAt(known.Until).UTC()
+			until := timeAt(pool, known.Until)
 			v.RetryAt = &until
 		}
 		return v
@@ -55,7 +55,7 @@ func viewOfCheck(pool Pool, u *upstream.Upstream) *checkView {
 		return nil
 	}
 	return &checkView{
-		At: pool.TimeAt(r.At).UTC(), Passed: r.Passed, Error: r.Fault, Latency: r.Latency.Seconds(),
+		At: timeAt(pool, r.At), Passed: r.Passed, Error: r.Fault, Latency: r.Latency.Seconds(),
 		TLSIntercepted: r.Intercepted,
 	}
 }

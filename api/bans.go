@@ -51,7 +51,7 @@ type banView struct {
 }
 
 func viewOfBan(pool Pool, p ban.Pair) banView {
-	return banView{p.ProxyID, p.Host, pool.TimeAt(p.Since).UTC(), pool.TimeAt(p.Until).UTC()}
+	return banView{p.ProxyID, p.Host, timeAt(pool, p.Since), timeAt(pool, p.Until)}
 }
 
 // viewsOfAvoided returns the views of the pairs in all for which the function match returns true.

@@ -129,7 +129,7 @@ func (h *breakerHandler) viewOfWhy(w evidence.Report) whyView {
 		Targets: make([]targetEvidence, 0, len(w.Targets)),
 	}
 	if w.Failures > 0 {
-		at := h.pool.TimeAt(w.Since).UTC()
+		at := timeAt(h.pool, w.Since)
 		v.Since = &at
 	}
 	for _, t := range w.Targets {

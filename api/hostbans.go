@@ -32,7 +32,7 @@ type hostBanView struct {
 func (h *hostBanHandler) list(c *fiber.Ctx) error {
 	out := []hostBanView{}
 	for _, p := range h.engine.HostBans() {
-		out = append(out, hostBanView{p.ProxyID, p.Host, h.pool.TimeAt(p.Since).UTC(), h.pool.TimeAt(p.Until).UTC()})
+		out = append(out, hostBanView{p.ProxyID, p.Host, timeAt(h.pool, p.Since), timeAt(h.pool, p.Until)})
 	}
 	return send(c, fiber.Map{"rests": out})
 }

@@ -410,3 +410,21 @@ func TestPagesAgainstASortedList(t *testing.T) {
 		require.Equal(t, begin+p.limit < len(all), rest.NextCursor != nil)
 	})
 }
+
+// driftingPool has a clock that gains a few nanoseconds in each call.
+type driftingPool struct {
+	Pool
+	calls time.Duration
+}
+
+func (p *driftingPool) TimeAt(elapsed time.Duration) time.Time {
+	p.calls++
+	return noon.Add(elapsed + 3*p.calls)
+}
+
+// The times in a response that has not changed stay the same, so that its ETag does.
+func TestTimesWithADriftingClock(t *testing.T) {
+	p, at := &driftingPool{}, 1234567*time.Nanosecond
+	require.Equal(t, noon.Add(time.Millisecond), timeAt(p, at))
+	require.Equal(t, noon.Add(time.Millisecond), timeAt(p, at))
+}

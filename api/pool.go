@@ -24,6 +24,15 @@ type Pool interface {
 
 var _ Pool = (*upstream.Pool)(nil)
 
+// timePrecision is the precision of times that are computed relative to now. The clock of the machine and the clock
+// that measures durations differ by some nanoseconds more in each second. Without rounding, an unchanged response would
+// have another ETag each time.
+const timePrecision = time.Millisecond
+
+func timeAt(p Pool, elapsed time.Duration) time.Time {
+	return p.TimeAt(elapsed).UTC().Round(timePrecision)
+}
+
 // poolLists lists proxies for /proxies and /circuit-breakers. It is safe for concurrent use.
 type poolLists struct {
 	pool        Pool

@@ -130,7 +130,7 @@ func (h *proxyHandler) view(u *upstream.Upstream) proxyView {
 		AvgLatency: stats.LatencyMean.Seconds(),
 	}
 	if until, banned := h.bannedUntil(u); banned {
-		at := h.pool.TimeAt(until).UTC()
+		at := timeAt(h.pool, until)
 		v.BannedUntil = &at
 	}
 	for i, rule := range extras.OwnErrors {
@@ -140,7 +140,7 @@ func (h *proxyHandler) view(u *upstream.Upstream) proxyView {
 		v.Metadata = map[string]string{}
 	}
 	if !stats.LastUsed.IsZero() {
-		at := stats.LastUsed.UTC()
+		at := stats.LastUsed.UTC().Round(timePrecision)
 		v.LastUsed = &at
 	}
 	v.Abilities, v.LastCheck, v.ExitAddress = viewOfAbilities(h.pool, u), viewOfCheck(h.pool, u), exitAddress(u)

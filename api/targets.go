@@ -116,10 +116,10 @@ func (h *targetHandler) recentTargets() []*targetView {
 		t := &all[i]
 		views[i] = &targetView{
 			Target: t.Name, Attempts: uint64(t.Attempts), Failures: uint64(t.Failures), FailureRate: t.FailureRate,
-			ProxiesFailing: t.Proxies, Suspect: t.Suspect, LastFailure: h.pool.TimeAt(t.LastFailure).UTC(),
+			ProxiesFailing: t.Proxies, Suspect: t.Suspect, LastFailure: timeAt(h.pool, t.LastFailure),
 		}
 		if t.LastSuccess > 0 {
-			at := h.pool.TimeAt(t.LastSuccess).UTC()
+			at := timeAt(h.pool, t.LastSuccess)
 			views[i].LastSuccess = &at
 		}
 	}
