@@ -17,8 +17,8 @@ const (
 // ready for use. It is safe for concurrent use.
 type Refusals struct {
 	n    atomic.Int32 // len(list)
-	mu   sync.Mutex
-	list []refusal // oldest first
+	mu   sync.Mutex   // guards list
+	list []refusal    // oldest first
 }
 
 type refusal struct {

@@ -42,9 +42,9 @@ type Breaker struct {
 	owner  Owner
 	cfg    atomic.Pointer[Config]
 
-	mu        sync.Mutex
-	changedAt int64 // time of day of the last change of state, or of Init, ns since 1970
-	*history        // nil before the first failure or change of state
+	mu        sync.Mutex // guards changedAt and history
+	changedAt int64      // time of day of the last change of state, or of Init, ns since 1970
+	*history             // nil before the first failure or change of state
 }
 
 // history holds what a breaker has only after its first failure or change of state. It is small (64 bytes), because the

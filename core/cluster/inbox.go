@@ -19,7 +19,7 @@ const aloneFor = 2 * time.Second
 // an exchange. Its lock is held for short times only. While the lock is held, no method of Local is called, because
 // such a method may wait for a goroutine that waits for the lock.
 type inbox struct {
-	mu          sync.Mutex
+	mu          sync.Mutex // guards the fields below
 	alone       bool
 	aloneAt     time.Time
 	failed      map[string]struct{} // proxies through which an attempt has failed

@@ -15,7 +15,7 @@ import (
 type Memory struct {
 	now func() time.Time
 
-	mu           sync.Mutex
+	mu           sync.Mutex // guards the fields below
 	epoch        string
 	seq          int64
 	born         time.Time // when the current data began: at the first exchange, and after each loss

@@ -68,7 +68,7 @@ func RunConcurrently(n int, f func(i int)) (stop func()) {
 
 // Log is a log in memory. It is safe for concurrent use.
 type Log struct {
-	mu sync.Mutex
+	mu sync.Mutex // guards b
 	b  bytes.Buffer
 }
 
@@ -95,7 +95,7 @@ func (l *Log) Reset() {
 
 // Recorder keeps the events of attempts and requests. It is safe for concurrent use.
 type Recorder struct {
-	mu       sync.Mutex
+	mu       sync.Mutex // guards the fields below
 	attempts []core.AttemptEvent
 	requests []core.RequestEvent
 }

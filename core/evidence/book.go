@@ -20,9 +20,9 @@ type Book struct {
 	records   atomic.Pointer[record] // list of at most maxRecords, the newest first
 	withdrawn atomic.Int32           // see TakeWithdrawn
 
-	mu          sync.Mutex
-	breakerGen  uint64  // generation of the breaker
-	lastFailure Attempt // the latest failure, with a nil Book
+	mu          sync.Mutex // guards the fields below
+	breakerGen  uint64     // generation of the breaker
+	lastFailure Attempt    // the latest failure, with a nil Book
 
 	episode         uint16        // number of the episode; a record with another number is out of date
 	episodeStart    time.Duration // end of the episode's first failure

@@ -15,7 +15,7 @@ const (
 
 // cuts holds the proxies whose attempts were cut short last.
 type cuts struct {
-	mu     sync.Mutex
+	mu     sync.Mutex // guards latest
 	latest [maxCutProxies]struct {
 		proxy uint64 // hash; 0 for an empty entry
 		at    time.Duration

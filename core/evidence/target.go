@@ -29,7 +29,7 @@ type target struct {
 	lastFailure     atomic.Int64 // ns after the epoch
 	retriesAdmitted atomic.Int64 // time of the last AdmitRetries that returned true
 
-	mu sync.Mutex
+	mu sync.Mutex // guards the fields down to challenge
 	// In the noise, old attempts have a reduced weight: the first baseSuccesses successes of the target and its first
 	// baseTransients transient failures count with the weights oldSuccesses and oldTransients.
 	oldSuccesses, oldTransients   float64

@@ -139,7 +139,7 @@ func (ex *Exchange) dependsOnHost() bool {
 type limitTimer struct {
 	serveQueue func()
 
-	mu       sync.Mutex
+	mu       sync.Mutex // guards the fields below
 	timer    *time.Timer
 	fireTime time.Time // when the timer fires; zero if the timer is not set
 }

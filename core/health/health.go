@@ -57,7 +57,7 @@ type Checker struct {
 
 	passed, failed atomic.Uint64
 
-	mu           sync.Mutex
+	mu           sync.Mutex         // guards the fields below
 	planSettings *activeSettings    // settings with which the plans in queue were made
 	snapshot     *upstream.Snapshot // the latest snapshot of the pool; each of its proxies has a plan
 	plans        map[*upstream.Upstream]*plan

@@ -72,7 +72,7 @@ func (l Limit) WithDefaults(defaults Limit) Limit {
 type Usage struct {
 	bytes *traffic.Meter
 
-	mu           sync.Mutex
+	mu           sync.Mutex // guards the fields below
 	limit        Limit
 	rate         *rate.Limiter // nil without a limit
 	interval     *rate.Limiter // nil without a limit

@@ -56,7 +56,7 @@ const costUnit = 1e6
 
 // lastCostTotal holds the total that the last call of CountCost received.
 type lastCostTotal struct {
-	mu       sync.Mutex
+	mu       sync.Mutex // guards the fields below
 	hasTotal bool
 	total    float64
 }

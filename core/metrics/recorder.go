@@ -226,10 +226,9 @@ type proxy struct {
 	isForgotten atomic.Bool // the recorder has deleted these counters
 	reasons     minutes.SeriesRef
 
-	mu        sync.Mutex
-	keepHours int64 // hours
+	mu        sync.Mutex // guards the fields from hours on
+	keepHours int64      // hours
 
-	// The following fields are guarded by mu.
 	hours    []hour // in ascending order
 	recent   recentResults
 	bytes    int64 // total of the last CountBytes

@@ -49,7 +49,7 @@ type Checker struct {
 
 	enabled atomic.Bool
 
-	mu         sync.Mutex
+	mu         sync.Mutex         // guards the fields below
 	snapshot   *upstream.Snapshot // the snapshot whose proxies are all in added, or were; nil at first
 	newProxies []newProxy         // proxies whose first check has not begun, in the order of their checks
 	// failingSinceByProxy holds, for each proxy, the first time that its breaker opened after the proxy had last served

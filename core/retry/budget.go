@@ -19,8 +19,8 @@ type Budget struct {
 	cfg   BudgetConfig
 	start time.Time
 
-	mu       sync.Mutex
-	second   int64 // the newest slot, in seconds since start
+	mu       sync.Mutex // guards the fields below
+	second   int64      // the newest slot, in seconds since start
 	deposits [budgetSeconds]float64
 	spent    [budgetSeconds]float64
 }

@@ -113,8 +113,8 @@ const (
 // one token. This limits the number of hedges per first attempt to hedge_budget. A Hedging is safe for concurrent
 // use.
 type Hedging struct {
-	mu        sync.Mutex
-	tokens    int64 // in millionths
+	mu        sync.Mutex // guards the fields below
+	tokens    int64      // in millionths
 	latencies [hedgeKinds]latencies
 }
 

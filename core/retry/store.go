@@ -17,8 +17,8 @@ type Store struct {
 	current atomic.Pointer[Policy]
 	now     func() time.Time
 
-	mu        sync.Mutex
-	file      Policy // the policy of the last configuration
+	mu        sync.Mutex // guards the fields below
+	file      Policy     // the policy of the last configuration
 	source    string
 	updatedAt time.Time
 	changed   func(View) // nil for none

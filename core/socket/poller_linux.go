@@ -112,7 +112,7 @@ func (w *Watch) waitEvent(nextWait func() time.Duration, stop <-chan struct{}) {
 type unpolledSocket struct {
 	remote netip.AddrPort
 
-	mu     sync.Mutex
+	mu     sync.Mutex // guards the fields below
 	fd     uintptr
 	closed bool // fd does not belong to this value any more
 }

@@ -25,7 +25,7 @@ type Stall struct {
 	conn net.Conn
 	idle time.Duration
 
-	mu         sync.Mutex
+	mu         sync.Mutex // guards the fields below
 	timer      *time.Timer
 	running    atomic.Bool // changed by Start and Stop only, under mu
 	acked      uint64      // bytes acknowledged at the last check

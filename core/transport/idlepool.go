@@ -26,7 +26,7 @@ type idlePool struct {
 	digest      digestState
 	tokenOffers tokenOffers
 
-	mu      sync.Mutex
+	mu      sync.Mutex                // guards the fields below
 	unkeyed []*persistConn            // connections without a key; least recently used first
 	keyed   map[string][]*persistConn // connections with a key (credentialsKey); least recently used first
 	shared  map[string][]*sharedConn  // HTTP/2 connections, by credentialsKey

@@ -11,7 +11,7 @@ import (
 // attempt has served the same request. The zero value is ready for use. It is safe for concurrent use and is reused for
 // the attempts of a client connection.
 type Interrupt struct {
-	mu            sync.Mutex
+	mu            sync.Mutex         // guards the fields below
 	conn          net.Conn           // Cancel and Stop end the reads and writes of this connection
 	offPollerStop chan<- struct{}    // receives a value at Cancel and Stop while conn is off the poller; otherwise nil
 	cancelDial    context.CancelFunc // called by Stop to end dialing; nil if the attempt does not dial

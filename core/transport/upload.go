@@ -107,7 +107,7 @@ type headWait struct {
 	pc *persistConn
 	c  *Control
 
-	mu    sync.Mutex
+	mu    sync.Mutex // guards ended
 	ended bool
 }
 

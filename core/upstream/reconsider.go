@@ -10,7 +10,7 @@ const sweepPending = 256
 
 // pendingFailures is a queue of proxies with failures that later attempts through other proxies may confirm.
 type pendingFailures struct {
-	mu    sync.Mutex
+	mu    sync.Mutex  // guards queue
 	queue []*Upstream // each proxy at most once (flag pending)
 }
 

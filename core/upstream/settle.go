@@ -174,7 +174,7 @@ func (u *Upstream) CountUnreached(cause core.Cause, failedChecks int) {
 // unreachedReasons holds the evidence of failed reachability checks. Proxies with the same cause and number of failed
 // checks share it, to save memory: most proxies of a long list may be dead.
 type unreachedReasons struct {
-	mu   sync.Mutex
+	mu   sync.Mutex // guards list
 	list map[checks]*unreachedReason
 }
 

@@ -173,7 +173,7 @@ type Store struct {
 	keys   []string
 	script *rueidis.Lua
 
-	mu         sync.Mutex
+	mu         sync.Mutex     // guards the fields down to closed
 	client     rueidis.Client // nil before the first exchange that reaches the store
 	err        error          // of the last attempt to make the client
 	connecting chan struct{}  // closed when makeClient ends; nil while it does not run
