@@ -127,7 +127,17 @@ func (r *remote) readStatus() (*gatewayStatus, error) {
 			return nil, err
 		}
 	}
+	s.Failing, s.Failures, s.Losses = notNil(s.Failing), notNil(s.Failures), notNil(s.Losses)
+	s.Suspect, s.LoadFault, s.Restart = notNil(s.Suspect), notNil(s.LoadFault), notNil(s.Restart)
 	return s, nil
+}
+
+// notNil returns list or, if it is nil, an empty list, whose JSON is [].
+func notNil[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 func (r *remote) get(path string, v any) error {

@@ -63,6 +63,19 @@ func TestStatus(t *testing.T) {
 }
 
 // In a cluster, the status says which node the gateway is, and what all nodes have served.
+// Without failures the lists in the JSON are empty, not null.
+func TestStatusWithoutFailures(t *testing.T) {
+	newFakeAPI(t, map[string][]string{
+		"GET /config":          {`200 {"gateway":"127.0.0.1:8888","reload":{"ok":true}}`},
+		"GET /status":          {`200 {"summary":"all proxies work","proxies":{"total":2,"in_service":2,"closed":2}}`},
+		"GET /metrics/retries": {`200 {"total_requests":0}`},
+		"GET /targets":         {`200 {"targets":[]}`},
+	})
+	out, errs, code := run("status", "--json")
+	require.Zero(t, code, errs)
+	require.NotContains(t, out, "null")
+}
+
 func TestStatusOfACluster(t *testing.T) {
 	responses := statusResponses()
 	responses["GET /status"] = []string{`200 {"summary":"both proxies work","proxies":{"total":2,"in_service":2},` +
