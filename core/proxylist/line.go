@@ -88,12 +88,13 @@ func parseAddress(line, scheme string) (spec upstream.Spec, warning string, err 
 		line = bracketedIPv4.ReplaceAllString(line, "$1$2")
 	}
 	f := strings.Split(line, ":")
+	if len(f) == 5 && isScheme(f[0]) && !isPort(f[1]) && isPort(f[4]) &&
+		(!isPort(f[2]) || strings.Contains(f[3], ".") && !strings.Contains(f[1], ".")) { // scheme:user:pass:host:port
+		return parseAddress(line[len(f[0])+1:], strings.ToLower(f[0]))
+	}
 	if len(f) >= 3 && isScheme(f[0]) && !isPort(f[1]) && isPort(f[2]) {
 		spec, err = parseURL(f[0], line[len(f[0])+1:])
 		return spec, "", err
-	}
-	if len(f) == 5 && isScheme(f[0]) && !isPort(f[1]) && isPort(f[4]) { // scheme:user:pass:host:port
-		return parseAddress(line[len(f[0])+1:], strings.ToLower(f[0]))
 	}
 	if n := len(f); (n == 3 || n == 5) && isPort(f[1]) { // host:port:scheme, host:port:user:pass:scheme
 		if schemes := parseProtocols(f[n-1]); len(schemes) > 0 {
@@ -256,17 +257,6 @@ func splitFields(line string) (host, user, password, warning string, err error) 
 		return line[:end+1] + ":" + port, user, password, "", nil
 	}
 	return splitColons(line)
-}
-
-// hasCommaInPassword reports whether line is host:port:user:pass, and the commas are in the password, such as those of
-// _country-us,de. They are not if a description of the proxy follows: pass,US,elite.
-func hasCommaInPassword(line string) bool {
-	f := strings.Split(line, ":")
-	if len(f) != 4 || !isPort(f[1]) || strings.ContainsAny(f[0]+f[2], ", \t") {
-		return false
-	}
-	_, behind, _ := strings.Cut(f[3], ",")
-	return descriptionOf(behind) < possibleDescription && !strings.ContainsAny(behind, " \t@")
 }
 
 // passwordHasAt reports whether line is host:port:user:pass or host,port,user,pass. If so, every '@' in the line

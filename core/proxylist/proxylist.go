@@ -23,15 +23,18 @@
 //
 // In a URL, user and password may be percent-encoded, and the password may contain an '@'. In all other forms, user
 // and password are not percent-decoded, and the password may contain a ':'. The default scheme is http, or
-// Options.Scheme. A comment begins with '#', ';' or "//" at the beginning of a line or after white space. Blank lines
-// are skipped. A line may have several addresses or URLs without credentials. A line in any other form is searched for
-// an address: if it contains exactly one IPv4 address with a port, this is the address of the proxy. Tags of HTML are
+// Options.Scheme. A comment begins with '#', ';' or "//" at the beginning of a line or after white space. Behind two
+// words, "//" begins a comment only if white space follows: it may be the beginning of a password. Blank lines are
+// skipped. A line may have several addresses or URLs without credentials. A line in any other form is searched for an
+// address: if it contains exactly one IPv4 address with a port, this is the address of the proxy. Tags of HTML are
 // ignored.
 //
 // Four fields separated by colons are host:port:user:pass if only the second field is a port, and user:pass:host:port
 // if only the fourth one is. If both are ports, and only one of the first and the third field contains a dot, that
 // field is the host. Otherwise the line is host:port:user:pass. Fields that describe a proxy, such as US and elite, are
 // not taken as user and password, nor as the end of a password (host:port:user:pass:US); a warning reports these lines.
+// A comma belongs to the password only among options of a vendor (pass_country-us,de). In other lines the columns
+// behind the comma must describe the proxy (host:port:user:pass,socks5,US).
 //
 // In the forms with spaces (words.go), the separator can also be a tab, a bar, a semicolon or a comma. Words that
 // describe a proxy, such as a country or a level of anonymity, are not taken as user and password (description.go). A
@@ -46,6 +49,7 @@ package proxylist
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -215,8 +219,8 @@ func (l *listParser) warnFor(n int, msg, reason string) {
 }
 
 // normalizeText removes the characters without width (Unicode class Cf) that web pages put around addresses, and
-// replaces no-break spaces by spaces, and the line separators of Unicode by CR. In a line without
-// a colon, it replaces full-width digits and punctuation, such as U+FF1A, by those of ASCII.
+// replaces no-break spaces by spaces, and the line separators of Unicode by CR. In a line without a colon, it replaces
+// full-width digits and punctuation, such as U+FF1A, by those of ASCII.
 func normalizeText(line string) string {
 	isASCII := func(r rune) bool { return r < 0x80 }
 	if strings.TrimFunc(line, isASCII) == "" {
@@ -300,18 +304,19 @@ func (l *listParser) parseLine(n int, line string) {
 			l.textLines.add(n)
 		}
 	}
-	if m := columnsAfterPassword.FindStringSubmatch(line); m != nil && descriptionOf(m[2]) >= possibleDescription {
-		line = m[1]
+	scheme := l.Scheme
+	if address, columns := columnsAfterPassword(line); descriptionOf(columns) >= possibleDescription {
+		line, scheme = address, cmp.Or(schemeInColumns(columns), scheme)
 		l.textLines.add(n)
 	}
 	if m := changeLink.FindStringSubmatch(line); m != nil {
 		line = m[1]
 		l.textLines.add(n)
 	}
-	spec, warning, err := parseAddress(line, l.Scheme)
+	spec, warning, err := parseAddress(line, scheme)
 	if err != nil {
 		if m := textAfterLogin.FindStringSubmatch(line); m != nil && !strings.ContainsAny(m[2], "@") {
-			if spec, warning, err = parseAddress(m[1], l.Scheme); err == nil {
+			if spec, warning, err = parseAddress(m[1], scheme); err == nil {
 				line = m[1]
 				l.textLines.add(n)
 			}
@@ -326,7 +331,7 @@ func (l *listParser) parseLine(n int, line string) {
 		l.skip(n, err)
 		return
 	}
-	if words, loginGuessed, ok := parseWords(line, l.Scheme); ok {
+	if words, loginGuessed, ok := parseWords(line, scheme); ok {
 		form := formWords
 		if words.Address.Username != "" {
 			form = formLogin
@@ -341,7 +346,7 @@ func (l *listParser) parseLine(n int, line string) {
 	if l.parseClashLine(n, line) {
 		return
 	}
-	if text, ok := parseText(line, l.Scheme); ok {
+	if text, ok := parseText(line, scheme); ok {
 		l.textLines.add(n)
 		l.add(n, formText, text, "", nil)
 		return
@@ -380,9 +385,6 @@ var changeLink = regexp.MustCompile(`^((?:\w+://)?[^\s/\[|]+)` +
 
 // textAfterPassword matches host:port:user:pass before other text.
 var textAfterPassword = regexp.MustCompile(`^([^\s/@]+:\d+:[^\s:/]+:[^\s;|]+)(?:[ \t]+|[ \t]*[;|])(.+)$`)
-
-// columnsAfterPassword matches host:port:user:pass as the first column of a row.
-var columnsAfterPassword = regexp.MustCompile(`^([^\s/@,]+:\d+:[^\s:/,]+:[^\s,]+),(.+)$`)
 
 // textAfterLogin matches user:pass@host:port, with or without a scheme, before other text.
 var textAfterLogin = regexp.MustCompile(`^(\S+@[^\s@|;,/]+:\d+)/?(?:[ \t]+|[ \t]*[|;,])(.*)$`)
@@ -508,10 +510,18 @@ func stripComment(line string) string {
 		return ""
 	}
 	for i := 1; i < len(line); i++ {
-		isMark := line[i] == '#' || line[i] == ';' || strings.HasPrefix(line[i:], "//")
+		isMark := line[i] == '#' || line[i] == ';' || isSlashComment(line, i)
 		if isMark && (line[i-1] == ' ' || line[i-1] == '\t') {
 			return strings.TrimSpace(line[:i])
 		}
 	}
 	return line
+}
+
+// isSlashComment reports whether line[i:] begins with the "//" of a comment. Behind one word it does. Behind more
+// words, such as host, port and user, a word that begins with "//" may be the password.
+func isSlashComment(line string, i int) bool {
+	rest, found := strings.CutPrefix(line[i:], "//")
+	return found && (rest == "" || rest[0] == ' ' || rest[0] == '\t' ||
+		!strings.ContainsAny(strings.TrimSpace(line[:i]), " \t"))
 }

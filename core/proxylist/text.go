@@ -65,12 +65,23 @@ func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 }
 
 // schemeInText returns the scheme of the first protocol among the words of a line; "" for none. A protocol may be in
-// brackets, before a colon, or an option of curl, such as --socks5-hostname. The scheme of a link is none.
+// brackets, before a colon, or an option of curl, such as --socks5-hostname. The scheme of a link is none, nor is a
+// protocol that the line denies, as in "SOCKS4: no" and "(no socks5)".
 func schemeInText(line string) string {
 	line = strings.ReplaceAll(strings.ToLower(line), "://", "\x00")
 	isSeparator := func(r rune) bool { return strings.ContainsRune(" \t,;|/=()[]", r) }
-	for _, word := range strings.FieldsFunc(line, isSeparator) {
-		word = strings.TrimSuffix(strings.Trim(word, "-:"), "-hostname")
+	words := strings.FieldsFunc(line, isSeparator)
+	for i := range words {
+		words[i] = strings.TrimSuffix(strings.Trim(words[i], "-:"), "-hostname")
+	}
+	for i, word := range words {
+		next := ""
+		if i+1 < len(words) {
+			next = words[i+1]
+		}
+		if next == "no" || i > 0 && words[i-1] == "no" && next != "yes" {
+			continue
+		}
 		if strings.HasPrefix(word, "socks") || word == "http" || word == "https" {
 			if schemes := parseProtocols(word); len(schemes) > 0 {
 				return schemes[0]

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -35,6 +36,9 @@ func proxychainsFields(line string) []string {
 	}
 	if len(f) == 5 && properName.MatchString(f[3]) && properName.MatchString(f[4]) {
 		return nil // such as New York in a cell
+	}
+	if cells := splitCells(line, '\t'); len(cells) == 4 && strings.Contains(cells[3], " ") {
+		return nil // such as "120 ms" in a cell
 	}
 	return f
 }
@@ -111,7 +115,7 @@ func parseWords(line, scheme string) (spec upstream.Spec, loginGuessed, ok bool)
 			f[0], f[1] = f[1], f[0]
 		}
 		user, password, found := strings.Cut(f[1], ":")
-		if host = f[0]; found && isLogin(f[1], f[1]) && !strings.HasPrefix(password, "//") { // not of a link
+		if host = f[0]; found && isLogin(f[1], f[1]) && !isLink(f[1]) {
 			login = []string{user, password}
 		}
 	case len(f) == 3:
@@ -135,6 +139,12 @@ func parseWords(line, scheme string) (spec upstream.Spec, loginGuessed, ok bool)
 		guessed = true // such as Berlin,Hetzner
 	}
 	return spec, guessed && len(login) > 0, true
+}
+
+// isLink reports whether a word is a link to a page, an application or a proxy.
+func isLink(word string) bool {
+	scheme, _, found := strings.Cut(strings.ToLower(word), "://")
+	return found && (isScheme(scheme) || slices.Contains([]string{"socks", "tg", "ftp", "ws", "wss"}, scheme))
 }
 
 // splitAddresses returns the addresses in a line that consists only of addresses, at least two, such as "1.2.3.4:80,
