@@ -179,9 +179,10 @@ func (f *Fetcher) Close() {
 }
 
 // refreshList fetches the list s immediately, and then after each refresh interval, until ctx ends. After a failed
-// fetch the wait is shorter than the refresh interval (firstRetryDelay).
+// fetch the wait is shorter than the refresh interval (firstRetryDelay). After errShortPage it is not: the page would
+// soon come for the third time during a short disturbance of its server.
 func (f *Fetcher) refreshList(ctx context.Context, s Source) {
-	var v version
+	v := version{proxies: f.countProxies(s)}
 	failures := 0
 	for {
 		wait := s.Refresh
@@ -190,8 +191,10 @@ func (f *Fetcher) refreshList(ctx context.Context, s Source) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			wait = min(firstRetryDelay<<min(failures, 20), s.Refresh)
-			failures++
+			if !errors.Is(err, errShortPage) {
+				wait = min(firstRetryDelay<<min(failures, 20), s.Refresh)
+				failures++
+			}
 			f.log.Warn("a proxy list was not fetched; its last good version stays in use",
 				slog.String("list", Redacted(s.URL)), slog.Any("error", err), slog.String("next", wait.String()))
 		default:
@@ -206,6 +209,19 @@ func (f *Fetcher) refreshList(ctx context.Context, s Source) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// countProxies returns the number of proxies in the last good version of the list s, which may be the saved one; 0 if
+// there is none.
+func (f *Fetcher) countProxies(s Source) int {
+	f.mu.Lock()
+	data := f.data[s.URL]
+	f.mu.Unlock()
+	specs, _, err := proxylist.Parse(bytes.NewReader(data), proxylist.Options{Scheme: s.Scheme})
+	if err != nil {
+		return 0
+	}
+	return len(specs)
 }
 
 // setData makes data the last good version of a list, unless ctx has ended.
@@ -269,11 +285,19 @@ type version struct {
 	data               []byte
 	proxies            int // in data
 	etag, lastModified string
+	shortPages         int // fetches in a row that have ended with errShortPage
 }
 
+// errShortPage is the error of a page for which isErrorPage is true. The third one in a row is taken as the new list.
+var errShortPage = errors.New("it is a page of HTML with hardly any addresses, probably an error page")
+
+const maxShortPages = 3
+
 // update fetches the list s, and stores its contents in v if they have changed. A response without a proxy, or that is
-// probably an error page, is an error, and v does not change.
+// probably an error page, is an error, and the contents in v do not change.
 func (v *version) update(ctx context.Context, client *http.Client, s Source) (changed bool, err error) {
+	shortPages := v.shortPages
+	v.shortPages = 0
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	q, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL, nil)
@@ -314,7 +338,10 @@ func (v *version) update(ctx context.Context, client *http.Client, s Source) (ch
 	case len(specs) == 0:
 		return false, errors.New("it holds no proxy")
 	case isErrorPage(data, len(specs), v.proxies):
-		return false, errors.New("it is a page of HTML with hardly any addresses, probably an error page")
+		if shortPages++; shortPages < maxShortPages {
+			v.shortPages = shortPages
+			return false, errShortPage
+		}
 	}
 	v.data, v.proxies = data, len(specs)
 	v.etag, v.lastModified = r.Header.Get("ETag"), r.Header.Get("Last-Modified")
@@ -322,10 +349,11 @@ func (v *version) update(ctx context.Context, client *http.Client, s Source) (ch
 }
 
 // isErrorPage reports whether data is a page of HTML that is probably no list, although it has addresses with a port,
-// such as "nginx at 192.0.2.1:80": it has only one of them, or fewer than half of the previous version.
+// such as "nginx at 192.0.2.1:80": it has fewer than half of the proxies of the previous version, or a single one of
+// several.
 func isErrorPage(data []byte, proxies, previous int) bool {
 	isHTML := strings.HasPrefix(http.DetectContentType(data), "text/html")
-	return isHTML && (proxies == 1 || 2*proxies < previous)
+	return isHTML && (2*proxies < previous || proxies == 1 && previous > 1)
 }
 
 // withoutURL returns err or, if err is a *url.Error, the cause of err. The text of a *url.Error contains the URL.

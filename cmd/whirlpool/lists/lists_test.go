@@ -3,6 +3,7 @@ package lists
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -122,9 +123,7 @@ func TestTheLastGoodVersionStays(t *testing.T) {
 	}{
 		"status":     {status: 503, body: "c.test:80\n", log: "status 503"},
 		"error page": {status: 200, body: "<html><body>Sorry, the list is gone</body></html>\n", log: "none of its"},
-		"error page with an address": {status: 200, body: "<!DOCTYPE html><html>404, nginx 192.0.2.1:80</html>\n",
-			log: "it is a page of HTML with hardly any addresses, probably an error page"},
-		"empty": {status: 200, log: "it holds no proxy"},
+		"empty":      {status: 200, log: "it holds no proxy"},
 		"too long": {status: 200, body: strings.Repeat("a.test:80 #"+strings.Repeat("x", 1000)+"\n", 70000),
 			log: "more than"},
 		"no response": {err: errors.New("connection refused"), log: "connection refused"},
@@ -161,16 +160,71 @@ func TestTheLastGoodVersionStays(t *testing.T) {
 	}
 }
 
+// page returns a page of HTML with a number of proxies.
+func page(proxies int) string {
+	text := "<!DOCTYPE html><html><table>"
+	for i := range proxies {
+		text += fmt.Sprintf("<tr><td>192.0.2.%d:80</td></tr>\n", i+1)
+	}
+	return text + "</table></html>"
+}
+
 // A list may be a page of HTML. If it becomes much shorter, it is probably an error page.
 func TestIsErrorPage(t *testing.T) {
-	page := func(proxies int) []byte {
-		return []byte("<html><table>" + strings.Repeat("<tr><td>192.0.2.1:80</td></tr>\n", proxies) + "</table></html>")
+	for _, c := range []struct {
+		proxies, previous int
+		want              bool
+	}{
+		{1, 0, false}, {1, 1, false}, {1, 2, true}, {1, 100, true}, {2, 0, false}, {2, 4, false},
+		{50, 100, false}, {49, 100, true},
+	} {
+		require.Equal(t, c.want, isErrorPage([]byte(page(c.proxies)), c.proxies, c.previous), "%+v", c)
 	}
-	require.True(t, isErrorPage(page(1), 1, 0))
-	require.False(t, isErrorPage(page(2), 2, 0))
-	require.False(t, isErrorPage(page(50), 50, 100))
-	require.True(t, isErrorPage(page(49), 49, 100))
 	require.False(t, isErrorPage([]byte("192.0.2.1:80\n"), 1, 100), "a text")
+}
+
+// A short page is taken as the list when it has come at three refreshes in a row.
+func TestAShortPageIsTakenAtItsThirdTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{status: 200, body: page(9)}
+		f, log := start(t, s)
+		// next reports whether the list changes at the next refresh.
+		next := func(body string) bool {
+			s.set(200, body, "")
+			n := s.count()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			require.Equal(t, n+1, s.count(), "no early attempt")
+			return changed(f)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.True(t, changed(f))
+		require.False(t, next(page(1)))
+		require.Contains(t, log.String(), "it is a page of HTML with hardly any addresses, probably an error page")
+		require.False(t, next(page(1)))
+		require.True(t, next(page(8)), "the count begins again")
+		require.False(t, next(page(3)))
+		require.False(t, next(page(2)))
+		require.Equal(t, page(8), string(f.Data()[address]))
+		require.True(t, next(page(3)))
+		require.Equal(t, page(3), string(f.Data()[address]))
+		require.True(t, next(page(2)), "it is compared with the new version")
+	})
+}
+
+// After a restart, a short page is compared with the saved version.
+func TestAShortPageAfterARestart(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "lists")
+	for _, body := range []string{page(9), page(1)} {
+		synctest.Test(t, func(t *testing.T) {
+			f := NewFetcher(&server{status: 200, body: body}, dir, slog.New(slog.DiscardHandler))
+			t.Cleanup(f.Close)
+			f.SetSources([]Source{{URL: address, Refresh: time.Minute}})
+			synctest.Wait()
+			require.Equal(t, page(9), string(f.Data()[address]))
+		})
+	}
 }
 
 func TestARedirectToPlainHTTPIsRefused(t *testing.T) {
