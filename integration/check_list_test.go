@@ -80,7 +80,7 @@ func TestS224CheckOfAList(t *testing.T) {
 
 	mute := coretest.Serve(t, func(net.Conn) {}) // it closes each connection, as SOCKS proxies do after an HTTP request
 	require.NoError(t, os.WriteFile(list, []byte(mute+"\n"+failing+"\n"+dead+"\n"), 0o600))
-	const hint = "1 accept connections, but send no HTTP response; --detect tries socks5 and socks4, too"
+	const hint = "1 proxy accepts connections but sends no HTTP response; it may be a SOCKS proxy: try --detect"
 	_, errOut, err = check(list, "--url", "http://"+to+"/")
 	require.Error(t, err)
 	require.Contains(t, errOut, hint)

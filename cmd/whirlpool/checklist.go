@@ -222,7 +222,8 @@ func (o *listOptions) report(out io.Writer, results []listcheck.Result) error {
 	return nil
 }
 
-// hintAtDetect prints a hint if http:// proxies accept connections, but send no response: they may be SOCKS proxies.
+// hintAtDetect prints a hint if http:// proxies accept connections but send no HTTP response: they may be SOCKS
+// proxies.
 func hintAtDetect(out io.Writer, results []listcheck.Result) {
 	n := 0
 	for i := range results {
@@ -230,8 +231,13 @@ func hintAtDetect(out io.Writer, results []listcheck.Result) {
 			n++
 		}
 	}
-	if n > 0 {
-		fmt.Fprintf(out, "%d accept connections, but send no HTTP response; --detect tries socks5 and socks4, too\n", n)
+	switch {
+	case n == 1:
+		fmt.Fprintln(out, "1 proxy accepts connections but sends no HTTP response; it may be a SOCKS proxy: "+
+			"try --detect")
+	case n > 1:
+		fmt.Fprintf(out, "%d proxies accept connections but send no HTTP response; they may be SOCKS proxies: "+
+			"try --detect\n", n)
 	}
 }
 

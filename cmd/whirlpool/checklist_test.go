@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/listcheck"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
 func TestWritePrivate(t *testing.T) {
@@ -48,4 +49,23 @@ func TestProxiesOfSeveralLists(t *testing.T) {
 	require.Equal(t, "1.2.3.4:80:ann:pw\n1.2.3.5:80 US\nhttp://1.2.3.6:81\nhttp://1.2.3.7:80\n", o.goodList(good))
 	_, err = o.readLists(checkListCommand(), append(files, filepath.Join(t.TempDir(), "missing")))
 	require.ErrorContains(t, err, "missing")
+}
+
+// The hint names the number of proxies that may be SOCKS proxies, in the singular or the plural.
+func TestHintAtDetect(t *testing.T) {
+	result := func(scheme string, mute bool) listcheck.Result {
+		address := upstream.Address{Scheme: scheme, Host: "a.test:1"}
+		return listcheck.Result{Mute: mute, Spec: upstream.Spec{Address: address}}
+	}
+	mute := result("http", true)
+	for want, results := range map[string][]listcheck.Result{
+		"": {result("http", false), result("socks5", true)},
+		"1 proxy accepts connections but sends no HTTP response; it may be a SOCKS proxy: try --detect\n": {mute},
+		"3 proxies accept connections but send no HTTP response; they may be SOCKS proxies: try --detect\n": {
+			mute, mute, result("http", false), mute},
+	} {
+		var out strings.Builder
+		hintAtDetect(&out, results)
+		require.Equal(t, want, out.String())
+	}
 }

@@ -5,6 +5,7 @@ package listcheck
 import (
 	"context"
 	"net/netip"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/health"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // Options configure how a list is checked.
@@ -34,7 +36,7 @@ type Result struct {
 	Index   int           // index of the proxy in the parameter specs of Check
 	Spec    upstream.Spec // if Options.Detect is set, its scheme may differ from the scheme in specs
 	Good    bool
-	Mute    bool          // the proxy accepts connections, but has not sent a response to the requests
+	Mute    bool          // the proxy accepts connections, but has not sent an HTTP response to the requests
 	Get     bool          // a request in absolute form got the expected response
 	Connect bool          // a request through a tunnel got the expected response
 	Latency time.Duration // of the faster one of these two requests; without Options.Request, of the connection
@@ -159,11 +161,13 @@ func (o *Options) locate(r *Result) {
 func (o *Options) passes(ctx context.Context, t *transport.Transport, u *upstream.Upstream, form health.SendForm,
 	r *Result) bool {
 	got := t.Check(ctx, u, form, o.Request, o.Timeout)
+	if hasStatus(&got.Facts) {
+		r.Mute = false
+	}
 	if got.Facts.Err != nil {
 		r.Fault = got.Facts.Err.Error()
 		return false
 	}
-	r.Mute = false
 	if difference := o.Expect.Difference(&got); difference != "" {
 		r.Fault = difference
 		return false
@@ -175,4 +179,14 @@ func (o *Options) passes(ctx context.Context, t *transport.Transport, u *upstrea
 		r.Latency = got.Duration
 	}
 	return true
+}
+
+// statusReason matches the reason of an error whose cause is a response with a status, such as http_403 of a refused
+// CONNECT.
+var statusReason = regexp.MustCompile(`^http_\d+$`)
+
+// hasStatus reports whether a request got a response with a status, even if it has failed, for example because the body
+// ended too early.
+func hasStatus(f *verdict.Facts) bool {
+	return f.Status != 0 || f.Err != nil && statusReason.MatchString(f.Err.Reason)
 }
