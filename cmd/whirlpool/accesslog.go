@@ -51,8 +51,8 @@ func (l *requestLog) Write(r *accesslog.Record) {
 // lostLinesInterval is the minimum time between two records about lost lines while the file cannot be written.
 const lostLinesInterval = time.Minute
 
-// lostAttrs returns the attributes of a record about lost lines of a log: the number of lines, and the error. If there
-// is not an error, the lines were lost because the output of the log was too slow.
+// lostAttrs returns the attributes of a record about lost lines of a log: the number of lines, and the error. If err
+// is nil, the lines were lost because the output of the log was too slow.
 func lostAttrs(unit string, n int, err error) []any {
 	if err == nil {
 		err = errors.New("the output is too slow")

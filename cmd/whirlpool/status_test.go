@@ -62,7 +62,6 @@ func TestStatus(t *testing.T) {
 	require.Len(t, s.Failing, 2, "d is named although it was removed meanwhile")
 }
 
-// In a cluster, the status says which node the gateway is, and what all nodes have served.
 // Without failures the lists in the JSON are empty, not null.
 func TestStatusWithoutFailures(t *testing.T) {
 	newFakeAPI(t, map[string][]string{
@@ -76,6 +75,7 @@ func TestStatusWithoutFailures(t *testing.T) {
 	require.NotContains(t, out, "null")
 }
 
+// In a cluster, the status says which node the gateway is, and what all nodes have served.
 func TestStatusOfACluster(t *testing.T) {
 	responses := statusResponses()
 	responses["GET /status"] = []string{`200 {"summary":"both proxies work","proxies":{"total":2,"in_service":2},` +

@@ -171,8 +171,7 @@ func TestATargetThatBansMostProxiesFailsForAShortTime(t *testing.T) {
 }
 
 // A proxy fails for a short time, so its breaker opens. Then a target bans all other proxies, one after the other. Few
-// requests are lost, because a retry soon probes the open breaker. (125 were lost
-// before.)
+// requests are lost, because a retry soon probes the open breaker. (125 were lost before.)
 func TestATargetThatServesOnlyAProxyWithAnOpenBreaker(t *testing.T) {
 	w := catalog.Noise(0, 50)
 	w.Requests = 2000
