@@ -51,10 +51,10 @@ func getRequest() *Request {
 // plenty, so that a busy machine does not exceed the short limits.
 func patient() time.Time { return time.Now().Add(plenty) }
 
-// growing calls f with a longer and longer limit, until f returns true or the limit would be a minute. A busy machine
-// may need more than the first limits for the steps before the one that is tested.
+// growing calls f with a longer and longer limit, until f returns true or the limit would exceed a minute. A busy
+// machine may need more than the first limits for the steps before the one that is tested.
 func growing(limit time.Duration, f func(limit time.Duration) bool) {
-	for ; limit < time.Minute && !f(limit); limit *= 2 {
+	for ; limit <= time.Minute && !f(limit); limit *= 2 {
 	}
 }
 
