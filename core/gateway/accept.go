@@ -126,7 +126,7 @@ const (
 // "". If there is no place, it evicts another client that has kept the gateway waiting too long. If there is no such
 // client, but only file descriptors are missing, it waits for a short time. If there is still no place, it returns the
 // reason. A client whose whole request head has arrived takes the place of a client that has not sent its head for a
-// shorter time (minReadyWait), and waits a little longer.
+// shorter time (minReadyWait), and waits a little longer, unless it holds more than half of all connections.
 func (a *acceptor) findPlace(c *connection) (reason string) {
 	for a.waitedForPlace = false; ; a.waitedForPlace = true {
 		o := a.checkPlace(c)
@@ -150,7 +150,7 @@ func (a *acceptor) findPlace(c *connection) (reason string) {
 			return o.reason
 		}
 		maxWait := maxPlaceWaits * placeWait
-		if a.isReady(c) {
+		if !o.hasMajority && a.isReady(c) {
 			if a.evict(netip.Addr{}, true) {
 				continue
 			}
@@ -172,16 +172,15 @@ const maxPeekedHead = 4 << 10
 // arrived or, for SOCKS5 and TLS, its whole first message. A head of maxPeekedHead bytes or more counts as whole.
 func (a *acceptor) isReady(c *connection) bool {
 	b := a.peeked[:socket.Peek(tcpBelow(c.base), a.peeked[:])]
-	switch {
-	case len(b) == 0 || len(b) == len(a.peeked):
-		return len(b) > 0
-	case b[0] == socks5.Version:
-		return len(b) >= 2 && len(b)-2 >= int(b[1])
-	case b[0] == tlsHandshake:
+	if _, plain := c.netConn.(*socket.Conn); !plain {
 		kind, _ := classifyHello(b)
-		return kind != partialHello
+		return kind == wholeHello
 	}
-	return bytes.Contains(b, []byte("\r\n\r\n"))
+	if len(b) > 0 && b[0] == socks5.Version {
+		return len(b) >= 2 && len(b)-2 >= int(b[1])
+	}
+	head := bytes.TrimLeft(b, "\r\n") // empty lines before a request are skipped (RFC 9112 section 2.2)
+	return bytes.Contains(head, []byte("\r\n\r\n")) || len(head) == len(a.peeked)
 }
 
 // warnInterval is the minimum time between two warnings of warnNoPlace.

@@ -54,7 +54,7 @@ func newConnection(ctx context.Context, accepted net.Conn, now func() time.Time,
 }
 
 // tcpBelow returns c itself if c is a TCP connection, or the TCP connection below the TLS of c. It returns nil if there
-// is not a TCP connection.
+// is none.
 func tcpBelow(c net.Conn) *socket.Conn {
 	for {
 		switch above := c.(type) {

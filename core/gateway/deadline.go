@@ -17,6 +17,7 @@ type readControl struct {
 	bodyStopped  atomic.Bool
 	places       *places       // counts the active connections; nil for a client without a place
 	waitBits     atomic.Int64  // what the client must send next, and the beginning of the wait: see currentWait
+	inHandshake  atomic.Bool   // the client speaks SOCKS5, so it waits for replies before it sends its whole request
 	headBegun    bool          // beginHeadWait has been called since the last beginRequestWait
 	hadUnread    bool          // bytes of the client had arrived before the connection was accepted
 	queueTime    time.Duration // see addQueueTime; 0 after the first request
@@ -59,6 +60,7 @@ const (
 type clientWait struct {
 	kind, start int64
 	isFirst     bool // the client has sent nothing yet, and connects without TLS
+	inHandshake bool // see readControl.inHandshake
 }
 
 // evictAfter is the time for which a client may keep the gateway waiting. After that time, the gateway may close the
@@ -68,7 +70,7 @@ func (w clientWait) evictAfter(ready bool) time.Duration {
 	switch {
 	case w.kind == bodyWait:
 		return minBodyWait
-	case ready && (w.kind == headWait || w.isFirst):
+	case ready && !w.inHandshake && (w.kind == headWait || w.isFirst):
 		return minReadyWait
 	case w.kind == headWait:
 		return minHeadWait
@@ -93,7 +95,7 @@ func (rc *readControl) currentWait() clientWait {
 	}
 	_, plain := rc.conn.(*socket.Conn)
 	isFirst := what == requestWait && (phase == phaseFresh || phase == phaseSilent) && plain
-	return clientWait{what, w &^ waitKindMask, isFirst}
+	return clientWait{what, w &^ waitKindMask, isFirst, rc.inHandshake.Load()}
 }
 
 // addQueueTime adds the time that a connection has spent in the listener's queue to its first wait. The parameter

@@ -152,12 +152,13 @@ func TestAWholeHeadTakesThePlaceOfAnUnfinishedOne(t *testing.T) {
 		})
 	}
 	ahead.Add(int64(minReadyWait))
+	for range 5 {
+		a, _ := r.ask(head).answer("GET")
+		require.Equal(t, 200, a.StatusCode)
+		partial() // takes the place
+	}
 	a, _ := partial().answer("GET")
 	require.Equal(t, 503, a.StatusCode)
-	for range 5 {
-		a, _ = r.ask(head).answer("GET")
-		require.Equal(t, 200, a.StatusCode)
-	}
 }
 
 // The gateway can serve a client at once if the first message of the client's protocol is whole.
@@ -171,13 +172,15 @@ func TestReadyClients(t *testing.T) {
 		"": false,
 		"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n":         false,
 		"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n":     true,
+		"\r\nGET http://a.test/ HTTP/1.1\r\nHost: a\r\n\r\n":      true,
+		"\r\n\r\nGET http://a.test/":                              false,
 		"POST http://a.test/ HTTP/1.1\r\nHost: a\r\n\r\nthe body": true,
 		"GET http://a.test/" + strings.Repeat("x", maxPeekedHead): true,
 		"\x05":         false,
 		"\x05\x02\x00": false,
 		"\x05\x01\x00": true,
-		hello[:50]:     false,
-		hello:          true,
+		"\x16\x00":     false,
+		hello:          false, // there is no TLS
 	} {
 		client, err := net.Dial("tcp", l.Addr().String())
 		require.NoError(t, err)
@@ -192,6 +195,8 @@ func TestReadyClients(t *testing.T) {
 			return socket.Unread(tcpBelow(c.base)) == len(sent)
 		})
 		require.Equal(t, want, (&acceptor{Server: r.Server}).isReady(c), "%.60q", sent)
+		c.netConn = tls.Server(c.netConn, &tls.Config{})
+		require.Equal(t, sent == hello, (&acceptor{Server: r.Server}).isReady(c), "%.60q over TLS", sent)
 	}
 }
 

@@ -173,7 +173,8 @@ const (
 	minBodyWait  = time.Second            // for the next bytes of a request's body, or for a body that is too slow
 
 	// minReadyWait is used in place of minFirstWait and minHeadWait if the other client's whole request head has
-	// arrived. A head usually arrives in one piece, at once after the connection is made.
+	// arrived. The head of a request usually arrives in one piece, at once after the connection is made. It is not used
+	// for clients of SOCKS5.
 	minReadyWait = 10 * time.Millisecond
 )
 

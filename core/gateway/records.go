@@ -18,7 +18,8 @@ type recordFollower struct {
 	total     int
 }
 
-// follow reads the next bytes of the target. It stops following if they are not TLS record, or after maxFollowed bytes.
+// follow reads the next bytes of the target. It stops following if they are not TLS records, or after maxFollowed
+// bytes.
 func (r *recordFollower) follow(p []byte) {
 	if !r.active {
 		return

@@ -48,6 +48,7 @@ func newSOCKSFront(s *Server, c *connection) *socksFront {
 
 // serve authenticates the client, reads its request and serves the tunnel.
 func (f *socksFront) serve() {
+	f.conn.readControl.inHandshake.Store(true)
 	err := f.authenticate()
 	var target proxyhttp.Authority
 	if err == nil {
