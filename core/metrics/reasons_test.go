@@ -161,6 +161,8 @@ func TestFailingProxiesAfterARestart(t *testing.T) {
 	attempt("dead", "other.example", verdict.ProxyUnreachable, 0, 1)
 	attempt("left", "other.example", verdict.ClientLeft, 0, 5)
 
+	r.Transition(core.Transition{ProxyID: "dead", From: core.Closed, To: core.Open, At: now})
+
 	restored := New(Config{Now: clock, RetentionHours: 3})
 	saved := saveWhole(r, true)
 	now = now.Add(time.Minute)
@@ -174,4 +176,10 @@ func TestFailingProxiesAfterARestart(t *testing.T) {
 		"plain":   {2, 2, bad(verdict.Answered, 403, "shop.example")},
 		"dead":    {1, 1, bad(verdict.ProxyUnreachable, 0, "other.example")},
 	}, restored.FailingProxies())
+
+	again := New(Config{Now: clock, RetentionHours: 3}) // a second restart, before the next attempt
+	saved = saveWhole(restored, true)
+	again.Restore(&saved)
+	again.EndRestore()
+	require.Equal(t, restored.FailingProxies(), again.FailingProxies())
 }

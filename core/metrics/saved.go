@@ -230,7 +230,7 @@ func (r *Recorder) EndRestore() {
 	last, recovered := map[string]core.State{}, map[string]time.Time{}
 	for _, t := range list {
 		last[t.ProxyID] = t.To
-		if t.To == core.Closed {
+		if t.To == core.Closed && t.Reason != ReasonRestart {
 			recovered[t.ProxyID] = t.At
 		}
 	}
