@@ -224,7 +224,7 @@ func TestAnOpenBreakerIsProbedWhileTheOthersFail(t *testing.T) {
 				Threshold: 5, Window: time.Minute})
 		}
 	}
-	f.now = f.now.Add(300 * time.Millisecond)
+	f.now = f.now.Add(600 * time.Millisecond)
 	fail(1, 2, 1)
 	require.NotEqual(t, "p0", retry(true), "no proxy is avoided for the target")
 	f.avoid(f.get(1))

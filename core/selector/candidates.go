@@ -6,8 +6,6 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/ban"
-	"github.com/whirlpool-proxy/whirlpool/core/breaker"
-	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -21,7 +19,7 @@ func (s *Selector) dropAvoided(c *choice, snap *upstream.Snapshot) {
 			kept := c.keepAny(func(u *upstream.Upstream) bool { return !failing.FailedThrough(u.Hash()) })
 			if c.Attempt > 0 {
 				if !kept {
-					s.probeAtTarget(c, snap, failing)
+					s.probeAtTarget(c, snap, failing.FailedThrough)
 				}
 				return
 			}
@@ -33,17 +31,26 @@ func (s *Selector) dropAvoided(c *choice, snap *upstream.Snapshot) {
 // probeAtTarget is called in a retry if the target has just failed through all candidates, and probably bans some
 // proxies. A proxy that several targets ban may have an open breaker, and may be the only one that this target serves.
 // So probeAtTarget keeps only the proxies whose half-open breaker waits for a probe. Before, it makes a breaker
-// half-open if possible (docs/decisions/suspect-targets.md).
-func (s *Selector) probeAtTarget(c *choice, snap *upstream.Snapshot, failing evidence.Failing) {
-	if c.KnownToRelay || !c.Idempotent || !s.pool.ProbeInRetry(breaker.ReasonTargetFails) {
+// half-open if possible (docs/decisions/suspect-targets.md). The function failedThrough gets the hash of a proxy, and
+// reports whether the target has just failed through it.
+func (s *Selector) probeAtTarget(c *choice, snap *upstream.Snapshot, failedThrough func(proxy uint64) bool) {
+	mayServe := func(u *upstream.Upstream) bool {
+		return c.mayProbe(u, snap) && !failedThrough(u.Hash()) && !c.isAvoided(u)
+	}
+	if c.KnownToRelay || !c.Idempotent || !s.pool.ProbeAtTarget(mayServe) {
 		return
 	}
 	s.gatherCandidates(c, snap)
 	if !c.keepAny(func(u *upstream.Upstream) bool {
-		return u.Breaker().State() == core.HalfOpen && !failing.FailedThrough(u.Hash())
+		return u.Breaker().State() == core.HalfOpen && mayServe(u)
 	}) {
 		c.keepIf(hasClosedBreaker)
 	}
+}
+
+// mayProbe reports whether a retry of the request may be the probe of u's breaker. It does not check the breaker.
+func (c *choice) mayProbe(u *upstream.Upstream, snap *upstream.Snapshot) bool {
+	return !c.hasTried(u) && c.isPermitted(u, snap) && !c.isBanned(u) && c.hasAbility(u)
 }
 
 func hasClosedBreaker(u *upstream.Upstream) bool { return u.Breaker().State() == core.Closed }
@@ -68,7 +75,8 @@ func (s *Selector) keepForRetry(c *choice, snap *upstream.Snapshot) {
 	}) || c.keepAny(func(u *upstream.Upstream) bool { return hasClosedBreaker(u) && failing.Serves(u.Hash()) }) {
 		return
 	}
-	if c.Idempotent && s.pool.ProbeInRetry(breaker.ReasonPoolFails) {
+	mayProbe := func(u *upstream.Upstream) bool { return c.mayProbe(u, snap) }
+	if c.Idempotent && s.pool.ProbeInRetry(mayProbe) {
 		s.gatherCandidates(c, snap)
 		if c.keepAny(func(u *upstream.Upstream) bool { return u.Breaker().State() == core.HalfOpen }) {
 			return

@@ -15,6 +15,8 @@ const (
 	earlyMin, earlyMax = 200 * time.Millisecond, 300 * time.Millisecond
 	// earlyInterval is the mean time between two early probes of the pool.
 	earlyInterval = 50 * time.Millisecond
+	// targetProbeMin is the minimum time from the opening of a breaker to an early probe because a target fails.
+	targetProbeMin = 500 * time.Millisecond
 	// After a request has found that no early probe is due, no request checks this again within lookInterval.
 	lookInterval = 20 * time.Millisecond
 	// If few breakers are closed, a breaker gets an early probe when it has been open for at least fewMin. Between two
@@ -59,7 +61,7 @@ func (p *Pool) ProbeEarly() bool {
 		return false
 	}
 	begun := p.closedShare(notClosed) == noneClosed &&
-		p.probeEarly(notClosed, p.earlyAfter(), breaker.ReasonNoneClosed)
+		p.probeEarly(notClosed, p.earlyAfter(), breaker.ReasonNoneClosed, anyProxy)
 	if !begun {
 		p.nextLook.Store(int64(at + lookInterval))
 	}
@@ -68,15 +70,28 @@ func (p *Pool) ProbeEarly() bool {
 
 // ProbeInRetry is called for a retry if all proxies that it may use have just failed. Without a probe, the retry would
 // go through one of these proxies. Unless a breaker already waits for its probe, ProbeInRetry makes the breaker
-// half-open that has been open longest, and for at least earlyMin. The time since the last early probe does not matter.
-// The parameter reason is breaker.ReasonPoolFails or breaker.ReasonTargetFails. The result is false if there is
-// certainly no probe for the retry.
-func (p *Pool) ProbeInRetry(reason string) bool {
-	notClosed := p.NotClosed()
-	if p.literal.Load() || len(notClosed) == 0 || len(notClosed) > breakersPerSweep {
+// half-open that has been open longest, and for at least earlyMin. It ignores the proxies for which mayUse returns
+// false. The time since the last early probe does not matter. The result is false if there is certainly no probe for
+// the retry.
+func (p *Pool) ProbeInRetry(mayUse func(*Upstream) bool) bool {
+	return p.probeInRetry(earlyMin, breaker.ReasonPoolFails, mayUse)
+}
+
+// ProbeAtTarget is like ProbeInRetry. It is called if the proxies have just failed at the retry's target. Because only
+// this target may have banned them, the breaker must have been open for at least targetProbeMin.
+func (p *Pool) ProbeAtTarget(mayUse func(*Upstream) bool) bool {
+	return p.probeInRetry(targetProbeMin, breaker.ReasonTargetFails, mayUse)
+}
+
+func (p *Pool) probeInRetry(after time.Duration, reason string, mayUse func(*Upstream) bool) bool {
+	if p.literal.Load() {
 		return false
 	}
-	p.probeEarly(notClosed, earlyMin, reason)
+	notClosed := p.NotClosed()
+	if len(notClosed) == 0 || len(notClosed) > breakersPerSweep {
+		return false
+	}
+	p.probeEarly(notClosed, after, reason, mayUse)
 	return true
 }
 
@@ -95,7 +110,7 @@ func (p *Pool) sweepEarly(notClosed []*Upstream) {
 	}
 	switch {
 	case share == noneClosed:
-		p.probeEarly(notClosed, p.earlyAfter(), breaker.ReasonNoneClosed)
+		p.probeEarly(notClosed, p.earlyAfter(), breaker.ReasonNoneClosed, anyProxy)
 	case share == fewClosed && at-p.lastFew >= fewInterval:
 		p.lastFew = at
 		uses := uint64(0)
@@ -105,7 +120,8 @@ func (p *Pool) sweepEarly(notClosed []*Upstream) {
 		if uses < p.lastUses { // a proxy was removed
 			p.lastUses = uses
 		}
-		if uses-p.lastUses >= fewUses && p.probeEarly(notClosed, fewMin, breaker.ReasonFewClosed) {
+		if uses-p.lastUses >= fewUses &&
+			p.probeEarly(notClosed, fewMin, breaker.ReasonFewClosed, (*Upstream).HasServed) {
 			p.lastUses = uses
 		}
 	}
@@ -113,13 +129,13 @@ func (p *Pool) sweepEarly(notClosed []*Upstream) {
 
 // probeEarly makes the breaker half-open that has been open longest, and returns true. It does nothing and returns
 // false if no breaker has been open for the given time, or if a half-open breaker waits for its probe. It also does so
-// if the last early probe has just begun, except in a retry. If a few breakers are closed, it ignores the proxies that
-// have never served a request.
-func (p *Pool) probeEarly(notClosed []*Upstream, after time.Duration, reason string) bool {
+// if the last early probe has just begun, except in a retry. It ignores the proxies for which mayUse returns false.
+func (p *Pool) probeEarly(notClosed []*Upstream, after time.Duration, reason string, mayUse func(*Upstream) bool,
+) bool {
 	at, longest := p.Elapsed(p.now()), (*Upstream)(nil)
 	oldest := at - after
 	for _, u := range notClosed {
-		if reason == breaker.ReasonFewClosed && !u.HasServed() {
+		if !mayUse(u) {
 			continue
 		}
 		switch state := u.State(); {
@@ -146,3 +162,5 @@ func (p *Pool) takeEarly(at time.Duration) bool {
 	return time.Duration(next) <= at+earlyInterval &&
 		p.nextEarly.CompareAndSwap(next, max(next, int64(at))+int64(earlyInterval))
 }
+
+func anyProxy(*Upstream) bool { return true }
