@@ -22,30 +22,31 @@ type cuts struct {
 	}
 }
 
-// RecordCutShort records that an attempt through a proxy was cut short. It reports whether the pool was silent: no
-// attempt has succeeded since this one began, exact to a tick of recentSuccesses.
+// RecordCutShort records that an attempt through a proxy was cut short. It reports whether the pool seems to have been
+// silent: no response has begun in a later tick of recentSuccesses than this attempt. Responses whose bodies have not
+// ended are not known yet.
 func (l *Ledger) RecordCutShort(proxy uint64, began, ended time.Duration) (silent bool) {
 	l.cuts.mu.Lock()
-	oldest := &l.cuts.latest[0]
+	entry := &l.cuts.latest[0] // the entry of the proxy, or the oldest one
 	for i := range l.cuts.latest {
 		c := &l.cuts.latest[i]
 		if c.proxy == proxy {
-			oldest = c
+			entry = c
 			break
 		}
-		if c.at < oldest.at {
-			oldest = c
+		if c.at < entry.at {
+			entry = c
 		}
 	}
-	oldest.proxy, oldest.at = proxy, ended
+	entry.proxy, entry.at = proxy, ended
 	l.cuts.mu.Unlock()
 	return !l.recent.hasAnyAfterTick(began, ended)
 }
 
 // OthersCutShort reports whether attempts through at least two other proxies were cut short at the given time or later.
 // If there are fewer other proxies with a closed breaker, it requires all of them, but at least one. If the pool was
-// silent as well (RecordCutShort), the whole pool has stalled for a moment, so the attempt is no evidence against its
-// proxy. The reason may be the network between gateway and proxies, or the machine.
+// silent as well (RecordCutShort), the whole pool has probably stalled for a moment, so the attempt is no evidence
+// against its proxy. The reason may be the network between gateway and proxies, or the machine.
 func (l *Ledger) OthersCutShort(proxy uint64, at time.Duration, closedPeers int) bool {
 	l.cuts.mu.Lock()
 	defer l.cuts.mu.Unlock()

@@ -175,7 +175,7 @@ func (ex *Exchange) chargeDeferred(tunnelOpened bool, latency time.Duration) {
 			d.recordQuestioned(ex.event.Outcome.Status)
 		case d.outcome.Cause == verdict.CutShort && d.silentTime < latency: // its proxy may be as fast
 			d.lease.Proxy.AllowLatency(latency)
-		case d.poolWasSilent && d.lease.OthersCutShort(&d.outcome): // the whole pool has stalled for a moment
+		case d.poolWasSilent && d.lease.InStall(&d.outcome): // the whole pool has stalled for a moment
 		default:
 			if d.outcome.Cause == verdict.ProxyErrorPage {
 				d.recordQuestioned(ex.event.Outcome.Status)

@@ -101,6 +101,36 @@ func TestAStallOfThePoolIsChargedToNoProxy(t *testing.T) {
 	}
 }
 
+// Hanging proxies are charged also if their attempts are cut short together while nothing else is sent: the requests
+// come in bursts, as those of a browser do.
+func TestProxiesThatHangInBurstsAreCharged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &stallBench{bench: startWithLedger(t, 6), until: map[string]chan bool{}}
+		b.during(t, func() { time.Sleep(time.Second) }) // so that the latencies are known
+		release := b.hold(3)
+		for range 30 {
+			var burst sync.WaitGroup
+			for i := range 6 {
+				burst.Go(func() {
+					x := exchange(t, nil)
+					x.Target = upstream.Target(fmt.Sprintf("h%d.test:80", i%3))
+					b.run(t.Context(), x, &tries{f: b.send})
+				})
+			}
+			burst.Wait()
+			time.Sleep(2 * time.Second)
+		}
+		for i, u := range b.pool.Snapshot().All {
+			if i < 3 {
+				assert.NotEqual(t, core.Closed, u.Breaker().State(), u.ID())
+				continue
+			}
+			assert.Equal(t, core.Closed, u.Breaker().State(), u.ID())
+		}
+		release()
+	})
+}
+
 // If some proxies hang and the others serve, it is no stall: the breakers of those that hang open.
 func TestProxiesThatHangTogetherAreCharged(t *testing.T) {
 	for _, hanging := range []int{1, 2, 4, 5} {

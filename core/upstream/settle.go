@@ -78,12 +78,26 @@ func (l *Lease) RecordCutShort(o *core.Outcome) (poolWasSilent bool) {
 	return !u.pool.literal.Load() && u.pool.ledger.RecordCutShort(u.Hash(), l.began, l.endTime(o))
 }
 
-// OthersCutShort reports whether other proxies had attempts that were cut short when the attempt with outcome o was, or
-// since then (evidence.Ledger.OthersCutShort).
-func (l *Lease) OthersCutShort(o *core.Outcome) bool {
-	u := l.Proxy
-	return u.pool.ledger.OthersCutShort(u.Hash(), l.endTime(o), u.pool.countOthers(u))
+// InStall reports whether the attempt with outcome o, which was cut short, may be part of a stall of the whole pool:
+// other proxies had attempts that were cut short at that time or since then (evidence.Ledger.OthersCutShort). The probe
+// of a breaker is never part of a stall. Nor is an attempt more than maxStall after the proxy's first attempt in a
+// stall, unless the proxy has served a request since. So a proxy that hangs is soon charged.
+func (l *Lease) InStall(o *core.Outcome) bool {
+	u, at := l.Proxy, l.endTime(o)
+	if l.Probe() || !u.pool.ledger.OthersCutShort(u.Hash(), at, u.pool.countOthers(u)) {
+		return false
+	}
+	x := u.ensureAttemptFields()
+	begun := time.Duration(x.stallBegun.Load())
+	if begun == 0 || time.Duration(u.window.lastSuccess.Load()) > begun {
+		x.stallBegun.Store(int64(at))
+		return true
+	}
+	return at-begun <= maxStall
 }
+
+// maxStall is the time for which a stall of the pool may last (InStall).
+const maxStall = time.Second
 
 // removeWithdrawn removes from the proxy's statistics the failures that the ledger has withdrawn, because other proxies
 // fail at the target, too. A failure that is not in the statistics yet is removed by the next call.

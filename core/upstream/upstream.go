@@ -91,6 +91,7 @@ type attemptFields struct {
 	shortTunnels  atomic.Uint64
 	lastTimeout   atomic.Int64 // end of the last attempt counted in timeouts, ns after the epoch
 	timeouts      atomic.Int32 // attempts before the first success that timed out where others succeed
+	stallBegun    atomic.Int64 // end of the first attempt in the latest stall (InStall), ns after the epoch; 0: none
 }
 
 // ensureAttemptFields returns the fields that only a proxy with attempts needs. If there are none, it creates them. To
