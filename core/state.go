@@ -32,6 +32,6 @@ type Transition struct {
 	From, To     State
 	At           time.Time // time of the change; for a change to half-open, the time at which the breaker was due
 	FailureCount int       // number of failures in the breaker's window at the time At
-	Reason       string    // threshold, timeout, probe_success, probe_failure, manual_reset, reachable or restart
+	Reason       string    // a Reason of package breaker, or restart (docs/verdicts.md)
 	Why          string    // the evidence that opened the breaker, in words; "" for other transitions
 }

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -11,6 +12,19 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
+
+// docs/verdicts.md has each reason for which a breaker changes its state.
+func TestDocumentHasReasonsOfBreakers(t *testing.T) {
+	text, err := os.ReadFile("../../docs/verdicts.md")
+	require.NoError(t, err)
+	source, err := os.ReadFile("../breaker/breaker.go")
+	require.NoError(t, err)
+	reasons := regexp.MustCompile(`(?m)^\tReason\w+ += "(\w+)"`).FindAllSubmatch(source, -1)
+	require.Greater(t, len(reasons), 8)
+	for _, reason := range append(reasons, [][]byte{nil, []byte("restart")}) {
+		require.Contains(t, string(text), fmt.Sprintf("\n| `%s` |", reason[1]))
+	}
+}
 
 var update = flag.Bool("update", false, "write the table into docs/verdicts.md")
 
