@@ -316,7 +316,7 @@ func (l *listParser) parseLine(n int, line string) {
 	spec, warning, err := parseAddress(line, scheme)
 	if err != nil {
 		if m := textAfterLogin.FindStringSubmatch(line); m != nil && !strings.ContainsAny(m[2], "@") {
-			if spec, warning, err = parseAddress(m[1], scheme); err == nil {
+			if spec, warning, err = parseAddress(m[1], cmp.Or(schemeInText(m[2]), scheme)); err == nil {
 				line = m[1]
 				l.textLines.add(n)
 			}

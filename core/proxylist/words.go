@@ -126,7 +126,7 @@ func parseWords(line, scheme string) (spec upstream.Spec, loginGuessed, ok bool)
 		host, login = f[2]+":"+f[3], f[:2]
 	}
 	if len(login) == 0 && len(f) > 1 && !isPort(f[1]) || !isPlainAddress(host) ||
-		len(login) > 0 && !isLogin(login[0], login[1]) {
+		len(login) > 0 && (!isLogin(login[0], login[1]) || isLink(login[0])) {
 		return spec, false, false
 	}
 	spec.Address = upstream.Address{Scheme: scheme}
