@@ -34,7 +34,9 @@ func startNode(t *testing.T, store cluster.Store, name string) sharedChanges {
 
 func startNodeWith(t *testing.T, store cluster.Store, name string, plugins engine.Plugins) sharedChanges {
 	log := slog.New(slog.DiscardHandler)
-	e, err := engine.New(engine.DefaultConfig(), engine.Options{Plugins: plugins, Log: log})
+	cfg := engine.DefaultConfig()
+	cfg.Reachability = false // a check would soon find that none of the proxies can be reached
+	e, err := engine.New(cfg, engine.Options{Plugins: plugins, Log: log})
 	require.NoError(t, err)
 	c := changes.New(changes.Options{Now: time.Now, Log: log})
 	err = c.Configure(changes.Configuration{Policy: retry.DefaultPolicy()}, func([]upstream.Spec) error { return nil })
@@ -281,7 +283,7 @@ func TestLoadOfANode(t *testing.T) {
 	s.node.proxyByID("p0").Breaker().OpenForCluster(time.Hour, "")
 	s.node.Ban(proxyKey(s.node.proxyByID("p1")), "", time.Hour)
 	s.node.Ban(proxyKey(s.node.proxyByID("p2")), "shop.test", time.Hour)
-	s.node.loadAt = time.Time{} // older than loadEvery
+	s.node.loadAt = time.Time{} // older than loadMaxAge
 	require.Equal(t, cluster.Load{Proxies: 5, InService: 3}, s.node.Load())
 }
 
