@@ -216,7 +216,7 @@ func TestAShortPageIsTakenAtItsThirdTime(t *testing.T) {
 // After a restart, a short page is compared with the saved version.
 func TestAShortPageAfterARestart(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "lists")
-	for _, body := range []string{page(9), page(1)} {
+	for _, body := range []string{page(9), page(1), page(3)} {
 		synctest.Test(t, func(t *testing.T) {
 			f := NewFetcher(&server{status: 200, body: body}, dir, slog.New(slog.DiscardHandler))
 			t.Cleanup(f.Close)
