@@ -509,9 +509,12 @@ func stripComment(line string) string {
 	if strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";") || strings.HasPrefix(line, "//") {
 		return ""
 	}
+	row := strings.IndexAny(line, ",;|\"\t") // a row of columns may have "//" in any of them
 	for i := 1; i < len(line); i++ {
-		isMark := line[i] == '#' || line[i] == ';' || isSlashComment(line, i)
-		if isMark && (line[i-1] == ' ' || line[i-1] == '\t') {
+		if line[i-1] != ' ' && line[i-1] != '\t' {
+			continue
+		}
+		if line[i] == '#' || line[i] == ';' || (row < 0 || i < row) && isSlashComment(line, i) {
 			return strings.TrimSpace(line[:i])
 		}
 	}
@@ -522,6 +525,5 @@ func stripComment(line string) string {
 // words, such as host, port and user, a word that begins with "//" may be the password.
 func isSlashComment(line string, i int) bool {
 	rest, found := strings.CutPrefix(line[i:], "//")
-	return found && (rest == "" || rest[0] == ' ' || rest[0] == '\t' ||
-		!strings.ContainsAny(strings.TrimSpace(line[:i]), " \t"))
+	return found && (rest == "" || rest[0] == ' ' || strings.TrimSpace(line[strings.IndexByte(line, ' '):i]) == "")
 }

@@ -414,3 +414,22 @@ func TestWarningsOfALongListAreLimited(t *testing.T) {
 	require.Len(t, counts.Skipped, len(byReason))
 	require.Less(t, len(byReason), 10)
 }
+
+// A comment is found in linear time, also in a long line of slashes, and not in a row of columns.
+func TestSlashComments(t *testing.T) {
+	for line, want := range map[string]string{
+		"a" + strings.Repeat("/", 16<<20): "a" + strings.Repeat("/", 16<<20),
+		"h.test:80 // note":               "h.test:80",
+		"h.test:80 //note":                "h.test:80",
+		"h.test 80 ann //pw":              "h.test 80 ann //pw",
+		"h.test,80,ann, //pw":             "h.test,80,ann, //pw",
+	} {
+		require.True(t, stripComment(line) == want, "%.40s", line)
+	}
+	for line, want := range map[string]string{
+		"198.51.100.1:1080 NO SOCKS5": "socks5", "198.51.100.1:1080 SOCKS5, no auth": "socks5",
+		"198.51.100.1:80 SOCKS4: no": "", "198.51.100.1:80 (no socks5)": "",
+	} {
+		require.Equal(t, want, schemeInText(line), line)
+	}
+}

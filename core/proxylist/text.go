@@ -66,20 +66,15 @@ func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 
 // schemeInText returns the scheme of the first protocol among the words of a line; "" for none. A protocol may be in
 // brackets, before a colon, or an option of curl, such as --socks5-hostname. The scheme of a link is none, nor is a
-// protocol that the line denies, as in "SOCKS4: no" and "(no socks5)".
+// protocol that the line denies, as in "SOCKS4: no", "SOCKS4=no", "[SOCKS4] [no]" and "(no socks4)".
 func schemeInText(line string) string {
-	line = strings.ReplaceAll(strings.ToLower(line), "://", "\x00")
-	isSeparator := func(r rune) bool { return strings.ContainsRune(" \t,;|/=()[]", r) }
+	line = strings.NewReplacer("://", "\x00", "=", ": ", "] [", ": ").Replace(strings.ToLower(line))
+	isSeparator := func(r rune) bool { return strings.ContainsRune(" \t,;|/()[]", r) }
 	words := strings.FieldsFunc(line, isSeparator)
-	for i := range words {
-		words[i] = strings.TrimSuffix(strings.Trim(words[i], "-:"), "-hostname")
-	}
 	for i, word := range words {
-		next := ""
-		if i+1 < len(words) {
-			next = words[i+1]
-		}
-		if next == "no" || i > 0 && words[i-1] == "no" && next != "yes" {
+		denied := strings.HasSuffix(word, ":") && i+1 < len(words) && words[i+1] == "no"
+		word = strings.TrimSuffix(strings.Trim(word, "-:"), "-hostname")
+		if denied || strings.Contains(line, "(no "+word) {
 			continue
 		}
 		if strings.HasPrefix(word, "socks") || word == "http" || word == "https" {
