@@ -1,9 +1,20 @@
 package proxylist
 
 import (
+	"cmp"
 	"regexp"
 	"strings"
 )
+
+// cutColumns removes the columns that describe the proxy from a row whose first column is host:port:user:pass, and
+// returns the scheme that they contain, or else the given one. It changes no other line.
+func cutColumns(line, scheme string) (address, addressScheme string, cut bool) {
+	address, columns := columnsAfterPassword(line)
+	if descriptionOf(columns) < possibleDescription {
+		return line, scheme, false
+	}
+	return address, cmp.Or(schemeInColumns(columns), scheme), true
+}
 
 // columnsAfterPassword splits a row whose first column is host:port:user:pass into this column and the others. For any
 // other line it returns "".

@@ -21,14 +21,18 @@ func ParseLineAs(line, scheme string) (upstream.Spec, error) {
 	if splitAddresses(line) != nil {
 		return upstream.Spec{}, errors.New("the line has several addresses; write each proxy in a line of its own")
 	}
+	line, scheme, _ = cutColumns(line, scheme)
 	spec, warning, err := parseAddress(line, scheme)
 	if err == nil && warning == describedWarning {
 		err = errors.New("the fields behind the port could be a login or a description; write user:pass@host:port, " +
 			"or host:port alone")
 	}
 	if err != nil {
+		m := textAfterLogin.FindStringSubmatch(line)
 		if words, _, ok := parseWords(line, scheme); ok {
 			spec, err = words, checkTemplates(&words.Address)
+		} else if m != nil && descriptionOf(m[2]) >= possibleDescription {
+			spec, _, err = parseAddress(m[1], cmp.Or(schemeInText(m[2]), scheme))
 		}
 	}
 	if err == nil {

@@ -304,9 +304,8 @@ func (l *listParser) parseLine(n int, line string) {
 			l.textLines.add(n)
 		}
 	}
-	scheme := l.Scheme
-	if address, columns := columnsAfterPassword(line); descriptionOf(columns) >= possibleDescription {
-		line, scheme = address, cmp.Or(schemeInColumns(columns), scheme)
+	line, scheme, cut := cutColumns(line, l.Scheme)
+	if cut {
 		l.textLines.add(n)
 	}
 	if m := changeLink.FindStringSubmatch(line); m != nil {

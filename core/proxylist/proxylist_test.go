@@ -433,3 +433,16 @@ func TestSlashComments(t *testing.T) {
 		require.Equal(t, want, schemeInText(line), line)
 	}
 }
+
+// A row of columns is read alike alone and in a list.
+func TestParseLineWithColumns(t *testing.T) {
+	for _, line := range []string{
+		"198.51.100.2:1080:ann:secret1,socks5,US",
+		"ann:secret1@198.51.100.1:1080,socks5,US",
+	} {
+		spec, err := ParseLine(line)
+		require.NoError(t, err, line)
+		require.Equal(t, upstream.SOCKS5, spec.Address.Scheme, line)
+		require.Equal(t, "ann:secret1", spec.Address.Username+":"+string(spec.Address.Password), line)
+	}
+}

@@ -285,19 +285,18 @@ type version struct {
 	data               []byte
 	proxies            int // in data
 	etag, lastModified string
-	shortPages         int // fetches in a row that have ended with errShortPage
+	shortPages         int // fetches since this version that have ended with errShortPage
 }
 
-// errShortPage is the error of a page for which isErrorPage is true. The third one in a row is taken as the new list.
-var errShortPage = errors.New("it is a page of HTML with hardly any addresses, probably an error page")
+// errShortPage is the error of a response for which isErrorPage is true. The third such response since the last version
+// becomes the new version.
+var errShortPage = errors.New("it has hardly any of the addresses that it had before, and is probably an error page")
 
 const maxShortPages = 3
 
 // update fetches the list s, and stores its contents in v if they have changed. A response without a proxy, or that is
 // probably an error page, is an error, and the contents in v do not change.
 func (v *version) update(ctx context.Context, client *http.Client, s Source) (changed bool, err error) {
-	shortPages := v.shortPages
-	v.shortPages = 0
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	q, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL, nil)
@@ -337,23 +336,33 @@ func (v *version) update(ctx context.Context, client *http.Client, s Source) (ch
 		return false, fmt.Errorf("none of its lines is a valid proxy; %s", warnings[0])
 	case len(specs) == 0:
 		return false, errors.New("it holds no proxy")
-	case isErrorPage(data, len(specs), v.proxies):
-		if shortPages++; shortPages < maxShortPages {
-			v.shortPages = shortPages
+	case isErrorPage(data, len(specs), len(warnings), v.proxies):
+		if v.shortPages++; v.shortPages < maxShortPages {
 			return false, errShortPage
 		}
 	}
-	v.data, v.proxies = data, len(specs)
+	v.data, v.proxies, v.shortPages = data, len(specs), 0
 	v.etag, v.lastModified = r.Header.Get("ETag"), r.Header.Get("Last-Modified")
 	return true, nil
 }
 
-// isErrorPage reports whether data is a page of HTML that is probably no list, although it has addresses with a port,
-// such as "nginx at 192.0.2.1:80": it has fewer than half of the proxies of the previous version, or a single one of
-// several.
-func isErrorPage(data []byte, proxies, previous int) bool {
-	isHTML := strings.HasPrefix(http.DetectContentType(data), "text/html")
-	return isHTML && (2*proxies < previous || proxies == 1 && previous > 1)
+// isErrorPage reports whether data is probably no list, although it has addresses with a port, such as
+// "nginx at 192.0.2.1:80". It is true for a page of HTML with fewer than half of the proxies of the previous version,
+// or with a single proxy after a version with several. It is also true for a text with a single proxy after such a
+// version if its lines caused as many warnings as it has proxies.
+func isErrorPage(data []byte, proxies, warnings, previous int) bool {
+	isSingle := proxies == 1 && previous > 1
+	return isSingle && warnings >= proxies || isHTML(data) && (isSingle || 2*proxies < previous)
+}
+
+// isHTML reports whether data begins as a page of HTML or XHTML.
+func isHTML(data []byte) bool {
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	if strings.HasPrefix(http.DetectContentType(data), "text/html") {
+		return true
+	}
+	start := bytes.ToLower(data[:min(len(data), 1024)])
+	return bytes.HasPrefix(bytes.TrimSpace(start), []byte("<?xml")) && bytes.Contains(start, []byte("<html"))
 }
 
 // withoutURL returns err or, if err is a *url.Error, the cause of err. The text of a *url.Error contains the URL.

@@ -178,9 +178,21 @@ func TestIsErrorPage(t *testing.T) {
 		{1, 0, false}, {1, 1, false}, {1, 2, true}, {1, 100, true}, {2, 0, false}, {2, 4, false},
 		{50, 100, false}, {49, 100, true},
 	} {
-		require.Equal(t, c.want, isErrorPage([]byte(page(c.proxies)), c.proxies, c.previous), "%+v", c)
+		require.Equal(t, c.want, isErrorPage([]byte(page(c.proxies)), c.proxies, 0, c.previous), "%+v", c)
 	}
-	require.False(t, isErrorPage([]byte("192.0.2.1:80\n"), 1, 100), "a text")
+	for text, want := range map[string]bool{
+		"192.0.2.1:80\n":          false,
+		"\ufeff<html>":            true,
+		"\ufeff\n<!doctype html>": true,
+		"<?xml version=\"1.0\"?>\n<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/1999/xhtml\">": true,
+		"<?xml version=\"1.0\"?>\n<proxies>":                                                      false,
+	} {
+		require.Equal(t, want, isErrorPage([]byte(text), 1, 0, 100), text)
+	}
+	text := []byte("Not available at 192.0.2.1:80\n")
+	require.True(t, isErrorPage(text, 1, 1, 2), "a text with a warning")
+	require.False(t, isErrorPage(text, 1, 1, 1))
+	require.False(t, isErrorPage(text, 2, 3, 100), "several proxies in a text")
 }
 
 // A short page is taken as the list when it has come at three refreshes in a row.
@@ -201,9 +213,12 @@ func TestAShortPageIsTakenAtItsThirdTime(t *testing.T) {
 		synctest.Wait()
 		require.True(t, changed(f))
 		require.False(t, next(page(1)))
-		require.Contains(t, log.String(), "it is a page of HTML with hardly any addresses, probably an error page")
+		require.Contains(t, log.String(), "it has hardly any of the addresses that it had before")
 		require.False(t, next(page(1)))
 		require.True(t, next(page(8)), "the count begins again")
+		require.False(t, next("Sorry, there is an error at 192.0.2.1:80\n"))
+		require.True(t, next(page(7)), "the count begins again")
+		require.True(t, next(page(8)))
 		require.False(t, next(page(3)))
 		require.False(t, next(page(2)))
 		require.Equal(t, page(8), string(f.Data()[address]))
