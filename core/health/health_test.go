@@ -323,6 +323,11 @@ func TestAbilities(t *testing.T) {
 				require.Equal(t, []ability.State{c.forward, c.tls, c.other}, []ability.State{
 					f.state("p1", ability.Forward), f.state("p1", ability.TunnelTLS), f.state("p1",
 						ability.TunnelOther)})
+				for _, kind := range []ability.Kind{ability.Forward, ability.TunnelTLS, ability.TunnelOther} {
+					if known := f.get("p1").Ability(kind); known.State != unknown {
+						require.Equal(t, ability.Check, known.Source)
+					}
+				}
 				f.net.set("p1", works)
 				time.Sleep(70 * time.Second)
 				require.NotEqual(t, cannot, f.state("p1", ability.Forward))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/core/ability"
 	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/health"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -39,6 +40,7 @@ func TestCheckForms(t *testing.T) {
 	require.Equal(t, "GET http://check.test/a?b", w.requests())
 	require.Equal(t, 202, check(health.Tunnel).Facts.Status)
 	require.Equal(t, "CONNECT check.test:80, GET /a?b", w.requests())
+	require.Equal(t, ability.Unknown, u.Ability(ability.TunnelOther).State, "package health records it")
 	w.set(201, 403, 202)
 	r = check(health.Tunnel)
 	require.Equal(t, verdict.TunnelRefused, r.Facts.Err.Cause)

@@ -306,7 +306,7 @@ func (t *Transport) OpenTunnel(ctx context.Context, u *upstream.Upstream, c *Con
 	for sends := 2; resend; sends++ {
 		tun, resend, verr = t.openTunnelOnce(ctx, u, a, c, authority, sends)
 	}
-	if verr == nil && usesConnect(a.Scheme) {
+	if verr == nil && usesConnect(a.Scheme) && !c.isCheck { // package health records the abilities that checks show
 		t.recordTunnelAbility(u, authority, &tun.Refused)
 	}
 	return tun, verr
