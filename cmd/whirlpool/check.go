@@ -18,9 +18,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// The gateway checks an uploaded module as `whirlpool plugin verify` does, in a child process with a low priority and
-// its own memory. A module that takes seconds to compile, or makes the checks expensive on purpose, does not slow down
-// requests. The child writes the compiled code of a slow module to the cache directory, where the gateway finds it.
+// The gateway checks an uploaded module as `whirlpool plugin verify` does, but in a child process with a low priority
+// and its own memory. As a result, a module that takes seconds to compile, or makes the checks expensive on purpose,
+// does not slow down requests. The child writes the compiled code of a slow module to the cache directory, and the
+// gateway reads it there.
 
 // checkTimeout is the maximum time for the checks of one module. The checks of a good module that was compiled with
 // standard Go take one second of CPU time. At low priority on a busy machine, they take up to 20 s.
@@ -31,7 +32,7 @@ type checkHeader struct {
 	Limits   wasmhost.Limits
 	CacheDir string
 	Config   map[string]any
-	Nice     int // for setNice: niceSlow or niceOther
+	Nice     int // nice value: niceSlow or niceOther
 }
 
 // The nice values of the child process. niceSlow is for modules that are slow to compile (wasmhost.IsSlowToCompile). On

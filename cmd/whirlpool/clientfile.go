@@ -20,7 +20,7 @@ const clientFile = "~/.config/whirlpool/client.toml"
 type clientSettings struct {
 	URL     string `koanf:"url"`
 	Key     string `koanf:"key"`
-	KeyFile string `koanf:"key_file"` // in place of Key; relative to the folder of the client file
+	KeyFile string `koanf:"key_file"` // used if Key is ""; the path is relative to the folder of the client file
 }
 
 // readClientFile reads the client file, which need not exist. If it has a key, other users must not be able to read it.

@@ -89,8 +89,8 @@ func openCluster(
 	return m, nil
 }
 
-// setOptions makes the engine report to the node: it sets the functions in the engine's options that the engine calls
-// after a failure, a transition of a breaker, a ban or a move of a session.
+// setOptions sets the functions in the engine's options through which the node receives failures, transitions of
+// breakers, bans and moves of sessions.
 func (cn *clusterNode) setOptions(o *engine.Options) {
 	if cn == nil {
 		return
@@ -153,7 +153,7 @@ func (cn *clusterNode) close() {
 	}
 }
 
-// drain tells the other nodes that this node ends soon.
+// drain announces to the other nodes that this node ends soon.
 func (cn *clusterNode) drain() {
 	if cn != nil {
 		cn.node.Drain()

@@ -49,8 +49,8 @@ type sharedChange struct {
 	Entry   string          `json:"entry,omitempty"` // see changes.SharedChange
 	// Fields are the fields of Policy or Proxy that differ from the configuration of the node that made the change.
 	Fields []string `json:"fields,omitempty"`
-	// Configured is set if Plugin is the plugin that the configuration of the node names. Each other node then uses the
-	// plugin that its own configuration names.
+	// Configured is set if Plugin is the plugin that the configuration of this change's node names. Each other node
+	// then uses the plugin that its own configuration names.
 	Configured bool          `json:"configured,omitempty"`
 	Removed    bool          `json:"removed,omitempty"`
 	Drain      bool          `json:"drain,omitempty"`
@@ -62,7 +62,7 @@ type sharedChange struct {
 // concern the same thing.
 func (cn *clusterNode) Apply(newChanges []cluster.Change) []error {
 	errs := make([]error, len(newChanges))
-	puts, indexes := map[bool][]changes.ProxyPut{}, map[bool][]int{} // by sharedChange.Persist
+	puts, indexes := map[bool][]changes.ProxyPut{}, map[bool][]int{} // the keys are values of sharedChange.Persist
 	putKeys := map[string]bool{}                                     // the keys of puts
 	flush := func() {
 		for _, persist := range []bool{false, true} {
@@ -134,9 +134,9 @@ func (c *sharedChange) proxy() changes.SharedChange {
 	}
 }
 
-// reload calls configure, which puts a configuration into force. After that, the changes that the nodes share are still
-// in force. configure keeps those of proxies: it gets a function that returns the shared change of a key. reload makes
-// those of the policy and of plugins a second time.
+// reload calls the function configure, which puts a configuration into force, without losing the shared changes.
+// configure itself applies the shared changes of proxies: it gets a function that returns the shared change of a key.
+// After that, reload makes the shared changes of the policy and of plugins again.
 func (cn *clusterNode) reload(configure func(shared func(key string) *changes.SharedChange) error) (err error) {
 	if cn == nil {
 		return configure(nil)

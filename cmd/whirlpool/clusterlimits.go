@@ -21,12 +21,12 @@ import (
 // cluster.SharedLimits.
 type clusterLimits struct {
 	engine     *engine.Engine
-	serving    atomic.Bool // a goroutine of SharesGrown has not begun yet
-	divisor    int64       // of the last SetDivisor of the pool
+	serving    atomic.Bool // SharesGrown has started a goroutine that has not run yet
+	divisor    int64       // last argument of Pool.SetDivisor
 	nextProxy  int         // index of the next proxy that EachUsed reads
-	toReport   int         // number of proxies of which EachUsed has to read the used bytes
-	toSearch   int         // number of proxies of which it has to read whether a share is short
-	lastSearch time.Time   // when toSearch was last set
+	toReport   int         // number of proxies whose used bytes EachUsed must still report
+	toSearch   int         // number of proxies that EachUsed must still search for used shares (see searchInterval)
+	lastSearch time.Time   // time at which the last search began
 }
 
 var _ cluster.SharedLimits = (*clusterLimits)(nil)
@@ -38,7 +38,7 @@ func newClusterLimits(e *engine.Engine) *clusterLimits {
 // SetBasis implements cluster.SharedLimits.
 func (c *clusterLimits) SetBasis(s share.Basis) {
 	c.engine.Accounts().SetBasis(s, time.Now())
-	if d := s.Divisor(); d != c.divisor { // a pool may have many proxies
+	if d := s.Divisor(); d != c.divisor { // a call of Pool.SetDivisor takes long if the pool has many proxies
 		c.divisor = d
 		c.engine.Pool().SetDivisor(d)
 	}
@@ -48,7 +48,7 @@ func (c *clusterLimits) SetBasis(s share.Basis) {
 func (c *clusterLimits) SharesGrown() {
 	if c.serving.CompareAndSwap(false, true) {
 		go func() {
-			c.serving.Store(false) // before the shares are read
+			c.serving.Store(false) // before ServeQueues reads the shares, so that no growth is missed
 			c.engine.ServeQueues()
 		}()
 	}
@@ -96,12 +96,12 @@ func (c *clusterLimits) EachUsed(all bool, f func(share.Limit)) {
 	}
 }
 
-// searchInterval is the interval at which EachUsed begins to look at all proxies, also those without recent attempts.
-// It looks for limits of which the gateway has used its whole share (share.Use.NeedsMore). The share may have become
-// too small, for example after the limit was raised.
+// searchInterval is the interval at which EachUsed begins to search all proxies, even those without recent attempts,
+// for limits of which this node has used its whole share (share.Use.NeedsMore). A share can become too small, for
+// example if the limit is raised.
 const searchInterval = 10 * time.Second
 
-// eachUser calls f for the limits of users that the cluster has to know (see cluster.SharedLimits.EachUsed).
+// eachUser calls f for the limits of users that the cluster must get (see cluster.SharedLimits.EachUsed).
 func (c *clusterLimits) eachUser(all bool, now time.Time, f func(share.Limit)) {
 	accounts := c.engine.Accounts()
 	if all {

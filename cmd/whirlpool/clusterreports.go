@@ -18,8 +18,8 @@ const (
 	reportInterval = 2 * time.Second
 	reportTTL      = time.Minute            // time for which the store keeps a report
 	reportRenewal  = 20 * time.Second       // time after which a report is written again although it has not changed
-	reportSpread   = 100 * time.Millisecond // for each node: so many nodes write less often
-	reportMaxAge   = time.Second            // time for which the reports that were read last are shown again
+	reportSpread   = 100 * time.Millisecond // interval of reports per live node, if the sum is longer
+	reportMaxAge   = time.Second            // maximum age of the read reports that Reports returns again
 	reportTimeout  = 2 * time.Second        // longest time of reading all reports
 	maxReportSize  = 1 << 20
 )
@@ -117,7 +117,7 @@ func (cn *clusterNode) Reports() cluster.Reports {
 	own := cluster.NodeReport{Node: cn.node.Name(), Report: cn.makeReport()}
 	if time.Since(cn.reports.at) >= reportMaxAge {
 		cn.reports.last = cn.readReports()
-		cn.reports.at = time.Now() // those that wait meanwhile need not read again
+		cn.reports.at = time.Now() // calls that waited for the mutex during the reading use these reports
 	}
 	out := cn.reports.last
 	out.Nodes = append([]cluster.NodeReport{own}, out.Nodes...)
@@ -145,7 +145,7 @@ func (cn *clusterNode) readReports() (out cluster.Reports) {
 		if err == nil {
 			err = json.Unmarshal(data[i], &r)
 		}
-		if err != nil && !errors.Is(err, cluster.ErrNoBlob) { // without a blob, it has seen nothing
+		if err != nil && !errors.Is(err, cluster.ErrNoBlob) { // a node without a blob has nothing to report
 			out.Missing = append(out.Missing, nodes[i])
 			continue
 		}

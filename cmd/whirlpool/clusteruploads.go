@@ -27,7 +27,7 @@ const (
 	moduleTTL           = 24 * time.Hour   // time for which the store keeps a module that no node has
 	moduleCheckInterval = time.Minute      // time between two checks that the store has the modules of this node
 	moduleTimeout       = 10 * time.Second // longest time of sending or fetching a module
-	firstRetryDelay     = time.Second      // time until a module is fetched or deleted again after an error; it doubles
+	firstRetryDelay     = time.Second      // wait after a first failed fetch or deletion; each failure doubles the wait
 	maxRetryDelay       = 30 * time.Second
 	moduleSpread        = 20 * time.Millisecond // for each node; see keepModulesInStore
 )
@@ -69,29 +69,29 @@ type sharedUploads struct {
 
 	mu             sync.Mutex // guards the fields below
 	uploads        map[string]*wantedUpload
-	activations    map[string]activation // by the key of the change
+	activations    map[string]activation // the keys are those of the shared changes
 	modulesMissing bool                  // the store may lack a module of this node
 
-	epoch     string    // of the store at lastCheck; used by run only, like the fields below
-	lastCheck time.Time // of keepModulesInStore
+	epoch     string    // epoch of the store at lastCheck; only run uses this field and the next two
+	lastCheck time.Time // time of the last check by keepModulesInStore
 	problem   string    // error of the last check; "" for none
 }
 
-// activation is an activation of a plugin that must wait, because this node does not have the plugin yet.
+// activation is the activation of a plugin that this node does not have yet.
 type activation struct {
 	use, plugin string
 	persist     bool
 }
 
-// wantedUpload is a plugin that this node should have. If removed is set, the node should not have it any more.
+// wantedUpload is an uploaded plugin that this node should have or, if removed is set, should no longer have.
 type wantedUpload struct {
 	sharedUpload
 	persist, removed bool
-	code             []byte // nil if it is to be fetched
-	state            string // cluster.UploadReady and so on
+	code             []byte // nil if the module must be fetched
+	state            string // a constant of package cluster, such as cluster.UploadReady
 	problem          string
 	failedAttempts   int
-	nextAttempt      time.Time // of the next attempt; zero for none
+	nextAttempt      time.Time // zero if there is no next attempt
 }
 
 func newSharedUploads(cn *clusterNode, reg registry, inUse func(string) string) *sharedUploads {
@@ -111,7 +111,7 @@ func (cn *clusterNode) shareUpload(name string, code []byte, config map[string]a
 		sum := sha256.Sum256(code)
 		w.sharedUpload = sharedUpload{SHA256: hex.EncodeToString(sum[:]), Size: len(code)}
 		if config != nil {
-			w.Config, _ = json.Marshal(config) // it comes from JSON
+			w.Config, _ = json.Marshal(config) // the error is always nil: config was decoded from JSON
 		}
 		cn.uploads.writeModule(w.SHA256, code)
 	}
@@ -278,7 +278,7 @@ func (u *sharedUploads) applyUpload(ctx context.Context, name string) {
 	u.mu.Unlock()
 	err := u.updateRegistry(ctx, name, w)
 	u.mu.Lock()
-	if u.uploads[name] != w { // wanted differently by now
+	if u.uploads[name] != w { // a newer upload or deletion has replaced w
 		u.mu.Unlock()
 		return
 	}
@@ -313,7 +313,7 @@ func (u *sharedUploads) applyUpload(ctx context.Context, name string) {
 	}
 }
 
-// fetchError reports that a module is not there yet.
+// fetchError is the error of a module that cannot be fetched yet. The fetch is tried again.
 type fetchError struct{ error }
 
 func (e *fetchError) Unwrap() error { return e.error }
@@ -335,7 +335,7 @@ func (u *sharedUploads) updateRegistry(ctx context.Context, name string, w *want
 	}
 	code := w.code
 	if code == nil {
-		code, err = u.registry.UploadCode(name, w.SHA256) // only the settings have changed
+		code, err = u.registry.UploadCode(name, w.SHA256) // succeeds if only the settings have changed
 	}
 	if err != nil {
 		if code, err = u.fetchModule(ctx, &w.sharedUpload); err != nil {
@@ -364,7 +364,7 @@ func (u *sharedUploads) fetchModule(ctx context.Context, want *sharedUpload) ([]
 	return code, nil
 }
 
-// activateWaiting makes the activations that wait for a plugin. The caller prevents other changes meanwhile.
+// activateWaiting makes the activations that wait for a plugin. The caller must prevent other changes during the call.
 func (u *sharedUploads) activateWaiting(plugin string) {
 	u.mu.Lock()
 	var due []activation
@@ -410,7 +410,7 @@ func (u *sharedUploads) keepModulesInStore(ctx context.Context, now time.Time) {
 	u.epoch, u.lastCheck = epoch, now
 	u.mu.Lock()
 	u.modulesMissing = false
-	modules := map[string]string{} // the name of a plugin by its module
+	modules := map[string]string{} // names of plugins by the names of their modules in the store
 	for name, w := range u.uploads {
 		if w.state == cluster.UploadReady && !w.removed {
 			modules[w.SHA256] = name
@@ -439,7 +439,7 @@ func (u *sharedUploads) keepModule(ctx context.Context, name, sum string) error 
 		return err
 	}
 	code, err := u.registry.UploadCode(name, sum)
-	if err != nil { // replaced or deleted by now
+	if err != nil { // the plugin was replaced or deleted
 		return nil
 	}
 	return u.cn.blobs.WriteBlob(ctx, sum, code, moduleTTL)

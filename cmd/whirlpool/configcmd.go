@@ -49,7 +49,7 @@ func checkReadable(path string) error {
 type fileResult struct {
 	File    string `json:"file"`
 	Written bool   `json:"written"`           // whether the command has written the file
-	Uniform *bool  `json:"uniform,omitempty"` // of fmt: whether the file was in the uniform form
+	Uniform *bool  `json:"uniform,omitempty"` // set by fmt: whether the file was in the uniform form
 	Content string `json:"content,omitempty"` // what the command would print without --json
 }
 

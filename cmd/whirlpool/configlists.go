@@ -17,7 +17,7 @@ const maxFetches = 8
 // listFetches fetches the proxy lists of a configuration that is being checked. It is safe for concurrent use.
 type listFetches struct {
 	ctx     context.Context
-	timeout time.Duration // for the fetch of one list
+	timeout time.Duration // maximum time for the fetch of one list
 	out     io.Writer     // output of the progress; nil for none
 	slots   chan struct{}
 

@@ -64,8 +64,8 @@ func wrapHelp(text string, width int) string {
 	return strings.TrimSuffix(out.String(), "\n")
 }
 
-// joinParagraphs joins each line with the one before if that one is a full line of a paragraph. Lines that begin with a
-// space are not part of a paragraph.
+// joinParagraphs appends each line to the line before it, if that line is part of a paragraph and not the last line of
+// the paragraph. Lines that begin with a space are not part of a paragraph.
 func joinParagraphs(lines []string) (joined []string) {
 	const full = 60 // characters; a shorter line is the last one of its paragraph
 	isFull := false

@@ -112,7 +112,7 @@ func versionCommand() *cobra.Command {
 type buildInfo struct {
 	Version  string `json:"version"`
 	Commit   string `json:"commit,omitempty"`
-	Time     string `json:"time,omitempty"` // of the commit
+	Time     string `json:"time,omitempty"` // time of the commit
 	Modified bool   `json:"modified"`       // the sources differed from the commit
 	Go       string `json:"go"`
 	Platform string `json:"platform"` // OS/architecture

@@ -47,7 +47,7 @@ command line is wrong, or a file cannot be read.`,
 // reportWriter is the result of a command. Its JSON is the output with --json; Write prints it as text.
 type reportWriter interface{ Write(io.Writer) error }
 
-// The method host returns a WebAssembly host that keeps the module's log in s.output.
+// The method host returns a WebAssembly host that keeps the module's log in f.output.
 func (f *moduleFile) host() *wasmhost.Host {
 	return wasmhost.New(wasmhost.DefaultLimits(), "").WithOutput(f.output)
 }
@@ -60,7 +60,7 @@ type moduleFile struct {
 	config        map[string]any
 	asJSON        bool
 	output        *output.Output
-	expectsFaults bool // the command makes calls that must fail, so the log has errors of a module without a fault
+	expectsFaults bool // the command makes calls that must fail, so errors in the log do not show a fault of the module
 }
 
 // maxLogLines is the maximum number of log lines that showLog prints.

@@ -98,8 +98,9 @@ of a command; put credentials into a file, or into the standard input (--file -)
 	})
 }
 
-// parseProxies parses the lines of a proxy list. It returns an error for the first wrong line. (The gateway skips the
-// wrong lines in its proxy lists.) The id of a single proxy, or a template for the ids of several, is optional.
+// parseProxies parses the lines of a proxy list. It returns an error for the first wrong line, whereas the gateway
+// skips the wrong lines of its proxy lists. The parameter id is the id of a single proxy, a template for the ids of
+// several proxies, or "" for automatic ids.
 func parseProxies(text, scheme, id string) ([]newProxy, error) {
 	if err := checkWord("--scheme", scheme, upstream.SchemeNames()); err != nil {
 		return nil, err

@@ -90,7 +90,7 @@ func serve(ctx context.Context, o serveOptions, out, logOutput io.Writer) error 
 	g.lists.SetSources(cfg.Lists())
 	defer g.lists.Close()
 	select {
-	case <-g.lists.Changed(): // the fetcher has lists that an earlier process kept
+	case <-g.lists.Changed(): // the fetcher has loaded lists that an earlier process saved
 		g.reload()
 	default:
 	}
@@ -280,7 +280,7 @@ func (g *gateway) shutdown(done chan<- struct{}) {
 	g.engine.StopAccepting(lastRequests)
 	stop()
 	var api sync.WaitGroup
-	api.Go(func() { g.api.Shutdown(ctx) }) // together with the gateway: the new process gets the new connections
+	api.Go(func() { g.api.Shutdown(ctx) }) // now, so that new clients of the API go to the new process
 	g.engine.Shutdown(ctx)
 	api.Wait()
 	close(done)

@@ -84,8 +84,8 @@ type clusterState struct {
 	Node      string `json:"node"`  // this gateway
 	State     string `json:"state"` // of this gateway: live, isolated or alone
 	LiveNodes int    `json:"live_nodes"`
-	Requests  uint64 `json:"requests"`  // of all live nodes in the last Minutes minutes, as is Delivered
-	Delivered uint64 `json:"delivered"` // delivered, and not refused by the target
+	Requests  uint64 `json:"requests"`  // requests of all live nodes in the last Minutes minutes
+	Delivered uint64 `json:"delivered"` // the requests of these that were delivered, and not refused by the target
 	Attempts  uint64 `json:"attempts"`
 	Retries   uint64 `json:"retries"`
 	Minutes   int    `json:"minutes"`
@@ -413,7 +413,7 @@ const keptEventsTimeout = 500 * time.Millisecond
 func (r *remote) printKeptEvents(query client.EventQuery) error {
 	ctx, cancel := context.WithCancel(r.context())
 	defer cancel()
-	timer := time.AfterFunc(time.Minute, cancel) // until the response begins, up to one minute
+	timer := time.AfterFunc(time.Minute, cancel) // the response must begin within a minute
 	defer timer.Stop()
 	query.LastID = "0" // the gateway has not given this id, so it sends all kept events
 	err := r.printEvents(ctx, query, func() { timer.Reset(keptEventsTimeout) })

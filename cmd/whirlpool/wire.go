@@ -399,8 +399,8 @@ func faultsOf(err error, file string) []config.Fault {
 	return []config.Fault{{File: file, Msg: err.Error()}}
 }
 
-// requireFile is called after a configuration was loaded. If its file was found, later loads fail without the file.
-// Otherwise a reload after the file was deleted would remove all proxies and users.
+// requireFile makes the configuration file required for later loads, if cfg was read from a file. Without this, a
+// reload after the deletion of the file would remove all proxies and users.
 func (g *gateway) requireFile(cfg *config.Config) {
 	if cfg.Found() {
 		g.source.Optional = false

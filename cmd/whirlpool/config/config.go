@@ -67,7 +67,7 @@ type Config struct {
 	fileFound     bool            // the configuration file has been read, so it exists
 	sizes         map[string]int  // by path: sizes in bytes of the files that were read and are not empty
 	locateFault   func(key string, value any, msg string) Fault
-	Readings      []Reading `koanf:"-" json:"-"`        // of the proxy lists, in their order in the configuration
+	Readings      []Reading `koanf:"-" json:"-"`        // readings of the proxy lists, in the order of the configuration
 	Warnings      []string  `koanf:"-" json:"warnings"` // skipped lines of proxy lists, and variables without effect
 }
 
@@ -91,7 +91,7 @@ type Gateway struct {
 type User struct {
 	Name         string          `koanf:"name" json:"name"`
 	Password     upstream.Secret `koanf:"password" json:"password"`                     // a plain text or a hash
-	PasswordFile string          `koanf:"password_file" json:"password_file,omitempty"` // in place of Password
+	PasswordFile string          `koanf:"password_file" json:"password_file,omitempty"` // used if Password is ""
 	Priority     string          `koanf:"priority" json:"priority,omitempty"`           // maximum; "" for no limit
 	Override     string          `koanf:"override" json:"override,omitempty"`           // "" for gateway.override
 
@@ -158,7 +158,7 @@ type Timeouts struct {
 	Attempt  Duration `koanf:"attempt" json:"attempt" range:"10ms,1h"`
 	Adaptive bool     `koanf:"adaptive" json:"adaptive"`
 	BodyIdle Duration `koanf:"body_idle" json:"body_idle" range:"100ms,24h"`
-	Head     Duration `koanf:"head" json:"head" range:"100ms,1h"` // for the head of a client's request
+	Head     Duration `koanf:"head" json:"head" range:"100ms,1h"` // time to receive the head of a client's request
 }
 
 // Selection is the [selection] section.
@@ -187,9 +187,9 @@ type State struct {
 
 // Cluster is the [cluster] section.
 type Cluster struct {
-	URL  StoreURL `koanf:"url" json:"url"`   // of the store; "" for no cluster
-	Name string   `koanf:"name" json:"name"` // of the cluster
-	Node string   `koanf:"node" json:"node"` // of this gateway in the cluster; if "", it is made from the host name
+	URL  StoreURL `koanf:"url" json:"url"`   // URL of the store; "" for no cluster
+	Name string   `koanf:"name" json:"name"` // name of the cluster
+	Node string   `koanf:"node" json:"node"` // name of this gateway; "" for a name made from the host name
 
 	Limits string `koanf:"limits" json:"limits"` // LimitsShared or LimitsPerNode
 }

@@ -9,7 +9,7 @@ import (
 // Fault is one error in a configuration.
 type Fault struct {
 	File  string `json:"file"`
-	Line  int    `json:"line,omitempty"` // of Key in File; 0 if File does not have it
+	Line  int    `json:"line,omitempty"` // line of Key in File; 0 if File does not have the key
 	Key   string `json:"key"`
 	Value string `json:"value,omitempty"` // never a secret
 	Msg   string `json:"message"`

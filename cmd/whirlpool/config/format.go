@@ -50,7 +50,7 @@ type keyValueRange struct{ key, equals, value, end int }
 // formatter formats one document.
 type formatter struct {
 	doc  []byte
-	keys map[int]keyValueRange // by the offset at which the line of the key begins
+	keys map[int]keyValueRange // by the offset at which the key's line begins
 }
 
 // findKeys finds all keys in the document, with their values, and adds them to f.keys.

@@ -33,7 +33,7 @@ type Source struct {
 	Overrides map[string]any
 	Proxies   []string          // files of --proxies
 	Stdin     []byte            // contents of the standard input, for the file Stdin in Proxies
-	URLs      []string          // of --proxy
+	URLs      []string          // values of the flag --proxy
 	Once      bool              // the configuration is never loaded again, so its files may be pipes
 	Sizes     map[string]int    // Config.Sizes of the previous configuration; nil at the start
 	Fetched   map[string][]byte // the fetched proxy lists, by URL
@@ -54,7 +54,7 @@ type loader struct {
 	src     Source
 	lines   map[string]int
 	fromEnv map[string]string // key -> the environment variable that set the key
-	unset   map[string]bool   // the keys that refer to environment variables that are not set; they have a fault each
+	unset   map[string]bool   // the keys that refer to a variable that is not set; each of them has a fault
 	faults  []Fault
 	cfg     Config
 

@@ -16,7 +16,7 @@ import (
 // PluginHost is the [plugins] section.
 type PluginHost struct {
 	MaxFaults   int               `koanf:"max_faults" json:"max_faults" range:"1,1000000"`
-	CallTimeout Duration          `koanf:"call_timeout" json:"call_timeout" range:"1ms,10s"` // of CPU time
+	CallTimeout Duration          `koanf:"call_timeout" json:"call_timeout" range:"1ms,10s"` // CPU time
 	CacheDir    string            `koanf:"cache_dir" json:"cache_dir"`
 	Modules     map[string]Plugin `koanf:"-" json:"modules"`
 }
@@ -33,7 +33,7 @@ type Plugin struct {
 	Observe   bool           `koanf:"observe" json:"observe,omitempty"` // gets observations even if it is not in use
 	Fuel      int64          `koanf:"fuel" json:"fuel,omitempty" range:"10000,10000000000"`
 	Memory    Size           `koanf:"memory" json:"memory,omitempty" range:"64KiB,1GiB"`
-	Timeout   Duration       `koanf:"timeout" json:"timeout,omitzero" range:"1ms,10s"` // of CPU time
+	Timeout   Duration       `koanf:"timeout" json:"timeout,omitzero" range:"1ms,10s"` // CPU time
 	Config    map[string]any `koanf:"config" json:"-"`
 }
 

@@ -74,7 +74,7 @@ type Pool struct {
 // PoolFile is an element of pool.files: a proxy list in a file.
 type PoolFile struct {
 	File   string              `koanf:"file" json:"file"`
-	Scheme string              `koanf:"scheme" json:"scheme,omitempty"` // of lines without one; "" for http
+	Scheme string              `koanf:"scheme" json:"scheme,omitempty"` // scheme of lines without one; "" for http
 	ID     upstream.IDTemplate `koanf:"id" json:"id,omitempty"`
 }
 

@@ -43,7 +43,7 @@ type Setup struct {
 
 // Listen is an address at which the gateway listens.
 type Listen struct {
-	Key     string // such as gateway.listen
+	Key     string // key of the address, such as gateway.listen
 	Address string // host:port
 }
 
@@ -53,11 +53,11 @@ type Machine struct {
 	Stat    func(path string) (fs.FileInfo, error)
 	Create  func(dir string) error // creates and removes a file in a folder
 	Free    func(dir string) (bytes uint64, err error)
-	Limit   func() (soft, hard uint64, err error) // on open files; errors.ErrUnsupported if there is none
+	Limit   func() (soft, hard uint64, err error) // limits on open files; errors.ErrUnsupported if there are none
 	Listen  func(address string) error            // listens at the address, and closes the listener
 	Lookup  func(ctx context.Context, host string) error
 	Now     func() time.Time
-	Synced  func() (synced, known bool) // of the clock; known is false if the system does not report it
+	Synced  func() (synced, known bool) // state of the clock; known is false if it is not reported
 	Running bool                        // a gateway responds at the API's address
 	NoModes bool                        // Stat does not report who may read a file
 }

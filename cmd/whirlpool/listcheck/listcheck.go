@@ -39,7 +39,7 @@ type Result struct {
 	Mute    bool          // the proxy accepts connections, but has not sent an HTTP response to the requests
 	Get     bool          // a request in absolute form got the expected response
 	Connect bool          // a request through a tunnel got the expected response
-	Latency time.Duration // of the faster one of these two requests; without Options.Request, of the connection
+	Latency time.Duration // latency of the faster one of these two requests; without Options.Request, time to connect
 	Exit    netip.Addr    // the exit address (see locate); invalid if it is unknown
 	Country string        // country of Exit; "" if it is unknown
 	Fault   string        // the reason why the proxy is not good; "" if Good is set

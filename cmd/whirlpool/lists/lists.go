@@ -179,8 +179,9 @@ func (f *Fetcher) Close() {
 }
 
 // refreshList fetches the list s immediately, and then after each refresh interval, until ctx ends. After a failed
-// fetch the wait is shorter than the refresh interval (firstRetryDelay). After errShortPage it is not: the page would
-// soon come for the third time during a short disturbance of its server.
+// fetch the wait is shorter than the refresh interval (firstRetryDelay). After errShortPage the wait is the whole
+// interval: with short waits, a server with a brief disturbance would send the page three times, and the third page
+// becomes the new list.
 func (f *Fetcher) refreshList(ctx context.Context, s Source) {
 	v := version{proxies: f.countProxies(s)}
 	failures := 0
@@ -283,7 +284,7 @@ func (f *Fetcher) loadSaved(address string) {
 // next fetch sends the validators, so that it gets the contents only if they have changed.
 type version struct {
 	data               []byte
-	proxies            int // in data
+	proxies            int // number of proxies in data
 	etag, lastModified string
 	shortPages         int // fetches since this version that have ended with errShortPage
 }
@@ -294,8 +295,8 @@ var errShortPage = errors.New("it has hardly any of the addresses that it had be
 
 const maxShortPages = 3
 
-// update fetches the list s, and stores its contents in v if they have changed. A response without a proxy, or that is
-// probably an error page, is an error, and the contents in v do not change.
+// update fetches the list s, and stores its contents in v if they have changed. If the response has no proxy, or is
+// probably an error page, update returns an error and does not change v's contents.
 func (v *version) update(ctx context.Context, client *http.Client, s Source) (changed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
@@ -346,10 +347,10 @@ func (v *version) update(ctx context.Context, client *http.Client, s Source) (ch
 	return true, nil
 }
 
-// isErrorPage reports whether data is probably no list, although it has addresses with a port, such as
-// "nginx at 192.0.2.1:80". It is true for a page of HTML with fewer than half of the proxies of the previous version,
-// or with a single proxy after a version with several. It is also true for a text with a single proxy after such a
-// version if its lines caused as many warnings as it has proxies.
+// isErrorPage reports whether data is probably an error page, although it has addresses with a port, such as
+// "nginx at 192.0.2.1:80". A page of HTML is an error page if it has fewer than half of the proxies of the previous
+// version, or a single proxy after a version with several. Any other text is an error page if it has a single proxy
+// after a version with several, and at least one of its lines caused a warning.
 func isErrorPage(data []byte, proxies, warnings, previous int) bool {
 	isSingle := proxies == 1 && previous > 1
 	return isSingle && warnings >= proxies || isHTML(data) && (isSingle || 2*proxies < previous)

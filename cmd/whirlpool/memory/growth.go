@@ -28,10 +28,10 @@ const (
 	baseHeap      = 32 << 20
 	proxySize     = 660    // bytes that a proxy takes (TestAProxyWithoutAttemptsIsSmall)
 	longListSize  = 10_000 // proxies whose memory matters
-	startPercent  = 50     // while the first configuration is loaded
-	reloadPercent = 5      // while another one is loaded and the list is long
-	minPercent    = 20     // because the collections of a very long list would take much CPU time
-	quietPercent  = 10     // while the list is long and collections are rare
+	startPercent  = 50     // percentage while the first configuration is loaded
+	reloadPercent = 5      // percentage while a later configuration is loaded, if the list is long
+	minPercent    = 20     // minimum at other times: collections of a very long list take much CPU time
+	quietPercent  = 10     // percentage while the list is long and collections are rare
 )
 
 // Collections become rare when at most rareCycles of them start within followTick. They stay rare until at least

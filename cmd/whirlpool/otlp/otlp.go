@@ -43,7 +43,7 @@ func CheckEndpoint(endpoint string) error {
 
 // Limits and times of an Exporter.
 const (
-	maxPending     = 4096 // spans that wait for the export; beyond it, new spans are dropped
+	maxPending     = 4096 // maximum number of spans that wait for the export; further spans are dropped
 	exportInterval = 2 * time.Second
 	exportTimeout  = 10 * time.Second // maximum time of one export
 )

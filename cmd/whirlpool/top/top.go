@@ -31,11 +31,11 @@ type Row struct {
 type Snapshot struct {
 	At       time.Time
 	Gateway  string         // address of the gateway
-	Summary  string         // which proxies fail and what is delivered, in one sentence
+	Summary  string         // one sentence about failing proxies and delivered requests
 	Rows     []Row          // the first rows of the Query; Rate is not set
 	Total    int            // number of proxies of the pool
 	States   map[string]int // number of proxies in each state
-	Requests uint64         // in the hours for which the gateway keeps metrics
+	Requests uint64         // number of requests in the hours for which the gateway keeps metrics
 	Served   uint64         // requests that were delivered and that their target did not refuse
 	Attempts uint64
 }
@@ -74,8 +74,8 @@ var columns = []column{
 		func(a, b *Row) int { return cmp.Compare(b.Latency, a.Latency) }},
 }
 
-// leavingOrder holds the indices of the columns that a narrow screen leaves out, the first one first.
-var leavingOrder = []int{5, 3, 2, 4, 7, 1} // uses, in flight, region, per s, latency, state
+// hideOrder holds the indices of the columns that a narrow screen leaves out, in the order in which they are left out.
+var hideOrder = []int{5, 3, 2, 4, 7, 1} // uses, in flight, region, per s, latency, state
 
 // successForSort returns the share of successes by which the table is sorted. It is 1 for a proxy without attempts.
 func (r *Row) successForSort() float64 {
@@ -450,7 +450,7 @@ func (m Model) shownColumns() (shown []int, idWidth int) {
 			idWidth -= columns[i].width + 1 // with the space before it
 		}
 	}
-	for _, i := range leavingOrder {
+	for _, i := range hideOrder {
 		if idWidth < minIDWidth && i != m.sortColumn {
 			shown = slices.DeleteFunc(shown, func(other int) bool { return other == i })
 			idWidth += columns[i].width + 1
