@@ -145,8 +145,8 @@ func (c *Change) assemblePlugins() error {
 	return nil
 }
 
-// loadChanged loads the plugins that are new or changed. An uploaded plugin is hidden while a configured plugin has the
-// same name. If the configuration no longer has it, loadChanged also loads the upload. During the load, another
+// loadChanged loads the plugins that are new or changed. An uploaded plugin is hidden while a configured plugin has
+// the same name. When the configuration drops such a name, loadChanged also loads the upload. During the load, another
 // call may delete the upload, but not replace it.
 func (c *Change) loadChanged(atStart bool) error {
 	for _, name := range slices.Sorted(maps.Keys(c.specs)) {

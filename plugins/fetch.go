@@ -41,7 +41,7 @@ const (
 type FetchStatus struct {
 	URL       string // without its query
 	State     FetchState
-	Err       error     // of the last attempt; nil after a success
+	Err       error     // error of the last attempt; nil after a success
 	FetchedAt time.Time // UTC; zero if the module was never fetched
 	RetryAt   time.Time // UTC; time of the next attempt in the state FetchWaiting
 }
@@ -269,7 +269,8 @@ func (r *Registry) pendingVersion(name string, spec Spec) *version {
 		loadedAt: r.now(), output: r.outputOf(name)}
 }
 
-// fetchedExt is the extension of a fetched module's file: a line with a fetchedHead in JSON, and then the module.
+// fetchedExt is the extension of a fetched module's file. The first line of the file is a fetchedHead in JSON; the
+// module follows.
 const fetchedExt = ".fetched"
 
 // fetchedHead is the first line of a fetched module's file. It describes the module. If its URL is not the URL in the

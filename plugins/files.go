@@ -13,8 +13,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// uploadExt is the extension of an upload's file: a line of JSON with the settings, and then the module. One file holds
-// both, so that a module is never read with the settings of another one.
+// uploadExt is the extension of an upload's file. The first line of the file has the settings in JSON; the module
+// follows. One file holds both, so that a module is never read with the settings of another one.
 const uploadExt = ".upload"
 
 func (r *Registry) uploadFile(name string) string {

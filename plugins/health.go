@@ -21,7 +21,7 @@ const windowFactor = 10
 // this way.
 const (
 	busyTime     = 2 * time.Second
-	minBusyCalls = 20 // calls
+	minBusyCalls = 20
 )
 
 // faultWindow decides when one version of a plugin is quarantined. Calls have numbers. faultWindow stores only those of

@@ -41,11 +41,11 @@ type Info struct {
 	Name               string
 	Kind               wasmhost.Kind // "" for an upload that cannot be loaded any more
 	Source             string        // SourceBuiltin, SourceConfig or SourceAPI
-	State              string        // StateReady and so on
-	Path               string        // of the file, if the source is the configuration
-	SHA256             string        // of the module, in hexadecimal
+	State              string        // one of the states above, such as StateReady
+	Path               string        // path of the module's file, if the source is the configuration
+	SHA256             string        // SHA-256 of the module, in hexadecimal
 	ABIVersion         int
-	Size               int       // of the module, in bytes
+	Size               int       // size of the module in bytes
 	Learns             bool      // the module exports observe
 	LoadedAt           time.Time // UTC
 	Calls              uint64    // calls of all functions, including failed calls

@@ -58,11 +58,11 @@ type version struct {
 
 	notFetched       bool          // the module has not been fetched yet
 	fetchedAt        time.Time     // UTC; zero for modules that are not fetched
-	signature        []byte        // of a fetched module; nil for none
+	signature        []byte        // signature of a fetched module; nil for none
 	countedSlowCalls atomic.Uint64 // number of the module's slow calls that have been counted as faults
 	quarantined      atomic.Bool
 	faults           faultWindow
-	output           *output.Output // of the plugin; all its versions share it
+	output           *output.Output // output of the plugin; shared by all its versions
 }
 
 func (r *Registry) newPlugin(name string, v *version) *plugin {

@@ -48,7 +48,7 @@ const (
 type Spec struct {
 	Path    string
 	Builtin string        // the built-in whose module is used in place of Path; "" for none
-	SHA256  string        // of the file, in hexadecimal; "" for any
+	SHA256  string        // SHA-256 of the file, in hexadecimal; "" if any file is accepted
 	Source  source.Source // fetched in the background
 	Kind    wasmhost.Kind // "" for any
 	Observe bool          // the plugin gets observations even while it is not in use
@@ -60,8 +60,8 @@ type Spec struct {
 
 // Limits are the limits of one plugin. A field with the value 0 means that the limit in Options.Limits applies.
 type Limits struct {
-	Fuel        int64         // for one call; see wasmhost.Limits
-	MemoryBytes int64         // of an instance, rounded down to pages of 64 KiB
+	Fuel        int64         // fuel of one call; see wasmhost.Limits
+	MemoryBytes int64         // memory of an instance, rounded down to pages of 64 KiB
 	CallTimeout time.Duration // CPU time of one call
 }
 
@@ -79,12 +79,12 @@ func (s *Spec) origin() string { return cmp.Or(s.Path, s.Builtin, s.Source.URLWi
 
 // Options are the options of a Registry.
 type Options struct {
-	Limits    wasmhost.Limits  // zero: wasmhost.DefaultLimits
-	CacheDir  string           // of compiled modules; "" for none
-	StateDir  string           // of uploaded modules; "" keeps none
+	Limits    wasmhost.Limits  // the zero value stands for wasmhost.DefaultLimits
+	CacheDir  string           // folder of compiled modules; "" for none
+	StateDir  string           // folder in which uploads are saved; "" if they are not saved
 	MaxFaults int              // see DefaultMaxFaults; 0 means DefaultMaxFaults
 	Log       *slog.Logger     // required
-	Now       func() time.Time // nil: time.Now
+	Now       func() time.Time // nil stands for time.Now
 	// Fetch fetches and verifies the module of a Spec with a Source; see source.Client. If it is nil, no module
 	// is fetched.
 	Fetch func(ctx context.Context, from source.Source) (*source.Module, error)

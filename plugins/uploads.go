@@ -65,7 +65,7 @@ const (
 // UploadStatus describes an upload at one time.
 type UploadStatus struct {
 	ID         string
-	Name       string // of the plugin
+	Name       string // name of the plugin
 	SHA256     string
 	State      UploadState
 	StartedAt  time.Time // UTC
@@ -120,7 +120,7 @@ type uploads struct {
 	lastID      uint64
 	inProgress  int
 	byID        map[string]*Upload
-	byName      map[string]*Upload // by plugin; the newest upload in progress
+	byName      map[string]*Upload // newest upload in progress of each plugin, by name
 	finishedIDs []string           // ids, the oldest first
 }
 

@@ -1,5 +1,5 @@
-// Package builtin holds the modules of the built-in plugins. Their source code is in src/. `make builtins` rebuilds the
-// same modules from it, byte for byte.
+// Package builtin holds the modules of the built-in plugins. Their source code is in src/. `make builtins` compiles
+// the source code to the same modules, byte for byte.
 package builtin
 
 import (

@@ -11,7 +11,7 @@ import (
 // The number of calls of the first round of checkMemory, and the fuel after which a round ends early.
 const (
 	firstRoundCalls = 10_000
-	roundFuel       = 2_000_000_000 // fuel
+	roundFuel       = 2_000_000_000
 )
 
 // maxRounds is the maximum number of rounds of checkMemory. A Go module needs several: Go's garbage collector runs for
@@ -124,8 +124,8 @@ func (ck *checker) maxBackoffFuel(limit int64) (fuel int64, err error) {
 	return fuel, err
 }
 
-// checkTime checks that the most expensive calls that every module must serve take at most a quarter of the CPU
-// timeout.
+// checkTime makes the most expensive calls that every module must serve, and checks that each of them takes at most a
+// quarter of the CPU timeout.
 func (ck *checker) checkTime() (string, error) {
 	within := ck.module.Limits().CallTimeout / 4
 	detail := fmt.Sprintf("a call takes less than %v of CPU time, a quarter of its timeout", within)

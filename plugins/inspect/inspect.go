@@ -22,8 +22,8 @@ type Report struct {
 	ABIVersion     int           `json:"abi_version,omitempty"`
 	SHA256         string        `json:"sha256"`
 	Size           int           `json:"size"`             // bytes
-	MemoryMin      uint32        `json:"memory_min_pages"` // of 64 KiB
-	MemoryMax      uint32        `json:"memory_max_pages"` // declared limit of the module; 65536 if it has none
+	MemoryMin      uint32        `json:"memory_min_pages"` // minimum memory, in pages of 64 KiB
+	MemoryMax      uint32        `json:"memory_max_pages"` // declared maximum, in pages; 65536 if none is declared
 	TableMin       uint32        `json:"table_elements"`
 	Functions      int           `json:"functions"`
 	DataBytes      int           `json:"data_bytes"`

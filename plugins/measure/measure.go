@@ -16,7 +16,7 @@ import (
 
 // Options are the options of a run.
 type Options struct {
-	Config    map[string]any // of the plugin
+	Config    map[string]any // settings of the plugin
 	Now       func() time.Time
 	RoundTime time.Duration     // duration of one measurement; each figure is the median of Rounds measurements
 	Rounds    int               // >= 1
@@ -46,8 +46,8 @@ type Row struct {
 	Nanos      float64 `json:"ns_per_call"`
 	Builtin    float64 `json:"builtin_ns_per_call"`
 	Ratio      float64 `json:"ratio"`      // Nanos / Builtin
-	Fuel       int64   `json:"fuel"`       // of one call
-	FuelLimit  int64   `json:"fuel_limit"` // limit of one call
+	Fuel       int64   `json:"fuel"`       // fuel that one call uses
+	FuelLimit  int64   `json:"fuel_limit"` // fuel limit of one call
 	Error      string  `json:"error,omitempty"`
 }
 
@@ -73,7 +73,7 @@ func Run(host *wasmhost.Host, code []byte, o Options) (Report, error) {
 	defer plugin.close()
 	r := Report{Kind: plugin.module.Description().Kind, LoadMillis: float64(o.Now().Sub(start)) / 1e6,
 		Builtin: "performance"}
-	var config map[string]any // of the built-in
+	var config map[string]any // settings of the built-in; nil for none
 	switch r.Kind {
 	case wasmhost.Backoff:
 		r.Builtin = "exponential"

@@ -10,7 +10,7 @@ import (
 type Response struct {
 	Name    string // describes the sample
 	Request core.JudgeRequest
-	Excerpt core.Excerpt // with all parts that a judge may need; see ForJudge
+	Excerpt core.Excerpt // has all parts that a judge may need; see ForJudge
 }
 
 // ForJudge returns the request and the excerpt that a judge gets. The parameter w has the parts of a response that the

@@ -57,7 +57,7 @@ func Languages() []string { return []string{"go", "rust", "as", "c", "cpp", "zig
 
 // Plugin describes the plugin to write.
 type Plugin struct {
-	Name string // see plugins.CheckName
+	Name string // checked by plugins.CheckName
 	Lang string // one of Languages
 	Kind wasmhost.Kind
 }

@@ -13,16 +13,16 @@ import (
 
 const (
 	maxRetries   = 9    // number of retries after the first attempt: the maximum of a policy
-	requestCount = 1000 // per backoff, each with an outage of its own
+	requestCount = 1000 // number of requests per backoff; each has its own outage
 	meanOutage   = 5.0  // mean length of an outage, s
 )
 
 // BackoffReport is the report on a backoff plugin and the built-ins. All of these backoffs have the default policy.
 type BackoffReport struct {
 	Policy  retry.Policy    `json:"policy"`
-	Outages int             `json:"outages"`     // per backoff
+	Outages int             `json:"outages"`     // number of outages per backoff
 	Down    float64         `json:"mean_outage"` // mean length of an outage, s
-	Results []BackoffResult `json:"results"`     // of the plugin, then of the built-ins
+	Results []BackoffResult `json:"results"`     // results of the plugin, then of the built-ins
 	Traffic []OutageReport  `json:"traffic"`
 }
 
@@ -146,8 +146,8 @@ func (br *backoffRun) simulateRequests() error {
 }
 
 // simulateRequest simulates a request in an outage that begins with the request and lasts for outageLength seconds. It
-// returns the number of retries, and the seconds from the end of the outage to the success of the request; -1 if it did
-// not succeed. If sums is not nil, the delay before retry n is added to sums[n-1].
+// returns the number of retries, and the seconds from the end of the outage to the success of the request, or -1 if
+// the request did not succeed. If sums is not nil, the delay before retry n is added to sums[n-1].
 func (br *backoffRun) simulateRequest(
 	outageLength float64, sums []Delay,
 ) (retries int, recoveryDelay float64, err error) {

@@ -25,9 +25,9 @@ type OutageReport struct {
 // request is not served, its wait counts as the policy's max_backoff_delay.
 type OutageResult struct {
 	Backoff  string  `json:"backoff"`
-	Served   float64 `json:"served"`        // share of the requests, 0 to 1
-	Wait     float64 `json:"mean_wait"`     // in seconds
-	Attempts float64 `json:"mean_attempts"` // per request
+	Served   float64 `json:"served"`        // share of the requests that were served, 0 to 1
+	Wait     float64 `json:"mean_wait"`     // mean wait of a request, s
+	Attempts float64 `json:"mean_attempts"` // mean number of attempts per request
 }
 
 // bestFixed is the name of the best of many simulated fixed delays: the one with the shortest mean wait.
@@ -56,7 +56,7 @@ const (
 // timeline has the outages of a target and the times of requests.
 type timeline struct {
 	outages      [][2]float64 // beginning and end of each outage, in seconds, ordered by time
-	requests     []float64    // in seconds
+	requests     []float64    // times of the requests, in seconds
 	hasDeadProxy bool         // a fifth of the first attempts goes to a dead proxy
 	host         float64      // hash of the target's host
 	proxies      [2]float64   // hashes of the ids of the working proxy and the dead one
@@ -175,8 +175,8 @@ func (t *timeline) simulate(policy *retry.Policy, r *rand.Rand, wait func(*core.
 	return out, nil
 }
 
-// simulateFixed is like simulate, but the delay before each retry is the given one. The requests are simulated one
-// after the other.
+// simulateFixed is like simulate, but waits for the given delay before each retry. It simulates one request after the
+// other.
 func (t *timeline) simulateFixed(policy *retry.Policy, r *rand.Rand, delay float64) (out OutageResult) {
 	failed, total, attempts := 0.0, 0.0, 0
 	for _, requestStart := range t.requests {

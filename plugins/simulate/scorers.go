@@ -24,15 +24,15 @@ type ScorerReport struct {
 	Requests int      `json:"requests"`
 	Duration float64  `json:"duration"` // s
 	Proxies  []string `json:"proxies"`
-	Results  []Result `json:"results"` // of the plugin, performance, random and the oracle
+	Results  []Result `json:"results"` // results of the plugin, performance, random and the oracle
 }
 
 // Result is the result of one scorer.
 type Result struct {
 	Scorer      string      `json:"scorer"`
 	SuccessRate float64     `json:"success_rate"` // share of all requests, 0 to 1
-	Latency     float64     `json:"mean_latency"` // of all attempts, s
-	Cost        float64     `json:"mean_cost"`    // per attempt
+	Latency     float64     `json:"mean_latency"` // mean latency of all attempts, s
+	Cost        float64     `json:"mean_cost"`    // mean cost per attempt
 	Regret      float64     `json:"regret"`       // expected successes of the oracle minus those of the scorer
 	Refused     int         `json:"refused"`      // requests without an attempt, because every breaker was open
 	Faults      int         `json:"faults"`       // plugin faults: calls in which rotation replaced the scorer
@@ -104,7 +104,7 @@ type scorerRun struct {
 	requests, attempts, successes, refused int
 	latency, cost, regret                  float64
 	attemptsByColumn                       [][]int // attempts by proxy and column
-	inFlight                               []int   // attempts by proxy
+	inFlight                               []int   // attempts in flight by proxy
 	scorer                                 *countingScorer
 }
 

@@ -43,7 +43,7 @@ type Proxy struct {
 	ID, Region   string
 	Weight, Cost float64
 	Metadata     map[string]string
-	States       []State // in the order of time; the first is at 0
+	States       []State // ordered by time; the first state begins at 0
 }
 
 // State is the behaviour of a proxy from the time At until the next state.

@@ -18,8 +18,8 @@ import (
 // Source determines where a module comes from and how it is verified. The zero Source stands for none.
 type Source struct {
 	URL       string // https://..., or oci://REGISTRY/REPOSITORY with :TAG or @sha256:DIGEST
-	SHA256    string // of the module, in hexadecimal; "" for any
-	PublicKey string // of minisign, or of cosign in PEM; "" for none
+	SHA256    string // SHA-256 of the module, in hexadecimal; "" if it is not checked
+	PublicKey string // key of minisign, or key of cosign in PEM; "" for none
 	Insecure  bool   // permits http://, oci+http:// and modules that are not verified
 }
 

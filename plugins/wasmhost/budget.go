@@ -72,13 +72,13 @@ const (
 // budget is the fuel and time that are left for the call in progress.
 type budget struct {
 	fuel          int64         // fuel of the call that has not been added to the module's counter yet
-	timeout       time.Duration // of the thread's CPU time
+	timeout       time.Duration // limit on the thread's CPU time
 	firstSliceEnd time.Time     // real time at the end of the first slice; zero before
 	cpuAtLock     time.Duration // the thread's CPU time when the goroutine was locked to it
 	threadLocked  bool          // the goroutine is locked to its thread
 	isSlow        bool          // the call has taken more than 1/slowShare of the timeout
 
-	err error // why the host ended the call
+	err error // reason why the host ended the call; nil if it did not
 }
 
 // setBudget sets the fuel and the CPU time that all calls until the next setBudget may use in total.

@@ -18,7 +18,7 @@ type Description struct {
 	Exports    []string `json:"exports"`
 	Imports    []string `json:"imports"`
 	Size       int      `json:"size"`         // bytes
-	MemoryMin  uint32   `json:"memory_pages"` // of 64 KiB
+	MemoryMin  uint32   `json:"memory_pages"` // minimum memory, in pages of 64 KiB
 	Functions  int      `json:"functions"`
 	Learns     bool     `json:"learns"`     // the module exports observe
 	WantsPool  bool     `json:"wants_pool"` // the module exports pool_changed
@@ -38,7 +38,7 @@ const (
 
 // Finding is one error in a module's declarations.
 type Finding struct {
-	Check string // name of the check: CheckSize and so on
+	Check string // name of the check, such as CheckSize
 	Msg   string // the error, and what to change
 }
 

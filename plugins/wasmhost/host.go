@@ -35,11 +35,11 @@ func Kinds() []Kind { return []Kind{Scorer, Backoff, Judge} }
 
 // Limits are the limits for one module.
 type Limits struct {
-	Fuel        int64  // for one call, plus FuelPerCandidate; about one unit per instruction; default 3,000,000
-	StartFuel   int64  // for an instance's start (see StartTimeout); default 20,000,000; Go needs 1 to 2 million
-	MemoryPages uint32 // of 64 KiB; default 256 (16 MiB)
-	ModuleBytes int    // default 16 MiB
-	TableSize   uint32 // elements of all tables together; default 100,000
+	Fuel        int64  // fuel of a call, about one unit per instruction; FuelPerCandidate is added; default 3,000,000
+	StartFuel   int64  // fuel of an instance's start (see StartTimeout); Go needs 1 to 2 million; default 20,000,000
+	MemoryPages uint32 // maximum memory in pages of 64 KiB; default 256 (16 MiB)
+	ModuleBytes int    // maximum size of a module; default 16 MiB
+	TableSize   uint32 // maximum elements of all tables together; default 100,000
 
 	Instances   int           // maximum number; default 16, or 2 per processor if that is more
 	Wait        time.Duration // maximum wait of a call for an instance; default 100 ms
@@ -47,8 +47,8 @@ type Limits struct {
 
 	// CallTimeout and StartTimeout limit the CPU time of the thread (the real time on systems other than Linux). The
 	// real time of a call is also limited: to 12 times its timeout, or to 250 ms if that is more.
-	CallTimeout  time.Duration // of one call; default 20 ms
-	StartTimeout time.Duration // of the start of an instance, including configure and tolerance; default 250 ms
+	CallTimeout  time.Duration // limit of one call; default 20 ms
+	StartTimeout time.Duration // limit of an instance's start, with configure and tolerance; default 250 ms
 
 	// FunctionWork and ModuleWork limit the estimated work of compiling one function and the whole module
 	// (meter.Size.Work). The host estimates the work first, because a compilation cannot be stopped. One unit of work
@@ -152,8 +152,8 @@ func (h *Host) Load(code []byte, config map[string]any) (*Module, error) {
 }
 
 // LoadInBackground is like Load, but returns after the quick checks, and does the rest in another goroutine. Calls
-// return ErrNotReady until the module is ready. At the end, this goroutine calls done with nil, or with the error if a
-// step has failed.
+// return ErrNotReady until the module is ready. When the other goroutine has finished, it calls done with nil or, if a
+// step has failed, with the error.
 func (h *Host) LoadInBackground(code []byte, config map[string]any, done func(error)) (*Module, error) {
 	m, err := h.newModule(code)
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// DefaultRest is how long a proxy is not chosen for a host that bans it, if the ruling states no duration. A stated
-// duration is limited to at least MinRest and at most MaxRest.
+// DefaultRest is the duration of a host ban if the ruling states none. A stated duration is limited to at least
+// MinRest and at most MaxRest.
 const (
 	DefaultRest = 10 * time.Minute
 	MinRest     = time.Second

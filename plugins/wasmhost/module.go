@@ -28,7 +28,7 @@ var (
 	_ [unsafe.Sizeof(core.Candidate{}) - abi.CandidateSize]struct{}
 	_ [abi.BackoffRequestSize - unsafe.Sizeof(core.BackoffRequest{})]struct{}
 	_ [unsafe.Sizeof(core.BackoffRequest{}) - abi.BackoffRequestSize]struct{}
-	_ [abi.JudgeRequestSize - 16 - unsafe.Sizeof(core.JudgeRequest{})]struct{} // without its addresses
+	_ [abi.JudgeRequestSize - 16 - unsafe.Sizeof(core.JudgeRequest{})]struct{} // core's has no addresses
 	_ [unsafe.Sizeof(core.JudgeRequest{}) - (abi.JudgeRequestSize - 16)]struct{}
 	_ [abi.ObservationSize - unsafe.Sizeof(core.Observation{})]struct{}
 	_ [unsafe.Sizeof(core.Observation{}) - abi.ObservationSize]struct{}
@@ -81,7 +81,7 @@ type Module struct {
 	config      []pair
 	ready       atomic.Bool // set when the fields above, tolerance and excerptSpec are set
 	tolerance   float64
-	excerptSpec *core.ExcerptSpec // only of a judge
+	excerptSpec *core.ExcerptSpec // nil unless the module is a judge
 	pool        atomic.Pointer[[]Proxy]
 	settings    atomic.Pointer[[]Setting]
 	slowCalls   atomic.Uint64 // number of slow calls; see SlowCalls
@@ -133,7 +133,7 @@ type instance struct {
 	regionAddress, regionSize uint32 // address and size of the region that reserve returned last
 	stack                     [4]uint64
 	tolerance                 float64
-	excerptSpec               *core.ExcerptSpec // only of a judge
+	excerptSpec               *core.ExcerptSpec // nil unless the module is a judge
 	pool                      *[]Proxy          // the proxies that the instance has last received
 	host                      hostState
 	ctx                       context.Context // contains the instance; see caller

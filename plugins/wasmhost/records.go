@@ -144,8 +144,8 @@ func (in *instance) callConfigure(config []pair) error {
 	return nil
 }
 
-// layout builds records that contain the addresses of other records. These addresses are offsets from the first byte
-// until writeRecords has written the records into memory.
+// layout builds records that contain the addresses of other records. Until writeRecords writes the records into
+// memory, these addresses are offsets from the first byte.
 type layout struct {
 	headSize       int // number of bytes at the beginning; the methods u32, f64 and address write them
 	bytes          []byte

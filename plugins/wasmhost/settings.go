@@ -16,11 +16,11 @@ import (
 type Setting struct {
 	Name    string   `json:"name"`
 	Type    string   `json:"type"`              // number, integer, boolean or text
-	Min     *float64 `json:"min,omitempty"`     // of numbers; nil for no bound
-	Max     *float64 `json:"max,omitempty"`     // of numbers; nil for no bound
-	Values  []string `json:"values,omitempty"`  // permitted texts; empty for any
-	Default string   `json:"default,omitempty"` // in the form of the configuration
-	Text    string   `json:"text,omitempty"`    // one line of description
+	Min     *float64 `json:"min,omitempty"`     // minimum of a number; nil for no bound
+	Max     *float64 `json:"max,omitempty"`     // maximum of a number; nil for no bound
+	Values  []string `json:"values,omitempty"`  // permitted texts; empty if every text is permitted
+	Default string   `json:"default,omitempty"` // as it is written in the configuration
+	Text    string   `json:"text,omitempty"`    // description of the setting in one line
 }
 
 // The types of settings.

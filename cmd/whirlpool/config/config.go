@@ -67,7 +67,7 @@ type Config struct {
 	fileFound     bool            // the configuration file has been read, so it exists
 	sizes         map[string]int  // by path: sizes in bytes of the files that were read and are not empty
 	locateFault   func(key string, value any, msg string) Fault
-	Readings      []Reading `koanf:"-" json:"-"`        // readings of the proxy lists, in the order of the configuration
+	Readings      []Reading `koanf:"-" json:"-"`        // readings of the proxy lists, in configured order
 	Warnings      []string  `koanf:"-" json:"warnings"` // skipped lines of proxy lists, and variables without effect
 }
 

@@ -51,11 +51,11 @@ type block struct {
 type edit struct {
 	offset int
 	kind   editKind
-	n      int64 // of checkFuel: the cost; of renumber: the new index
-	skip   int   // of renumber: number of bytes that are replaced
-	loop   bool  // of checkFuel: the check is at the head of a loop
-	call   bool  // of checkFuel: there is a call in the code that the check pays for
-	head   int   // of checkFuel in a dispatch loop: index in edits of the check at the loop's head; 0 for none
+	n      int64 // cost (checkFuel), or new index (renumber)
+	skip   int   // number of replaced bytes (renumber)
+	loop   bool  // the check is at the head of a loop (checkFuel)
+	call   bool  // the code that the check pays for has a call (checkFuel)
+	head   int   // index in edits of the check at the head of the dispatch loop; 0 for none (checkFuel)
 }
 
 type editKind byte
@@ -267,7 +267,7 @@ func (f *funcRewriter) beginBranch(at, before int) {
 
 // The cost of an instruction is 1, plus the extra cost that extraCost computes from these constants.
 const (
-	hostCallCost = 99 // of an instruction for which the machine code calls a function of wazero
+	hostCallCost = 99 // extra cost of an instruction whose machine code calls a function of wazero
 	freeMoves    = 32 // number of values that branches, blocks and calls move without cost
 	movesPerFuel = 8  // number of values beyond freeMoves that one unit of fuel moves
 )
@@ -432,9 +432,9 @@ var passedTypes = []byte{typeI32, typeI32, typeI32, typeI32, typeI32, typeI32, t
 const noLocal = -1
 
 // refuelLoop inserts a call of the host at the head of a loop. The call passes the locals that choosePassedLocals has
-// chosen, and returns them unchanged. This lets them stay in registers. If a value is needed after a call, wazero 1.12
-// stores the value on the stack when it is computed, here in every pass of the loop. The old value of a passed local is
-// not needed after the call, because the code then uses the returned value.
+// chosen, and returns them unchanged. After the call the code uses the returned values, so wazero can keep the locals
+// in registers. wazero 1.12 would store each value that is needed after the call on the stack when the value is
+// computed, which means in every pass of the loop.
 func (f *funcRewriter) refuelLoop() {
 	for i, local := range f.passedLocals {
 		switch t := passedTypes[i]; {

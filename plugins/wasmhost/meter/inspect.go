@@ -30,7 +30,7 @@ type Export struct {
 	Name            string
 	Kind            Kind
 	Index           uint32
-	Params, Results []byte // only if the export is a function
+	Params, Results []byte // set only if the export is a function
 }
 
 // Info has the declarations of a module.

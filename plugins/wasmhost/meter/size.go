@@ -40,9 +40,9 @@ func (s Size) frameSize() int64 {
 }
 
 // Work estimates the work of compiling the function. A unit stands for about one microsecond and half a kilobyte of
-// memory. The formula was fitted to wazero 1.12, whose compilation cannot be cancelled. Its products give a high
-// estimate to a small module with many branches, nested loops, or many values where branches meet: such a module could
-// take hours to compile. A function of standard Go has 1,700 units on average, and at most 230,000.
+// memory. The formula was fitted to wazero 1.12, whose compilation cannot be cancelled. A small module with many
+// branches, nested loops, or many values where branches meet could take hours to compile; the products in the formula
+// give such a module a high estimate. A function of standard Go has 1,700 units on average, and at most 230,000.
 func (s Size) Work() int64 {
 	meets := float64(s.Edges) * float64(s.Values+s.widestBlock)
 	edges, loops, nested, values := float64(s.Edges), float64(s.Loops), float64(s.loopDepths), float64(s.Values+
@@ -126,7 +126,7 @@ const (
 	memoryAccessCode = 8  // loads and stores, and conversions that saturate
 	divisionCode     = 6  // division of integers
 	indirectCallCode = 20 // calls through a table
-	truncationCode   = 12 // to integers
+	truncationCode   = 12 // truncations to integers
 	vectorCode       = 3  // vector instructions, except loads and stores
 )
 

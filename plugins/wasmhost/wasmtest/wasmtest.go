@@ -1,5 +1,5 @@
-// Package wasmtest assembles WebAssembly modules for tests, including invalid and hostile ones. It does not
-// check the modules.
+// Package wasmtest assembles WebAssembly modules for tests, including invalid and hostile ones. It does not check the
+// modules. An example, a scorer that never returns:
 //
 //	wasmtest.Scorer(wasmtest.SpinLoop...).Bytes()
 package wasmtest
@@ -88,7 +88,7 @@ type Data struct {
 type Module struct {
 	Imports  []Import
 	Funcs    []Func
-	Tables   []Limits // of functions
+	Tables   []Limits // tables of functions
 	Memories []Limits
 	Globals  []Global
 	Exports  []Export
