@@ -170,7 +170,7 @@ type auditView struct {
 	Query   string    `json:"query"`
 	Node    string    `json:"node"`          // "" without a cluster
 	Changed []string  `json:"changed"`       // the first changed things, or the changed fields
-	Total   int       `json:"changed_total"` // number of all of them; 0 if nothing is named
+	Total   int       `json:"changed_total"` // number of all changed things; 0 if the entry names none
 }
 
 func viewOfAudit(e *cluster.AuditEntry) auditView {

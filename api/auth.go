@@ -20,7 +20,7 @@ import (
 
 // Key is one of the API's keys.
 type Key struct {
-	Name string // for the log
+	Name string // name of the key in the log
 	// Certificate, if not "", is a name that a client's certificate must have. The client then logs in with this
 	// certificate, not with Secret.
 	Certificate string
@@ -121,7 +121,7 @@ func (s *Server) checkAccess(c *fiber.Ctx) error {
 		return newProblem(fiber.StatusMisdirectedRequest, "misdirected_request",
 			"this port is the API, not the gateway; without api.keys it accepts requests to a loopback address only")
 	}
-	// If the API requires a key, the origin is not checked, because a page of another origin does not know a key. The
+	// If the API requires a key, the origin is not checked, because a page of another origin does not have a key. The
 	// check would refuse the dashboard behind a reverse proxy that changes the Host field.
 	if len(a.keys) == 0 && !isReadOnly(c) && isCrossOrigin(c) {
 		return newProblem(fiber.StatusForbidden, "cross_origin", "a web page of another origin cannot change anything")
@@ -144,7 +144,7 @@ func (s *Server) checkAccess(c *fiber.Ctx) error {
 	if !isPublic(c.Path()) {
 		c.Set(roleHeader, roleName(admin))
 	}
-	// A small compressed body may decode to gigabytes.
+	// A compressed body is refused, because a small one may decode to gigabytes.
 	if coding := c.Get(fiber.HeaderContentEncoding); coding != "" && !strings.EqualFold(coding, "identity") {
 		return badMediaType("a body with a Content-Encoding is not accepted")
 	}

@@ -38,7 +38,7 @@ type breakerView struct {
 	WindowDuration   float64    `json:"window_duration"`
 	TimeoutDuration  float64    `json:"timeout_duration"`
 	NextTestTime     *time.Time `json:"next_test_time"`   // null unless the breaker is open
-	RetryInSeconds   *float64   `json:"retry_in_seconds"` // time until NextTestTime
+	RetryInSeconds   *float64   `json:"retry_in_seconds"` // seconds until NextTestTime
 	LastStateChange  time.Time  `json:"last_state_change"`
 }
 
@@ -103,7 +103,7 @@ type whyView struct {
 	Since       *time.Time       `json:"since"`
 	Failures    int              `json:"failures"`
 	Successes   int              `json:"successes"`
-	Evidence    float64          `json:"evidence"`     // in nats
+	Evidence    float64          `json:"evidence"`     // evidence in nats
 	Needed      float64          `json:"needed"`       // evidence, in nats, at which the breaker opens
 	OwnFailures int              `json:"own_failures"` // failures that only the proxy can have caused
 	OwnCauses   map[string]int   `json:"own_causes"`

@@ -13,7 +13,7 @@ import (
 // Cluster is the cluster to which this gateway belongs.
 type Cluster interface {
 	Status() cluster.Status
-	// Reports returns what the live nodes have seen lately.
+	// Reports returns the breakers and targets of the live nodes.
 	Reports() cluster.Reports
 	// Alone reports whether the store cannot be reached, and why.
 	Alone() (alone bool, problem string)
@@ -51,7 +51,7 @@ type clusterView struct {
 	OpenBreakers   int                  `json:"open_breakers"`
 	Breakers       []clusterBreakerView `json:"breakers,omitempty"` // at most 1000
 	Changes        []clusterChangeView  `json:"changes,omitempty"`  // at most 1000
-	Requests       *windowView          `json:"requests,omitempty"` // of all live nodes
+	Requests       *windowView          `json:"requests,omitempty"` // sums over all live nodes
 	SuspectTargets []suspectView        `json:"suspect_targets,omitempty"`
 	Uploads        []clusterUploadView  `json:"uploads,omitempty"`
 
@@ -121,7 +121,7 @@ type clusterChangeView struct {
 // clusterUploadView is the JSON of an uploaded plugin that the nodes share. Its state is the state on this gateway.
 type clusterUploadView struct {
 	Name    string `json:"name"`
-	SHA256  string `json:"sha256,omitempty"` // of the module; absent for a plugin to be deleted
+	SHA256  string `json:"sha256,omitempty"` // SHA-256 of the module; absent if Deleted is set
 	Size    int    `json:"size"`
 	Deleted bool   `json:"deleted"` // the plugin is to be deleted
 	State   string `json:"state"`   // ready, waiting or failed
@@ -205,11 +205,11 @@ func sumRequests(s *cluster.Status) windowView {
 // clusterStatus is the JSON of a cluster in the response to GET /status.
 type clusterStatus struct {
 	Name      string     `json:"name"`
-	Node      string     `json:"node"`  // this gateway
-	State     string     `json:"state"` // of this gateway: live, isolated or alone
+	Node      string     `json:"node"`  // name of this gateway
+	State     string     `json:"state"` // state of this gateway: live, isolated or alone
 	LiveNodes int        `json:"live_nodes"`
 	SameName  bool       `json:"-"`        // another live node has the name of this gateway
-	Requests  windowView `json:"requests"` // of all live nodes
+	Requests  windowView `json:"requests"` // sums over all live nodes
 }
 
 func viewOfCluster(s *cluster.Status) *clusterStatus {
@@ -229,8 +229,8 @@ func viewOfCluster(s *cluster.Status) *clusterStatus {
 	return v
 }
 
-// text returns a text that is appended to the summary of the gateway's state. It says what is wrong with this gateway
-// as a node of the cluster. It is "" if nothing is wrong.
+// text returns the problem that this gateway has as a node of the cluster, or "" if there is none. The text is
+// appended to the summary of the gateway's state.
 func (s *clusterStatus) text() string {
 	switch {
 	case s.State == "alone":

@@ -11,12 +11,12 @@ import (
 // "min_interval" are in attempts a second.
 type sharedLimitView struct {
 	Of         string   `json:"of"`    // user or proxy
-	ID         string   `json:"id"`    // of the proxy, or the name of the user
-	Limit      string   `json:"limit"` // the key of the configuration
+	ID         string   `json:"id"`    // id of the proxy, or name of the user
+	Limit      string   `json:"limit"` // key of the limit in the configuration
 	Amount     float64  `json:"amount"`
-	Used       *float64 `json:"used,omitempty"`      // by all nodes; not for rates, like the next field
-	UsedHere   *float64 `json:"used_here,omitempty"` // by this node
-	Part       float64  `json:"part"`                // what this node may use without asking
+	Used       *float64 `json:"used,omitempty"`      // amount that all nodes have used; absent for rates
+	UsedHere   *float64 `json:"used_here,omitempty"` // amount that this node has used; absent for rates
+	Part       float64  `json:"part"`                // amount that this node may use without asking the store
 	PartUsedUp bool     `json:"short"`               // this node has used its whole part in the last second
 }
 

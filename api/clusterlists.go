@@ -19,10 +19,10 @@ import (
 // clusterBreakerRow is the JSON of a breaker that is not closed on some node, or open for the cluster.
 type clusterBreakerRow struct {
 	ProxyID string            `json:"proxy_id"`
-	State   string            `json:"state"`   // open if it is open on a node or for the cluster; otherwise half_open
-	Cluster bool              `json:"cluster"` // it is open for the cluster
-	Why     string            `json:"why"`     // why it is open for the cluster
-	Nodes   []nodeBreakerView `json:"nodes"`   // on which it is not closed
+	State   string            `json:"state"`   // open if the breaker is open on a node or for the cluster, else half_open
+	Cluster bool              `json:"cluster"` // the breaker is open for the cluster
+	Why     string            `json:"why"`     // reason why the breaker is open for the cluster
+	Nodes   []nodeBreakerView `json:"nodes"`   // nodes on which the breaker is not closed
 }
 
 // nodeBreakerView is the JSON of a breaker on one node.
@@ -36,11 +36,11 @@ type nodeBreakerView struct {
 // clusterTargetRow is the JSON of a target with a recent failure on some node.
 type clusterTargetRow struct {
 	Target         string           `json:"target"`
-	Attempts       int              `json:"attempts"` // of all nodes
-	Failures       int              `json:"failures"` // of all nodes
+	Attempts       int              `json:"attempts"` // sum over all nodes
+	Failures       int              `json:"failures"` // sum over all nodes
 	FailureRate    float64          `json:"failure_rate"`
-	ProxiesFailing int              `json:"proxies_failing"` // the most of a node
-	Suspect        bool             `json:"suspect"`         // on some node
+	ProxiesFailing int              `json:"proxies_failing"` // largest number on one node
+	Suspect        bool             `json:"suspect"`         // the target is suspect on at least one node
 	LastFailure    time.Time        `json:"last_failure"`
 	Nodes          []nodeTargetView `json:"nodes"`
 }
@@ -73,7 +73,7 @@ var clusterTargetOrders = []order[*clusterTargetRow]{
 	numberOrder("last_failure", func(r *clusterTargetRow) float64 { return float64(r.LastFailure.UnixNano()) }),
 }
 
-// reports returns what the nodes have reported. Without a cluster, the result has no nodes.
+// reports returns the reports of the nodes. Without a cluster, the result has no nodes.
 func (h *clusterHandler) reports() cluster.Reports {
 	var r cluster.Reports
 	if h.cluster != nil {

@@ -48,9 +48,9 @@ const (
 var eventTypes = []string{eventBreaker, eventPluginLog, eventFault, eventQuarantine, eventActivation, eventPolicy,
 	eventReload, eventBan, eventExhaustion, eventChange, eventRequest, eventAttempt}
 
-// optInTypes are the types that a client gets only if it asks for them. Sampled events are as frequent as requests. A
-// change of the policy, for example, causes an event of the type policy and one of the type change; clients that were
-// written before the type change existed expect only the first.
+// optInTypes are the types that a client gets only if it asks for them: sampled events, which are as frequent as
+// requests, and the type "change". Clients that are older than this type expect one event for a change such as that of
+// the policy: the event of type "policy".
 var optInTypes = []string{eventChange, eventRequest, eventAttempt}
 
 // sampledTypes are the types of the events that are not kept and have no id.
@@ -175,8 +175,8 @@ func (e *Events) position(id string) uint64 {
 // Times of a connection that reads events.
 const (
 	heartbeatInterval = 15 * time.Second // after this time without data, the server sends a comment
-	eventWriteTimeout = 10 * time.Second // for the client to read the data
-	reconnectDelay    = 2 * time.Second  // of the client (the field retry)
+	eventWriteTimeout = 10 * time.Second // maximum time for the client to read the data
+	reconnectDelay    = 2 * time.Second  // wait of a client before it connects again (the field retry)
 )
 
 // eventHandler serves GET /events: server-sent events (WHATWG HTML, section 9.2).

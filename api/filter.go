@@ -67,10 +67,10 @@ func (l *poolLists) isInState(set *stateSet, u *upstream.Upstream, failing faili
 
 // poolFilter is the condition of a query on proxies. Its zero value matches all proxies.
 type poolFilter struct {
-	states *stateSet // nil for any
+	states *stateSet // nil for all states
 	region string    // "" for any region; the same is true of the fields below
 	vendor string
-	reason string // as in failureGroup.Reason; only failing proxies have a reason
+	reason string // Reason of a failureGroup; only failing proxies have a reason
 	text   string // part of the proxy's search text (poolIndex.texts), in lower case
 }
 

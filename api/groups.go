@@ -28,7 +28,8 @@ type groupView struct {
 	reasons map[string]int
 }
 
-// maxProxyGroups limits the groups of a response. Those with the fewest failing proxies are left out.
+// maxProxyGroups is the maximum number of groups in a response. The groups with the fewest failing proxies are left
+// out.
 const maxProxyGroups = 500
 
 // list responds with the groups of the matching proxies. The group with the most failing proxies comes first.

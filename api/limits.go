@@ -12,8 +12,8 @@ type limitsView struct {
 	Rate         float64    `json:"rate,omitempty"`         // attempts a second
 	MinInterval  string     `json:"min_interval,omitempty"` // such as "500ms"
 	BytesPerDay  int64      `json:"bytes_per_day,omitempty"`
-	BytesToday   *int64     `json:"bytes_today,omitempty"`   // only if the proxy has limits
-	LimitedUntil *time.Time `json:"limited_until,omitempty"` // only while the proxy is at a limit with a known end
+	BytesToday   *int64     `json:"bytes_today,omitempty"`   // set only if the proxy has limits
+	LimitedUntil *time.Time `json:"limited_until,omitempty"` // set only while the proxy is at a limit with a known end
 }
 
 // limitsOf returns the limits of a proxy. A limit that the proxy does not set itself comes from [[limits]].

@@ -13,8 +13,8 @@ import (
 )
 
 // The types of live events. These events report the current state to a client that shows it, such as the dashboard.
-// They are not kept and have no id. A client must ask for them. It first gets one event of each type, and then an event
-// whenever the state of a type changes.
+// They are not kept and have no id. A client must ask for them. It first gets one event of each type. After that, it
+// gets an event of a type whenever the state of this type changes.
 const (
 	eventViews  = "views"  // the names of the views whose responses have changed
 	eventStatus = "status" // the response to GET /status
@@ -26,7 +26,7 @@ var liveTypes = []string{eventViews, eventStatus, eventTotals}
 // Times of live events.
 const (
 	liveInterval = time.Second            // interval between two events of a type for one client
-	liveMaxAge   = 500 * time.Millisecond // age up to which clients share a state
+	liveMaxAge   = 500 * time.Millisecond // maximum age of a state that clients share
 )
 
 // view is a group of GET endpoints whose responses change together. The function version returns a hash of what these
@@ -69,9 +69,9 @@ func (s *sharedValue[T]) get(maxAge time.Duration) *computedValue[T] {
 	return s.update(maxAge)
 }
 
-// next returns a value for a client that is at most liveMaxAge old. Its argument is the value that the client got last;
-// nil for a new client. If another goroutine is computing a value, next returns the previous value to a client that has
-// one, without a wait, because this client soon calls next again.
+// next returns a value that is at most liveMaxAge old. Its argument is the value that the same client got last; nil
+// for a new client. Only a new client waits while another goroutine computes a value: any other client gets the latest
+// value, because it calls next again soon.
 func (s *sharedValue[T]) next(previous *computedValue[T]) *computedValue[T] {
 	if previous == nil {
 		return s.get(liveMaxAge)

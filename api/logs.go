@@ -62,7 +62,7 @@ type settingView struct {
 	Values  []string `json:"values,omitempty"` // permitted texts of a setting of type text
 	Default string   `json:"default,omitempty"`
 	Text    string   `json:"text,omitempty"`
-	Value   string   `json:"value,omitempty"` // absent for a text without a list of values: it may be secret
+	Value   string   `json:"value,omitempty"` // absent for a text without permitted values: it may be secret
 }
 
 func viewsOfSettings(settings []plugins.SettingValue) []settingView {

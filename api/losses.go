@@ -14,7 +14,7 @@ type lossView struct {
 	Requests int    `json:"requests"`
 	Proxies  int    `json:"proxies"`
 	Proxy    string `json:"proxy"` // "" if there are several, or none
-	Cause    string `json:"cause"` // of the last attempt; without one the outcome of the request
+	Cause    string `json:"cause"` // cause of the last attempt; without an attempt, the outcome of the request
 	Status   int    `json:"status"`
 	Host     string `json:"host"`
 	Reason   string `json:"reason"` // cause, status and host as a text, such as "403 at shop.example"

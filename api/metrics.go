@@ -59,7 +59,7 @@ type summaryView struct {
 	TotalAttempts             uint64            `json:"total_attempts"`
 	TotalRetries              uint64            `json:"total_retries"`
 	Replays                   uint64            `json:"replays"`
-	SuccessByAttempt          map[string]uint64 `json:"success_by_attempt"` // by the attempt's number, from "0"
+	SuccessByAttempt          map[string]uint64 `json:"success_by_attempt"` // delivered requests by the last attempt's number
 	TargetRefused             uint64            `json:"target_refused"`     // requests relayed with status 403 or 429
 	BannedResponses           uint64            `json:"banned_responses"`   // attempts whose response is a ban
 	CircuitBreakerEventsCount uint64            `json:"circuit_breaker_events_count"`
@@ -147,13 +147,13 @@ type proxyStatsView struct {
 	AvgLatency          float64 `json:"avg_latency"`     // s
 	CircuitBreakerOpens uint64  `json:"circuit_breaker_opens"`
 
-	*causesView  // only of the maxCauses proxies with the most failures
-	*reasonsView // only if the query has a window
+	*causesView  // nil except for the maxCauses proxies with the most failures
+	*reasonsView // nil unless the query has a window
 }
 
 // causesView is the JSON of the attempts through one proxy by cause and status.
 type causesView struct {
-	Causes   map[string]uint64 `json:"causes"`   // by a word of docs/verdicts.md
+	Causes   map[string]uint64 `json:"causes"`   // by cause, a word of docs/verdicts.md
 	Statuses map[string]uint64 `json:"statuses"` // by class, such as 4xx, and by status, such as 403
 }
 

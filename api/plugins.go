@@ -151,7 +151,7 @@ type pluginView struct {
 	SpentSeconds       float64           `json:"spent_seconds"`       // sum over all calls
 	UsedFor            []string          `json:"used_for"`            // first, retry, backoff, judge, rule
 	Settings           []settingView     `json:"settings,omitempty"`  // the settings that the module declares
-	Fetch              *fetchView        `json:"fetch,omitempty"`     // only for a plugin with a url
+	Fetch              *fetchView        `json:"fetch,omitempty"`     // set only for a plugin with a url
 }
 
 // fetchView is the JSON of the state of a fetch.

@@ -101,7 +101,7 @@ func (h *pluginHandler) testBackoff(c *fiber.Ctx, name string, input *testInput)
 type rulingView struct {
 	Response string   `json:"response,omitempty"` // name of the sample; absent for the response of the input
 	Ruling   string   `json:"ruling"`
-	Rest     *float64 `json:"rest_seconds,omitempty"` // only with the ruling banned
+	Rest     *float64 `json:"rest_seconds,omitempty"` // set only with the ruling banned
 }
 
 // testJudge responds with the judge's ruling on the response in the input. If the input has no response, it responds

@@ -82,7 +82,7 @@ func searchText(u *upstream.Upstream) string {
 	return strings.ToLower(strings.Join(parts, "\n"))
 }
 
-// failingProxies maps each proxy of the pool whose latest attempts fail to these attempts.
+// failingProxies holds the proxies whose latest attempts fail, with these attempts.
 type failingProxies map[*upstream.Upstream]*metrics.RecentAttempts
 
 // findFailing returns the failing proxies of the pool. It is called once for a list of proxies, not for each proxy.

@@ -109,8 +109,8 @@ func (h *previewHandler) preview(c *fiber.Ctx) error {
 	return send(c, v)
 }
 
-// examine adds one recorded request to the preview. It compares the request's attempts as recorded with those under the
-// policy p. The argument earlier says whether the request began before the current policy was set.
+// examine adds one recorded request to the preview. It compares the request's attempts as recorded with those under
+// the policy p. The argument earlier is true if the request began before the current policy was set.
 func (v *previewView) examine(r *metrics.Request, p, current *retry.Policy, earlier bool) {
 	q := preview.Request{
 		Method: r.Method, Final: r.Final, Status: r.Status, Attempts: r.Attempts, Earlier: earlier,

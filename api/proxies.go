@@ -105,7 +105,7 @@ type proxyView struct {
 	Abilities    abilitiesView     `json:"abilities"`
 	LastCheck    *checkView        `json:"last_check"` // null without health checks
 	ExitAddress  string            `json:"exit_address"`
-	BannedUntil  *time.Time        `json:"banned_until,omitempty"` // only of a banned proxy
+	BannedUntil  *time.Time        `json:"banned_until,omitempty"` // set only if the proxy is banned
 }
 
 // ownError is the JSON of a rule that recognizes error pages of the proxy itself.
@@ -173,7 +173,7 @@ func (h *proxyHandler) list(c *fiber.Ctx) error {
 // listedProxyView is the JSON of a proxy in a list.
 type listedProxyView struct {
 	proxyView
-	Failure *failureView `json:"failure,omitempty"` // only of a failing proxy
+	Failure *failureView `json:"failure,omitempty"` // set only if the proxy is failing
 }
 
 func (h *proxyHandler) get(c *fiber.Ctx) error {

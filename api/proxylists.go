@@ -143,14 +143,14 @@ type readingView struct {
 	LeftOut  map[string]int `json:"left_out"`
 	Warnings []listWarning  `json:"warnings"` // at most maxWarnings
 	Examples []string       `json:"examples"` // the first proxies as they were read
-	IDs      []string       `json:"ids"`      // of the added proxies; empty if none was added
+	IDs      []string       `json:"ids"`      // ids of the added proxies; empty if none was added
 }
 
 // listWarning is the JSON of a warning that concerns some lines.
 type listWarning struct {
-	Message string `json:"message"` // for several lines, with the values of the first one
-	Lines   []int  `json:"lines"`   // the first ones
-	Count   int    `json:"count"`   // of all lines
+	Message string `json:"message"` // has the values of the first of the lines
+	Lines   []int  `json:"lines"`   // numbers of the first of the lines
+	Count   int    `json:"count"`   // number of all these lines
 }
 
 // Limits of a readingView.

@@ -43,15 +43,15 @@ func (e *Events) send(eventType string, id core.RequestID, view any) {
 
 const exhaustionInterval = time.Second
 
-// exhaustions publishes events about exhausted requests, but at most one in each exhaustionInterval. The first request
-// causes an event immediately. Of the requests that are exhausted in the interval after an event, the first causes an
-// event at the end of the interval, which has the number of the others.
+// exhaustions publishes events about exhausted requests, but at most one in each exhaustionInterval. The first
+// exhausted request causes an event and begins an interval. If more requests are exhausted in an interval, one event
+// at its end describes the first of them, and has the number of the others.
 type exhaustions struct {
 	publish func(*exhaustionView)
 
 	mu         sync.Mutex // guards the fields below
 	inInterval bool
-	pending    *exhaustionView // for the end of the interval; nil if no request was exhausted in it
+	pending    *exhaustionView // event for the end of the interval; nil if no request was exhausted in it
 }
 
 // exhaustionView is the JSON of an event of type exhaustion. It never has a path or a query string.
@@ -60,10 +60,10 @@ type exhaustionView struct {
 	RequestID string         `json:"request_id"`
 	Method    string         `json:"method"`
 	Host      string         `json:"host"`
-	Status    int            `json:"status"`   // of the response to the client; 0 if there was no response
+	Status    int            `json:"status"`   // status of the response to the client; 0 if there was none
 	Attempts  int            `json:"attempts"` // including replays
 	Causes    map[string]int `json:"causes"`   // attempts by cause
-	Folded    int            `json:"folded"`   // other requests that were exhausted in the interval, without an event
+	Folded    int            `json:"folded"`   // number of other requests that the event stands for
 }
 
 func viewOfExhaustion(r *metrics.Request) *exhaustionView {

@@ -20,8 +20,8 @@ type Requests interface {
 	// List returns up to limit requests in the given state ("" for any state), the newest first.
 	List(state string, limit int) []metrics.Request
 	Get(id core.RequestID) (r metrics.Request, ok bool)
-	// Losses returns those of the latest requests that ended after a time without success: no response was relayed, or
-	// the target refused the request.
+	// Losses returns the lost requests among the latest ones, as far as they ended after the given time. A request is
+	// lost if no response was relayed, or if the target refused the request.
 	Losses(since time.Time) []metrics.Loss
 }
 

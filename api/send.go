@@ -156,7 +156,7 @@ func readResponse(result *engine.Result, reserve func(bytes int) bool) *response
 	v.Truncated = v.Truncated || err != nil
 	if len(body) > maxResponseBody || err == errNoMemory {
 		body, v.Truncated = body[:min(len(body), maxResponseBody)], true
-		result.EndAsSuccess() // so that the proxy is not blamed for the unread part of the body
+		result.EndAsSuccess() // so that the unread part of the body is not charged to the proxy
 	}
 	r.Body.Close()
 	if reserve(fieldBytes(r.Trailer)) {

@@ -33,7 +33,7 @@ type statusView struct {
 	Proxies  poolCounts     `json:"proxies"`
 	Failures []failureGroup `json:"failures"`
 	Requests windowView     `json:"requests"`
-	Losses   []lossView     `json:"losses"`            // among the latest 1,000 requests
+	Losses   []lossView     `json:"losses"`            // groups of lost requests among the latest 1,000 requests
 	Cluster  *clusterStatus `json:"cluster,omitempty"` // absent without a cluster
 }
 
@@ -158,7 +158,7 @@ func (l *poolLists) failureGroupOf(u *upstream.Upstream, failing failingProxies)
 // failureView is the JSON of the reason why a proxy counts as failing: its last failed attempt or, if no attempt has
 // failed, its failed checks.
 type failureView struct {
-	Cause  string `json:"cause"` // as in a failureGroup, as are the other fields
+	Cause  string `json:"cause"` // all fields are as in a failureGroup
 	Status int    `json:"status"`
 	Host   string `json:"host"`
 	Reason string `json:"reason"`
@@ -197,8 +197,8 @@ func (v *statusView) text() string {
 	return text + ", the rest lost with " + reason
 }
 
-// poolText returns a text that says which proxies fail, and how many are banned. A banned proxy may also be a failing
-// one.
+// poolText returns a text with the failing proxies and the number of banned proxies. A proxy may be both banned and
+// failing.
 func (v *statusView) poolText() string {
 	text := v.failureText()
 	switch n := v.Proxies.Banned; {

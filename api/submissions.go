@@ -19,7 +19,7 @@ import (
 
 const (
 	maxSubmissionsInFlight = 1000
-	maxSubmissions         = 10_000   // in flight and ended
+	maxSubmissions         = 10_000   // requests in flight and ended requests together
 	maxSubmissionMemory    = 64 << 20 // bytes of the bodies of requests in flight, and of all kept responses
 	keepResponse           = 10 * time.Minute
 	recordBytes            = 4 << 10 // estimated bytes of a submission without bodies
@@ -47,7 +47,7 @@ type submissions struct {
 
 	mu       sync.Mutex // guards the fields below
 	byID     map[core.RequestID]*submission
-	ended    []*submission // in the order of their ends
+	ended    []*submission // sorted by the time at which they ended
 	inFlight int
 }
 
@@ -120,7 +120,8 @@ func (s *submissions) find(id core.RequestID) *submission {
 	return s.byID[id]
 }
 
-// remove cancels a request, if it is in flight, and forgets it. It returns false if the request was already removed.
+// remove cancels a request, if it is in flight, and removes its record. It returns false if the request was already
+// removed.
 func (s *submissions) remove(x *submission) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -217,7 +218,7 @@ func (h *sendHandler) getResponse(c *fiber.Ctx) error {
 	return send(c, x.response)
 }
 
-// cancel ends a request of POST /requests, if it is in flight, and forgets its response.
+// cancel ends a request of POST /requests, if it is in flight, and discards its response.
 func (h *sendHandler) cancel(c *fiber.Ctx) error {
 	x, err := h.findSubmission(c)
 	if err != nil {

@@ -27,7 +27,7 @@ type uploadView struct {
 	StartedAt  time.Time   `json:"started_at"`
 	FinishedAt time.Time   `json:"finished_at,omitzero"`
 	Plugin     *pluginView `json:"plugin,omitempty"` // the plugin as it was at the end of the upload
-	Error      *Error      `json:"error,omitempty"`  // only for an upload that has failed
+	Error      *Error      `json:"error,omitempty"`  // set only for an upload that has failed
 }
 
 // failedCheck is the JSON of a check that a module has failed.

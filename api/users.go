@@ -30,7 +30,7 @@ type userView struct {
 	InFlight       int64    `json:"in_flight"`
 	RequestsToday  int64    `json:"requests_today"`
 	BytesToday     int64    `json:"bytes_today"`
-	MaxInFlight    int      `json:"max_in_flight"`    // 0 for no limit, also in the next two fields
+	MaxInFlight    int      `json:"max_in_flight"`    // 0 for no limit, as in the next two fields
 	RequestsPerDay int64    `json:"requests_per_day"` //
 	BytesPerDay    int64    `json:"bytes_per_day"`
 	Priority       string   `json:"priority"` // the highest priority of a request; "" for no limit

@@ -8,8 +8,8 @@ type RankRequest struct {
 	Turn     float64 // a number that increases by one with each first attempt
 	Seed     float64 // 53 random bits, new for each call
 	HostHash float64 // 53-bit hash of the target's host
-	// RegionHash is the 53-bit hash of the region that the request prefers (the wanted region). Without one, it is 0 at
-	// the first attempt. At a retry it is then the hash of the region of the proxy that failed before.
+	// RegionHash is the 53-bit hash of the region that the request prefers (the wanted region). If it prefers none,
+	// RegionHash is 0 at the first attempt; at a retry it is the hash of the region of the proxy that failed before.
 	RegionHash float64
 	PoolSize   float64 // proxies in the pool, including those that are not candidates
 	Idempotent float64 // 1 if the request may be repeated
@@ -23,7 +23,7 @@ type Candidate struct {
 	LatencyMean float64 // s, over the last 100 attempts
 	LatencyEWMA float64 // s, exponentially weighted (alpha 0.1)
 	// NormalizedLatency is (LatencyMean + 10 ms) / (the largest LatencyMean of all candidates + 10 ms). If LatencyMean
-	// is 0, it is 0.5 for a proxy without attempts, 1 if no attempt succeeded, and otherwise 0.
+	// is 0, NormalizedLatency is 0.5 for a proxy without attempts, 1 if no attempt succeeded, and otherwise 0.
 	NormalizedLatency   float64
 	InFlight            float64 // attempts in flight through the proxy
 	Weight              float64 // configured, > 0, default 1
@@ -52,16 +52,16 @@ type BackoffRequest struct {
 	Elapsed       float64 // since the request began
 	Remaining     float64 // time until the request's total timeout; -1 without one
 	MaxAttempts   float64 // policy.max_attempts
-	HostHash      float64 // as RankRequest.HostHash
-	IDHash        float64 // the proxy of the last attempt, as Candidate.IDHash
+	HostHash      float64 // see RankRequest.HostHash
+	IDHash        float64 // hash of the proxy of the last attempt; see Candidate.IDHash
 	Now           float64 // since the Unix epoch
 }
 
 // Observation is a finished attempt as a plugin gets it.
 type Observation struct {
 	Now      float64 // s since the Unix epoch
-	IDHash   float64 // as Candidate.IDHash
-	HostHash float64 // as RankRequest.HostHash
+	IDHash   float64 // see Candidate.IDHash
+	HostHash float64 // see RankRequest.HostHash
 	Attempt  float64 // 0 for the request's first attempt
 	Success  float64 // 1 or 0
 	Latency  float64 // s
@@ -77,8 +77,8 @@ type JudgeRequest struct {
 	AttemptsLeft  float64 // attempts that may follow this one; 0 if the request may not be repeated
 	Status        float64
 	Latency       float64 // s, until the response's head
-	HostHash      float64 // as RankRequest.HostHash
-	IDHash        float64 // of the proxy, as Candidate.IDHash
+	HostHash      float64 // see RankRequest.HostHash
+	IDHash        float64 // hash of the proxy; see Candidate.IDHash
 	ContentLength float64 // announced length of the body; -1 if it is unknown
 	Encoded       float64 // 1 if the body has a content coding other than gzip, and is not decoded
 	Whole         float64 // 1 if Body is the whole body
@@ -107,8 +107,8 @@ type Pair struct {
 
 // Proxy is one proxy of the pool, as PoolChanged receives it.
 type Proxy struct {
-	IDHash        float64 // as Candidate.IDHash
-	RegionHash    float64 // as RankRequest.RegionHash; 0 without a region
+	IDHash        float64 // see Candidate.IDHash
+	RegionHash    float64 // see RankRequest.RegionHash; 0 without a region
 	Weight        float64
 	Cost          float64
 	ID            uint32 // address of UTF-8 bytes, as in Pair

@@ -7,14 +7,14 @@ import (
 
 // AuditEntry is a change through the API of a gateway.
 type AuditEntry struct {
-	At      time.Time `json:"at"`   // in a cluster, by the clock of its store
+	At      time.Time `json:"at"`   // time of the change; in a cluster, by the store's clock
 	Node    string    `json:"node"` // the node whose API was used; "" without a cluster
 	Key     string    `json:"key"`  // name of the API key; "" if the API requires none
 	Method  string    `json:"method"`
 	Path    string    `json:"path"`
 	Query   string    `json:"query"`
-	Changed []string  `json:"changed"`       // changed things or fields, at most the first 20; none if Path names it
-	Total   int       `json:"changed_total"` // number of all of them
+	Changed []string  `json:"changed"`       // first 20 changed things or fields; empty if Path names the changed thing
+	Total   int       `json:"changed_total"` // number of all changed things or fields
 }
 
 // AuditPage is one page of the audit trail.

@@ -17,7 +17,7 @@ type Breaker struct {
 	NextTestTime     *time.Time `json:"next_test_time"` // nil unless the breaker is open
 	RetryIn          *Seconds   `json:"retry_in_seconds"`
 	LastStateChange  time.Time  `json:"last_state_change"`
-	Why              *Why       `json:"why"` // as Failure and Reasons only in the result of the method Breaker
+	Why              *Why       `json:"why"` // like Failure and Reasons, set only by the method Breaker
 	Failure          *Failure   `json:"failure"`
 	*Reasons
 }
@@ -36,8 +36,8 @@ type Why struct {
 	Since       *time.Time       `json:"since"`
 	Failures    int              `json:"failures"`
 	Successes   int              `json:"successes"`
-	Evidence    float64          `json:"evidence"` // in nats
-	Needed      float64          `json:"needed"`   // in nats
+	Evidence    float64          `json:"evidence"` // evidence in nats
+	Needed      float64          `json:"needed"`   // evidence, in nats, at which the breaker opens
 	OwnFailures int              `json:"own_failures"`
 	OwnCauses   map[string]int   `json:"own_causes"`
 	Targets     []TargetEvidence `json:"targets"`
@@ -87,7 +87,7 @@ type Target struct {
 	Suspect        bool       `json:"suspect"`
 	LastFailure    time.Time  `json:"last_failure"`
 	LastSuccess    *time.Time `json:"last_success"`
-	*Reasons                  // of the window
+	*Reasons                  // reasons of the attempts within the window
 }
 
 // TargetPage is one page of the targets.

@@ -10,13 +10,13 @@ import (
 type Cluster struct {
 	Enabled        bool             `json:"enabled"`
 	Name           string           `json:"name"`
-	Node           string           `json:"node"` // this gateway
+	Node           string           `json:"node"` // name of this gateway
 	Store          *Store           `json:"store"`
 	Nodes          []Node           `json:"nodes"`
 	OpenBreakers   int              `json:"open_breakers"`
 	Breakers       []ClusterBreaker `json:"breakers"`        // at most 1000
 	Changes        []ClusterChange  `json:"changes"`         // at most 1000
-	Requests       *LatestRequests  `json:"requests"`        // of all live nodes
+	Requests       *LatestRequests  `json:"requests"`        // sums over all live nodes
 	SuspectTargets []SuspectTarget  `json:"suspect_targets"` // at most 1000
 	Uploads        []ClusterUpload  `json:"uploads"`
 	LimitsState    string           `json:"limits_state"` // shared, equal_shares (without the store) or node
@@ -28,7 +28,7 @@ type Store struct {
 	URL      string    `json:"url"`   // without credentials
 	State    string    `json:"state"` // connected, or alone
 	Since    time.Time `json:"since"`
-	Error    string    `json:"error"` // why the store cannot be reached
+	Error    string    `json:"error"` // reason why the store cannot be reached
 	Lag      *Seconds  `json:"lag"`   // time since the last exchange; nil if there was no exchange
 	Exchange Seconds   `json:"last_exchange"`
 	Waiting  int       `json:"waiting"` // events that the store does not have yet
@@ -41,14 +41,14 @@ type Node struct {
 	Self         bool           `json:"self"`
 	State        string         `json:"state"` // live, isolated or gone
 	Version      string         `json:"version"`
-	Address      string         `json:"address"`   // of its API
-	Host         string         `json:"host"`      // name of its machine
+	Address      string         `json:"address"`   // address of the node's API
+	Host         string         `json:"host"`      // name of the node's machine
 	SameName     bool           `json:"same_name"` // another live node has the same name
 	Started      time.Time      `json:"started"`
-	Seen         Seconds        `json:"seen"`          // age of its last report
+	Seen         Seconds        `json:"seen"`          // age of the node's last report
 	TriedProxies int            `json:"tried_proxies"` // within the last minute
 	TimesAlone   uint64         `json:"times_alone"`
-	Uploads      int            `json:"failed_uploads"` // uploaded plugins of others that it cannot have
+	Uploads      int            `json:"failed_uploads"` // uploads of other nodes that failed on this node
 	Requests     LatestRequests `json:"requests"`
 	Proxies      struct {
 		Total     int `json:"total"`
@@ -83,7 +83,7 @@ type SuspectTarget struct {
 // ClusterUpload is an uploaded plugin that the nodes share. The fields State and Error describe it on this gateway.
 type ClusterUpload struct {
 	Name    string `json:"name"`
-	SHA256  string `json:"sha256"` // of the module; "" for a plugin to be deleted
+	SHA256  string `json:"sha256"` // SHA-256 of the module; "" if Deleted is set
 	Size    int    `json:"size"`
 	Deleted bool   `json:"deleted"` // the plugin is to be deleted
 	State   string `json:"state"`   // ready, waiting or failed
@@ -94,12 +94,12 @@ type ClusterUpload struct {
 // attempts a second.
 type SharedLimit struct {
 	Of       string   `json:"of"`    // user or proxy
-	ID       string   `json:"id"`    // of the proxy, or name of the user
-	Limit    string   `json:"limit"` // such as requests_per_day
+	ID       string   `json:"id"`    // id of the proxy, or name of the user
+	Limit    string   `json:"limit"` // name of the limit, such as requests_per_day
 	Amount   float64  `json:"amount"`
-	Used     *float64 `json:"used"`      // by all nodes; nil for a rate
-	UsedHere *float64 `json:"used_here"` // by this gateway; nil for a rate
-	Part     float64  `json:"part"`      // what this gateway may use without asking, including UsedHere
+	Used     *float64 `json:"used"`      // amount that all nodes have used; nil for a rate
+	UsedHere *float64 `json:"used_here"` // amount that this gateway has used; nil for a rate
+	Part     float64  `json:"part"`      // amount, with UsedHere, that this gateway may use without asking the store
 	Short    bool     `json:"short"`     // this gateway has used its whole part in the last second
 }
 
@@ -122,9 +122,9 @@ func (c *Client) Cluster(ctx context.Context) (v *Cluster, err error) {
 // breaker is open for the whole cluster.
 type ClusterBreakerRow struct {
 	ProxyID string        `json:"proxy_id"`
-	State   string        `json:"state"`   // open if it is open on a node or for the cluster; otherwise half_open
-	Cluster bool          `json:"cluster"` // it is open for the cluster
-	Why     string        `json:"why"`     // why it is open for the cluster
+	State   string        `json:"state"`   // open if the breaker is open on a node or for the cluster, else half_open
+	Cluster bool          `json:"cluster"` // the breaker is open for the cluster
+	Why     string        `json:"why"`     // reason why the breaker is open for the cluster
 	Nodes   []NodeBreaker `json:"nodes"`   // nodes on which the breaker is not closed
 }
 
@@ -139,11 +139,11 @@ type NodeBreaker struct {
 // ClusterTargetRow is a target with a recent failure on some node.
 type ClusterTargetRow struct {
 	Target         string       `json:"target"`
-	Attempts       int          `json:"attempts"` // of all nodes that list it
+	Attempts       int          `json:"attempts"` // sum over all nodes that list the target
 	Failures       int          `json:"failures"`
 	FailureRate    float64      `json:"failure_rate"`
 	ProxiesFailing int          `json:"proxies_failing"` // the largest number on one node
-	Suspect        bool         `json:"suspect"`         // on some node
+	Suspect        bool         `json:"suspect"`         // the target is suspect on at least one node
 	LastFailure    time.Time    `json:"last_failure"`
 	Nodes          []NodeTarget `json:"nodes"`
 }

@@ -14,7 +14,7 @@ import (
 type Config struct {
 	Config       map[string]any `json:"config"`  // without secrets
 	Gateway      string         `json:"gateway"` // address for clients
-	Reload       Reload         `json:"reload"`  // the last one
+	Reload       Reload         `json:"reload"`  // result of the last reload
 	PolicySource string         `json:"policy_source"`
 }
 
@@ -58,7 +58,7 @@ func (c *Client) OpenAPI(ctx context.Context) (document json.RawMessage, err err
 	return document, c.Do(ctx, "GET", "/openapi.json", nil, nil, &document)
 }
 
-// State lists the changes that last over a restart.
+// State lists the changes that survive a restart.
 type State struct {
 	Kept    bool             `json:"kept"` // whether there is a state folder
 	Dir     string           `json:"dir"`
@@ -122,7 +122,7 @@ type HostBan struct {
 	Until   time.Time `json:"until"`
 }
 
-// HostBans lists the proxies that are banned for one host.
+// HostBans lists the host bans, one for each pair of a proxy and a host.
 func (c *Client) HostBans(ctx context.Context) ([]HostBan, error) {
 	var v struct {
 		Bans []HostBan `json:"rests"`
@@ -145,7 +145,7 @@ func (c *Client) Target(ctx context.Context, host string, window time.Duration) 
 	return t, c.Do(ctx, "GET", "/targets/"+url.PathEscape(host), q, nil, &t)
 }
 
-// Route says which rules are applied to a request.
+// Route has the rules that are applied to a request.
 type Route struct {
 	Request struct {
 		Method string `json:"method"`
@@ -185,7 +185,7 @@ type ProxyGroup struct {
 	Failing  int    `json:"failing"`
 	Banned   int    `json:"banned"`
 	InFlight int    `json:"in_flight"`
-	Reason   string `json:"reason"` // of most failing proxies
+	Reason   string `json:"reason"` // the most frequent reason of the failing proxies
 }
 
 // ProxyGroups counts the proxies that l selects, in groups with the same region, vendor, reason or state. The parameter
@@ -213,7 +213,7 @@ func (c *Client) ExportProxies(ctx context.Context, format string, l List) (stri
 	return string(text), err
 }
 
-// ReadList says how the gateway has read a list of proxies.
+// ReadList describes how the gateway has read a list of proxies.
 type ReadList struct {
 	Proxies  int            `json:"proxies"`
 	Forms    map[string]int `json:"forms"`

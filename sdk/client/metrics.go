@@ -13,7 +13,7 @@ type Totals struct {
 	Attempts         uint64                  `json:"total_attempts"`
 	Retries          uint64                  `json:"total_retries"`
 	Replays          uint64                  `json:"replays"`
-	SuccessByAttempt map[string]uint64       `json:"success_by_attempt"` // by the attempt's number, from "0"
+	SuccessByAttempt map[string]uint64       `json:"success_by_attempt"` // delivered requests by the last attempt's number
 	Refused          uint64                  `json:"target_refused"`     // delivered with status 403 or 429
 	Banned           uint64                  `json:"banned_responses"`
 	Transitions      uint64                  `json:"circuit_breaker_events_count"`
@@ -44,8 +44,8 @@ type SeriesPoint struct {
 	AvgLatency  Seconds   `json:"avg_latency"`
 }
 
-// Series returns the totals of each hour within the given number of hours before now. If byDay is true, it returns
-// those of each day.
+// Series returns the totals of each hour or, if byDay is true, of each day, within the given number of hours before
+// now.
 func (c *Client) Series(ctx context.Context, hours int, byDay bool) ([]SeriesPoint, error) {
 	q := url.Values{"hours": {strconv.Itoa(hours)}}
 	if byDay {
@@ -67,9 +67,9 @@ type ProxyTotals struct {
 	Cancelled    uint64            `json:"cancelled_count"`
 	AvgLatency   Seconds           `json:"avg_latency"`
 	BreakerOpens uint64            `json:"circuit_breaker_opens"`
-	Causes       map[string]uint64 `json:"causes"`   // as Statuses, only of the proxies with the most failures
+	Causes       map[string]uint64 `json:"causes"`   // like Statuses, set only for the proxies with the most failures
 	Statuses     map[string]uint64 `json:"statuses"` // by class (4xx) and by status (403)
-	*Reasons                       // only if a window was given
+	*Reasons                       // nil unless a window was given
 }
 
 // ByProxy returns the attempts through each proxy, by id, within the given number of hours before now. If window is not

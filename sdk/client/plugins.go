@@ -77,7 +77,7 @@ func (c *Client) AddPlugin(ctx context.Context, name string, module []byte) (*Pl
 	return c.upload(ctx, "POST", "/plugins", url.Values{"name": {name}}, module)
 }
 
-// ReplacePlugin uploads a module in place of that of a plugin.
+// ReplacePlugin uploads a module that replaces the module of a plugin.
 func (c *Client) ReplacePlugin(ctx context.Context, name string, module []byte) (*Plugin, error) {
 	return c.upload(ctx, "PUT", pluginPath(name), nil, module)
 }
@@ -158,7 +158,7 @@ type PluginTrialResult struct {
 	Log []LogLine `json:"log"`
 }
 
-// TestPlugin calls a plugin with given inputs, which changes nothing.
+// TestPlugin calls a plugin with the given inputs. The call changes nothing.
 func (c *Client) TestPlugin(ctx context.Context, name string, in PluginTrial) (r *PluginTrialResult, err error) {
 	return r, c.Do(ctx, "POST", pluginPath(name)+"/test", nil, in, &r)
 }

@@ -27,14 +27,14 @@ type Proxy struct {
 	Tier        int               `json:"tier,omitempty"` // a lower tier is used first
 	Vendor      string            `json:"vendor,omitempty"`
 	CostRequest float64           `json:"cost_per_request,omitempty"`
-	CostGB      float64           `json:"cost_per_gb,omitempty"` // of 1e9 bytes
+	CostGB      float64           `json:"cost_per_gb,omitempty"` // cost of 1e9 bytes
 	Auth        string            `json:"auth,omitempty"`        // "digest", or ""
 	Reuse       bool              `json:"reuse"`
 	Metadata    map[string]string `json:"metadata"`
 	OwnError    []OwnError        `json:"own_error"`
 	Source      string            `json:"source"`
 	Draining    bool              `json:"draining"`
-	State       string            `json:"state"` // of the breaker: closed, open, half_open
+	State       string            `json:"state"` // state of the breaker: closed, open, half_open
 	Unreached   bool              `json:"unreached"`
 	InFlight    int64             `json:"in_flight"`
 	Short       uint64            `json:"short_tunnels"`
@@ -58,7 +58,7 @@ type Proxy struct {
 	ExitAddress string     `json:"exit_address"`
 	BannedUntil *time.Time `json:"banned_until"` // nil unless the proxy is banned
 	Failure     *Failure   `json:"failure"`      // nil if the proxy works
-	*Reasons               // only in the result of the method Proxy
+	*Reasons               // set only by the method Proxy
 }
 
 // OwnError is a rule that recognizes error pages of the proxy itself.

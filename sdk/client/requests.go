@@ -13,7 +13,7 @@ type Request struct {
 	Method         string     `json:"method"`
 	Host           string     `json:"host"`
 	State          string     `json:"state"`
-	CurrentAttempt int        `json:"current_attempt"` // from 0
+	CurrentAttempt int        `json:"current_attempt"` // number of the attempt, from 0
 	ProxyID        string     `json:"proxy_id"`
 	NextRetryTime  *time.Time `json:"next_retry_time"`
 	StartedAt      time.Time  `json:"started_at"`
@@ -30,7 +30,7 @@ type Request struct {
 
 // Attempt is a finished attempt of a request.
 type Attempt struct {
-	Attempt      int       `json:"attempt"` // from 0
+	Attempt      int       `json:"attempt"` // number of the attempt, from 0
 	Hedge        bool      `json:"hedge"`
 	ProxyID      string    `json:"proxy_id"`
 	Outcome      string    `json:"outcome"`
@@ -70,7 +70,7 @@ type RequestInput struct {
 	Region       string            `json:"region,omitempty"`
 	RegionStrict bool              `json:"region_strict,omitempty"`
 	Priority     string            `json:"priority,omitempty"` // high, normal or low; "" for normal
-	Session      string            `json:"session,omitempty"`  // as in X-Whirlpool-Session
+	Session      string            `json:"session,omitempty"`  // value for X-Whirlpool-Session
 }
 
 // SubmittedRequest is a request of SubmitRequest that has not ended.
@@ -115,7 +115,7 @@ func (c *Client) Response(ctx context.Context, id string) (out *RequestOutput, e
 	return out, nil
 }
 
-// CancelRequest cancels a submitted request or, if the request has ended, makes the gateway forget its response.
+// CancelRequest cancels a submitted request or, if the request has ended, makes the gateway discard its response.
 func (c *Client) CancelRequest(ctx context.Context, id string) error {
 	return c.Do(ctx, "DELETE", "/requests/"+url.PathEscape(id), nil, nil, nil)
 }

@@ -16,8 +16,8 @@ type Reasons struct {
 type Reason struct {
 	Cause string    `json:"cause"` // a word of docs/verdicts.md
 	Count uint64    `json:"count"`
-	Share float64   `json:"share"` // of all attempts of the window, 0 to 1
-	Last  time.Time `json:"last"`  // to the minute
+	Share float64   `json:"share"` // share of all attempts of the window, 0 to 1
+	Last  time.Time `json:"last"`  // time of the last attempt, to the minute
 }
 
 // Traffic has figures on the attempts within a time window: their number, statuses, latencies and bytes.
@@ -53,10 +53,10 @@ type Status struct {
 // ClusterStatus describes the cluster and this gateway's state in it.
 type ClusterStatus struct {
 	Name      string         `json:"name"`
-	Node      string         `json:"node"`  // this gateway
-	State     string         `json:"state"` // of this gateway: live, isolated or alone
+	Node      string         `json:"node"`  // name of this gateway
+	State     string         `json:"state"` // state of this gateway: live, isolated or alone
 	LiveNodes int            `json:"live_nodes"`
-	Requests  LatestRequests `json:"requests"` // of all live nodes
+	Requests  LatestRequests `json:"requests"` // sums over all live nodes
 }
 
 // FailureGroup describes failing proxies whose latest failures are similar.
@@ -75,7 +75,7 @@ type LossGroup struct {
 	Requests int    `json:"requests"`
 	Proxies  int    `json:"proxies"`
 	Proxy    string `json:"proxy"`  // "" if there are several, or none
-	Cause    string `json:"cause"`  // without an attempt, the outcome of the request
+	Cause    string `json:"cause"`  // cause of the last attempt; without an attempt, the outcome of the request
 	Status   int    `json:"status"` // 0 without a response
 	Host     string `json:"host"`   // "" if the proxy alone is the cause
 	Reason   string `json:"reason"` // cause, status and host as a text, such as "403 at shop.example"

@@ -42,7 +42,7 @@ type Response struct {
 	Status        float64
 	Latency       float64 // s, until the response's head
 	HostHash      float64 // hash of the target's host; see package hash
-	IDHash        float64 // of the proxy
+	IDHash        float64 // hash of the proxy's id
 	ContentLength float64 // announced length of the body; -1 if it is unknown
 	Encoded       bool    // Body has a content coding other than gzip, and is not decoded
 	Whole         bool    // Body is the whole body

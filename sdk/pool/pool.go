@@ -5,9 +5,9 @@ package pool
 // Proxy is one proxy of the pool. The plugin owns it and may keep it.
 type Proxy struct {
 	ID         string
-	IDHash     float64 // as abi.Candidate.IDHash
+	IDHash     float64 // see abi.Candidate.IDHash
 	Region     string  // "" without a region
-	RegionHash float64 // as abi.RankRequest.RegionHash; 0 without a region
+	RegionHash float64 // see abi.RankRequest.RegionHash; 0 without a region
 	Weight     float64
 	Cost       float64
 	Metadata   Metadata

@@ -8,7 +8,7 @@
 //	defer t.Close()
 //	client := &http.Client{Transport: t}
 //
-// It has the defaults of the gateway. Programs that need other settings use package core/engine.
+// A Transport has the defaults of the gateway. Programs that need other settings use package core/engine.
 package whirlpool
 
 import (

@@ -21,7 +21,7 @@ type thompson struct {
 // arm has the attempts of one proxy.
 type arm struct {
 	successes, failures float64 // numbers of attempts, weighted by their age
-	at                  float64 // time for which they are weighted, s since the Unix epoch
+	at                  float64 // time at which the weights were computed, s since the Unix epoch
 	failedAt            float64 // time of the last failure, s since the Unix epoch
 	inARow              int     // successes since the last failure
 }

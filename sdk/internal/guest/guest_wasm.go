@@ -5,8 +5,8 @@ import "unsafe"
 //go:wasmexport whirlpool_abi_v1
 func version() {}
 
-// region is the memory that the export "reserve" returned last. Go's garbage collector does not move it, and does not
-// free it while this variable refers to it. The memory is aligned, because the elements of the slice have 8 bytes.
+// region is the memory that the export "reserve" returned last. Go's garbage collector neither moves this memory nor
+// frees it while the variable refers to it. The memory is aligned, because the elements of the slice have 8 bytes.
 var region []uint64
 
 //go:wasmexport reserve

@@ -55,7 +55,7 @@ func verify(t testing.TB, code []byte) {
 
 // Plugin is a module that is loaded and ready. A call whose result the gateway would refuse fails the test.
 type Plugin struct {
-	*wasmhost.Module // for calls without a method below
+	*wasmhost.Module // has the calls that are not methods of Plugin
 	t                testing.TB
 }
 
