@@ -55,13 +55,14 @@ func (h *metricsHandler) scrapeHandler() fiber.Handler {
 
 // summaryView is the JSON of the totals over the last RetentionHours hours.
 type summaryView struct {
-	TotalRequests             uint64            `json:"total_requests"`
-	TotalAttempts             uint64            `json:"total_attempts"`
-	TotalRetries              uint64            `json:"total_retries"`
-	Replays                   uint64            `json:"replays"`
-	SuccessByAttempt          map[string]uint64 `json:"success_by_attempt"` // delivered requests by the last attempt's number
-	TargetRefused             uint64            `json:"target_refused"`     // requests relayed with status 403 or 429
-	BannedResponses           uint64            `json:"banned_responses"`   // attempts whose response is a ban
+	TotalRequests uint64 `json:"total_requests"`
+	TotalAttempts uint64 `json:"total_attempts"`
+	TotalRetries  uint64 `json:"total_retries"`
+	Replays       uint64 `json:"replays"`
+	// SuccessByAttempt has the numbers of delivered requests by the number of their last attempt, from "0".
+	SuccessByAttempt          map[string]uint64 `json:"success_by_attempt"`
+	TargetRefused             uint64            `json:"target_refused"`   // requests relayed with status 403 or 429
+	BannedResponses           uint64            `json:"banned_responses"` // attempts whose response is a ban
 	CircuitBreakerEventsCount uint64            `json:"circuit_breaker_events_count"`
 	RetryLatencySecondsTotal  float64           `json:"retry_latency_seconds_total"` // sum of all backoffs
 	// ByPolicy has the requests since the start, by the hash of their policy. The hash "other" stands for all

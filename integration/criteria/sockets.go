@@ -27,8 +27,8 @@ func (p *program) rounds() int {
 	return 3
 }
 
-// moreColdStarts returns the number of further rounds of the cold start, with Whirlpool only: three rounds do not
-// tell 10 wasted attempts from 12.
+// moreColdStarts returns the number of further rounds of the cold start, with Whirlpool only. Three rounds are too few
+// to distinguish 10 wasted attempts from 12.
 func (p *program) moreColdStarts() int {
 	if p.quick {
 		return 0

@@ -9,12 +9,13 @@ import (
 
 // Totals has the totals over the hours for which the gateway keeps metrics.
 type Totals struct {
-	Requests         uint64                  `json:"total_requests"`
-	Attempts         uint64                  `json:"total_attempts"`
-	Retries          uint64                  `json:"total_retries"`
-	Replays          uint64                  `json:"replays"`
-	SuccessByAttempt map[string]uint64       `json:"success_by_attempt"` // delivered requests by the last attempt's number
-	Refused          uint64                  `json:"target_refused"`     // delivered with status 403 or 429
+	Requests uint64 `json:"total_requests"`
+	Attempts uint64 `json:"total_attempts"`
+	Retries  uint64 `json:"total_retries"`
+	Replays  uint64 `json:"replays"`
+	// SuccessByAttempt has the numbers of delivered requests by the number of their last attempt, from "0".
+	SuccessByAttempt map[string]uint64       `json:"success_by_attempt"`
+	Refused          uint64                  `json:"target_refused"` // delivered with status 403 or 429
 	Banned           uint64                  `json:"banned_responses"`
 	Transitions      uint64                  `json:"circuit_breaker_events_count"`
 	Waited           Seconds                 `json:"retry_latency_seconds_total"`

@@ -43,7 +43,7 @@ type Span struct{ From, To time.Duration }
 
 // Proxy is the behaviour of one proxy over time.
 type Proxy struct {
-	Changes []Change       // in the order of time; the first is at 0
+	Changes []Change       // ordered by time; the first is at 0
 	Bans    map[int][]Span // by target: the periods in which the target refuses this proxy with a 503
 }
 
@@ -78,10 +78,10 @@ func (p *Proxy) LastChange(target int, at time.Duration) (last time.Duration) {
 	return last
 }
 
-// Habits returns what the proxy's past shows about its future: the share of the given time in which it failed (mean),
-// and the number of seconds after which an observed state shows little about the current one (memory). For a Markov
-// chain, memory is 1 / (the rate of beginnings + the rate of ends of bad periods). It is infinite for a state that
-// never changes.
+// Habits returns two properties of the proxy in a run of the given length: the share of time in which it failed
+// (mean), and the number of seconds after which an observed state shows little about the current one (memory). For a
+// Markov chain, memory is 1 / (the rate of beginnings + the rate of ends of bad periods). It is infinite for a state
+// that never changes.
 func (p *Proxy) Habits(length time.Duration) (mean, memory float64) {
 	if len(p.Changes) == 1 && len(p.Bans) == 0 {
 		return p.Changes[0].Loss(), math.Inf(1)

@@ -253,11 +253,11 @@ func (d *Data) sc006() *section {
 
 // cpuDifferences returns the smallest and the largest difference of CPU time, in percent.
 func cpuDifferences(pairs []sockets.Overhead) []any {
-	least, greatest := math.Inf(1), math.Inf(-1)
+	smallest, largest := math.Inf(1), math.Inf(-1)
 	for _, o := range pairs {
-		least, greatest = min(least, 100*(o.CPU-1)), max(greatest, 100*(o.CPU-1))
+		smallest, largest = min(smallest, 100*(o.CPU-1)), max(largest, 100*(o.CPU-1))
 	}
-	return []any{least, greatest}
+	return []any{smallest, largest}
 }
 
 func (d *Data) sc007() *section {

@@ -37,7 +37,7 @@ func point(i stats.Interval, scale float64) chart.Point {
 // serves as many requests as a single attempt does. The result is 1 if Whirlpool serves as many requests as the oracle.
 func (d *Data) gap(w string) stats.Interval { return d.gapOf(w, workload.Default) }
 
-// gapOf returns the same for another variant.
+// gapOf is like gap, for the given variant.
 func (d *Data) gapOf(w, variant string) stats.Interval {
 	o := d.Virtual[w]
 	return stats.Gap(o[workload.Single].Served, o[variant].Served, o[workload.OracleName].Served, d.Catalog.Seed)
@@ -59,15 +59,15 @@ func (d *Data) describeMiss(w *workload.Workload) string {
 
 // axisStart returns the lower end of a y axis for shares (%): a multiple of 10 below the smallest value.
 func axisStart(series []chart.Series) float64 {
-	least := 90.0
+	smallest := 90.0
 	for _, s := range series {
 		for _, p := range s.Points {
 			if !math.IsNaN(p.Value) {
-				least = min(least, p.Value)
+				smallest = min(smallest, p.Value)
 			}
 		}
 	}
-	return max(math.Floor(least/10)*10, 0)
+	return max(math.Floor(smallest/10)*10, 0)
 }
 
 // detectionTime is the minimum time that a gateway needs to detect a change of a proxy's state.

@@ -22,7 +22,7 @@ import (
 type PolicyResult struct {
 	Changes   int
 	Requests  int           // requests that began after the response to a change
-	OldPolicy int           // those of Requests that ran under the previous policy
+	OldPolicy int           // number of these requests that ran under the previous policy
 	Slowest   time.Duration // duration of the slowest change
 }
 

@@ -32,7 +32,7 @@ func (w *Workload) Observer(attempts int) *Outcome {
 	for events.Len() > 0 {
 		e := heap.Pop(events).(event)
 		id, q := e.id, schedule[e.id]
-		number := int(o.Attempts[id]) // of the next attempt
+		number := int(o.Attempts[id]) // number of the next attempt
 		if e.proxy >= 0 {
 			view.learn(e.proxy, q.Target, e.began)
 			if e.served || number == attempts {
@@ -60,8 +60,8 @@ func (w *Workload) Observer(attempts int) *Outcome {
 // event is the beginning of a request, or the end of an attempt.
 type event struct {
 	at     time.Duration
-	id     int           // of the request
-	proxy  int           // of the attempt; -1 at the beginning of a request
+	id     int           // id of the request
+	proxy  int           // index of the attempt's proxy; -1 at the beginning of a request
 	began  time.Duration // beginning of the attempt
 	served bool
 }
@@ -81,11 +81,11 @@ func (q *eventQueue) Pop() any {
 	return last
 }
 
-// view is what an observer knows.
+// view has the data from which an observer chooses proxies.
 type view struct {
 	workload *Workload
 	mean     []float64 // by proxy: mean probability of failure
-	memory   []float64 // by proxy: seconds after which a state says little about the proxy
+	memory   []float64 // by proxy: seconds after which an observed state shows little about the proxy
 	seen     map[pair]sight
 	used     map[pair]time.Duration // beginning of the latest attempt
 }
