@@ -61,7 +61,7 @@ export async function download(path, name) {
   URL.revokeObjectURL(file);
 }
 
-// showRole hides the buttons that a key with the role "read" may not use.
+// showRole shows what a key of this role may use: only with the role "admin", the elements of the class admin are visible.
 function showRole(role) {
   if (!role || role === session.role) return;
   session.role = role;

@@ -2,6 +2,7 @@
 import { api, button } from "./api.js";
 import { $, clock, el, number, percent, pill, right, rows } from "./dom.js";
 import { refresh, watch } from "./live.js";
+import { session } from "./session.js";
 
 export let backoffNames = []; // names of the backoff plugins
 let inUse = {}; // name of the plugin that is in use, by use
@@ -117,7 +118,7 @@ function showDetails(x) {
   $("details").hidden = !x;
   if (!x) return;
   $("details").querySelector("h3").textContent = x.name;
-  const version = JSON.stringify([x.source, x.settings]);
+  const version = JSON.stringify([session.role, x.source, x.settings]);
   if (details.settings !== version) {
     details.settings = version;
     fillSettings(x);
@@ -136,15 +137,16 @@ function showLog(log, problem = "this plugin has logged nothing") {
 }
 
 // fillSettings fills the form with the settings that a plugin declares. The settings can be changed only if the plugin
-// was uploaded.
+// was uploaded, and only with a key of the role "admin".
 function fillSettings(x) {
   const f = $("settings"),
     settings = x.settings || [],
-    fixed = x.source !== "api";
+    inFile = x.source !== "api",
+    fixed = inFile || session.role !== "admin";
   f.hidden = settings.length === 0;
   f.querySelector("[role=status]").textContent = "";
-  f.querySelector("button").hidden = fixed;
-  f.querySelector("small").textContent = fixed ? "change them in [plugins." + x.name + ".config]" : "";
+  f.querySelector("button").hidden = inFile;
+  f.querySelector("small").textContent = inFile ? "change them in [plugins." + x.name + ".config]" : "";
   f.querySelector("div").replaceChildren(
     ...settings.map(s => el("label", {}, s.name + " ", settingInput(s, fixed), el("small", {}, settingText(s)))),
   );
