@@ -64,7 +64,7 @@ func (r *roundTrip) prepare(call Call, cfg *Config) error {
 	if in.Policy, err = r.policy(&call); err != nil {
 		return err
 	}
-	in.Idempotent, in.Safe = retry.Idempotent(in.Method), retry.Safe(in.Method)
+	in.Idempotent, in.Safe = retry.IsIdempotent(in.Method), retry.IsSafe(in.Method)
 	r.forward.Request = transport.Request{
 		Method: []byte(in.Method), Target: target.Absolute, Path: target.Path,
 		Authority: authority.HostPort, TLS: target.TLS, Idempotent: in.Idempotent,

@@ -196,13 +196,13 @@ func TestFailing(t *testing.T) {
 		return &a
 	}
 	through := func() (proxies []int) {
-		f := l.Failing(site(0).Hash, at)
+		s := l.TargetState(site(0).Hash, at)
 		for i := range books {
-			if f.FailedThrough(uint64(i) + 1) {
+			if s.FailedThrough(uint64(i) + 1) {
 				proxies = append(proxies, i)
 			}
 		}
-		require.False(t, l.Failing(site(1).Hash, at).TargetFails())
+		require.False(t, l.TargetState(site(1).Hash, at).Fails())
 		return proxies
 	}
 	require.Empty(t, through())
@@ -217,7 +217,7 @@ func TestFailing(t *testing.T) {
 	require.Equal(t, []int{0, 1}, through(), "not 2, which it has served since")
 	at += time.Microsecond
 	require.Equal(t, []int{1}, through())
-	require.True(t, l.Failing(site(0).Hash, at+time.Hour).TargetFails())
+	require.True(t, l.TargetState(site(0).Hash, at+time.Hour).Fails())
 	l.RecordSuccess(attempt(1))
 	require.Empty(t, through())
 }

@@ -5,7 +5,7 @@ import "time"
 // ChallengeOrigin states whether a challenge of a target has come through one proxy or through several.
 type ChallengeOrigin uint8
 
-// The values of ChallengeOf.
+// The values of ChallengeOrigin.
 const (
 	ChallengeUnclear     ChallengeOrigin = iota // the proxies may have made the challenges themselves
 	ChallengeFromOne                            // so far only through one proxy, which has served requests
@@ -25,7 +25,7 @@ type challenge struct {
 // attempt has succeeded at the target.
 func (l *Ledger) RecordChallenge(key Target, proxy, id uint64, proven bool, when time.Duration) ChallengeOrigin {
 	t := l.findOrAdd(key)
-	t.lastFailure.Store(int64(when)) // keeps the entry
+	t.lastFailure.Store(int64(when)) // so that Sweep keeps the entry
 	if t.servedBefore || t.lastSuccess.Load() != neverTime {
 		return ChallengeUnclear
 	}

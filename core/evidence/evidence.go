@@ -73,8 +73,8 @@ const (
 	// The second time is for targets that hang.
 	suspectRetryInterval, hangingRetryInterval = time.Second, 5 * time.Second
 
-	failingAttempts = 3               // number of failures in a row from which a target fails (Ledger.Failing)
-	justFailed      = 2 * time.Second // maximum age of a failure for Failing.FailedThrough
+	failingAttempts = 3               // number of failures in a row from which a target fails (TargetState.Fails)
+	justFailed      = 2 * time.Second // maximum age of a failure for TargetState.FailedThrough
 )
 
 // Target is a host and port.
@@ -97,7 +97,7 @@ type Attempt struct {
 	OwnFailure      bool          // only the proxy can have caused the failure
 	ReportedByProxy bool          // the proxy reports that it cannot reach the target
 	TargetBans      bool          // the target has probably banned a proxy of the pool (upstream.Pool.Avoided)
-	NotInStats      bool          // it is a health check
+	NotInStats      bool          // the attempt is a health check, which is not in the statistics
 	ServedByOther   bool          // another proxy has served the same request afterwards, so there is no outage
 	Cause           uint8         // counted for Report
 	Threshold       int           // failure_threshold of the proxy's breaker

@@ -2,26 +2,25 @@ package evidence
 
 import "time"
 
-// Failing is the state of a target whose latest attempts have failed. The zero value stands for a target that does not
-// fail.
-type Failing struct {
+// TargetState states whether the latest attempts at a target have failed. The zero value stands for a target that does
+// not fail.
+type TargetState struct {
 	target *target
 	now    time.Duration
 }
 
-// Failing returns the state of the target with the given hash. The target fails if its latest failingAttempts attempts
-// failed.
-func (l *Ledger) Failing(hash uint64, now time.Duration) Failing {
+// TargetState returns the state of the target with the given hash.
+func (l *Ledger) TargetState(hash uint64, now time.Duration) TargetState {
 	if l.size.Load() == 0 {
-		return Failing{}
+		return TargetState{}
 	}
 	slots := l.slotsOf(hash)
 	for i := range slots {
 		if t := slots[i].Load(); t != nil && t.hash == hash && t.isFailing() {
-			return Failing{t, now}
+			return TargetState{t, now}
 		}
 	}
-	return Failing{}
+	return TargetState{}
 }
 
 func (t *target) isFailing() bool {
@@ -33,17 +32,18 @@ func (t *target) isFailing() bool {
 	return true
 }
 
-// TargetFails reports whether the target fails.
-func (f Failing) TargetFails() bool { return f.target != nil }
+// Fails reports whether the latest failingAttempts attempts at the target failed.
+func (s TargetState) Fails() bool { return s.target != nil }
 
-// FailedThrough reports whether the target fails, and an attempt through the proxy failed there within the last 2 s.
-func (f Failing) FailedThrough(proxy uint64) bool {
-	if f.target == nil {
+// FailedThrough reports whether Fails returns true, and an attempt through the proxy failed at the target within the
+// last 2 s.
+func (s TargetState) FailedThrough(proxy uint64) bool {
+	if s.target == nil {
 		return false
 	}
 	for i := range ringSize {
-		m := f.target.nthLatest(i)
-		if !m.failed() || !m.notBefore(f.now-justFailed) {
+		m := s.target.nthLatest(i)
+		if !m.failed() || !m.notBefore(s.now-justFailed) {
 			return false
 		}
 		if m.isThrough(proxy) {

@@ -11,9 +11,9 @@ import (
 type Config struct {
 	MaxTargets  int           // targets in the ledger, rounded up to a power of two; default 8192
 	ForgetAfter time.Duration // a target is removed when its last failure is older than this; default 2 minutes
-	// ComparedOnly makes failures count only after a comparison with other proxies at the same target. So failures of
-	// the pool's only proxy do not count, nor failures at a target for which no other proxy is used. If the caller also
-	// sets Attempt.ServedByOther in each attempt, the ledger finds no outages.
+	// ComparedOnly makes failures count only after a comparison with other proxies at the same target. Failures of the
+	// pool's only proxy then do not count, and failures at a target for which no other proxy is used do not count
+	// either. If the caller also sets Attempt.ServedByOther in each attempt, the ledger finds no outages.
 	ComparedOnly bool
 }
 
@@ -262,8 +262,9 @@ func (l *Ledger) AdmitRetries(t Target, hangs bool, now time.Duration) bool {
 
 // RecordRetriesFailed records that a request has failed for which AdmitRetries returned true. The caller passes the
 // time of that call, and the end of the request. The interval of AdmitRetries then counts from the end of the request,
-// unless another request has been admitted since. The attempts often take longer than the interval, so without this,
-// each request of a client that sends one after the other would be admitted.
+// unless another request has been admitted since. The attempts of a request often take longer than the interval. If the
+// interval counted from the beginning of a request, each request of a client that sends one after another would be
+// admitted.
 func (l *Ledger) RecordRetriesFailed(t Target, admittedAt, endedAt time.Duration) {
 	if e := l.find(t); e != nil {
 		e.retriesAdmitted.CompareAndSwap(int64(admittedAt), int64(endedAt))

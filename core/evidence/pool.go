@@ -14,7 +14,7 @@ type poolTest struct {
 	sum    atomic.Int64  // nats, times poolScale; 0 if nothing has failed lately
 	fails  atomic.Bool   // the sum has reached poolNeeded, and has not been 0 since
 	failed atomic.Uint64 // bits of the proxies that have failed since the sum was 0 (proxyBit)
-	served atomic.Uint64 // bits of those of them whose latest attempt succeeded
+	served atomic.Uint64 // bits of the proxies in failed whose latest attempt succeeded
 	last   atomic.Int64  // the latest failure, ns after the epoch
 
 	mu             sync.Mutex // held by writers of the fields above, guards those below
@@ -28,12 +28,12 @@ const (
 	poolScale = 1024
 	// At this sum, the pool counts as failing. Noise alone reaches it about once in 100,000 attempts: 11.5 is
 	// log(100,000).
-	poolNeeded = 11.5 * poolScale
-	poolMost   = 2 * poolNeeded  // so the sum is soon 0 after the failures have ended
-	poolForget = 2 * time.Second // without a failure, after which the sum is 0
-	maxNoise   = 0.4             // so a failure adds at least 0.2 nats
-	// poolSuccess is the amount by which a success reduces the sum, at the lowest noise. At more noise, it would be
-	// smaller.
+	poolNeeded    = 11.5 * poolScale
+	maxPoolSum    = 2 * poolNeeded  // limit of the sum, so that it is soon 0 after the failures have ended
+	poolResetTime = 2 * time.Second // time without a failure after which the sum becomes 0
+	maxNoise      = 0.4             // so a failure adds at least 0.2 nats
+	// poolSuccess is the amount by which a success reduces the sum, at the lowest noise. A higher noise would require a
+	// smaller amount.
 	poolSuccess = poolScale * 69 / 100
 )
 
@@ -44,7 +44,7 @@ func proxyBit(proxy uint64) uint64 { return 1 << (proxy & 63) }
 func (t *poolTest) addFailure(a *Attempt, noise float64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.sum.Load() == 0 || a.Ended-time.Duration(t.last.Load()) > poolForget {
+	if t.sum.Load() == 0 || a.Ended-time.Duration(t.last.Load()) > poolResetTime {
 		t.sum.Store(0)
 		t.fails.Store(false)
 		t.failed.Store(0)
@@ -55,7 +55,7 @@ func (t *poolTest) addFailure(a *Attempt, noise float64) {
 	t.failed.Or(proxyBit(a.Proxy))
 	t.served.And(^proxyBit(a.Proxy))
 	t.last.Store(int64(a.Ended))
-	sum := min(t.sum.Load()+int64(math.Log(poolP1/min(noise, maxNoise))*poolScale), poolMost)
+	sum := min(t.sum.Load()+int64(math.Log(poolP1/min(noise, maxNoise))*poolScale), maxPoolSum)
 	t.sum.Store(sum)
 	if sum >= poolNeeded && t.severalTargets {
 		t.fails.Store(true)
@@ -89,10 +89,10 @@ func (l *Ledger) addToPool(a *Attempt, f *Finding) {
 // FailingProxies is a set of proxies. The zero value is the empty set.
 type FailingProxies struct{ failed, served uint64 }
 
-// FailingProxies returns the proxies that have failed lately, if much more of the pool's attempts fail than usual, and
-// at several targets. Otherwise the set is empty.
+// FailingProxies returns the proxies that have failed lately. The set is empty unless a much larger share of the pool's
+// attempts than usual fails, at several targets.
 func (l *Ledger) FailingProxies(now time.Duration) FailingProxies {
-	if t := &l.pool; t.fails.Load() && now-time.Duration(t.last.Load()) <= poolForget {
+	if t := &l.pool; t.fails.Load() && now-time.Duration(t.last.Load()) <= poolResetTime {
 		return FailingProxies{t.failed.Load(), t.served.Load()}
 	}
 	return FailingProxies{}

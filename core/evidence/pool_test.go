@@ -70,7 +70,7 @@ func TestFailingProxiesAreForgotten(t *testing.T) {
 		r.attempt(i%3, i%2, false)
 	}
 	require.False(t, r.failing().Empty())
-	r.now += poolForget + time.Millisecond
+	r.now += poolResetTime + time.Millisecond
 	require.True(t, r.failing().Empty())
 	r.attempt(0, 0, false)
 	require.True(t, r.failing().Empty(), "the test begins anew")

@@ -79,9 +79,9 @@ func (r *record) addFailure(a *Attempt) {
 	r.causes.add(a.Cause)
 }
 
-// resolvePending confirms the first batch of pending failures if another proxy has succeeded at the target since then.
-// If there are only failures of other proxies since then, and enough of them, it discards all pending failures. It
-// returns the number of confirmed failures. The parameter latest is the proxy's latest failure.
+// resolvePending confirms the first batch of pending failures if another proxy has succeeded at the target since
+// firstBatchEnd. If the other proxies have had no success since then, but enough failures, it discards all pending
+// failures. It returns the number of confirmed failures. The parameter latest is the proxy's latest failure.
 func (r *record) resolvePending(latest *Attempt) (confirmed uint8) {
 	switch {
 	case r.firstBatch == 0:
@@ -109,7 +109,7 @@ func (r *record) pending() int { return int(r.firstBatch) + int(r.secondBatch) }
 // expectedEvidence returns the evidence that the pending failures will probably add, if each confirmed failure adds
 // perFailure nats.
 func (r *record) expectedEvidence(perFailure float64) float64 {
-	const enoughFailures = 4 // reach NeededEvidence at a noise of 1 %
+	const enoughFailures = 4 // failures that reach NeededEvidence at a noise of 1 %
 	if r.otherFailuresSinceBatch() >= 2 {
 		return 0 // the target may be dead
 	}

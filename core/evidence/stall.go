@@ -7,7 +7,8 @@ import (
 
 const (
 	maxCutProxies = 8 // in cuts
-	// stallSpread is the time by which the cuts of one stall differ: attempts that wait together do not begin together.
+	// stallSpread is the longest time between the cuts of one stall. The attempts that a stall affects began at
+	// different times, so their adaptive timeouts end at different times.
 	stallSpread = 250 * time.Millisecond
 	// stallProxies is the number of other proxies that a stall also has to affect, or all if the pool has fewer.
 	stallProxies = 2
@@ -23,8 +24,8 @@ type cuts struct {
 }
 
 // RecordCutShort records that an attempt through a proxy was cut short. It reports whether the pool seems to have been
-// silent: no response has begun in a later tick of recentSuccesses than this attempt. Responses whose bodies have not
-// ended are not known yet.
+// silent: no response has begun in a later tick of recentSuccesses than this attempt. A response counts only when its
+// body has ended.
 func (l *Ledger) RecordCutShort(proxy uint64, began, ended time.Duration) (silent bool) {
 	l.cuts.mu.Lock()
 	entry := &l.cuts.latest[0] // the entry of the proxy, or the oldest one

@@ -57,7 +57,7 @@ func (r *Relay) Close(status int, relayed verdict.RelayEnd, at time.Time) {
 		switch {
 		case o.Result == core.ResultCancelled:
 			ex.result.Final = core.FinalCancelled
-		case o.Result == core.ResultFailure && relayed.ClientLeft: // the attempt has failed, the request has not
+		case o.Result == core.ResultFailure && relayed.ClientLeft: // the client left, so the request did not fail
 			ex.result.Final = core.FinalCancelled
 			ex.logFailed(o)
 		case o.Result == core.ResultFailure:
@@ -88,7 +88,7 @@ func (r *Relay) SwitchProtocols(at time.Time) *Tunnel {
 type Tunnel struct {
 	ex         *Exchange
 	status     int  // status recorded for the client
-	unrecorded bool // see Exchange.recordTunnel
+	unrecorded bool // the request and its last attempt are not recorded yet (Exchange.recordTunnel)
 }
 
 // SettleSuccess settles the attempt as a success, because the target has sent a byte. A later Close then only ends the
@@ -109,9 +109,9 @@ func (t *Tunnel) SettleSuccess() {
 }
 
 // SettleHelloRefused is called in place of SettleSuccess if the target's reply to a ClientHello is a fatal alert, or is
-// no TLS. The reply is relayed. The attempt then counts neither for nor against the proxy: either the target begins no
-// TLS session, or the proxy has responded itself. If breaker.blame is "literal", SettleHelloRefused does what
-// SettleSuccess does.
+// not TLS. The reply is relayed. The attempt then counts neither for nor against the proxy, because the reply may come
+// from the target or from the proxy itself. If breaker.blame is "literal", SettleHelloRefused does what SettleSuccess
+// does.
 func (t *Tunnel) SettleHelloRefused() {
 	switch ex := t.ex; {
 	case ex.tuning.Targets == nil:
@@ -126,7 +126,7 @@ func (t *Tunnel) SettleHelloRefused() {
 }
 
 // FollowRecords is called at the first byte of a tunnel whose client has sent a ClientHello. It reports whether the
-// caller must follow the TLS records of the target. TunnelEnd.InRecord depends on them.
+// caller must follow the TLS records of the target. The caller needs the records to set TunnelEnd.InRecord.
 func (t *Tunnel) FollowRecords() bool {
 	if t.ex.openEnding != tunnelEnding || t.ex.tuning.Targets == nil || t.ex.proxy.Direct() {
 		return false
@@ -250,7 +250,7 @@ func (ex *Exchange) recordEnd(status int, clientLeft bool, at time.Time) {
 
 func (ex *Exchange) recordRequest(status int, clientLeft bool, at time.Time) {
 	if ex.race != nil {
-		ex.race.join() // its attempts are recorded before the request
+		ex.race.join() // the race's attempts are recorded before the request
 	}
 	q, r := ex.request, &ex.result
 	ex.requestEvent = core.RequestEvent{

@@ -24,7 +24,7 @@ type Exchange struct {
 	started  time.Time
 	bodyEnd  time.Time
 	deadline time.Time // of the whole request; zero without a total timeout
-	// maxAttempts is the policy's max_attempts, or that of a rule that has sent the request to another proxy.
+	// maxAttempts is the policy's max_attempts, or the larger number of a rule that was applied to a response.
 	maxAttempts int
 
 	query            selector.Query
@@ -83,7 +83,7 @@ type attemptState struct {
 	minTimeout            time.Duration // the minimum of this attempt's adaptive timeout
 	cutShort              bool          // the attempt's deadline comes from its adaptive timeout
 	newPoolTimeoutApplies bool          // newPoolTimeout applies if the pool has not served a request
-	silentTime            time.Duration // if an open tunnel was cut short: how long the target had sent no byte
+	silentTime            time.Duration // time without a byte of the target if an open tunnel was cut short, else 0
 }
 
 // retryState is the part of an exchange's state that concerns retries.
@@ -137,26 +137,26 @@ func (ex *Exchange) Abandon() {
 	ex.releaseDeferred()
 }
 
-// deferredAttempt is a failed attempt that may be due to the proxy or to the target. It is charged to the proxy, as a
-// failure of the proxy, only if another proxy serves the same request. An example is a refused tunnel, because every
-// proxy may refuse it.
+// deferredAttempt is a failed attempt that the proxy or the target may have caused. It is charged to the proxy only if
+// another proxy serves the same request. An example is a refused tunnel, because every proxy may refuse it.
 type deferredAttempt struct {
 	lease           upstream.Lease // does not count as in flight any more
 	outcome         core.Outcome
 	silentTime      time.Duration // time without a response
 	poolWasSilent   bool          // the attempt was cut short, and no proxy has served any request meanwhile
-	awaitsFirstByte bool          // charged at the target's first byte through another tunnel, not when that opens
+	awaitsFirstByte bool          // charged when the target's first byte arrives through another tunnel
 }
 
-// recordQuestioned records the status of the response through another proxy, 0 if the request has ended without one.
-// The attempt's own response was questioned.
+// recordQuestioned records the result of a retry that was made because the response of d was questioned
+// (isQuestionable). The parameter status is the status of the response through the other proxy; 0 if there is no such
+// response.
 func (d *deferredAttempt) recordQuestioned(status int) {
 	d.lease.Proxy.Abilities().RecordQuestioned(d.outcome.Status, status)
 }
 
-// chargeDeferred charges the deferred attempts to their proxies, because another proxy has served the request after the
-// given latency. If this other proxy has only opened a tunnel so far, it does not charge the attempts that await the
-// target's first byte.
+// chargeDeferred charges the deferred attempts to their proxies, because another proxy has served the request with the
+// given latency. If tunnelOpened is set, the other proxy has only opened a tunnel so far. Attempts that await the
+// target's first byte then stay deferred.
 func (ex *Exchange) chargeDeferred(tunnelOpened bool, latency time.Duration) {
 	kept := 0
 	for i := range ex.deferredAttempts {
@@ -173,7 +173,7 @@ func (ex *Exchange) chargeDeferred(tunnelOpened bool, latency time.Duration) {
 			}
 		case d.outcome.Cause == verdict.ProxyErrorPage && ex.event.Outcome.HasErrorStatus():
 			d.recordQuestioned(ex.event.Outcome.Status)
-		case d.outcome.Cause == verdict.CutShort && d.silentTime < latency: // its proxy may be as fast
+		case d.outcome.Cause == verdict.CutShort && d.silentTime < latency: // its proxy may be as fast as the other one
 			d.lease.Proxy.AllowLatency(latency)
 		case d.poolWasSilent && d.lease.InStall(&d.outcome): // the whole pool has stalled for a moment
 		default:

@@ -47,13 +47,12 @@ type Recorder interface {
 
 // Targets reports which targets are suspect. Times count from the pool's epoch (Tuning.Epoch).
 type Targets interface {
-	// IsSuspect reports whether attempts at the target have failed through several proxies, and succeed through none.
+	// IsSuspect reports whether attempts at the target have failed through several proxies, and none has succeeded.
 	IsSuspect(target evidence.Target) bool
 	// AdmitRetries reports whether a request to a suspect target may be retried. It returns true at most once a second
 	// per target, or once in 5 s if attempts at the target time out.
 	AdmitRetries(target evidence.Target, hangs bool, now time.Duration) bool
-	// RecordRetriesFailed records that a request has failed for which AdmitRetries returned true. The parameter
-	// admittedAt is the time of that call.
+	// RecordRetriesFailed records the failure of a request for which AdmitRetries returned true at the time admittedAt.
 	RecordRetriesFailed(target evidence.Target, admittedAt, endedAt time.Duration)
 	// JustSucceededThroughOther reports whether an attempt through a proxy other than the given one has just succeeded
 	// at the target.
@@ -67,7 +66,7 @@ type Tuning struct {
 	RetryScorer    core.Scorer                        // ranks candidates of retries
 	Backoff        func(strategy string) core.Backoff // returns nil for an unknown strategy
 	Observe        func(*core.Observation)            // passes an observation on and does not keep it; may be nil
-	Observes       func() bool                        // reports whether Observe needs observations; nil if it does
+	Observes       func() bool                        // reports whether Observe needs observations; nil stands for yes
 	Budget         *retry.Budget                      // nil for none
 	Queue          queue.Config                       // settings of both queues
 	Hedging        *retry.Hedging                     // nil if no request may be hedged, whatever its policy

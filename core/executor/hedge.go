@@ -19,8 +19,8 @@ import (
 type Hedger[T any] interface {
 	// Hedge returns the Sender of a hedge, or nil if the request cannot be sent twice at the same time.
 	Hedge() HedgeSender[T]
-	// Stop, which another goroutine calls, ends the attempt in flight: its Send returns. Until Discard has been called,
-	// each later call of Send returns without sending.
+	// Stop ends the attempt in flight, so that its Send returns. It may be called in another goroutine. A later call of
+	// Send returns without sending, until Discard has been called.
 	Stop()
 	// Adopt converts the response of a hedge to a response of this Sender. The hedge's response may be the zero value.
 	Adopt(hedge HedgeSender[T], response T) T
@@ -275,7 +275,7 @@ func (r *race[T]) discardHedge() {
 
 // decideWinner is called when the first attempt has ended, with the attempt's Sender, response and outcome. It makes
 // either the first attempt or the hedge the last attempt of the exchange, and returns the response of that attempt. If
-// the hedge has lost and has ended, decideWinner settles it. If it is still in flight, its goroutine settles it.
+// the hedge has lost and has ended, decideWinner settles it. If the hedge is still in flight, its goroutine settles it.
 func (r *race[T]) decideWinner(s Sender[T], response T, o *core.Outcome) T {
 	ex := r.ex
 	if o.Result == core.ResultSuccess {
@@ -390,8 +390,8 @@ func (r *race[T]) adoptHedge() T {
 	return r.firstSender.Adopt(r.hedgeSender, r.response)
 }
 
-// addLatency records a latency of the first attempt, if the policy's hedge is "p95": later hedges then begin after the
-// 95th percentile of these latencies.
+// addLatency records a latency of a first attempt if the policy's hedge is "p95". Later hedges begin when the 95th
+// percentile of these latencies has passed.
 func (r *race[T]) addLatency(latency time.Duration) {
 	if r.ex.request.Policy.Hedge.P95 {
 		r.ex.tuning.Hedging.Add(r.kind, latency)

@@ -21,7 +21,7 @@ type placeNeeds struct {
 	tag      float64       // the tag if the request is limited to it; otherwise 0
 	host     float64       // the target's host if proxies are banned for it, or have limits for it; otherwise 0
 	need     ability.Need
-	exchange *Exchange // the exchange itself if it has a session, or has tried barred proxies; otherwise nil
+	exchange *Exchange // the exchange if it has a session, or has tried proxies that it must not retry; otherwise nil
 }
 
 // placeWaiter waits for a place in flight.
@@ -144,8 +144,8 @@ type limitTimer struct {
 	fireTime time.Time // when the timer fires; zero if the timer is not set
 }
 
-// serveAt makes the timer serve the requests in the queue at the given time, or earlier. A request that must wait even
-// longer then calls serveAt again.
+// serveAt makes the timer serve the requests in the queue at the given time, or earlier if the timer is set to an
+// earlier time. A request that the timer serves too early calls serveAt again.
 func (t *limitTimer) serveAt(at, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -198,9 +198,9 @@ func (ex *Exchange) takeRetry() queue.Result {
 	return queue.Nothing
 }
 
-// waitInQueue waits in q until a proxy admits another attempt in flight, or until the retry budget has a retry. If this
-// is so already, it does not wait. The error is queue.ErrExpired, queue.ErrFull, or the cause of the cancellation of
-// ctx.
+// waitInQueue waits in q until a proxy admits another attempt in flight, or until the retry budget has a retry. If one
+// of them is the case already, waitInQueue returns at once. The error is queue.ErrExpired, queue.ErrFull, or the cause
+// of the cancellation of ctx.
 func waitInQueue[K comparable](ctx context.Context, ex *Exchange, q *queue.Queue[K], w *queue.Waiter[K]) error {
 	limits, request, waitStart := ex.tuning.Queue, ex.request, ex.executor.now()
 	w.Priority = request.Priority.AtMost(core.AnyPriority)
@@ -224,20 +224,20 @@ func waitInQueue[K comparable](ctx context.Context, ex *Exchange, q *queue.Queue
 	return err
 }
 
-// PlaceFreed is called when an attempt in flight has ended, so that its proxy admits another one (max_in_flight). It
-// serves one request that waits for this. If no request waits, it costs one atomic load.
+// PlaceFreed is called when an attempt in flight has ended, so that its proxy admits another one (max_in_flight).
+// PlaceFreed serves one request of the queue. If the queue is empty, this costs one atomic load.
 func (e *Executor) PlaceFreed() { e.places.ServeOne() }
 
 // ServeQueues lets each waiting request continue if a proxy admits another attempt in flight, or if the retry budget
-// has a retry. It is called regularly, because the mere passage of time may permit this, and after changes of the pool
-// or of a breaker.
+// has a retry. It is called regularly, because limits and the retry budget admit more as time passes. It is also called
+// after changes of the pool or of a breaker.
 func (e *Executor) ServeQueues() {
 	e.places.Serve()
 	e.retries.Serve()
 }
 
-// Queues returns the counts of both queues: places is for the requests that wait until a proxy admits another attempt
-// in flight, retries for those that wait for a retry of the retry budget.
+// Queues returns the counts of both queues. In the queue places, requests wait for a place in flight at a proxy. In the
+// queue retries, they wait for a retry of the retry budget.
 func (e *Executor) Queues() (places, retries map[core.Priority]queue.Counts) {
 	return e.places.Counts(), e.retries.Counts()
 }

@@ -29,7 +29,7 @@ type Request struct {
 	Route        rules.Route     // the routing rules that are applied (Executor.Route)
 	Session      *session.Handle // the request's session; nil for none
 	Idempotent   bool            // the method is idempotent (RFC 9110 section 9.2.2), so the request may be repeated
-	Safe         bool            // may be hedged: its method is safe (RFC 9110 section 9.2.1), or it is a CONNECT
+	Safe         bool            // the request may be hedged: its method is safe (RFC 9110), or it is a CONNECT
 	WantsTunnel  bool            // the request is a CONNECT
 	Priority     core.Priority
 	TLS          bool // the URL is an https:// URL, so the request needs a tunnel

@@ -150,9 +150,9 @@ func (ex *Exchange) banProxy(u *upstream.Upstream, d time.Duration) {
 	ex.tuning.ProxyBans.Begin(u.Hash(), selector.AllHosts, ban.Pair{ProxyID: u.ID(), Since: now, Until: now + d})
 }
 
-// confirmBans is called when the current proxy has served the request. The target therefore refuses only the proxies
-// that the exchange has banned. Their bans last for at most maxUnconfirmed so far; confirmBans extends them to their
-// full length.
+// confirmBans is called when the current proxy has served the request. This confirms that the target refuses only the
+// proxies that the exchange has banned. So far, their bans last for at most maxUnconfirmed. confirmBans extends them to
+// their full length.
 func (ex *Exchange) confirmBans() {
 	for _, b := range ex.unconfirmedBans {
 		switch {

@@ -32,12 +32,12 @@ func (ex *Exchange) applyRoute() {
 	region, strict, regions := q.Region, q.RegionStrict, q.Regions
 	query.Direct, query.Tag, query.TagPreferred = false, q.PreferredTag, true
 	if w := q.Route.WayRule(); w != nil {
-		if query.Direct = w.Direct; w.TagHash != 0 { // a rule takes precedence
+		if query.Direct = w.Direct; w.TagHash != 0 { // the rule's tag replaces the request's PreferredTag
 			query.Tag, query.TagPreferred = w.TagHash, w.Prefer
 		}
 		switch {
 		case w.Region == "":
-		case w.Prefer: // the region that the client wants takes precedence
+		case w.Prefer: // the region of the request replaces the rule's region
 			if region == "" {
 				region = w.Region
 			}
@@ -49,7 +49,7 @@ func (ex *Exchange) applyRoute() {
 		}
 	}
 	if region != "" && !strict && !regions.Has(core.RegionHash(region)) {
-		region = "" // the request must not use the region that it prefers
+		region = "" // the wanted region is not among the permitted regions
 	}
 	ex.region = region
 	query.Regions, query.RegionHash, query.RegionMode = regions, 0, selector.RegionScored

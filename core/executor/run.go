@@ -298,12 +298,15 @@ func (ex *Exchange) judgeAttempt(ctx context.Context, a *attemptState) {
 }
 
 // isQuestionable reports whether the response of an attempt with outcome o may be the proxy's own error page, and a
-// retry through another proxy can show this. The status is at least 400. It returns false if another proxy has already
-// sent a questionable response with this status, because the target has then probably sent both. It also returns false
-// for the proxy of a session, because a retry would move the session, and if a rule has applied. The retry needs a
-// proxy that is known to relay responses: if the retry failed, the client would lose the response. After a 405 or 501,
-// which targets hardly ever send to a GET or HEAD, any other proxy will do until a client has lost a response in this
-// way.
+// retry through another proxy can show this. The status is at least 400. The result is false in these cases:
+//
+// - Another proxy has already sent a questionable response with this status. The target has then probably sent both.
+//
+// - The proxy belongs to a session, which a retry would move, or a rule has applied.
+//
+// - No other proxy is known to relay responses. If the retry failed, the client would lose the response. After a 405 or
+// 501 to a GET or HEAD, which targets hardly ever send, any other proxy suffices, unless a client has already lost a
+// response of this proxy.
 func (ex *Exchange) isQuestionable(o *core.Outcome) bool {
 	q, t, now := ex.request, ex.tuning, ex.event.Ended
 	if t.Targets == nil || t.Budget != nil || o.Cause != verdict.Answered || !ex.facts.FromProxy || !q.Safe ||
@@ -356,9 +359,9 @@ func (ex *Exchange) endWithRelay(served bool) *Relay {
 func (ex *Exchange) settleFailure(o *core.Outcome) {
 	ex.query.Tried = append(ex.query.Tried, selector.TriedProxy{Proxy: ex.proxy, Barred: verdict.BarsProxy(o.Cause)})
 	ex.finding = evidence.Finding{}
-	// Tail is the time within which nearly all responses through the proxy begin. If the proxy has had no success, Tail
-	// is the value of the pool, which is too short only for tunnels. It is 0 if the attempt was cut short after
-	// newPoolTimeout.
+	// An attempt that was cut short raises the proxy's Tail, because this Tail was too short. There is nothing to raise
+	// if newPoolTimeout ended the attempt: Tail is 0 then. The Tail of a proxy without a success is the pool's Tail,
+	// which is too short only for tunnels.
 	if o.Cause == verdict.CutShort && (ex.request.WantsTunnel || ex.proxy.HasServed()) && ex.proxy.Tail() > 0 {
 		minTail := ex.minTimeout
 		if ex.silentTime > 0 { // the tunnel was open

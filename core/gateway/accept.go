@@ -98,7 +98,7 @@ func (a *acceptor) admit(raw net.Conn, f frontFunc) {
 	go func() {
 		defer a.wg.Done()
 		a.serve(c, f(a.Server, c).serve)
-		a.freePlace(c) // first, because places changes the phase of connections in its list
+		a.freePlace(c) // first, because places may change the phase of each connection in its list
 		if isActive(c.readControl.phase.Load()) {
 			a.places.countActive(false)
 		}
@@ -122,11 +122,14 @@ const (
 	reasonNoFiles        = "the gateway holds as many clients as its limit of open files (ulimit -n) allows"
 )
 
-// findPlace gets a place for a new client: a connection below the limits, and a file descriptor for it. It then returns
-// "". If there is no place, it evicts another client that has kept the gateway waiting too long. If there is no such
-// client, but only file descriptors are missing, it waits for a short time. If there is still no place, it returns the
-// reason. A client whose whole request head has arrived takes the place of a client that has not sent its head for a
-// shorter time (minReadyWait), and waits a little longer, unless it holds more than half of all connections.
+// findPlace gets a place for a new client: a connection below the limits, and a file descriptor for it. If there is no
+// place, it evicts another client that has kept the gateway waiting too long. If there is no such client, but only file
+// descriptors are missing, it waits for a short time. It returns "" if the client has got a place, and otherwise the
+// reason why there is none.
+//
+// A client whose whole request head has arrived has two advantages, unless it holds more than half of all connections:
+// it can evict a client that has kept the gateway waiting for a shorter time (minReadyWait), and it waits a little
+// longer.
 func (a *acceptor) findPlace(c *connection) (reason string) {
 	for a.waitedForPlace = false; ; a.waitedForPlace = true {
 		o := a.checkPlace(c)
@@ -142,7 +145,7 @@ func (a *acceptor) findPlace(c *connection) (reason string) {
 			o.reason = reasonNoFiles
 		case a.draining.Load():
 			return o.reason
-		case o.reason == reasonNoFiles && a.places.settleSilent(a.Now()):
+		case o.reason == reasonNoFiles && a.places.markSilent(a.Now()):
 			continue
 		case a.evict(o.client, false):
 			continue
@@ -158,7 +161,7 @@ func (a *acceptor) findPlace(c *connection) (reason string) {
 		}
 		a.warnNoPlace(o.reason)
 		if *waits >= maxPlaceWaits || socket.SinceReceived(tcpBelow(c.netConn)) >= maxWait {
-			return o.reason // if c has waited in the listener's queue, those behind it have waited as well
+			return o.reason // no further wait: the clients behind c in the listener's queue have waited as long
 		}
 		*waits++
 		a.places.waitForPlace(placeWait, a.ctx.Done())
@@ -232,7 +235,8 @@ func (s *Server) evict(client netip.Addr, ready bool) bool {
 		return false
 	}
 	if c.readControl.phase.Load() == phaseEvicted {
-		// The client may be about to send its first request. The write does not block: the send buffer is empty.
+		// The response is for a client that is about to send its first request. The write does not block: the send
+		// buffer is empty.
 		e := proxyhttp.ErrorResponse{
 			Status: http.StatusServiceUnavailable, Code: codeNoPlace, Reason: "connection_limit_reached",
 			Message:    "the client sent nothing, and its place was needed for another client",

@@ -23,7 +23,7 @@ func (r *request) readBody(q *transport.Request) error {
 	}
 	r.copyHead(q)
 	r.bodyRate.Start(r.settings.MinBodyRate, r.settings.BodyGrace)
-	lengthKnown := r.head.Framing != http1.Chunked // the length is known
+	lengthKnown := r.head.Framing != http1.Chunked
 	fits := !lengthKnown || r.head.Length <= r.settings.ReplayLimit &&
 		r.server.replay.HasRoom(r.head.Length, r.settings.ReplayMemory)
 	if r.isGRPC(q) { // the client of a gRPC call may wait for a response before it sends the rest of the body
@@ -87,8 +87,8 @@ func (r *request) streamBody(q *transport.Request) {
 }
 
 // beginBodyWait sets the deadline for the next piece of the request's body. If the body is slower than the minimum
-// rate, its delay is added to the wait, so that a client that sends a byte now and then can be evicted as well. At most
-// minBodyWait is added: clients that have sent nothing for longer are evicted first.
+// rate, the wait counts from an earlier time: by the delay of the body, but by at most minBodyWait. So a client that
+// sends a byte now and then can be evicted, but a client that has sent nothing for longer is evicted before it.
 func (r *request) beginBodyWait() {
 	now := r.server.Now()
 	since := now.Add(-min(r.bodyRate.Delay(), minBodyWait))

@@ -18,7 +18,7 @@ import (
 // connection is one client connection with its deadlines. A front speaks a protocol on it. Any goroutine may call the
 // methods abort, drain and hasUnread. Only the goroutine that serves the connection may call the other methods.
 type connection struct {
-	pollerMu sync.Mutex // held by leavePoller and rejoinPoller, and by those that any goroutine may call
+	pollerMu sync.Mutex // held by leavePoller, rejoinPoller and the methods that any goroutine may call
 
 	base        net.Conn      // the connection that the listener accepted; it does not change
 	netConn     net.Conn      // base, or the TLS connection above base; only the goroutine that serves c uses netConn
@@ -54,7 +54,7 @@ func newConnection(ctx context.Context, accepted net.Conn, now func() time.Time,
 }
 
 // tcpBelow returns c itself if c is a TCP connection, or the TCP connection below the TLS of c. It returns nil if there
-// is none.
+// is no TCP connection.
 func tcpBelow(c net.Conn) *socket.Conn {
 	for {
 		switch above := c.(type) {

@@ -27,7 +27,7 @@ type readControl struct {
 // The phases of a connection.
 const (
 	phaseFresh   int32 = iota // no request has been read yet
-	phaseSilent               // no request has been read for longer than clientWait.evictAfter (places.settleSilent)
+	phaseSilent               // no request has been read for longer than clientWait.evictAfter (places.markSilent)
 	phaseBusy                 // a request is in flight
 	phaseIdle                 // the connection waits for the next request, or until the client closes the connection
 	phaseEvicted              // the connection was evicted before its client had sent anything
@@ -47,7 +47,7 @@ const (
 // aLongTimeAgo is a deadline in the past. It ends a blocked read or write immediately.
 var aLongTimeAgo = time.Unix(1, 0)
 
-// What the client must send next.
+// The values of clientWait.kind: what the client must send next.
 const (
 	noWait       int64 = iota
 	requestWait        // a request: nothing of it has arrived
@@ -63,9 +63,9 @@ type clientWait struct {
 	inHandshake bool // see readControl.inHandshake
 }
 
-// evictAfter is the time for which a client may keep the gateway waiting. After that time, the gateway may close the
-// client's connection to make room for another connection. The time is shorter if ready is set: then the whole request
-// head of the other client has arrived.
+// evictAfter returns the time for which a client may keep the gateway waiting. After that time, the gateway may close
+// the client's connection to make room for another connection. If ready is set, the whole request head of that other
+// client has arrived, and the time is shorter.
 func (w clientWait) evictAfter(ready bool) time.Duration {
 	switch {
 	case w.kind == bodyWait:

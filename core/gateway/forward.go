@@ -39,8 +39,8 @@ func (r *request) serveForward() (keepAlive bool) {
 	if r.input.Route.RelaysInterim() && r.head.Minor == 1 && !r.conn.isStream && q.Upgrade == nil {
 		q.OnInterim = r.callbacks.relayInterim
 	}
-	// No hedge: with Upgrade, a hedge would open a second connection in the new protocol; with OnInterim, the interim
-	// responses of both attempts would be relayed.
+	// Such a request is not hedged. With Upgrade, a hedge would open a second connection in the new protocol. With
+	// OnInterim, the interim responses of both attempts would be relayed.
 	r.input.Safe = r.input.Safe && q.Upgrade == nil && q.OnInterim == nil
 	if err := r.readBody(q); err != nil {
 		return r.respondBadBody(err)

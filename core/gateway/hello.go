@@ -14,7 +14,7 @@ const (
 	tlsEarlyData        = 42 // type of an extension
 )
 
-// refusesHello reports whether p, the beginning of the reply to a ClientHello, is a fatal alert or no TLS at all.
+// refusesHello reports whether p, the beginning of the reply to a ClientHello, is a fatal alert, or is not TLS.
 func refusesHello(p []byte) bool {
 	if p[0] == tlsAlert && len(p) > tlsRecordHeader {
 		return p[tlsRecordHeader] == tlsFatal
@@ -25,7 +25,7 @@ func refusesHello(p []byte) bool {
 type helloKind uint8
 
 const (
-	notHello     helloKind = iota // bytes of another kind, bytes behind a ClientHello, or a ClientHello with early data
+	notHello     helloKind = iota // anything else, such as a ClientHello with more bytes behind it, or with early data
 	partialHello                  // a part of a ClientHello, or nothing
 	wholeHello                    // exactly one ClientHello
 )

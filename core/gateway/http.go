@@ -30,8 +30,8 @@ type cache struct {
 	regionStrict     bool
 	acceptedLogin    string             // last accepted Proxy-Authorization
 	acceptedSettings *settings          // the settings in force when it was accepted
-	account          *access.Account    // the user who logged in with it; nil without users
-	options          session.Options    // the options of the user name in it
+	account          *access.Account    // the user of acceptedLogin; nil without users
+	options          session.Options    // the options of the user name in acceptedLogin
 	override         string             // last override: X-Whirlpool-Retry, or the option retry of the user name
 	basePolicy       *retry.Policy      // the policy over which the override was merged
 	overrideMode     retry.OverrideMode // the override mode of that merge

@@ -22,7 +22,7 @@ type logEntry struct {
 	hasRun, clientLeft bool
 }
 
-// maxClientID is the maximum length of the X-Request-Id of a client that the log and the tracker take.
+// maxClientID is the maximum length of a client's X-Request-Id for the log and the tracker.
 const maxClientID = 128
 
 // readClientID returns the value of the field X-Request-Id: an id that the client or a proxy before the gateway has

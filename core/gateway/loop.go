@@ -35,8 +35,8 @@ func (r *request) checkLoop() (bad *proxyhttp.ErrorResponse) {
 			continue
 		}
 		if errors.Is(err, loop.ErrTooManyGateways) {
-			// The status is 400, not 508. If a gateway has sent the request through this one as its proxy, it would
-			// charge a 508 to this gateway as a failure. Any client could cause such failures with invented tokens.
+			// The status is 400, not 508. Another gateway that uses this gateway as a proxy would charge a 508 to it as
+			// a failure, so any client could cause such failures with invented tokens.
 			return badRequestResponse("too_many_gateways", err.Error())
 		}
 		r.outcome.Final = core.FinalLoopDetected

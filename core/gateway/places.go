@@ -18,11 +18,11 @@ type places struct {
 	waitingAcceptors atomic.Int32  // acceptors that wait for a place
 	placeFreed       chan struct{} // receives a value when a place may have become free while an acceptor waits
 
-	mu            sync.Mutex
-	conns         []*connection      // guarded by mu
-	perClient     map[netip.Addr]int // number of connections of each client (clientOf); guarded by mu
-	evictSearches [3]evictSearch     // the last of each kind; guarded by mu
-	nextSettle    time.Time          // settleSilent does nothing before this time; guarded by mu
+	mu             sync.Mutex
+	conns          []*connection      // guarded by mu
+	perClient      map[netip.Addr]int // number of connections of each client (clientOf); guarded by mu
+	evictSearches  [3]evictSearch     // the last of each kind; guarded by mu
+	nextMarkSilent time.Time          // markSilent does nothing before this time; guarded by mu
 }
 
 // The kinds of searches for clients that may be evicted.
@@ -108,22 +108,22 @@ func (p *places) countActive(active bool) {
 	p.signalPlaceFreed()
 }
 
-// settleSilent looks for connections whose clients have not sent their first request for so long that they may be
-// evicted, and counts them as active no more. It returns false if there are none. Because it visits all connections, it
-// does nothing for a time after each search (searchPause).
-func (p *places) settleSilent(now time.Time) (settled bool) {
+// markSilent marks the connections whose clients have not sent their first request for so long that they may be
+// evicted. These connections no longer count as active. It returns false if there are none. Because it visits all
+// connections, it does nothing for a time after each search (searchPause).
+func (p *places) markSilent(now time.Time) (marked bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if now.Before(p.nextSettle) {
+	if now.Before(p.nextMarkSilent) {
 		return false
 	}
-	p.nextSettle = now.Add(searchPause)
+	p.nextMarkSilent = now.Add(searchPause)
 	for _, c := range p.conns {
 		if c.readControl.phase.Load() == phaseFresh && c.readControl.currentWait().mayEvict(now, false) {
-			settled = c.readControl.markSilent() || settled
+			marked = c.readControl.markSilent() || marked
 		}
 	}
-	return settled
+	return marked
 }
 
 func (p *places) signalPlaceFreed() {
@@ -181,7 +181,7 @@ const (
 // The times for which the results of a search are used. A search is expensive, because it visits
 // all connections.
 const (
-	searchPause    = 20 * time.Millisecond  // if the search found no client, and between searches of settleSilent
+	searchPause    = 20 * time.Millisecond  // if the search found no client, and between searches of markSilent
 	searchLifetime = 100 * time.Millisecond // if the search found clients
 )
 

@@ -185,7 +185,7 @@ func TestSettleSilent(t *testing.T) {
 			p.countActive(true)
 		}
 	}
-	require.True(t, p.settleSilent(now))
+	require.True(t, p.markSilent(now))
 	require.EqualValues(t, 6, p.active.Load())
 	for _, c := range p.allConns() {
 		silent := c.readControl.phase.Load() == phaseSilent
@@ -197,9 +197,9 @@ func TestSettleSilent(t *testing.T) {
 	require.EqualValues(t, 8, p.active.Load())
 	add("10.0.0.1", headWait, time.Hour).readControl.places = p
 	p.countActive(true)
-	require.False(t, p.settleSilent(now), "no search so soon after the last one")
-	require.True(t, p.settleSilent(now.Add(searchPause)))
-	require.False(t, p.settleSilent(now.Add(2*searchPause)))
+	require.False(t, p.markSilent(now), "no search so soon after the last one")
+	require.True(t, p.markSilent(now.Add(searchPause)))
+	require.False(t, p.markSilent(now.Add(2*searchPause)))
 }
 
 // A client without TLS may be silent for a shorter time before its first request than before a later one.

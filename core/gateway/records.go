@@ -1,8 +1,8 @@
 package gateway
 
-// maxFollowed is the number of bytes from a target after which its TLS records are not followed any more. A target that
-// gives up on a client that does not read may also end within a record. It has then sent more than maxFollowed bytes,
-// because the buffers on the way to the client hold more.
+// maxFollowed is the number of bytes from a target after which its TLS records are not followed any more. Later, a
+// target may end within a record because the client does not read: the target has then filled the buffers on the way to
+// the client, which hold more than maxFollowed bytes.
 const maxFollowed = 64 << 10
 
 // tlsMaxCiphertext is the maximum length of a record's body with encryption (RFC 5246 section 6.2.3).

@@ -24,7 +24,7 @@ func (s *Server) reportRefused(c *connection, r refusedRequest) {
 	level := slog.LevelInfo
 	switch r.code {
 	case "proxy_authentication_required", "too_many_failed_logins", "invalid_user_option", "loop_detected",
-		codeNoPlace: // they have records of their own, or are the usual first response to a client
+		codeNoPlace: // such refusals have records of their own, or are the usual first response to a client
 		level = slog.LevelDebug
 	}
 	log, ctx := s.Log.Handler(), context.Background()

@@ -56,7 +56,7 @@ type request struct {
 	loopTokens   []byte             // the loop tokens that other gateways have added to the request
 	log          logEntry           // the log entry of the request in flight
 	trackerEntry TrackerEntry       // of the connection
-	progress     executor.Progress  // the same; a conversion at each request would take longer
+	progress     executor.Progress  // trackerEntry in this type, because a conversion at each request would take longer
 	record       *accesslog.Record  // the record of the last request that was logged; nil for none
 	callbacks    callbacks
 }
@@ -132,7 +132,7 @@ func (r *request) serveRequest() (keepAlive bool) {
 	if in.WantsTunnel = in.Method == http.MethodConnect; in.WantsTunnel {
 		in.Listener = core.ListenConnect
 	}
-	in.Idempotent, in.Safe = in.WantsTunnel || retry.Idempotent(in.Method), in.WantsTunnel || retry.Safe(in.Method)
+	in.Idempotent, in.Safe = in.WantsTunnel || retry.IsIdempotent(in.Method), in.WantsTunnel || retry.IsSafe(in.Method)
 	in.BeforeWait, in.Progress = r.callbacks.startWatch, r.progress
 	in.KeepEvents = r.server.logsRequests()
 	r.log.trace = r.server.newTrace(r.head.Fields, in.ID)

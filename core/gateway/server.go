@@ -208,8 +208,8 @@ func (s *Server) CloseAfterResponse() { s.closeAfterResponse.Store(true) }
 const busyPollInterval = 10 * time.Millisecond
 
 // WaitUntilBusy waits until each connection has a request in flight or is closed, but at most until ctx ends. The
-// caller must have closed the listeners. Requests that arrive during the wait are served, those of the clients that the
-// listeners have accepted last included.
+// caller must have closed the listeners. Requests that arrive during the wait are served. This includes the requests of
+// clients that the listeners accepted just before they were closed.
 func (s *Server) WaitUntilBusy(ctx context.Context) {
 	for s.runningAccepts.Load() > 0 || s.hasIdleConn() {
 		select {

@@ -84,8 +84,8 @@ type tunnel struct {
 }
 
 // bothOpen reports whether neither direction has ended, and neither the client nor the target has closed its
-// connection. As long as this is so, there is no limit on the time without progress. A read would not always show that
-// one side has closed its connection, because the gateway does not read from it while the other side accepts no bytes.
+// connection. The time without progress then has no limit. bothOpen asks the system about both connections, because the
+// gateway does not read from one of them while the other accepts no bytes.
 func (t *tunnel) bothOpen() bool {
 	return !t.oneDirectionEnded.Load() && !socket.PeerClosed(tcpBelow(t.client.netConn)) &&
 		!socket.PeerClosed(t.client.tunnel.Load().TCP())

@@ -20,8 +20,8 @@ import (
 const maxKeptBytes = 64 << 10
 
 // tunnelRetry is the state of a tunnel before the target's first byte. It keeps the bytes that the client has sent. If
-// the client has sent nothing, a ClientHello, or a part of a ClientHello, a new tunnel can replace the tunnel,
-// usually through another proxy. The tunnel is replaced if it ends, or if the target does not respond to the
+// the client has sent nothing, a ClientHello, or a part of a ClientHello, a new tunnel can replace the current tunnel,
+// usually through another proxy. The current tunnel is replaced if it ends, or if the target does not respond to the
 // ClientHello in time.
 type tunnelRetry struct {
 	mu            sync.Mutex // guards the fields below and, before phaseFinal, the tunnel's fields target and out
@@ -262,7 +262,7 @@ func (t *tunnel) receiveFirstBytes() (n int64, received bool, err error) {
 			early, ok = t.replaceTunnel(err)
 		}
 		switch {
-		case !ok && helloRefused: // the target's own reply, through the proxy that is in use
+		case !ok && helloRefused: // there is no new tunnel, so the client gets the refusal
 			n, err = t.relayFirstBytes(tr.helloRefusal, true)
 			return n, true, err
 		case !ok:

@@ -148,7 +148,7 @@ func retries(a *core.AttemptEvent, method string, p *retry.Policy) bool {
 			return false
 		}
 	case core.RepeatAllowed: // because of the method or the policy in force, or because nothing was sent
-		if !retry.Idempotent(method) && method != http.MethodConnect && !p.RetryNonIdempotent &&
+		if !retry.IsIdempotent(method) && method != http.MethodConnect && !p.RetryNonIdempotent &&
 			verdict.SentToProxy(o.Cause) {
 			return false
 		}

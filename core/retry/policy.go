@@ -254,9 +254,9 @@ func (p *Policy) Equal(q *Policy) bool {
 	return p.hash == q.hash && slices.Equal(p.RetryStatusCodes, q.RetryStatusCodes) && p.HedgeBudget == q.HedgeBudget
 }
 
-// Idempotent reports whether a request with the given method may be repeated without
+// IsIdempotent reports whether a request with the given method may be repeated without
 // retry_non_idempotent. It returns true for the idempotent methods of RFC 9110 section 9.2.2 except PUT.
-func Idempotent(method string) bool {
+func IsIdempotent(method string) bool {
 	switch method {
 	case "GET", "HEAD", "OPTIONS", "TRACE", "DELETE":
 		return true
@@ -264,9 +264,9 @@ func Idempotent(method string) bool {
 	return false
 }
 
-// Safe reports whether a method is safe (RFC 9110 section 9.2.1). Only requests of such methods are hedged: a second
+// IsSafe reports whether a method is safe (RFC 9110 section 9.2.1). Only requests of such methods are hedged: a second
 // DELETE may get a 404 before the first DELETE has its response.
-func Safe(method string) bool {
+func IsSafe(method string) bool {
 	switch method {
 	case "GET", "HEAD", "OPTIONS", "TRACE":
 		return true

@@ -10,16 +10,16 @@ import (
 )
 
 // dropAvoided removes the candidates that should be avoided for the target (isAvoided), unless these are all
-// candidates. If the target probably bans some proxies and now fails, it may have banned the proxies through which it
-// has just failed. In this case dropAvoided first removes these proxies. In a retry it then removes no others, but if
-// it has just failed through all of them, the retry may be a probe (probeAtTarget).
+// candidates. If the target probably bans some proxies, and its latest attempts have failed, the target may have banned
+// the proxies of these attempts, too. dropAvoided then first removes the proxies of these attempts. In a retry it
+// removes no others. If all candidates have just failed in this way, the retry may be a probe (probeAtTarget).
 func (s *Selector) dropAvoided(c *choice, snap *upstream.Snapshot) {
 	if c.avoided.HasBan(c.elapsed) {
-		if failing := s.pool.Ledger().Failing(c.TargetHash, c.elapsed); failing.TargetFails() {
-			kept := c.keepAny(func(u *upstream.Upstream) bool { return !failing.FailedThrough(u.Hash()) })
+		if state := s.pool.Ledger().TargetState(c.TargetHash, c.elapsed); state.Fails() {
+			kept := c.keepAny(func(u *upstream.Upstream) bool { return !state.FailedThrough(u.Hash()) })
 			if c.Attempt > 0 {
 				if !kept {
-					s.probeAtTarget(c, snap, failing.FailedThrough)
+					s.probeAtTarget(c, snap, state.FailedThrough)
 				}
 				return
 			}
@@ -29,10 +29,10 @@ func (s *Selector) dropAvoided(c *choice, snap *upstream.Snapshot) {
 }
 
 // probeAtTarget is called in a retry if the target has just failed through all candidates, and probably bans some
-// proxies. A proxy that several targets ban may have an open breaker, and may be the only one that this target serves.
-// So probeAtTarget keeps only the proxies whose half-open breaker waits for a probe. Before, it makes a breaker
-// half-open if possible (docs/decisions/suspect-targets.md). The function failedThrough gets the hash of a proxy, and
-// reports whether the target has just failed through it.
+// proxies. A proxy that several targets ban may have an open breaker, although this target does not ban it. So
+// probeAtTarget first makes a breaker half-open if possible. Then it keeps only the proxies whose half-open breaker
+// waits for a probe (docs/decisions/suspect-targets.md). The function failedThrough gets the hash of a proxy, and
+// reports whether the target has just failed through this proxy.
 func (s *Selector) probeAtTarget(c *choice, snap *upstream.Snapshot, failedThrough func(proxy uint64) bool) {
 	mayServe := func(u *upstream.Upstream) bool {
 		return c.mayProbe(u, snap) && !failedThrough(u.Hash()) && !c.isAvoided(u)

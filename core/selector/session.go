@@ -23,8 +23,8 @@ type Session interface {
 func (q *Query) isSessionBound() bool { return q.Session != nil && q.Session.IsStrict() }
 
 // chooseForSession acquires the session's proxy if it is admissible, otherwise the proxy with the highest score. If the
-// session's proxy is full or at a limit, the request waits for it. A session that is not strict does not wait for the
-// limit bytes_per_day.
+// session's proxy is full or at a limit, the request waits for the proxy. A session that is not strict does not wait
+// for the limit bytes_per_day.
 func (s *Selector) chooseForSession(c *choice, snap *upstream.Snapshot) error {
 	strict := c.Session.IsStrict()
 	if u := snap.Get(c.Session.StartProxy()); u != nil && (strict || c.keepsSession(u)) {

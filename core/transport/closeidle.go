@@ -34,8 +34,8 @@ const (
 )
 
 // CloseSurplus closes the idle connections that a burst of requests has left: those that have been idle for surplusAge,
-// the oldest first, until the proxy has minIdleKept idle connections. Requests for few targets do not need the oldest
-// connections: of the connections for one target, they reuse the one that became idle last.
+// the oldest first, until the proxy has minIdleKept idle connections. Requests seldom need the oldest connections: a
+// request reuses the connection to its target that became idle last.
 func (t *Transport) CloseSurplus() {
 	cutoff := t.cfg.Now().Add(-surplusAge)
 	t.pools.Range(func(_, p any) bool {
@@ -60,7 +60,7 @@ func (t *Transport) CloseOldestIdle() bool {
 	}
 	slices.SortFunc(since, time.Time.Compare)
 	last := since[max(len(since)/8, 1)-1]
-	return t.closeIdleBefore(last.Add(1)) > 0 // last itself is not before last
+	return t.closeIdleBefore(last.Add(1)) > 0 // also closes the connections that became idle at the time last
 }
 
 // closeIdleBefore closes the connections that became idle before cutoff, and returns their number.

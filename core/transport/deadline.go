@@ -34,8 +34,8 @@ func (c *Control) setDeadlines(conn net.Conn, until time.Time) {
 // hasEnded reports whether the deadline has passed or Interrupt has fired.
 func (c *Control) hasEnded(now time.Time) bool { return c.Interrupt.Ended() || !now.Before(c.Deadline) }
 
-// recheckedConn is a connection whose read deadline may change during a Read. A Read that waits calls
-// Control.CurrentDeadline again and again.
+// recheckedConn is a connection whose read deadline may change during a Read. During a wait, Read calls
+// Control.CurrentDeadline repeatedly.
 type recheckedConn struct {
 	net.Conn
 	transport *Transport

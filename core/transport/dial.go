@@ -238,8 +238,8 @@ func (t *Transport) leadsToSelf(c net.Conn) bool {
 	return false
 }
 
-// loopError returns the error of a connection that leads to this gateway itself. With direct://, the request's target
-// is the cause; otherwise it is the proxy's configuration.
+// loopError returns the error of a connection that leads to this gateway itself. With direct://, the cause is the
+// target of the request. With a proxy, the cause is the proxy's configuration.
 func loopError(a upstream.Address) *verdict.Error {
 	if a.Scheme == upstream.Direct {
 		return newError(stepDial, &deniedError{err: errOwnAddress})
@@ -315,9 +315,9 @@ func (t *Transport) OpenTunnel(ctx context.Context, u *upstream.Upstream, c *Con
 // usesConnect reports whether tunnels through a proxy with this scheme are opened by CONNECT.
 func usesConnect(scheme string) bool { return scheme == upstream.HTTP || scheme == upstream.HTTPS }
 
-// openTunnelOnce opens a tunnel with at most one CONNECT. The caller counts the CONNECTs for the tunnel, and passes the
-// number of this one; the first one has the number 1. If the proxy refuses the CONNECT with a challenge, the second
-// result reports whether the caller should send another CONNECT, with other credentials.
+// openTunnelOnce opens a tunnel with at most one CONNECT. The parameter sends is the number of CONNECTs for the tunnel
+// so far, including this one. If the proxy refuses the CONNECT with a challenge, the second result reports whether the
+// caller should send another CONNECT, with other credentials.
 func (t *Transport) openTunnelOnce(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control,
 	authority string, sends int) (_ Tunnel, resend bool, _ *verdict.Error) {
 	if a.Scheme == upstream.Direct {

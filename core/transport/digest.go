@@ -27,7 +27,7 @@ type digestState struct {
 
 // A nonce holds a challenge of the proxy, and the number of requests so far that used the nonce of this challenge. Each
 // of these requests contains its own number (nc). A proxy such as squid may refuse a request whose nc is not larger
-// than that of the request before. Therefore only one request uses a nonce at a time.
+// than the nc of the previous request. Therefore only one request uses a nonce at a time.
 type nonce struct {
 	challenge  *digest.Challenge
 	digestOnly bool // the 407 with this challenge had no challenge for Basic
@@ -78,9 +78,9 @@ func (d *digestState) recordSuccess(usedNonce *nonce) {
 // challenges.
 const maxChallenged = 5
 
-// mayResend reports whether a request may be sent once more to a proxy that has responded with a challenge each time.
-// The nonce n is that of the last send; nil if other requests used all nonces. A challenge to the first request with a
-// nonce means that the password is wrong. A challenge to a later request means that the nonce is too old.
+// mayResend reports whether a request may be sent once more to a proxy that has responded with a challenge each time. n
+// is the nonce of the last send; nil if other requests used all nonces. A challenge to the first request with a nonce
+// means that the password is wrong. A challenge to a later request means that the nonce is too old.
 func (n *nonce) mayResend(sends int) bool {
 	return sends == 1 || sends < maxChallenged && (n == nil || n.count > 1)
 }

@@ -185,8 +185,8 @@ func (p *page) isPrivoxyPage() bool {
 	return known && string(p.contentType) == "text/plain" && p.server == nil && p.date == nil
 }
 
-// isUnrelayed reports whether nothing in the page shows that the proxy has relayed it. This is so for the response to a
-// CONNECT, and for a page without Via.
+// isUnrelayed reports whether the page is the response to a CONNECT, or has no Via. Nothing then shows that the proxy
+// has relayed the page.
 func (p *page) isUnrelayed() bool { return p.isConnect || p.viaCount == 0 }
 
 // isSquidPage reports whether the proxy is squid and has written the page itself. squid adds Via to its own pages as
@@ -247,7 +247,7 @@ var privoxyReasons = map[string]string{
 var threeproxyReasons = map[string]string{
 	"Host Not Found or connection failed":                    "destination_unavailable",
 	"Failed to connect parent proxy":                         "proxy_configuration_error",
-	"You have exceeded your limits":                          "connection_limit_reached", // those of the proxy's user
+	"You have exceeded your limits":                          "connection_limit_reached", // limits of the proxy's user
 	"Recursion detected":                                     "proxy_loop_detected",
 	"Internal proxy error during processing your request":    "proxy_internal_error",
 	"Access control list denies you to access this resource": "http_request_denied",

@@ -85,7 +85,7 @@ const (
 )
 
 // pollerWait returns the time after which an attempt takes its connection off the poller. The parameter polled is the
-// number of slow connections in the poller. The larger it is, the shorter this time is, to limit the memory of the
+// number of slow connections in the poller. The time decreases as this number grows, to limit the memory of the
 // runtime's poller.
 func pollerWait(polled int64) time.Duration {
 	return maxPollerWait / maxPolled * time.Duration(max(maxPolled-polled, 0))

@@ -15,7 +15,7 @@ type Interrupt struct {
 	conn          net.Conn           // Cancel and Stop end the reads and writes of this connection
 	offPollerStop chan<- struct{}    // receives a value at Cancel and Stop while conn is off the poller; otherwise nil
 	cancelDial    context.CancelFunc // called by Stop to end dialing; nil if the attempt does not dial
-	endedReadsOf  net.Conn           // the connection of this attempt's last call of endReads; nil if there was none
+	endedReadsOf  net.Conn           // the connection that this attempt has passed to endReads; nil for none
 	cancelled     bool               // Cancel has been called
 	stopped       bool               // Stop has been called, and Resume has not been called since
 }

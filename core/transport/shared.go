@@ -109,8 +109,8 @@ func (t *Transport) sharedStream(u *upstream.Upstream, p *idlePool, key string, 
 }
 
 // reserve reserves a stream on a connection with the given key, and returns the connection; nil if there is none. It
-// removes the connections that have failed, were idle for too long, or are not usable. The caller must close those of
-// them that have no stream, which are the second result.
+// removes the connections that have failed, were idle for too long, or are not usable. The second result lists the
+// removed connections without a stream, which the caller must close.
 func (p *idlePool) reserve(key string, now time.Time, unrepeatable bool, usable func(*sharedConn) bool) (
 	s *sharedConn, ended []*sharedConn) {
 	p.mu.Lock()

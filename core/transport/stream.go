@@ -414,9 +414,9 @@ func (u *upload) isBroken() bool {
 
 var errPartlySent = errors.New("the rest of the request's body was not sent")
 
-// deadline returns the time at which the wait for a response ends; the zero time means no limit. Once the whole body
-// has been sent, this is headTimeout after the last progress. Before, it is bodyIdle after the last progress, and there
-// is no limit while a Read waits for the client, or if bodyIdle is 0.
+// deadline returns the time at which the wait for a response ends; the zero time means no limit. If the whole body has
+// been sent, the wait ends headTimeout after the last progress. Otherwise it ends bodyIdle after the last progress, and
+// it has no limit while a Read waits for the client, or if bodyIdle is 0.
 func (u *upload) deadline(headTimeout, bodyIdle time.Duration) time.Time {
 	last := time.Unix(0, u.lastProgress.Load())
 	switch {

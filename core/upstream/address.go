@@ -66,7 +66,7 @@ type Address struct {
 var defaultPort = map[string]string{HTTP: "80", HTTPS: "443", SOCKS4: "1080", SOCKS4A: "1080", SOCKS5: "1080",
 	SOCKS5H: "1080"}
 
-// schemeConstant returns the one of the constants HTTP to SOCKS5H that is equal to the given scheme; "" if none is.
+// schemeConstant returns the constant that is equal to the given scheme, such as HTTP; "" if there is none.
 func schemeConstant(scheme string) string {
 	for _, known := range [...]string{HTTP, HTTPS, SOCKS4, SOCKS4A, SOCKS5, SOCKS5H} {
 		if known == scheme {
@@ -107,7 +107,7 @@ func ParseAddress(s string) (Address, error) {
 		return a, nil
 	}
 	port, known := defaultPort[a.Scheme]
-	a.Scheme = schemeConstant(a.Scheme) // otherwise it would hold s in memory
+	a.Scheme = schemeConstant(a.Scheme) // the constant, because a part of s would keep the whole of s in memory
 	if !known {
 		return Address{}, errors.New("unknown scheme: use http, https, socks4, socks4a, socks5, socks5h or direct" +
 			strict.DidYouMean(scheme, append(SchemeNames(), Direct)))
@@ -130,7 +130,7 @@ func ParseAddress(s string) (Address, error) {
 		return Address{}, err
 	}
 	if a.Host = host; host == rest && a.Username != "" {
-		a.Host = rest // in the memory that the user name holds anyway
+		a.Host = rest // a part of s, as the user name is, so that no other memory is used
 	}
 	return a, nil
 }

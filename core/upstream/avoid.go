@@ -12,8 +12,8 @@ import (
 const avoidTime = time.Minute
 
 // Avoided returns the pairs of a proxy and a target that probably refuses the proxy (evidence.Finding.Banned). The
-// proxy is chosen for the target only if there is no other candidate, if the target fails through the other proxies
-// (evidence.Ledger.Failing), or for a session. Pair.Host is the target's host:port.
+// proxy is chosen for the target only if there is no other candidate, if the target fails (evidence.TargetState), or
+// for a session. Pair.Host is the target's host:port.
 func (p *Pool) Avoided() *ban.Table { return p.avoided }
 
 // avoidFor makes later requests for the target avoid u, because the target probably refuses u. It removes the failures

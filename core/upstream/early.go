@@ -69,10 +69,10 @@ func (p *Pool) ProbeEarly() bool {
 }
 
 // ProbeInRetry is called for a retry if all proxies that it may use have just failed. Without a probe, the retry would
-// go through one of these proxies. Unless a breaker already waits for its probe, ProbeInRetry makes the breaker
-// half-open that has been open longest, and for at least earlyMin. It ignores the proxies for which mayUse returns
-// false. The time since the last early probe does not matter. The result is false if there is certainly no probe for
-// the retry.
+// go through one of these proxies. ProbeInRetry makes one breaker half-open: the breaker that has been open longest, if
+// it has been open for at least earlyMin. It ignores the proxies for which mayUse returns false, and the time since the
+// last early probe. If a breaker already waits for its probe, it does nothing. The result is false if there is
+// certainly no probe for the retry.
 func (p *Pool) ProbeInRetry(mayUse func(*Upstream) bool) bool {
 	return p.probeInRetry(earlyMin, breaker.ReasonPoolFails, mayUse)
 }

@@ -17,7 +17,7 @@ import (
 // The times of explorations.
 const (
 	explorationWait    = 30 * time.Second // time without a selection until an exploration
-	maxExplorationWait = 10 * time.Minute // its maximum with breaker.blame "literal", if the proxy keeps failing
+	maxExplorationWait = 10 * time.Minute // its maximum if breaker.blame is "literal" and the proxy keeps failing
 	trialInterval      = time.Second      // time between the explorations of a trial
 )
 

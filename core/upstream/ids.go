@@ -94,7 +94,7 @@ func NameSpecs(specs []Spec, known KnownProxies, print func(Address) Fingerprint
 			count[s.IDBase()]++
 		}
 	}
-	ids := map[string][]string{} // ids in known, by host:port; without those that are equal to the host:port
+	ids := map[string][]string{} // ids in known, by host:port; without the ids that are equal to host:port
 	for id := range known.IDs {
 		if place := placeOf(id); place != id && count[place] > 0 && count[id] == 0 {
 			if _, used := taken[id]; !used {

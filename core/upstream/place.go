@@ -7,8 +7,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Region returns the proxy's region: the configured one or else, with SetLocate, the region of its exit address; ""
-// if it has none.
+// Region returns the proxy's region: the configured region or, without one, the region of its exit address (SetLocate).
+// It returns "" if neither is known.
 func (u *Upstream) Region() string { return *u.region.Load() }
 
 // SetLocate sets the function locate, which returns the region of an exit address, or "" if the region is unknown. A

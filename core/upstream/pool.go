@@ -461,7 +461,7 @@ func (p *Pool) apply(defaults *breaker.Config, specs []*Spec) error {
 		switch before := u.Spec(); {
 		case before == spec:
 		case before.equal(spec):
-			*spec = *before // with the same strings, so that those of spec take no memory
+			*spec = *before // keeps the strings of before, so that the strings of spec take no memory
 			u.replaceSpec(spec)
 		default:
 			u.configure(spec)
@@ -493,7 +493,7 @@ func (p *Pool) apply(defaults *breaker.Config, specs []*Spec) error {
 	for _, u := range old.All {
 		if !u.keptInPool {
 			if next.Get(u.id) == nil {
-				p.keepVanishedProxy(u)
+				p.keepUnlistedProxy(u)
 			}
 			p.releaseProxy(u)
 		}

@@ -11,7 +11,7 @@ import (
 // the reasons.
 const (
 	unreachedLimit = -1 // stands for a limit of 0: the proxy cannot be reached, and has never served
-	unservedLimit  = 0  // for a while: attempts timed out where other proxies succeed, and no attempt has succeeded
+	unservedLimit  = 0  // for a pause (slowStartPause), if attempts time out before the first success
 	unprovenLimit  = 1  // until the first success, and after the breaker has closed
 	provenFrom     = 64 // each success doubles the limit until this value, after which it is unlimited
 	noLimit        = math.MaxInt32

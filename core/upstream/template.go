@@ -59,8 +59,8 @@ func (a Address) HasTemplates() bool {
 	return a.has(templateSession) || a.has(templateRandom) || a.has(templateRegion)
 }
 
-// Random reports whether the user name or password has a template that gets a random value. For the session's template
-// this is so only if the request has no session.
+// Random reports whether the user name or password has a template that gets a random value. The template {session} gets
+// a random value only if the request has no session.
 func (a Address) Random(session bool) bool {
 	return a.has(templateRandom) || !session && a.has(templateSession)
 }

@@ -15,7 +15,7 @@ import (
 // the ledger of the attempts, the attempt of a tunnel is a success when the target's first byte arrives.
 type tunnelEnds struct {
 	followed atomic.Uint64 // followed tunnels, counted at their first byte
-	others   atomic.Uint64 // successful attempts that book has, apart from the followed tunnels
+	others   atomic.Uint64 // successful attempts in the field book, apart from the followed tunnels
 	book     evidence.Book
 }
 

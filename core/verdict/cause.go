@@ -108,7 +108,8 @@ func AtTarget(c core.Cause) core.Verdict {
 	return core.Excluded
 }
 
-// IsProxyFault reports whether the proxy is charged with the failure, whatever other attempts show.
+// IsProxyFault reports whether a failure with the cause c is charged to the proxy, whatever the results of other
+// attempts are.
 func IsProxyFault(c core.Cause) bool { return rows[c].charge == proxy }
 
 // A row lists the consequences of a cause. The function applyExceptions changes them in special cases.

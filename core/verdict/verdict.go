@@ -88,8 +88,8 @@ type Facts struct {
 	StatusRetried bool // the request's policy retries Status
 	StatusCounted bool // the global policy retries Status
 
-	// The next fields state why the attempt ended before it had a result. CancelCause is nil unless the attempt was
-	// cancelled. It is then ErrShutdown, or states that the client left.
+	// The next fields state why the attempt ended before it had a result. CancelCause is set if the attempt was
+	// cancelled: it is ErrShutdown, or an error that states that the client left.
 	CancelCause           error
 	TotalTimeout          bool // the request's total timeout has passed
 	TighterTotalTimeout   bool // the request's total timeout is shorter than that of the global policy
@@ -209,8 +209,9 @@ func ApplyRuling(o core.Outcome, k core.RulingKind, isDirect bool) core.Outcome 
 }
 
 // QuestionResponse returns the outcome of a response that the proxy may have written itself
-// (ability.Set.IsQuestionable). The parameter o is its outcome if the target has written it. The request is retried
-// through another proxy. The first proxy is charged if the other one relays a response with a status below 400.
+// (ability.Set.IsQuestionable). The parameter o is the outcome for the case that the target has written the response.
+// The request is retried through another proxy. The first proxy is charged if the other one relays a response with a
+// status below 400.
 func QuestionResponse(o core.Outcome) core.Outcome {
 	o = withCause(o, ProxyErrorPage, core.ResultFailure, statusReason(o.Status), nil)
 	o.Charge, o.Verdict, o.Retry, o.Relay = core.ChargeProxyIfServed, core.Excluded, core.RetryElsewhere, true
@@ -291,7 +292,7 @@ func applyExceptions(o *core.Outcome, f *Facts) {
 		if f.TighterAttemptTimeout {
 			o.Charge = core.ChargeProxyIfServed
 		}
-	case TunnelDied: // by the ClientHello of a hedge
+	case TunnelDied: // a hedge has sent the ClientHello, and the reply refused it
 		if errors.Is(f.Err, ErrHelloRefused) {
 			o.Charge = core.ChargeProxyIfServed
 		}

@@ -19,8 +19,8 @@ type unlistedProxy struct {
 	since time.Duration // Pool.Elapsed
 }
 
-// keepVanishedProxy keeps a proxy that leaves the pool because its list no longer has it. The caller holds mu.
-func (p *Pool) keepVanishedProxy(u *Upstream) {
+// keepUnlistedProxy keeps a proxy that leaves the pool because its list no longer has it. The caller holds mu.
+func (p *Pool) keepUnlistedProxy(u *Upstream) {
 	source := u.Spec().Source
 	isListed := source != SourceConfig && source != SourceAPI && source != ""
 	hasState := u.AttemptCount() > 0 || !u.breakerWord.IsClosed()
