@@ -8,13 +8,13 @@
 //   - A proxy can forward if it has relayed a response below 400. It can open tunnels if it has opened one to the same
 //     kind of port.
 //   - A proxy cannot forward if it responds with 405 or 501 to a GET or HEAD, and one of three observations shows
-//     that the target is not the cause. The same request gets another status through a tunnel of the same proxy. Or
-//     the same request gets a status below 400 through another proxy afterwards. Or the proxy has responded in this
+//     that the target is not the cause: the same request gets another status through a tunnel of the same proxy; or
+//     the same request gets a status below 400 through another proxy afterwards; or the proxy has responded in this
 //     way for several targets, and in no other way since its last success.
 //   - After a response with 400, 403 or 404, the same request is sent through a tunnel for comparison only if the
 //     proxy has responded in this way for several targets. If the proxy has forwarded before, eight such responses
-//     in a row are needed as well. If it has not, but is known to open tunnels, one comparison is made at its first
-//     refusal.
+//     in a row are needed as well. If the proxy has not forwarded before, but is known to open tunnels, one
+//     comparison is made at its first refusal.
 //   - A proxy cannot open tunnels if it responds with 405 or 501 to a CONNECT, and another proxy then opens a
 //     tunnel to the same target. With status 403, this must happen for several targets of the same kind of port, or
 //     four times for one target. A 403 shows nothing about a proxy that has opened a tunnel before.
@@ -114,8 +114,9 @@ const (
 	longestMissingTime = 2 * time.Hour
 	retestPause        = 30 * time.Second // minimum time between two tests whether a proxy can forward again
 	comparePause       = time.Minute      // minimum time between a comparison without a conclusion and the next one
-	// Comparisons in a row without a response below 400 through another proxy: the same status has weight
-	// sharedErrorWeight, anything else has weight 1. IsQuestionable returns false from the sum enoughErrors on.
+	// A questionable response is followed by a request through another proxy. If this request gets no status below 400,
+	// it has a weight: sharedErrorWeight if both responses have the same status, otherwise 1. When the sum of these
+	// weights since the last success reaches enoughErrors, IsQuestionable returns false.
 	sharedErrorWeight = 4
 	enoughErrors      = 4 * sharedErrorWeight
 )
@@ -344,9 +345,9 @@ func (r *record) addRefusal(target uint64, status int) {
 }
 
 // IsQuestionable reports whether an error response to a request in absolute form may come from the proxy instead of the
-// target. This is so if it is not known whether the proxy can forward, and if web servers respond with this status to
-// the absolute form. It is not so if the target has just sent the same response through a tunnel of the proxy. If
-// IsQuestionable returns true, the caller should send the request through another proxy, and call RecordQuestioned.
+// target. It returns true only if it is not known whether the proxy can forward, and if web servers respond with this
+// status to the absolute form. It returns false if the target has just sent the same response through a tunnel of the
+// proxy. After a result of true, the caller should send the request through another proxy, and call RecordQuestioned.
 func (s *Set) IsQuestionable(target uint64, status int, now time.Duration) bool {
 	switch status {
 	case 400, 403, 404, 405, 421, 501:

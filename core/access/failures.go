@@ -32,7 +32,7 @@ const (
 // level describes the networks of one prefix length. Failed logins are counted for each network.
 type level struct {
 	bits       int // length of the prefix
-	weight     int // this number of failed logins of a network leads to the same delay as one of a single address
+	weight     int // so many failed logins of a network lead to the same delay as one failed login of a single address
 	maxDelayed int // maximum number of delayed responses of the network; see maxDelayed
 }
 

@@ -52,7 +52,7 @@ func (u *Usage) savedUsage() SavedUsage {
 	return SavedUsage{Day: u.day.Load(), Requests: u.requests.Load(), Bytes: u.bytes.Load()}
 }
 
-// Restore sets the usage of the users to that of an earlier process. It must be called before any request.
+// Restore sets the usage of the users to their usage in an earlier process. It must be called before any request.
 func (u *Users) Restore(used []SavedUsage) {
 	for _, d := range used {
 		a := u.byDigest(u.digester.digest(d.Name))

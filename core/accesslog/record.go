@@ -23,7 +23,7 @@ type Record struct {
 	Target     string // host:port; "" if the request had no valid target
 	Minor      int    // the x in the client's HTTP version 1.x; 1 for SOCKS5 and HTTP/2
 	HTTP2      bool   // the client speaks HTTP/2
-	Status     int    // status of the response to the client; 0 if there was no response; for SOCKS5, as for a CONNECT
+	Status     int    // status of the response; 0 without a response; for SOCKS5, the status that a CONNECT would get
 	Code       string // code of the gateway's error response, or why the gateway ended the connection; otherwise ""
 	Final      core.Final
 	Executed   bool  // the executor was called; otherwise the request was refused before any attempt

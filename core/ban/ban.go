@@ -55,36 +55,36 @@ type entry struct {
 func New(max int) *Table { return &Table{max: max} }
 
 // OnChange sets a function that receives each pair whose ban begins, gets a later end, or is ended by End. In the last
-// case, Pair.Until is the time of End. The function must return soon and not call r. OnChange must be called before the
+// case, Pair.Until is the time of End. The function must return soon and not call methods of the table. OnChange must be called before the
 // first Begin.
-func (r *Table) OnChange(f func(Pair)) { r.onChange = f }
+func (t *Table) OnChange(f func(Pair)) { t.onChange = f }
 
 // Begin bans the pair p until p.Until, unless the pair is already banned for longer. The caller also passes the hashes
 // of p.ProxyID and p.Host. If the table is full, the pair whose ban ends first is removed.
-func (r *Table) Begin(proxy, host uint64, p Pair) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if p, extended := r.begin(proxy, host, p); extended && r.onChange != nil {
-		r.onChange(p)
+func (t *Table) Begin(proxy, host uint64, p Pair) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p, extended := t.begin(proxy, host, p); extended && t.onChange != nil {
+		t.onChange(p)
 	}
 }
 
 // Restore is like Begin, for a pair whose ban began in an earlier process. It does not call the function set by
 // OnChange.
-func (r *Table) Restore(proxy, host uint64, p Pair, now time.Duration) {
+func (t *Table) Restore(proxy, host uint64, p Pair, now time.Duration) {
 	if p.Until <= now {
 		return
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.begin(proxy, host, p)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.begin(proxy, host, p)
 }
 
 // begin bans a pair, and returns the pair as it is stored then. The second result is false if the pair was already
 // banned until p.Until or longer. The caller holds mu.
-func (r *Table) begin(proxy, host uint64, p Pair) (_ Pair, extended bool) {
-	r.removeEnded(p.Since)
-	list := r.bansOf(host)
+func (t *Table) begin(proxy, host uint64, p Pair) (_ Pair, extended bool) {
+	t.removeEnded(p.Since)
+	list := t.bansOf(host)
 	i, found := list.find(proxy)
 	if found {
 		e := list[i]
@@ -92,127 +92,127 @@ func (r *Table) begin(proxy, host uint64, p Pair) (_ Pair, extended bool) {
 			return e.Pair, false
 		}
 		p.Since = e.Since
-		heap.Remove(&r.byEnd, e.heapIndex)
+		heap.Remove(&t.byEnd, e.heapIndex)
 		list = slices.Delete(slices.Clone(list), i, i+1)
 	} else {
-		if len(r.byEnd) == r.max {
-			first := heap.Pop(&r.byEnd).(*entry)
-			r.remove(first)
-			list = r.bansOf(host) // the removed pair may belong to the same host
+		if len(t.byEnd) == t.max {
+			first := heap.Pop(&t.byEnd).(*entry)
+			t.remove(first)
+			list = t.bansOf(host) // the removed pair may belong to the same host
 			i, _ = list.find(proxy)
 		}
 		list = slices.Clone(list)
 	}
 	e := &entry{Pair: p, proxy: proxy, host: host}
-	r.setBans(host, slices.Insert(list, i, e))
-	heap.Push(&r.byEnd, e)
-	r.count.Store(int64(len(r.byEnd)))
+	t.setBans(host, slices.Insert(list, i, e))
+	heap.Push(&t.byEnd, e)
+	t.count.Store(int64(len(t.byEnd)))
 	return p, true
 }
 
 // End ends the ban of a pair, given by its hashes. It returns false if the pair is not banned.
-func (r *Table) End(proxy, host uint64, now time.Duration) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.removeEnded(now)
-	list := r.bansOf(host)
+func (t *Table) End(proxy, host uint64, now time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.removeEnded(now)
+	list := t.bansOf(host)
 	i, found := list.find(proxy)
 	if found {
 		e := list[i]
-		heap.Remove(&r.byEnd, e.heapIndex)
-		r.remove(e)
-		r.count.Store(int64(len(r.byEnd)))
-		if r.onChange != nil {
+		heap.Remove(&t.byEnd, e.heapIndex)
+		t.remove(e)
+		t.count.Store(int64(len(t.byEnd)))
+		if t.onChange != nil {
 			p := e.Pair
 			p.Until = now
-			r.onChange(p)
+			t.onChange(p)
 		}
 	}
 	return found
 }
 
 // EndProxy ends the bans of a proxy for all hosts.
-func (r *Table) EndProxy(proxy uint64, now time.Duration) {
-	if r.count.Load() == 0 {
+func (t *Table) EndProxy(proxy uint64, now time.Duration) {
+	if t.count.Load() == 0 {
 		return
 	}
-	for _, e := range r.all() {
+	for _, e := range t.all() {
 		if e.proxy == proxy {
-			r.End(proxy, e.host, now)
+			t.End(proxy, e.host, now)
 		}
 	}
 }
 
 // EndHost ends the bans of all proxies for a host.
-func (r *Table) EndHost(host uint64, now time.Duration) {
-	for _, e := range r.BansOf(host) {
-		r.End(e.proxy, host, now)
+func (t *Table) EndHost(host uint64, now time.Duration) {
+	for _, e := range t.BansOf(host) {
+		t.End(e.proxy, host, now)
 	}
 }
 
 // EndAll ends the bans of all pairs.
-func (r *Table) EndAll(now time.Duration) {
-	for _, p := range r.all() {
-		r.End(p.proxy, p.host, now)
+func (t *Table) EndAll(now time.Duration) {
+	for _, p := range t.all() {
+		t.End(p.proxy, p.host, now)
 	}
 }
 
 // all returns the stored pairs, in no particular order.
-func (r *Table) all() []*entry {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.byEnd)
+func (t *Table) all() []*entry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.byEnd)
 }
 
 // BansOf returns the banned pairs of a host; nil for none. Some of the bans may already have ended.
-func (r *Table) BansOf(host uint64) HostBans {
-	if r.count.Load() == 0 {
+func (t *Table) BansOf(host uint64) HostBans {
+	if t.count.Load() == 0 {
 		return nil
 	}
-	return r.bansOf(host)
+	return t.bansOf(host)
 }
 
 // EndOf returns the time until which a proxy is banned for the host; ok is false if the proxy is not banned.
-func (r HostBans) EndOf(proxy uint64, now time.Duration) (until time.Duration, ok bool) {
-	if len(r) == 0 {
+func (b HostBans) EndOf(proxy uint64, now time.Duration) (until time.Duration, ok bool) {
+	if len(b) == 0 {
 		return 0, false
 	}
-	if i, found := r.find(proxy); found && now < r[i].Until {
-		return r[i].Until, true
+	if i, found := b.find(proxy); found && now < b[i].Until {
+		return b[i].Until, true
 	}
 	return 0, false
 }
 
 // HasBan reports whether any proxy is banned for the host now.
-func (r HostBans) HasBan(now time.Duration) bool {
-	return slices.ContainsFunc(r, func(e *entry) bool { return now < e.Until })
+func (b HostBans) HasBan(now time.Duration) bool {
+	return slices.ContainsFunc(b, func(e *entry) bool { return now < e.Until })
 }
 
 // Get returns the pair of the host and a proxy; ok is false if the proxy is not banned for the host.
-func (r HostBans) Get(proxy uint64, now time.Duration) (p Pair, ok bool) {
-	if i, found := r.find(proxy); found && now < r[i].Until {
-		return r[i].Pair, true
+func (b HostBans) Get(proxy uint64, now time.Duration) (p Pair, ok bool) {
+	if i, found := b.find(proxy); found && now < b[i].Until {
+		return b[i].Pair, true
 	}
 	return Pair{}, false
 }
 
 // Count returns the number of banned pairs.
-func (r *Table) Count(now time.Duration) int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.removeEnded(now)
-	return len(r.byEnd)
+func (t *Table) Count(now time.Duration) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.removeEnded(now)
+	return len(t.byEnd)
 }
 
 // All returns the banned pairs, sorted by host and proxy.
-func (r *Table) All(now time.Duration) []Pair {
-	r.mu.Lock()
-	r.removeEnded(now)
-	all := make([]Pair, len(r.byEnd))
-	for i, e := range r.byEnd {
+func (t *Table) All(now time.Duration) []Pair {
+	t.mu.Lock()
+	t.removeEnded(now)
+	all := make([]Pair, len(t.byEnd))
+	for i, e := range t.byEnd {
 		all[i] = e.Pair
 	}
-	r.mu.Unlock()
+	t.mu.Unlock()
 	slices.SortFunc(all, func(a, b Pair) int {
 		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.ProxyID, b.ProxyID))
 	})
@@ -220,33 +220,33 @@ func (r *Table) All(now time.Duration) []Pair {
 }
 
 // removeEnded removes the pairs whose ban has ended. The caller holds mu.
-func (r *Table) removeEnded(now time.Duration) {
-	for len(r.byEnd) > 0 && r.byEnd[0].Until <= now {
-		r.remove(heap.Pop(&r.byEnd).(*entry))
+func (t *Table) removeEnded(now time.Duration) {
+	for len(t.byEnd) > 0 && t.byEnd[0].Until <= now {
+		t.remove(heap.Pop(&t.byEnd).(*entry))
 	}
-	r.count.Store(int64(len(r.byEnd)))
+	t.count.Store(int64(len(t.byEnd)))
 }
 
 // The caller of remove holds mu.
-func (r *Table) remove(e *entry) {
-	list := r.bansOf(e.host)
+func (t *Table) remove(e *entry) {
+	list := t.bansOf(e.host)
 	if i, found := list.find(e.proxy); found {
-		r.setBans(e.host, slices.Delete(slices.Clone(list), i, i+1))
+		t.setBans(e.host, slices.Delete(slices.Clone(list), i, i+1))
 	}
 }
 
 // The caller of setBans holds mu.
-func (r *Table) setBans(host uint64, list HostBans) {
+func (t *Table) setBans(host uint64, list HostBans) {
 	if len(list) == 0 {
-		r.hosts.Delete(host)
+		t.hosts.Delete(host)
 		return
 	}
-	stored, _ := r.hosts.LoadOrStore(host, &hostEntry{})
+	stored, _ := t.hosts.LoadOrStore(host, &hostEntry{})
 	stored.(*hostEntry).pairs.Store(&list)
 }
 
-func (r *Table) bansOf(host uint64) HostBans {
-	stored, ok := r.hosts.Load(host)
+func (t *Table) bansOf(host uint64) HostBans {
+	stored, ok := t.hosts.Load(host)
 	if !ok {
 		return nil
 	}
@@ -256,8 +256,8 @@ func (r *Table) bansOf(host uint64) HostBans {
 	return nil
 }
 
-func (r HostBans) find(proxy uint64) (int, bool) {
-	return slices.BinarySearchFunc(r, proxy, func(e *entry, proxy uint64) int { return cmp.Compare(e.proxy, proxy) })
+func (b HostBans) find(proxy uint64) (int, bool) {
+	return slices.BinarySearchFunc(b, proxy, func(e *entry, proxy uint64) int { return cmp.Compare(e.proxy, proxy) })
 }
 
 // queue orders the pairs by the end of their bans. It implements heap.Interface.

@@ -47,14 +47,14 @@ type Breaker struct {
 	*history             // nil before the first failure or change of state
 }
 
-// history holds what a breaker has only after its first failure or change of state. It is small (64 bytes), because the
-// pool of a long list has many open breakers. The breaker's mu guards it.
+// history holds the fields that a breaker needs only after its first failure or change of state. It is small (64
+// bytes), because the pool of a long list has many open breakers. The breaker's mu guards it.
 type history struct {
 	window           *window // nil if the window has no failures
 	delivery         *delivery
 	lastChangeOffset time.Duration // of the state; 0 before the first change
 	probeDeadline    time.Duration // end of the probe's timeout, while probing
-	resultDeadline   time.Duration // while probing: when the probe's result has no effect any more; 0 for never
+	resultDeadline   time.Duration // end of the time in which the probe's result counts, while probing; 0 for no limit
 	trips            Trips
 	headReceived     bool // while probing: the probe has received a response head or opened a tunnel
 }
@@ -66,10 +66,10 @@ type delivery struct {
 	ownerMu     sync.Mutex        // serializes the calls of the owner; locked before the breaker's mu
 }
 
-// Shared is what all breakers of a pool have in common.
+// Shared holds the values that all breakers of a pool have in common.
 type Shared struct {
 	Now       func() time.Time
-	Epoch     time.Time // of StateWord.openEnd: a past time of the clock Now, with a monotonic reading
+	Epoch     time.Time // time 0 of the breakers' durations: a past time of the clock Now, with a monotonic reading
 	ProbeGate ProbeGate // nil without one
 }
 
@@ -430,7 +430,7 @@ func (b *Breaker) Postpone(d time.Duration) {
 	if b.word.load().state() != core.Open {
 		return
 	}
-	b.dropOldFailures(now) // many open breakers are postponed again and again
+	b.dropOldFailures(now) // frees memory: many open breakers are postponed, each one repeatedly
 	if end := int64(now + d); end > b.word.openEnd.Load() {
 		b.word.openEnd.Store(end)
 	}

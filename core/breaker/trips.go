@@ -7,7 +7,7 @@ import "time"
 // the next. Envoy's outlier detection works in a similar way (base_ejection_time, max_ejection_time).
 type Trips struct {
 	lastOpenTime time.Duration
-	doublings    uint8 // of the next open time, without those beyond max_timeout
+	doublings    uint8 // how often the next open time doubles timeout_duration; limited by max_timeout
 }
 
 // CountTrip counts a trip and returns the open time that follows. The caller passes the time for which the breaker was

@@ -82,7 +82,7 @@ func openIDs(store *state.Store, now func() time.Time, log *slog.Logger) *automa
 func (ids *automaticIDs) storedValues(key []byte) map[string]any {
 	all := map[string]any{keyRecord: key}
 	for id, r := range ids.entries {
-		if r.isSaved || r.LeftAt != 0 { // an entry that has left and is not saved could not be saved before
+		if r.isSaved || r.LeftAt != 0 { // with LeftAt, but not isSaved, an earlier save has failed
 			all[id] = r
 		}
 	}
@@ -112,7 +112,7 @@ func (ids *automaticIDs) assignIDs(entries []upstream.Spec, recorded proxyRecord
 	for i := range entries {
 		isAutomatic[i] = entries[i].ID == ""
 	}
-	reserved := map[string]upstream.KnownProxy{} // they take the place of m.entries with the same ids
+	reserved := map[string]upstream.KnownProxy{} // these replace the elements of ids.entries with the same ids
 	for i := range fromAPI {
 		s := &fromAPI[i]
 		reserved[s.ID] = upstream.KnownProxy{

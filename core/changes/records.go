@@ -25,10 +25,10 @@ const (
 	proxyKey  = "proxy/"  // followed by the id
 )
 
-// records is the access to the records in a store.
+// records reads and writes the records in a store.
 type records struct {
 	store   *state.Store
-	version atomic.Uint64 // grows whenever the records, or what of them is in force, may have changed
+	version atomic.Uint64 // grows whenever a record, or its use, may have changed
 }
 
 func (r *records) write(set map[string]any) error {

@@ -39,7 +39,7 @@ type proxy struct {
 	views        map[string]view // of the other nodes, by the node's ID
 	mine         view
 	sent         view
-	sentAt       time.Time // when the view sent was sent; zero if the store may not have it
+	sentAt       time.Time // when the view in the field sent was sent; zero if the store may not have it
 	since        time.Time // when this node first had a view with failures, its own or another node's; zero without one
 	swapInFlight bool      // a Swap is in flight
 	failed       time.Time // when the gateway last reported a failure
@@ -359,9 +359,9 @@ func (n *Node) trustedNodes(live []*peer, at time.Time) map[string]*peer {
 	return out
 }
 
-// settleTime returns the time for which the opening of a breaker is delayed. In this time, each node can report that an
-// attempt of its own has succeeded through the proxy.
-func (n *Node) settleTime() time.Duration { return 2*n.pollTime() + minExchange }
+// openDelay returns the time by which the opening of a breaker is delayed, so that each node can report that an attempt
+// of its own has succeeded through the proxy.
+func (n *Node) openDelay() time.Duration { return 2*n.pollTime() + minExchange }
 
 // addOpening adds the opening of a proxy's breaker for the cluster to ops, if all trusted nodes together have the
 // evidence and the failures that open a breaker, and no trusted node contradicts the failures (view.contradicts).
@@ -399,7 +399,7 @@ func (n *Node) addOpening(ops []pending, key string, trusted map[string]*peer, a
 	if evidence < 1 || failures < 1 || len(names) < min(2, len(trusted)) {
 		return ops
 	}
-	if len(names) < len(trusted) && now.Sub(p.since) < n.settleTime() {
+	if len(names) < len(trusted) && now.Sub(p.since) < n.openDelay() {
 		return ops
 	}
 	v, held := n.local.View(key)

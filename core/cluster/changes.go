@@ -139,7 +139,7 @@ func (n *Node) prepareChanges(ops []pending, now time.Time) []pending {
 			received[changeOf(&c.received[i])] = true
 		}
 		for key := range c.waiting {
-			if !received[key] { // the waiting change is made again on top of the received one first
+			if !received[key] { // the other changes are first made again, after the received ones
 				keys = append(keys, key)
 			}
 		}
@@ -184,8 +184,8 @@ func (n *Node) receiveChange(r *Record) {
 // hold Node.mu, because changes may take long. If the API is making changes, makeChanges does nothing, because
 // exchanges do not wait for the API.
 //
-// It returns true if the next exchange must follow at once: received changes are left after applyTime, or changes were
-// made again. During a wait, another node could change the same things once more.
+// It returns true if the next exchange must follow without a wait: received changes are left after applyTime, or
+// changes were made again. During a wait, another node could change the same things again.
 func (n *Node) makeChanges() (soon bool) {
 	c := &n.changes
 	if !c.makingMu.TryLock() {
@@ -311,7 +311,7 @@ func (c *changes) resetRevisions() (out []Record) {
 	c.received = slices.DeleteFunc(c.received, func(r Record) bool {
 		key := changeOf(&r)
 		older := r.Rev < latest[key].Rev
-		if r.Rev == 0 || latest[key].Rev == 0 { // from before an earlier loss: the store compares their times, too
+		if r.Rev == 0 || latest[key].Rev == 0 { // the revision was lost earlier, so the times decide
 			older = r.At.Before(latest[key].At)
 		}
 		if !older {

@@ -16,7 +16,7 @@
 //
 //   - the views that support the opening add up to the evidence and the failures that one breaker needs,
 //   - these views come from at least two nodes, or from one node if only one is alive and not isolated,
-//   - no node contradicts, and each has had the time to contradict (settleTime).
+//   - no node contradicts, and each has had the time to contradict (openDelay).
 //
 // A node is isolated if its open breakers are contradicted for more than half of the proxies that it has used in the
 // last minute. It is also isolated if its attempts succeed at no target, and it suspects a target at which attempts of

@@ -25,7 +25,7 @@ type eventID struct {
 
 // events holds the events that wait for the store. The zero value is empty.
 type events struct {
-	list []*event // the oldest first; some elements are gone
+	list []*event // the oldest first; includes events that are done (event.isDone)
 	byID map[eventID]*event
 }
 

@@ -106,8 +106,8 @@ func (n *Node) recordFailure(err error, ops []pending) time.Duration {
 	return wait - time.Duration(rand.Float64()*float64(wait)/2)
 }
 
-// warnOfFailure logs the first failed exchange of those in a row. That one may have no better reason than its timeout.
-// Then warnOfFailure also logs the first one with another reason, such as a certificate.
+// warnOfFailure logs the first of several failed exchanges in a row. If the error of this exchange is only a timeout,
+// warnOfFailure also logs the first later exchange with another error, such as an error of a certificate.
 func (n *Node) warnOfFailure(timeout bool) {
 	message := "the cluster's store cannot be reached: this gateway goes on alone"
 	switch {
@@ -175,7 +175,7 @@ func (n *Node) applyReply(r *Reply, ops []pending, sent time.Time) time.Duration
 	}
 	if n.offers.count() == 0 && n.offered != n.epoch {
 		if n.offered != "" {
-			n.lastBeat = time.Time{} // the others wait for it
+			n.lastBeat = time.Time{} // the other nodes wait for the heartbeat with the new epoch (mayOffer)
 		}
 		n.offered = n.epoch
 	}

@@ -50,7 +50,7 @@ type banned struct {
 type gate struct {
 	asked      bool      // a probe is wanted
 	fence      int64     // of this node's lease; 0 if it has none
-	start      time.Time // until then the probe may begin
+	start      time.Time // the probe may begin until this time
 	until      time.Time // end of the lease
 	probeBegun bool      // the probe has begun
 	endSeenAt  time.Time // when the probe was found to have ended without a transition; zero before

@@ -39,7 +39,7 @@ const (
 	breakerKey = "b" // proxy
 	banKey     = "r" // proxy, host
 	targetKey  = "t" // target, node
-	changeKey  = "c" // what was changed
+	changeKey  = "c" // key of the change (Change.Key)
 	statsKey   = "s" // proxy
 	moveKey    = "m" // session
 	auditKey   = "a" // node, number
@@ -67,7 +67,7 @@ type Local interface {
 	Probing(proxy string) bool
 	// ProbeTime returns the maximum duration of a probe.
 	ProbeTime() time.Duration
-	// Load returns what the gateway has done lately.
+	// Load returns the load of the gateway.
 	Load() Load
 
 	// Ban bans a proxy for a host ("" for all hosts) for the time d. A ban that already exists and ends later stays
@@ -102,13 +102,13 @@ type Local interface {
 	Audited(e AuditEntry)
 }
 
-// View is what one gateway has observed at a proxy.
+// View holds the observations of one gateway at a proxy.
 type View struct {
 	Failures  int           // in the breaker's window
 	Threshold int           // failures that open the breaker
-	Evidence  float64       // against the proxy, in nats; 0 if it does not fail
+	Evidence  float64       // against the proxy, in nats; 0 if the proxy does not fail
 	Needed    float64       // evidence that opens the breaker, in nats
-	Failing   time.Duration // time since the first of the failures; 0 if it does not fail
+	Failing   time.Duration // time since the first of the failures; 0 if the proxy does not fail
 	Served    time.Duration // time since the last success; negative if there was none
 	Open      bool          // the gateway's own evidence has opened its breaker
 	OpenFor   time.Duration // remaining open time or, for a closed breaker, the time for which it would open
@@ -124,7 +124,7 @@ type Stats struct {
 // LoadWindow is the period of the requests that a Load counts.
 const LoadWindow = 5 * time.Minute
 
-// Load is what a gateway has done lately, and the state of its pool.
+// Load holds counts of the latest requests of a gateway, and the state of its pool.
 type Load struct {
 	Tried     int    `json:"tried"`       // proxies through which there was an attempt within the last minute
 	Requests  uint64 `json:"q,omitempty"` // requests within LoadWindow, as are Delivered and Refused
@@ -134,7 +134,7 @@ type Load struct {
 	Retries   uint64 `json:"y,omitempty"`
 	Proxies   int    `json:"p,omitempty"`
 	InService int    `json:"s,omitempty"` // with a closed breaker; neither draining nor banned nor unreached
-	Uploads   int    `json:"u,omitempty"` // shared uploads that the gateway cannot have
+	Uploads   int    `json:"u,omitempty"` // shared uploads that have failed on the gateway (UploadFailed)
 }
 
 // Config holds the settings and parts of a node.
@@ -170,7 +170,7 @@ type Node struct {
 	aloneAt      time.Time // when alone became true
 	failed       int       // failed exchanges in a row
 	problem      string    // error of the last failed exchange
-	onlyTimeouts bool      // each of these exchanges has ended by its timeout
+	onlyTimeouts bool      // each of the failed exchanges in a row has timed out
 	syncedAt     time.Time // the time of the store's clock at the last exchange
 	localAt      time.Time // the time of this node's clock when that exchange ended
 	exchangeTime time.Duration
@@ -191,7 +191,7 @@ type Node struct {
 	trail        map[string]Record // the audit trail, by key
 	audited      int               // entries that this process has added to it
 	draining     bool
-	warned       map[string]struct{} // nodes with the name of this one that the log has named, by ID
+	warned       map[string]struct{} // IDs of the nodes with the name of this node that the log has named (warnOfTwins)
 
 	// suspects are the reports of targets, by target and ID of the node.
 	suspects map[string]map[string]targetReport
@@ -199,9 +199,9 @@ type Node struct {
 	trailVersion uint64 // see AuditVersion
 	dropping     bool   // an event was dropped since the store could be reached
 	offers       offers
-	offered      string              // epoch of the store for which this node has written again what was lost
-	offering     map[string]struct{} // other nodes that may write again what was lost, by ID; see mayOffer
-	offerBy      time.Time           // when the wait for them ends
+	offered      string              // epoch of the store for which this node has written the lost records again
+	offering     map[string]struct{} // IDs of the other nodes that may still write lost records again; see mayOffer
+	offerBy      time.Time           // when the wait for the nodes in offering ends
 	waiters      []chan struct{}     // channels of calls of Reset that wait; closed when the store has all events
 	counts       Counts
 
@@ -244,7 +244,8 @@ func (n *Node) Name() string { return n.cfg.Node }
 // Attach sets the gateway of the node. It must be called before Run and Step.
 func (n *Node) Attach(l Local) { n.local = l }
 
-// Run exchanges data with the store until ctx ends. Then it tells the other nodes that this node leaves the cluster.
+// Run exchanges data with the store until ctx ends. Then it reports to the other nodes that this node leaves the
+// cluster.
 func (n *Node) Run(ctx context.Context) {
 	defer n.cfg.Store.Close()
 	defer n.announceLeave()

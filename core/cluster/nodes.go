@@ -15,7 +15,7 @@ type peer struct {
 	heartbeat
 	id       string
 	seen     time.Time // time of the record, by the store's clock
-	since    time.Time // time of the first record of those without a gap, by the store's clock
+	since    time.Time // time of the first record since the last gap between records, by the store's clock
 	isolated bool      // see Node.trustedNodes
 }
 
@@ -80,7 +80,8 @@ func (n *Node) beatTime() time.Duration {
 	return max(time.Duration(len(n.nodes))*10*time.Millisecond, beatEvery)
 }
 
-// liveTime returns the maximum age of a node's record (beat) at which the node counts as alive. The caller holds mu.
+// liveTime returns the maximum age of a node's record (heartbeat) at which the node counts as alive. The caller holds
+// mu.
 func (n *Node) liveTime() time.Duration { return 3*n.beatTime() + time.Second }
 
 func (n *Node) receiveNode(id string, r *Record) {

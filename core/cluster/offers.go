@@ -66,7 +66,7 @@ func (o *offers) send(ops []pending, at time.Time) []pending {
 	last := min(len(ops)+maxOffers, maxOps)
 	o.order = slices.DeleteFunc(o.order, func(key string) bool {
 		r, held := o.records[key]
-		ended := held && r.Ended(at.Add(time.Millisecond)) // the unit of the store
+		ended := held && r.Ended(at.Add(time.Millisecond)) // the store's times are in ms
 		if ended {
 			delete(o.records, key)
 		}
@@ -83,8 +83,8 @@ func (o *offers) send(ops []pending, at time.Time) []pending {
 	return ops
 }
 
-// expectOffers notes the nodes that were live at the last exchange before the store lost its data. They may have later
-// changes than this node, and will write them. The caller holds mu, and has not recorded the new exchange yet.
+// expectOffers records the nodes that were live at the last exchange before the store lost its data. They may have
+// later changes than this node, and will write them. The caller holds mu, and has not recorded the new exchange yet.
 func (n *Node) expectOffers(now time.Time) {
 	if n.offering == nil {
 		n.offering = map[string]struct{}{}
@@ -120,7 +120,7 @@ func (n *Node) offerLostRecords() {
 		n.offers.add(r)
 	}
 	for _, r := range n.trail {
-		if r.Rev > 0 { // the others wait among the events
+		if r.Rev > 0 { // the other entries are in n.events, which repeats them
 			n.offers.add(r)
 		}
 	}

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// Report lists what a node has observed lately. The API shows the reports of all nodes in its lists. A node writes its
-// report to the store as a blob. Another node reads this blob when its own API is asked.
+// Report lists breakers and targets of a node, as the node has observed them lately. The API shows the reports of all
+// nodes in its lists. A node writes its report to the store as a blob. Another node reads this blob when its own API is
+// asked.
 type Report struct {
 	Breakers []BreakerReport `json:"b,omitempty"` // that are not closed, at most MaxReported
 	Targets  []TargetReport  `json:"t,omitempty"` // with a recent failure, at most MaxReported

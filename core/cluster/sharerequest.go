@@ -42,7 +42,7 @@ type ShareReply struct {
 // shares to the store.
 const settling = 4 * time.Second
 
-// shareRecord is what the store has of one limit: an entry for each node.
+// shareRecord is the store's record of one limit: an entry for each node.
 type shareRecord []shareEntry
 
 type shareEntry struct {

@@ -78,17 +78,17 @@ type nodeShare struct {
 	key                      string
 	use                      share.Use
 	earlierUse               int64     // by an earlier process of this holder, as the store has it; not in use.Used
-	maxReported              int64     // the most that this process has reported
-	size                     int64     // what the gateway may use, or uses
+	maxReported              int64     // the largest amount that this process has reported
+	size                     int64     // the share: the amount that the gateway may use, or the larger amount in use
 	storedSize               int64     // the share as the store has it; at least size
 	fairSize                 int64     // the fair share
 	totalUsed                int64     // used by all nodes
 	usedAtTotal              int64     // used by this node at the time of totalUsed
 	requestedAt              time.Time // of the last request; zero if the store may not have it
-	hasGrown                 bool      // that request gave more
+	hasGrown                 bool      // the last request has made the share larger
 	usedAt                   time.Time // last use
 	exhaustedAt              time.Time // when the node last used its whole share
-	periodBegin              time.Time // of the present second or, for attempts in flight, time inFlightPeriod
+	periodBegin              time.Time // of this period: a second or, for attempts in flight, inFlightPeriod
 	periodUse, lastPeriodUse int64     // uses, or the highest number in flight, in this period and in the last one
 }
 
@@ -202,27 +202,28 @@ func (e *nodeShare) unusedAmount() int64 {
 // wantedSize returns the share of the limit for which the node asks.
 func (e *nodeShare) wantedSize(now time.Time, nodes int) int64 {
 	limit, recent := e.use.Limit, max(e.periodUse, e.lastPeriodUse)
-	hungry := e.isExhausted(now)
+	exhausted := e.isExhausted(now)
 	switch e.use.Kind {
 	case share.Daily:
 		ahead := max(e.unusedAmount()/int64(4*nodes), 4*recent, 1)
-		if hungry {
+		if exhausted {
 			ahead = limit
 		}
 		return max(min(e.usedAmount()+ahead, limit), e.usedAmount())
 	case share.Rate:
-		if hungry || limit < share.RateUnit {
+		if exhausted || limit < share.RateUnit {
 			return limit
 		}
 		return min(max(2*recent*share.RateUnit, share.Initial(limit, int64(initialDivisor*nodes))), limit)
 	}
-	if hungry || e.use.InitialIsEqualShare && nodes == 1 {
+	if exhausted || e.use.InitialIsEqualShare && nodes == 1 {
 		return limit
 	}
 	return min(max(recent+recent/2+1, share.Initial(limit, int64(initialDivisor*nodes))), limit)
 }
 
-// resize changes the share to the given size. If the gateway uses more than this, the share becomes what it uses.
+// resize changes the share to the given size. If the gateway uses more than this, the amount that it uses becomes the
+// share.
 func (e *nodeShare) resize(to int64) {
 	e.size = e.limit.SetShare(max(to-e.earlierUse, 0), e.totalUsed, e.ownUsedAtTotal()) + e.earlierUse
 }
@@ -295,8 +296,8 @@ func (p *sharing) initialSize(e *nodeShare) int64 {
 	return e.usedAmount() + rest
 }
 
-// newRequest returns the operation that reports the share e to the store. Before that, it reduces the share to what the
-// node wants. If the parameter idle is set, the node gives back all that it has not used.
+// newRequest returns the operation that reports the share e to the store. Before that, it reduces the share to the size
+// that the node wants. If the parameter idle is set, the node gives back all that it has not used.
 func (p *sharing) newRequest(e *nodeShare, want int64, idle bool, now time.Time) pending {
 	keep := max(want, e.minSize(p.nodes))
 	if idle {
@@ -366,7 +367,7 @@ func (p *sharing) useEqualShares() {
 	p.reportGrowth()
 }
 
-// reportGrowth tells the gateway that shares have become larger, if any has.
+// reportGrowth calls SharedLimits.SharesGrown if a share has become larger.
 func (p *sharing) reportGrowth() {
 	if p.hasGrown {
 		p.hasGrown = false

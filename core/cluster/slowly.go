@@ -126,7 +126,8 @@ func (n *Node) shareTargets(ops []pending, at time.Time) []pending {
 	return ops
 }
 
-// failingNodes returns the IDs of the nodes that succeed nowhere, and suspect a target at which a live node succeeds.
+// failingNodes returns the IDs of the nodes that succeed at no target, and suspect a target at which a live node
+// succeeds.
 func (n *Node) failingNodes(live []*peer) map[string]bool {
 	var out map[string]bool
 	for _, nodes := range n.suspects {

@@ -9,7 +9,8 @@ import (
 // node that starts again under its name is live together with the record of its previous process for less than this.
 const twinsAfter = 10 * time.Second
 
-// Drain tells the other nodes that this node ends soon. A new process may have its name.
+// Drain reports to the other nodes that this node ends soon. After that, a new process with the name of this node does
+// not count as a twin.
 func (n *Node) Drain() {
 	n.mu.Lock()
 	defer n.mu.Unlock()

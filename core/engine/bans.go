@@ -49,7 +49,7 @@ func (e *Engine) LastingBans() []ban.Pair {
 // SavedBan is the ban of a proxy, or of a pair of a proxy and a host, in the form in which a file stores it.
 type SavedBan struct {
 	Proxy string    `json:"proxy"`
-	Host  string    `json:"host,omitempty"` // "" for a ban
+	Host  string    `json:"host,omitempty"` // "" for the ban of a proxy for all hosts
 	Since time.Time `json:"since"`
 	Until time.Time `json:"until"`
 }

@@ -65,7 +65,7 @@ type roundTrip struct {
 	engine        *Engine
 	ctx           context.Context
 	request       executor.Request
-	session       session.Handle // what request.Session points to
+	session       session.Handle // request.Session points to it
 	exchange      executor.Exchange
 	relay         *executor.Relay // relays the response; nil while there is none
 	forward       proxyhttp.RequestSender

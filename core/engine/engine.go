@@ -59,8 +59,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// The names of built-in scorers. defaultFirst is the default for first attempts, and fallbackFirst is used if the
-// scorer for first attempts fails. fallbackRetry is both for retries.
+// The names of built-in scorers. defaultFirst and fallbackRetry are the defaults of Config.FirstScorer and
+// Config.RetryScorer. If the first scorer fails, fallbackFirst is called instead. If the retry scorer fails,
+// fallbackRetry is called instead.
 const (
 	defaultFirst  = "exploring"
 	fallbackFirst = "least_in_flight"
@@ -195,8 +196,8 @@ func New(cfg Config, opts Options) (*Engine, error) {
 		Files: e.files, Log: opts.Log, AccessLog: opts.AccessLog, Tracer: opts.Tracer, Now: opts.Now, NewID: e.NewID,
 		OnHandshake: e.metrics.AddIntercepted, OnRefused: e.metrics.AddRefused, TargetBytes: e.metrics.CountTargetBytes,
 	}, e.settings(&cfg))
-	// If descriptors are needed, the budget asks the sources in this order: first an unused pipe is closed, then an
-	// idle proxy connection, then a client connection. The thing that costs least to replace comes first.
+	// If descriptors are needed, the budget closes something in this order: an unused pipe, an idle proxy connection, a
+	// client connection. A pipe costs least to replace, a client connection most.
 	e.files.SetClosers(e.gateway.CloseSparePipe, e.transport.CloseOldestIdle, e.gateway.Evict)
 	e.config.Store(&cfg)
 	e.configured = [3]string{cfg.FirstScorer, cfg.RetryScorer, cfg.Judge}
@@ -472,8 +473,8 @@ func (e *Engine) UntilNextDay(now time.Time) time.Duration { return e.Accounts()
 // Accounts returns the users of the gateway.
 func (e *Engine) Accounts() *access.Users { return e.gateway.Accounts() }
 
-// ServeQueues lets queued requests continue for which there is now a slot for an attempt in flight, or a retry of the
-// retry budget. It is called after a limit was raised.
+// ServeQueues lets a queued request continue if a proxy now has a place in flight for it, or if the retry budget has a
+// retry. It is called after a limit was raised.
 func (e *Engine) ServeQueues() { e.executor.ServeQueues() }
 
 // Usage returns the usage of the users, so that the caller can save it.

@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// ClusterState is the cluster at the time of a scrape, as this gateway sees it.
+// ClusterState is the state of the cluster at the time of a scrape, as this node has received it.
 type ClusterState struct {
 	Alone, Isolated bool
 	Nodes           int // nodes that are alive

@@ -226,7 +226,7 @@ type WindowCounts struct {
 // CountsWithin returns the requests within the time d before now. It rounds d up to whole minutes.
 func (r *Recorder) CountsWithin(d time.Duration) (w WindowCounts) {
 	r.eachMinute(d, func(_ time.Time, m *minute) {
-		// In the reverse order of Request, so that a part never exceeds the whole.
+		// The counters are read in the reverse order of Request, so that a part never exceeds the whole.
 		w.Refused += m.targetRefused.Load()
 		w.Delivered += m.delivered.Load()
 		w.Requests += m.requests.Load()

@@ -183,8 +183,8 @@ func (r *Recorder) Transition(t core.Transition) {
 	}
 }
 
-// proxyIn returns the counters of the proxy with the given id. If slot is not nil, it also stores them there, so that
-// the next call need not look them up.
+// proxyIn returns the counters of the proxy with the given id. If slot is not nil, it also stores the counters in the
+// slot, so that the next call needs no look-up.
 func (r *Recorder) proxyIn(slot *core.Slot, id string) *proxy {
 	if slot == nil {
 		return r.proxyCounters(id)
@@ -245,8 +245,8 @@ type hour struct {
 	latency                                     time.Duration
 }
 
-// hourAt returns the hour that contains the time t. If p does not have this hour, the method adds it, and
-// removes all hours that are more than p.keep hours older. The caller holds mu.
+// hourAt returns the hour that contains the time t. If p does not have this hour, the method adds it, and removes all
+// hours that are more than p.keepHours hours older. The caller holds mu.
 func (p *proxy) hourAt(t time.Time) *hour {
 	n := t.Unix() / 3600
 	i := len(p.hours)

@@ -81,7 +81,7 @@ func NewTracker() *Tracker {
 	return &Tracker{maxEnded: maxEnded}
 }
 
-// Entry is the tracker's row of one client connection, which has one request at a time. The goroutine of the
+// Entry holds the request in flight of one client connection, which has one request at a time. The goroutine of the
 // connection and the goroutine of a hedge write to the entry; other goroutines read it.
 type Entry struct {
 	tracker *Tracker
@@ -285,7 +285,7 @@ func (t *Tracker) Losses(since time.Time) (list []Loss) {
 	return list
 }
 
-// allEntries returns all entries. A caller that also reads the ring of ended requests must call allEntries before,
+// allEntries returns all entries. A caller that also reads the ring of ended requests must call allEntries first,
 // because a request that ends moves from its entry to the ring.
 func (t *Tracker) allEntries() []*Entry {
 	t.mu.Lock()

@@ -18,7 +18,7 @@ func Via(minor int) []byte { return viaValue[minor] }
 
 // AppendRequestFields appends the header fields that are sent to the target. These are the fields of q without the
 // hop-by-hop fields. The argument host is the value of the Host field (RFC 9112 section 3.2.2). Expect: 100-continue is
-// not forwarded; see transport.Request.Continue.
+// not forwarded; see transport.Request.SendContinue.
 func AppendRequestFields(dst, q []http1.Field, host []byte) []http1.Field {
 	hasHost := false
 	for i := range q {

@@ -123,11 +123,11 @@ const (
 	hedgeBurst = 10        // maximum number of tokens in the bucket
 )
 
-// leastP95 is the shortest delay of a hedge with "p95", because timers are not much more accurate.
-const leastP95 = time.Millisecond
+// minP95Delay is the shortest delay of a hedge with "p95", because timers are not much more accurate.
+const minP95Delay = time.Millisecond
 
 // Begin records a first attempt that may be hedged, and returns the delay of its hedge. The delay is 0 if p has "p95"
-// and fewer than hedgeLeast latencies are recorded. ok is false if p has no hedges.
+// and fewer than minLatencies latencies are recorded. ok is false if p has no hedges.
 func (h *Hedging) Begin(p *Policy, kind HedgeKind) (delay time.Duration, ok bool) {
 	if p.Hedge.Off() || p.HedgeBudget <= 0 {
 		return 0, false
@@ -151,7 +151,7 @@ func (h *Hedging) delay(p *Policy, kind HedgeKind) time.Duration {
 		return time.Duration(p.Hedge.After * float64(time.Second))
 	}
 	if p95 := h.latencies[kind].p95; p95 > 0 {
-		return max(p95, leastP95)
+		return max(p95, minP95Delay)
 	}
 	return 0
 }
@@ -192,12 +192,12 @@ type latencies struct {
 const (
 	hedgeSamples = 512 // number of latencies for the percentile; the standard error of its rank is 1 %
 	hedgeEvery   = 32  // number of latencies between two computations
-	hedgeLeast   = 20  // number of latencies before the first computation
+	minLatencies = 20  // number of latencies before the first computation
 )
 
 func (l *latencies) add(d time.Duration) {
 	l.ring[l.n%hedgeSamples] = d
-	if l.n++; l.n != hedgeLeast && l.n%hedgeEvery != 0 {
+	if l.n++; l.n != minLatencies && l.n%hedgeEvery != 0 {
 		return
 	}
 	sorted := l.ring

@@ -109,7 +109,7 @@ func TestTheHedgeBudget(t *testing.T) {
 func TestTheDelayOfAHedge(t *testing.T) {
 	h, p := &Hedging{}, policy(t, func(p *Policy) { p.Hedge.P95 = true })
 	delay := func() time.Duration { return h.Delay(p, HedgeResponse) }
-	for i := range hedgeLeast {
+	for i := range minLatencies {
 		require.Zero(t, delay())
 		h.Add(HedgeResponse, time.Duration(i+1)*time.Millisecond)
 	}
@@ -122,6 +122,6 @@ func TestTheDelayOfAHedge(t *testing.T) {
 	for range 2 * hedgeSamples {
 		h.Add(HedgeResponse, time.Microsecond)
 	}
-	require.Equal(t, leastP95, delay())
+	require.Equal(t, minP95Delay, delay())
 	require.Equal(t, 250*time.Millisecond, h.Delay(policy(t, func(p *Policy) { p.Hedge.After = 0.25 }), HedgeResponse))
 }

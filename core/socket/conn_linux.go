@@ -194,8 +194,8 @@ func (c *Conn) writeThenRead(message, p []byte) (int, error) {
 }
 
 // Idle reports whether the connection is open and has no bytes to read. It does not wait and does not consume bytes. A
-// deadline that has passed has no effect on Idle. Idle makes its system call without the poller, which would take
-// longer than the call itself. Idle must therefore not be called during or after Close.
+// deadline that has passed has no effect on Idle. Idle makes its system call without the poller, because the poller
+// would take longer than the call itself. Idle must therefore not be called during or after Close.
 func (c *Conn) Idle() bool {
 	if c.fd == 0 && c.raw.Control(func(fd uintptr) { c.fd = fd }) != nil {
 		return false

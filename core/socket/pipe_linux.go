@@ -127,10 +127,9 @@ func (m *spliceOp) move(dst, src *Conn, limit int64) (int64, error) {
 	return int64(m.written), nil
 }
 
-// fillPipe moves bytes from fd into a pipe. It holds neither a pipe nor a buffer while it waits. If fd has urgent
-// data (tcp(7)), the result of splice(2) can be wrong in two ways. It reports the end of the stream. Or it reports
-// that there are no bytes to read, although the poller reports fd readable. A normal read finds the real state and
-// skips the urgent data.
+// fillPipe moves bytes from fd into a pipe. It holds neither a pipe nor a buffer while it waits. If fd has urgent data
+// (tcp(7)), splice(2) may report the end of the stream, or no bytes to read although the poller reports fd readable.
+// Both reports may be wrong. A normal read then finds the real state and skips the urgent data.
 func (m *spliceOp) fillPipe(fd uintptr) bool {
 	var ok bool
 	if m.pipe, ok = m.pipes.get(); !ok {

@@ -278,7 +278,7 @@ func (s *Store) Exchange(ctx context.Context, b cluster.Batch) (cluster.Reply, e
 		}
 		ttl := op.TTL.Milliseconds()
 		if op.TTL > 0 {
-			ttl = max(ttl, 1) // 0 is no end
+			ttl = max(ttl, 1) // 0 would mean that the record has no end
 		}
 		value := op.Value
 		if op.Request != nil {
