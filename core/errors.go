@@ -46,8 +46,8 @@ func (e *BannedError) Error() string {
 // LimitedError reports that every proxy that could be chosen is at one of its limits.
 type LimitedError struct {
 	TimeLeft time.Duration // time until the first of these proxies admits an attempt; 0 if this time is unknown
-	// WaitsForAttempt is set if one of these proxies is at its limit of attempts in flight. It then admits an attempt
-	// as soon as one of its attempts in flight has ended, perhaps before TimeLeft has passed.
+	// WaitsForAttempt is set if one of these proxies is at its limit of attempts in flight. This proxy admits an
+	// attempt as soon as one of its attempts in flight has ended, perhaps before TimeLeft has passed.
 	WaitsForAttempt bool
 }
 

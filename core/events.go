@@ -57,7 +57,7 @@ type AttemptEvent struct {
 	RetryReason string        // Outcome.Reason of the previous attempt; "hedge" for a hedge, "" for the first attempt
 	Hedge       bool          // the attempt began while the previous attempt was in flight
 	Rule        string        // label of the rule that was applied to the attempt's outcome; "" for none
-	RuleLimit   int           // max_attempts of this rule; 0 for that of the policy
+	RuleLimit   int           // max_attempts of this rule; 0 for max_attempts of the policy
 	Started     time.Time
 	Ended       time.Time
 	Outcome     Outcome

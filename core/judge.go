@@ -58,13 +58,13 @@ type ExcerptSpec struct {
 type Range struct{ First, Last int }
 
 // IncludesStatus reports whether the judge rules on responses with the status.
-func (w *ExcerptSpec) IncludesStatus(status int) bool {
-	for _, r := range w.Statuses {
+func (s *ExcerptSpec) IncludesStatus(status int) bool {
+	for _, r := range s.Statuses {
 		if r.First <= status && status <= r.Last {
 			return true
 		}
 	}
-	return len(w.Statuses) == 0
+	return len(s.Statuses) == 0
 }
 
 // Excerpt is the part of a response that a judge gets in addition to a JudgeRequest. The byte slices are

@@ -35,9 +35,9 @@ func newClusterLimits(e *engine.Engine) *clusterLimits {
 	return &clusterLimits{engine: e}
 }
 
-// SetBasis implements cluster.SharedLimits.
-func (c *clusterLimits) SetBasis(s share.Basis) {
-	c.engine.Accounts().SetBasis(s, time.Now())
+// SetInitialShares implements cluster.SharedLimits.
+func (c *clusterLimits) SetInitialShares(s share.InitialShares) {
+	c.engine.Accounts().SetInitialShares(s, time.Now())
 	if d := s.Divisor(); d != c.divisor { // a call of Pool.SetDivisor takes long if the pool has many proxies
 		c.divisor = d
 		c.engine.Pool().SetDivisor(d)

@@ -53,7 +53,7 @@ func engineWith(t testing.TB, n int, spec upstream.Spec) *engine.Engine {
 func TestLimitsOfProxiesInUse(t *testing.T) {
 	e := engineWith(t, 3, upstream.Spec{Extras: &upstream.Extras{MaxInFlight: 16, Rate: 80}})
 	l := newClusterLimits(e)
-	l.SetBasis(share.Basis{Nodes: 1, Fraction: 8})
+	l.SetInitialShares(share.InitialShares{Nodes: 1, Fraction: 8})
 	var keys []string
 	each := func() []string {
 		keys = nil
@@ -108,7 +108,7 @@ func BenchmarkLimitsInUse(b *testing.B) {
 	for _, spec := range []upstream.Spec{{}, {Extras: &upstream.Extras{Rate: 10}}} {
 		b.Run(fmt.Sprint(spec.Extra().Rate), func(b *testing.B) {
 			l := newClusterLimits(engineWith(b, 100_000, spec))
-			l.SetBasis(share.Basis{Nodes: 1, Fraction: 8})
+			l.SetInitialShares(share.InitialShares{Nodes: 1, Fraction: 8})
 			b.ReportAllocs()
 			for b.Loop() {
 				l.EachUsed(false, func(share.Limit) {})

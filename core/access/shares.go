@@ -21,8 +21,8 @@ const (
 
 // sharedLimits holds this gateway's shares of a user's limits. It is immutable.
 type sharedLimits struct {
-	basis  share.Basis
-	byKind [NumKinds]share.Share
+	initialShares share.InitialShares
+	byKind        [NumKinds]share.Share
 }
 
 // limitOf returns the configured value of a limit; 0 for no limit.
@@ -53,9 +53,9 @@ func (a *Account) allowance(k Kind) int64 {
 	case s == nil || limit == 0:
 		return limit
 	case k == InFlight:
-		return s.byKind[k].Allowance(limit, s.basis.Nodes)
+		return s.byKind[k].Allowance(limit, s.initialShares.Nodes)
 	}
-	return s.byKind[k].AllowanceToday(limit, s.basis.Divisor(), a.Usage.day.Load())
+	return s.byKind[k].AllowanceToday(limit, s.initialShares.Divisor(), a.Usage.day.Load())
 }
 
 // isSpent reports whether all nodes together have used up a daily limit.
@@ -71,16 +71,16 @@ func (a *Account) isSpent(k Kind) bool {
 // gateway's share of BytesPerDay.
 func (a *Account) hasSpentShareAlone() bool {
 	s := a.Usage.shared.Load()
-	return s != nil && s.basis.Alone &&
-		a.Usage.bytes.Load() >= s.byKind[Bytes].AllowanceAlone(a.BytesPerDay, s.basis, a.Usage.day.Load())
+	return s != nil && s.initialShares.Alone &&
+		a.Usage.bytes.Load() >= s.byKind[Bytes].AllowanceAlone(a.BytesPerDay, s.initialShares, a.Usage.day.Load())
 }
 
-// setBasis turns the limits of the user into shared limits. If the gateway already has shares of these limits, it keeps
-// them.
-func (u *Usage) setBasis(basis share.Basis, now time.Time) {
+// setInitialShares turns the limits of the user into shared limits. If the gateway already has shares of these limits,
+// it keeps them.
+func (u *Usage) setInitialShares(initialShares share.InitialShares, now time.Time) {
 	u.startDay(now)
 	u.updateShared(func(s *sharedLimits) {
-		s.basis = basis
+		s.initialShares = initialShares
 		day := u.day.Load()
 		for _, k := range []Kind{Requests, Bytes} {
 			if !s.byKind[k].IsFor(day) {
@@ -102,19 +102,19 @@ func (u *Usage) updateShared(f func(*sharedLimits)) {
 	u.shared.Store(&next)
 }
 
-// SetBasis turns the limits of all users into shared limits. The basis determines how much of a limit the gateway may
-// use while it has no share of the limit: of MaxInFlight, the limit divided by the number of nodes; of other limits, a
-// fraction of this (Basis.Fraction). The gateway denies requests beyond this amount. Later sets of users (NewUsers) get
-// the same basis.
-func (u *Users) SetBasis(basis share.Basis, now time.Time) {
-	u.basis.Store(&basis)
+// SetInitialShares turns the limits of all users into shared limits. While the gateway has no share of a limit, it may
+// use an initial share: of MaxInFlight, the limit divided by the number of nodes; of other limits, a fraction of this
+// (InitialShares.Fraction). The gateway denies requests beyond this amount. Later sets of users (NewUsers) get the same
+// initial shares.
+func (u *Users) SetInitialShares(initialShares share.InitialShares, now time.Time) {
+	u.initialShares.Store(&initialShares)
 	for _, a := range u.all {
-		a.Usage.setBasis(basis, now)
+		a.Usage.setInitialShares(initialShares, now)
 	}
 }
 
-// SetStoreTime makes the days of all users go by the clock of a cluster's store (share.DayClock.Set). It also holds for
-// later sets of users (NewUsers).
+// SetStoreTime makes the days of all users follow the clock of a cluster's store (share.DayClock.Set). It also holds
+// for later sets of users (NewUsers).
 func (u *Users) SetStoreTime(local, store time.Time) { u.days.Set(local, store) }
 
 // UntilNextDay returns the time until the next day of the limits begins (UTC).

@@ -16,7 +16,7 @@ func TestPartsOfAUser(t *testing.T) {
 	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	u := access.NewUsers([]access.User{{Name: "a", Password: "p", Limits: access.Limits{
 		MaxInFlight: 20, RequestsPerDay: 80, BytesPerDay: 1000}}}, nil)
-	u.SetBasis(share.Basis{Nodes: 4, Fraction: 2}, noon)
+	u.SetInitialShares(share.InitialShares{Nodes: 4, Fraction: 2}, noon)
 	a := u.ByName("a")
 	begin := func(now time.Time) access.Denial {
 		d, _ := a.BeginRequest("h.test", 80, now)
@@ -61,7 +61,7 @@ func TestPartsOfAUser(t *testing.T) {
 func TestAGatewayAloneUsesMaxInFlight(t *testing.T) {
 	u := access.NewUsers([]access.User{{Name: "a", Password: "p", Limits: access.Limits{MaxInFlight: 20}}}, nil)
 	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
-	u.SetBasis(share.Basis{Nodes: 1, Fraction: 8}, noon)
+	u.SetInitialShares(share.InitialShares{Nodes: 1, Fraction: 8}, noon)
 	a := u.ByName("a")
 	for range 20 {
 		d, _ := a.BeginRequest("h.test", 80, noon)
@@ -75,20 +75,20 @@ func TestAGatewayAloneUsesMaxInFlight(t *testing.T) {
 func TestTunnelsOfAGatewayWithoutTheStore(t *testing.T) {
 	u := access.NewUsers([]access.User{{Name: "a", Password: "p", Limits: access.Limits{BytesPerDay: 1000}}}, nil)
 	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
-	together := share.Basis{Nodes: 2, Fraction: 8}
-	alone := share.Basis{Nodes: 2, Fraction: 8, Alone: true}
-	u.SetBasis(together, noon)
+	together := share.InitialShares{Nodes: 2, Fraction: 8}
+	alone := share.InitialShares{Nodes: 2, Fraction: 8, Alone: true}
+	u.SetInitialShares(together, noon)
 	a := u.ByName("a")
 	a.Usage.AddBytes(499)
 	require.False(t, a.BytesSpent())
-	u.SetBasis(alone, noon)
+	u.SetInitialShares(alone, noon)
 	require.False(t, a.BytesSpent())
 	a.Usage.AddBytes(1)
 	require.True(t, a.BytesSpent(), "half of the limit is used")
-	u.SetBasis(together, noon)
+	u.SetInitialShares(together, noon)
 	require.False(t, a.BytesSpent())
 	a.SetShare(access.Bytes, 510, 800, 480)
-	u.SetBasis(alone, noon)
+	u.SetInitialShares(alone, noon)
 	require.False(t, a.BytesSpent())
 	a.Usage.AddBytes(79)
 	require.False(t, a.BytesSpent(), "the share is 480 + (1000 - 800) / 2")
@@ -113,7 +113,7 @@ func TestActiveUsers(t *testing.T) {
 	}
 	u.ByName("a").BeginRequest("h.test", 80, noon)
 	require.Empty(t, active(), "the limits are not shared")
-	u.SetBasis(share.Basis{Nodes: 1, Fraction: 8}, noon)
+	u.SetInitialShares(share.InitialShares{Nodes: 1, Fraction: 8}, noon)
 	require.Empty(t, active())
 	for range 2 {
 		d, _ := u.ByName("a").BeginRequest("h.test", 80, noon)
@@ -130,7 +130,7 @@ func TestActiveUsers(t *testing.T) {
 		users = append(users, access.User{Name: fmt.Sprint("u", i)})
 	}
 	u = access.NewUsers(users, nil)
-	u.SetBasis(share.Basis{Nodes: 1, Fraction: 8}, noon)
+	u.SetInitialShares(share.InitialShares{Nodes: 1, Fraction: 8}, noon)
 	seen := map[string]int64{}
 	read := func() {
 		u.EachActive(func(a *access.Account) { seen[a.Name] = a.ShareUse(access.Requests, noon).Used })

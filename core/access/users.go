@@ -23,11 +23,11 @@ type Users struct {
 	digester         *digester
 	all              []*Account // in the order of the configuration
 	accountsByDigest map[digest]*Account
-	hashes           []hash                       // hashes of the users' passwords
-	unknownPassword  *password                    // the password of unknown names; no text matches it
-	basis            *atomic.Pointer[share.Basis] // of SetBasis, for all later sets; nil if the limits are not shared
-	active           *activeUsers                 // of all sets
-	days             *share.DayClock              // of all sets
+	hashes           []hash                               // hashes of the users' passwords
+	unknownPassword  *password                            // the password of unknown names; no text matches it
+	initialShares    *atomic.Pointer[share.InitialShares] // for all later sets; nil if the limits are not shared
+	active           *activeUsers                         // of all sets
+	days             *share.DayClock                      // of all sets
 }
 
 // Account is a User with the data for its logins and limits.
@@ -46,9 +46,10 @@ func NewUsers(users []User, previous *Users) *Users {
 	u := &Users{accountsByDigest: make(map[digest]*Account, len(users)), unknownPassword: &password{}}
 	u.unknownPassword.verifiedDigest.Store(&digest{})
 	if previous != nil {
-		u.digester, u.basis, u.active, u.days = previous.digester, previous.basis, previous.active, previous.days
+		u.digester, u.initialShares = previous.digester, previous.initialShares
+		u.active, u.days = previous.active, previous.days
 	} else {
-		u.digester, u.basis, u.active = newDigester(), &atomic.Pointer[share.Basis]{}, &activeUsers{}
+		u.digester, u.initialShares, u.active = newDigester(), &atomic.Pointer[share.InitialShares]{}, &activeUsers{}
 		u.days = &share.DayClock{}
 	}
 	for _, user := range users {
@@ -60,8 +61,8 @@ func NewUsers(users []User, previous *Users) *Users {
 		old := previous.byDigest(name)
 		if old != nil {
 			a.Usage = old.Usage
-		} else if s := u.basis.Load(); s != nil {
-			a.Usage.shared.Store(&sharedLimits{basis: *s})
+		} else if s := u.initialShares.Load(); s != nil {
+			a.Usage.shared.Store(&sharedLimits{initialShares: *s})
 		}
 		switch {
 		case user.Password == "":

@@ -55,8 +55,8 @@ type entry struct {
 func New(max int) *Table { return &Table{max: max} }
 
 // OnChange sets a function that receives each pair whose ban begins, gets a later end, or is ended by End. In the last
-// case, Pair.Until is the time of End. The function must return soon and not call methods of the table. OnChange must be called before the
-// first Begin.
+// case, Pair.Until is the time of End. The function must return soon, and must not call the table. OnChange must be
+// called before the first Begin.
 func (t *Table) OnChange(f func(Pair)) { t.onChange = f }
 
 // Begin bans the pair p until p.Until, unless the pair is already banned for longer. The caller also passes the hashes

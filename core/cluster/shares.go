@@ -38,8 +38,9 @@ const initialDivisor = 8
 
 // SharedLimits are the limits of a gateway that hold for all nodes together.
 type SharedLimits interface {
-	// SetBasis sets how much the gateway may use of a limit as long as it has no share of this limit (share.Initial).
-	SetBasis(s share.Basis)
+	// SetInitialShares sets how much of a limit the gateway may use while it has no share of this limit
+	// (share.Initial).
+	SetInitialShares(s share.InitialShares)
 	// EachUsed calls f for limits that the gateway uses now, or needs more of (share.Use.NeedsMore), but of which it
 	// has no share yet. If all is set, this and the following calls also pass each daily limit that was used today,
 	// even if the gateway has a share of it. A call returns soon, and may leave some limits to the following calls.
@@ -56,7 +57,7 @@ type sharing struct {
 	process       string                // holder of the other limits
 	byKey         map[string]*nodeShare // by share.Limit.Key
 	nodes         int                   // live nodes at the last exchange
-	basis         share.Basis           // of the last SetBasis
+	initialShares share.InitialShares   // of the last SetInitialShares
 	reportAll     bool                  // the store may lack the use of some amounts
 	storeLostData bool                  // the store has lost its data in the time of this process
 	wantsMore     bool                  // the node wants more of a limit
@@ -99,13 +100,13 @@ type nodeShare struct {
 func (n *Node) AttachLimits(l SharedLimits, holder, process string) {
 	n.sharing = sharing{local: l, holder: holder, process: process, byKey: map[string]*nodeShare{}, nodes: 1,
 		reportAll: true}
-	n.sharing.setBasis(initialDivisor, true)
+	n.sharing.setInitialShares(initialDivisor, true)
 }
 
-func (p *sharing) setBasis(fraction int64, alone bool) {
-	if s := (share.Basis{Nodes: int64(p.nodes), Fraction: fraction, Alone: alone}); p.basis != s {
-		p.basis = s
-		p.local.SetBasis(s)
+func (p *sharing) setInitialShares(fraction int64, alone bool) {
+	if s := (share.InitialShares{Nodes: int64(p.nodes), Fraction: fraction, Alone: alone}); p.initialShares != s {
+		p.initialShares = s
+		p.local.SetInitialShares(s)
 	}
 }
 
@@ -131,7 +132,7 @@ func (p *sharing) readUse(now time.Time) {
 	for key, e := range p.byKey {
 		u := e.limit.Use()
 		if u.Limit <= 0 || u.Kind != e.use.Kind || u.Day != e.use.Day {
-			e.limit.ReleaseShare(share.Initial(u.Limit, p.basis.Divisor()), 0, u.Used)
+			e.limit.ReleaseShare(share.Initial(u.Limit, p.initialShares.Divisor()), 0, u.Used)
 			delete(p.byKey, key)
 			continue
 		}
@@ -352,7 +353,7 @@ func (p *sharing) newRequest(e *nodeShare, want int64, idle bool, now time.Time)
 // useEqualShares makes each share an equal share of its limit; for a daily limit, a share of what was left. The node's
 // shares have ended in the store, because the node has not reached the store for too long a time.
 func (p *sharing) useEqualShares() {
-	p.setBasis(1, true)
+	p.setInitialShares(1, true)
 	p.isEqual = true
 	for _, e := range p.byKey {
 		u, before := &e.use, e.size
@@ -382,7 +383,7 @@ func (p *sharing) endEqualShares() {
 		return
 	}
 	p.isEqual, p.wantsMore = false, true
-	p.setBasis(initialDivisor, false)
+	p.setInitialShares(initialDivisor, false)
 	for _, e := range p.byKey {
 		e.resize(min(e.size, p.initialSize(e)))
 	}
@@ -411,7 +412,7 @@ func (n *Node) addShareRequests(ops []pending, now time.Time) []pending {
 		if now.Sub(last) >= p.leaseTime() {
 			p.useEqualShares()
 		} else {
-			p.setBasis(initialDivisor, true)
+			p.setInitialShares(initialDivisor, true)
 		}
 		return ops
 	}
@@ -420,7 +421,7 @@ func (n *Node) addShareRequests(ops []pending, now time.Time) []pending {
 		live = max(live, p.nodes) // after a time alone, the records of other nodes are old
 	}
 	p.nodes, p.isEqual = live, false
-	p.setBasis(initialDivisor, false)
+	p.setInitialShares(initialDivisor, false)
 	return p.addRequests(ops, now)
 }
 

@@ -26,7 +26,7 @@ type testLimit struct {
 	day     int64 // stays 0 unless testWorld.hasDays is set
 	part    share.Share
 	divisor int64
-	share   share.Basis
+	share   share.InitialShares
 	tokens  float64 // of a rate
 	filled  time.Time
 }
@@ -140,7 +140,7 @@ func (n *testNode) SharesGrown()                        { n.raised++ }
 func (n *testNode) SetStoreTime(local, store time.Time) { n.days.Set(local, store) }
 func (n *testNode) now() time.Time                      { return n.world.now.Add(n.skew) }
 
-func (n *testNode) SetBasis(s share.Basis) {
+func (n *testNode) SetInitialShares(s share.InitialShares) {
 	for _, l := range n.limits {
 		l.share = s
 		if l.divisor = s.Divisor(); l.whole {

@@ -48,8 +48,8 @@ func Pair(t testing.TB) (near, far *net.TCPConn) {
 	return b.(*net.TCPConn), a.(*net.TCPConn)
 }
 
-// RunConcurrently starts n goroutines, which call f again and again. Each goroutine passes its own number, from 0 to
-// n-1. The returned function ends the goroutines, and waits for their end.
+// RunConcurrently starts n goroutines, which call f repeatedly. Each goroutine passes its own number, from 0 to n-1.
+// The returned function ends the goroutines, and waits for their end.
 func RunConcurrently(n int, f func(i int)) (stop func()) {
 	var ended atomic.Bool
 	var wg sync.WaitGroup

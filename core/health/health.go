@@ -388,8 +388,8 @@ func (c *Checker) log(u *upstream.Upstream, r *upstream.CheckReport) {
 	}
 }
 
-// results holds the results of one check: that of the request in absolute form, and that of the request through a
-// tunnel.
+// results holds the results of one check: one result for the request in absolute form, and one for the request through
+// a tunnel.
 type results struct {
 	absolute, tunnel result
 	kind             ability.Kind // kind of the tunnel

@@ -104,7 +104,7 @@ func NewTable(max int) *Table {
 	return &Table{max: max, pairs: map[pairKey]*list.Element{}, recent: list.New(), saved: map[usageName]SavedUsage{}}
 }
 
-// SetStoreTime makes the days go by the clock of a cluster's store (share.DayClock.Set).
+// SetStoreTime makes the days follow the clock of a cluster's store (share.DayClock.Set).
 func (t *Table) SetStoreTime(local, store time.Time) { t.days.Set(local, store) }
 
 // SetEntries replaces the entries. The counted usage of the pairs stays. Entries without a host have no effect here.

@@ -110,9 +110,9 @@ func descriptionOfWord(word string) description {
 // figureName matches the beginning of a word that describes a proxy by a name and a value, such as speed=1.2.
 var figureName = regexp.MustCompile(`^[A-Za-z_]+=`)
 
-// isLogin reports whether two texts are taken for a user name and a password. They are not if one of them certainly
-// describes a proxy, if both have the form NAME=VALUE, or if both may describe a proxy. As an exception, two texts that
-// are both shortText, such as de and 100, are taken for a login.
+// isLogin reports whether two texts are taken for a user name and a password. The result is false if one of them
+// certainly describes a proxy, if both have the form NAME=VALUE, or if both may describe a proxy. As an exception, two
+// texts that are both shortText, such as de and 100, are taken for a login.
 func isLogin(user, password string) bool {
 	u, p := descriptionOf(user), descriptionOf(password)
 	if figureName.MatchString(user) && figureName.MatchString(password) {

@@ -140,7 +140,7 @@ func (v *fieldValues) spec(scheme string) (spec upstream.Spec, err error) {
 		spec.Address.Username, spec.Address.Password = v[fieldUser], upstream.Secret(v[fieldPassword])
 		err = checkTemplates(&spec.Address)
 	}
-	if spec.Region == "" && strings.ContainsFunc(v[fieldRegion], unicode.IsLetter) { // not of a region such as --
+	if spec.Region == "" && strings.ContainsFunc(v[fieldRegion], unicode.IsLetter) { // ignores texts such as --
 		spec.Region = v[fieldRegion]
 	}
 	return spec, err

@@ -520,8 +520,9 @@ func stripComment(line string) string {
 	return line
 }
 
-// isSlashComment reports whether line[i:] begins with the "//" of a comment. Behind one word it does. Behind more
-// words, such as host, port and user, a word that begins with "//" may be the password.
+// isSlashComment reports whether a comment begins with a "//" at line[i:]. After one word, every "//" begins a comment.
+// After several words, such as host, port and user, a word that begins with "//" may be the password, so "//" begins a
+// comment only at the end of the line or before a space.
 func isSlashComment(line string, i int) bool {
 	rest, found := strings.CutPrefix(line[i:], "//")
 	return found && (rest == "" || rest[0] == ' ' || strings.TrimSpace(line[strings.IndexByte(line, ' '):i]) == "")

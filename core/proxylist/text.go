@@ -65,8 +65,8 @@ func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 }
 
 // schemeInText returns the scheme of the first protocol among the words of a line; "" for none. A protocol may be in
-// brackets, before a colon, or an option of curl, such as --socks5-hostname. The scheme of a link is none, nor is a
-// protocol that the line denies, as in "SOCKS4: no", "SOCKS4=no", "[SOCKS4] [no]" and "(no socks4)".
+// brackets, before a colon, or an option of curl, such as --socks5-hostname. schemeInText ignores the scheme of a link,
+// and a protocol that the line denies, as in "SOCKS4: no", "SOCKS4=no", "[SOCKS4] [no]" and "(no socks4)".
 func schemeInText(line string) string {
 	line = strings.NewReplacer("://", "\x00", "=", ": ", "] [", ": ").Replace(strings.ToLower(line))
 	isSeparator := func(r rune) bool { return strings.ContainsRune(" \t,;|/()[]", r) }

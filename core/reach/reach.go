@@ -312,7 +312,7 @@ func (c *Checker) inPool(u *upstream.Upstream) bool { return c.cfg.Pool.Snapshot
 // applyResult sets k.at to its time and returns true.
 func (c *Checker) applyResult(k *check, verr *verdict.Error) (checkAgain bool) {
 	now := c.now()
-	took := now - k.at // with the wait until Config.Parallel permits the check, which is long if many proxies are dead
+	took := now - k.at // includes the wait for Config.Parallel, which is long if many proxies are dead
 	switch {
 	case verr == nil:
 		k.u.SetReached(true)

@@ -52,7 +52,8 @@ type Actions struct {
 	Ban        time.Duration // like OtherProxy, and the proxy is banned: 1 s to MaxBan; 0 for no ban
 	Final      bool          // no retry
 	Blame      string        // proxy, target or nobody; "" for the default of the action
-	// MaxAttempts replaces a smaller max_attempts of the policy, beside OtherProxy, Rest or Ban. 0 for the policy's.
+	// MaxAttempts replaces a smaller max_attempts of the policy. It requires OtherProxy, Rest or Ban. 0 leaves the
+	// policy as it is.
 	MaxAttempts int
 }
 
@@ -62,7 +63,7 @@ type Action struct {
 	Label       string // Name of the rule or, without a name, its place such as rules[2]
 	Instruction verdict.Instruction
 	Rest, Ban   time.Duration // 0 for none
-	MaxAttempts int           // 0 for that of the policy
+	MaxAttempts int           // 0 for max_attempts of the policy
 }
 
 // Set is a compiled list of rules. It is immutable, except for the counts of the rules.
@@ -266,7 +267,8 @@ func (w *Conditions) isEmpty() bool {
 		len(w.Statuses) == 0 && len(w.Headers) == 0 && w.Body == "" && w.Error == ""
 }
 
-// isEmpty reports whether t has no action. MaxAttempts is none: it only changes the others.
+// isEmpty reports whether t has no action. MaxAttempts does not count as an action, because it only changes other
+// actions.
 func (t *Actions) isEmpty() bool {
 	return t.Routing.isEmpty() && t.responseAction() == "" && t.Blame == ""
 }

@@ -29,25 +29,26 @@ type Limit interface {
 	ReleaseShare(size, total, usedAtTotal int64)
 }
 
-// Basis determines how much a gateway may use of a limit without having a share of it.
-type Basis struct {
+// InitialShares determines how much of a limit a gateway may use while it has no share of the limit: 1/Fraction of an
+// equal share.
+type InitialShares struct {
 	Nodes    int64 // live nodes, as far as is known
-	Fraction int64 // the gateway uses 1/Fraction of an equal share
+	Fraction int64 // see InitialShares
 	Alone    bool  // no share grows, because the store cannot be reached
 }
 
 // Divisor returns the divisor for Initial.
-func (s Basis) Divisor() int64 { return s.Nodes * s.Fraction }
+func (i InitialShares) Divisor() int64 { return i.Nodes * i.Fraction }
 
 // Use is the state of a shared limit in one gateway.
 type Use struct {
 	Kind Kind
 	// InitialIsEqualShare is set for a limit of the kind InFlight that refuses every use beyond the share. Its initial
-	// share is a whole equal share, without regard to Basis.Fraction.
+	// share is a whole equal share, without regard to InitialShares.Fraction.
 	InitialIsEqualShare bool
 	Limit               int64 // 0 if the gateway does not have the limit any more
 	Used                int64 // today, or in flight now; 0 for a Rate
-	Share               int64 // what the gateway may use
+	Share               int64 // the amount that the gateway may use
 	Total               int64 // of a Daily limit: the last known use of all nodes on this day; 0 if it is not known
 	UsedAtTotal         int64 // of a Daily limit: Used at the time of Total
 	Count               int64 // changes with each use; for a Daily limit, it is Used
@@ -78,8 +79,8 @@ func NewShare(size, total, day, usedAtTotal int64) Share {
 	return Share{hasSize: true, size: size, total: total, day: day, usedAtTotal: usedAtTotal}
 }
 
-// NewReleased returns what the gateway may still use after it has given up its share. The parameters are those of
-// NewShare.
+// NewReleased returns the share of a gateway that has given up its share: size is the amount that it may still use. The
+// parameters are those of NewShare.
 func NewReleased(size, total, day, usedAtTotal int64) Share {
 	p := NewShare(size, total, day, usedAtTotal)
 	p.isReleased = true
@@ -90,57 +91,57 @@ func NewReleased(size, total, day, usedAtTotal int64) Share {
 func NewInitial(day, used int64) Share { return Share{day: day, usedAtTotal: used} }
 
 // Allowance returns how much the gateway may use of a limit that is not Daily.
-func (p *Share) Allowance(limit, divisor int64) int64 {
-	if p.hasSize {
-		return min(p.size, limit)
+func (s *Share) Allowance(limit, divisor int64) int64 {
+	if s.hasSize {
+		return min(s.size, limit)
 	}
 	return Initial(limit, divisor)
 }
 
 // AllowanceToday returns how much the gateway may use of a Daily limit on the given day.
-func (p *Share) AllowanceToday(limit, divisor, day int64) int64 {
+func (s *Share) AllowanceToday(limit, divisor, day int64) int64 {
 	switch {
-	case p.day != day:
+	case s.day != day:
 		return Initial(limit, divisor)
-	case p.hasSize:
-		return min(p.size, limit)
-	case p.usedAtTotal >= limit:
+	case s.hasSize:
+		return min(s.size, limit)
+	case s.usedAtTotal >= limit:
 		return limit
 	}
-	return p.usedAtTotal + Initial(limit-p.usedAtTotal, divisor)
+	return s.usedAtTotal + Initial(limit-s.usedAtTotal, divisor)
 }
 
 // AllowanceAlone returns how much of a Daily limit the gateway may use on the given day while no node can reach the
 // store. This is the larger one of two amounts. The first is the gateway's share. The second is what the gateway had
 // used at the time of the last known total, plus an equal share of what was left then.
-func (p *Share) AllowanceAlone(limit int64, s Basis, day int64) int64 {
-	allowance := p.AllowanceToday(limit, s.Divisor(), day)
-	if p.HasSizeFor(day) {
-		return max(allowance, p.usedAtTotal+max(limit-p.total, 0)/max(s.Nodes, 1))
+func (s *Share) AllowanceAlone(limit int64, initial InitialShares, day int64) int64 {
+	allowance := s.AllowanceToday(limit, initial.Divisor(), day)
+	if s.HasSizeFor(day) {
+		return max(allowance, s.usedAtTotal+max(limit-s.total, 0)/max(initial.Nodes, 1))
 	}
-	return max(allowance, p.AllowanceToday(limit, s.Nodes, day))
+	return max(allowance, s.AllowanceToday(limit, initial.Nodes, day))
 }
 
 // Total returns the last known use of all nodes on the given day, and the use of this gateway at that time.
-func (p *Share) Total(day int64) (all, here int64) {
-	if !p.HasSizeFor(day) {
+func (s *Share) Total(day int64) (all, here int64) {
+	if !s.HasSizeFor(day) {
 		return 0, 0
 	}
-	return p.total, p.usedAtTotal
+	return s.total, s.usedAtTotal
 }
 
 // IsSpent reports whether all nodes together have used up a Daily limit. used is the use of this gateway.
-func (p *Share) IsSpent(limit, day, used int64) bool {
-	return used >= limit || p.hasSize && p.day == day && p.total+max(used-p.usedAtTotal, 0) >= limit
+func (s *Share) IsSpent(limit, day, used int64) bool {
+	return used >= limit || s.hasSize && s.day == day && s.total+max(used-s.usedAtTotal, 0) >= limit
 }
 
 // HasSizeFor reports whether this share of a Daily limit was made by NewShare or NewReleased for the given day.
-func (p *Share) HasSizeFor(day int64) bool { return p.hasSize && p.day == day }
+func (s *Share) HasSizeFor(day int64) bool { return s.hasSize && s.day == day }
 
 // IsFor reports whether this share of a Daily limit was made for the given day, by NewShare, NewReleased or NewInitial.
-func (p *Share) IsFor(day int64) bool { return p.day == day }
+func (s *Share) IsFor(day int64) bool { return s.day == day }
 
 // IsHeld reports whether the node holds the share. A share of a Daily limit is valid for one day.
-func (p *Share) IsHeld(daily bool, day int64) bool {
-	return p.hasSize && !p.isReleased && (!daily || p.day == day)
+func (s *Share) IsHeld(daily bool, day int64) bool {
+	return s.hasSize && !s.isReleased && (!daily || s.day == day)
 }

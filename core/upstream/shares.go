@@ -61,7 +61,7 @@ func (p *Pool) SetDivisor(divisor int64) {
 	}
 }
 
-// SetStoreTime makes the days of limits go by the clock of a cluster's store (share.DayClock.Set).
+// SetStoreTime makes the days of limits follow the clock of a cluster's store (share.DayClock.Set).
 func (p *Pool) SetStoreTime(local, store time.Time) { p.days.Set(local, store) }
 
 // MayHaveLimits reports whether a proxy of the pool may have a limit, including max_in_flight.
