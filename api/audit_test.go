@@ -82,7 +82,7 @@ func TestAudit(t *testing.T) {
 	require.Equal(t, "/ PUT /retry/policy? [max_attempts] 1", r.entries(t, "?sort=at")[0])
 }
 
-// A change is found by the id of the proxy, as the pool has it, however the client has encoded and how long it is.
+// The audit trail names a proxy by its whole id in the pool, even if the id is long or the client has encoded it.
 func TestTheAuditTrailHasWholeIDs(t *testing.T) {
 	r := newRig(t, nil)
 	long := strings.Repeat("x", 250) + "@end"
@@ -118,7 +118,7 @@ func TestAuditOfBans(t *testing.T) {
 	}, r.entries(t, ""))
 }
 
-// The entry of a request whose path names the changed thing has it, too.
+// The entry of a request whose path names the changed thing also names this thing.
 func TestAuditOfThingsInPaths(t *testing.T) {
 	r := newRig(t, nil)
 	r.check(t,
@@ -137,7 +137,8 @@ func TestAuditOfThingsInPaths(t *testing.T) {
 	}, r.entries(t, ""))
 }
 
-// The audit trail has the name of the API key. In a cluster it is that of all nodes.
+// Each entry of the audit trail has the name of the API key. In a cluster, the audit trail has the entries of all
+// nodes.
 func TestAuditOfACluster(t *testing.T) {
 	f := &fakeCluster{status: cluster.Status{Node: "a"}, trail: []cluster.AuditEntry{
 		{At: noon.Add(-time.Hour), Node: "b", Key: "ci", Method: "DELETE", Path: "/api/v1/retry/policy"}}}

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The modules of the dashboard import each other without a circle.
+// The modules of the dashboard import each other without a cycle.
 func TestModulesOfTheDashboard(t *testing.T) {
 	files, err := fs.Glob(dashboard, "dashboard/*.js")
 	require.NoError(t, err)

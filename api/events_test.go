@@ -219,8 +219,8 @@ func exhausted(id core.RequestID) *metrics.Request {
 	return r
 }
 
-// In a flood of exhausted requests there is one event at once and one in each second after it. Their numbers and those
-// of the folded requests add up.
+// In a flood of exhausted requests there is one event at once and one in each second after it. Each request has an
+// event or is counted as folded in one.
 func TestExhaustionsAreFolded(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, nil)

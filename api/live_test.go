@@ -33,7 +33,7 @@ func TestLiveEvents(t *testing.T) {
 			t.Helper()
 			synctest.Wait()
 			make()
-			r.cfg.Events.PluginLine("mine", output.Line{}) // orders the change before the server's next look
+			r.cfg.Events.PluginLine("mine", output.Line{}) // wakes the server after the change
 			begun := time.Now()
 			require.Equal(t, "event: views\ndata: {\"changed\":["+want+"]}", c.block())
 			require.LessOrEqual(t, time.Since(begun), liveInterval+liveMaxAge)
@@ -55,7 +55,7 @@ func TestLiveEvents(t *testing.T) {
 	})
 }
 
-// Clients share a state, and a client that does not read holds nobody up.
+// Clients share a state, and a client that does not read delays no other client.
 func TestClientsOfLiveEventsShareAState(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, nil)

@@ -23,7 +23,7 @@ func (r *rig) readList(t *testing.T, query, list string) (v readingView) {
 	return v
 }
 
-// A list is read as serve --proxies reads it. What is left out is reported, and nothing of the credentials.
+// A list is read as serve --proxies reads it. The response reports what is left out, without credentials.
 func TestListsAreReadAndAdded(t *testing.T) {
 	r := newRig(t, nil)
 	const list = "http://bob:hunter2@192.0.2.1:80#id=a&tags=x,y\n192.0.2.2:81:ann:passw0rd\n# comment\nnonsense\n" +

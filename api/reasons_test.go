@@ -211,7 +211,7 @@ func TestTheSummaryOfLostRequests(t *testing.T) {
 		{Requests: 1, Cause: "all_proxies_busy", Reason: "all proxies busy"},
 	}, s.Losses)
 
-	// Without a delivered request there is no rest.
+	// If no request was delivered, the summary does not have the words "most of the rest".
 	r.metrics.window.Refused = 9
 	require.Equal(t, "both proxies work; 0 % delivered in the last 5 minutes, most lost with proxy unreachable",
 		status().Summary)
@@ -228,8 +228,8 @@ func TestTheSummaryOfLostRequests(t *testing.T) {
 		status().Summary)
 }
 
-// Proxies that have not been reached do not count as failing, but they are not said to work. A banned proxy may be one
-// that works.
+// Proxies that have not been reached do not count as failing, but the summary does not state that they work. A banned
+// proxy may be one that works.
 func TestTheSummaryOfThePool(t *testing.T) {
 	for want, counts := range map[string]poolCounts{
 		"the proxy has not been reached":       {Total: 1, Unreached: 1},

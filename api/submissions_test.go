@@ -148,7 +148,7 @@ func TestTheNumberOfSubmittedRequestsInFlightIsLimited(t *testing.T) {
 	calls.ended.Wait()
 }
 
-// Kept responses and requests in flight have limited memory: the oldest response is forgotten for a newer one. Without
+// Kept responses and requests in flight have limited memory: the oldest response is discarded for a newer one. Without
 // kept responses, the body of a response is cut off.
 func TestSubmittedRequestsHaveLimitedMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -352,9 +352,10 @@ func (l *link) relay(client net.Conn) {
 	<-done
 }
 
-// TestS152DeadForAllNodes: the breaker of a proxy that is dead for five gateways opens on all of them soon after the
-// first opening; so does that of another one later. Together they make at most 1.3 times the attempts of one gateway
-// without a cluster, which gets as many requests at the same time. What a late machine adds is allowed for.
+// TestS152DeadForAllNodes: a proxy is dead for five gateways. Its breaker opens on all of them soon after the first
+// opening, and so does the breaker of a second proxy that dies later. Together the gateways make at most 1.3 times the
+// attempts of one gateway without a cluster that gets as many requests at the same time. If the machine is late, more
+// attempts are permitted.
 func TestS152DeadForAllNodes(t *testing.T) {
 	t.Parallel()
 	const rate = 3.4 // attempts a second through each of three proxies
@@ -398,7 +399,8 @@ func TestS152DeadForAllNodes(t *testing.T) {
 	require.Contains(t, c.nodes[0].getJSON("/cluster")["breakers"].([]any)[0].(map[string]any)["why"], "nodes")
 }
 
-// TestS153DeadForOneNode: a gateway that fails at proxies that serve the others keeps its own view, and is isolated.
+// TestS153DeadForOneNode: the attempts of one gateway fail through proxies that serve the other gateways. Only its own
+// breakers open, and it is isolated.
 func TestS153DeadForOneNode(t *testing.T) {
 	t.Parallel()
 	c := startGateways(t, 3, 3, confCluster)
@@ -476,7 +478,7 @@ func TestS154OneProbe(t *testing.T) {
 	slow.Delay = 300 * time.Millisecond
 	f.SetBehaviour(slow)
 	c.everywhere("open on all", func(w *whirl) bool { return w.breakerState("F1") != "closed" })
-	time.Sleep(time.Second) // attempts that were in flight
+	time.Sleep(time.Second) // attempts that were in flight end
 	f.Clear()
 	probes := func(n int) {
 		goal := f.Count() + n

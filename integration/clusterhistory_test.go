@@ -158,7 +158,7 @@ func (c *chaos) fault() {
 		time.Sleep(d)
 		other.setMute(false)
 		l.set(false, false, 0)
-	case "stop node": // its lease ends, so what it sends afterwards counts for nothing
+	case "stop node": // its lease ends, so the results that it sends afterwards do not count
 		w.signal(syscall.SIGSTOP)
 		time.Sleep(longerThanLeases)
 		continued := time.Now()
@@ -178,8 +178,8 @@ func (c *chaos) fault() {
 	time.Sleep(time.Duration(c.random.IntN(1500)) * time.Millisecond)
 }
 
-// killNode kills a node, if the others have what it was asked for: docs/cluster.md promises no more. Until the new
-// process knows that the breaker of the dead proxy is open, its attempts are not probes.
+// killNode kills a node when the other nodes have its changes: docs/cluster.md promises nothing for an earlier kill.
+// Until the new process knows that the breaker of the dead proxy is open, its attempts are not probes.
 func (c *chaos) killNode(i int) {
 	r, w := c.registers[i], c.nodes[i]
 	r.mu.Lock()
@@ -204,7 +204,7 @@ func (c *chaos) readShared() {
 	}
 	read := sharedRead{call: time.Now()}
 	c.healed("before a read")
-	var last []string // what was missing
+	var last []string // the differences that the last check found
 	defer func() {
 		if c.t.Failed() {
 			c.t.Logf("the last fault was %s; %v", c.last, last)
@@ -257,7 +257,7 @@ func (c *chaos) checkPolicy() {
 			o.Return = int64(w.end.Sub(begin))
 			complete++
 		} else if !read[sharedValue(w.number)] {
-			continue // its place may be the end
+			continue // no read shows the write, so it may come after all reads
 		}
 		history = append(history, o)
 	}

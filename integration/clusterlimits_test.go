@@ -28,7 +28,8 @@ password = "w"
 requests_per_day = 90
 `
 
-// requestAs sends a request of a user. It returns false for a 429, and whether the amount of the day is spent then.
+// requestAs sends a request of a user. For a 429, served is false, and spent states whether the amount of the day is
+// spent on all nodes.
 func (w *whirl) requestAs(user string) (served, spent bool) {
 	login := base64.StdEncoding.EncodeToString([]byte(user + ":" + user[:1]))
 	a := w.get("Proxy-Authorization", "Basic "+login)
@@ -105,7 +106,7 @@ func TestS166AmountsOfTheDayInACluster(t *testing.T) {
 	t.Parallel()
 	waitPastMidnight()
 	c := startGateways(t, 3, 2, confUsers)
-	for i, w := range c.nodes { // again, with state folders
+	for i, w := range c.nodes { // starts each node again, with a state folder
 		w.stop()
 		w.stateDir = t.TempDir()
 		w.writeConfig(confUsers +
@@ -146,7 +147,7 @@ func TestS166AmountsOfTheDayInACluster(t *testing.T) {
 	c.store.start()
 	c.everywhere("together", func(w *whirl) bool { return w.getJSON("/cluster")["limits_state"] == "shared" })
 	c.together()
-	const late = 12 // parts that a node got because another one had not reported yet
+	const late = 12 // requests of shares that a node got because another one had not reported its use yet
 	require.LessOrEqual(t, sum(c.spend("writer")), late)
 	require.LessOrEqual(t, sum(c.spend("reader")), late)
 	w := c.nodes[2]
@@ -207,7 +208,8 @@ func maxInFlight(f *lab.Proxy, since time.Time) (most int) {
 	return most
 }
 
-// partsOf returns the sum of the parts that nodes have of a limit of F1; -1 if one of them does not use it.
+// partsOf returns the sum of the shares (the field part) that nodes have of a limit of F1; -1 if one of them does not
+// use it.
 func partsOf(limit string, nodes []*whirl) (parts float64) {
 	for _, w := range nodes {
 		l := w.sharedLimit(limit, "F1")

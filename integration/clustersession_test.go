@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// TestS163SessionsMoveOnAllNodes: a session that one gateway has moved to another proxy uses that one at all, also at a
-// gateway that starts later, and after the store is gone.
+// TestS163SessionsMoveOnAllNodes: one gateway moves a session to another proxy. The session then uses this proxy at
+// all gateways, also at a gateway that starts later, and after the store is gone.
 func TestS163SessionsMoveOnAllNodes(t *testing.T) {
 	t.Parallel()
 	patient := strings.Replace(confCluster, `attempt = "1s"`, "attempt = \"30s\"\nadaptive = false", 1)

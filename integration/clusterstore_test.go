@@ -35,8 +35,8 @@ func writeCertificate(t *testing.T) (dir string) {
 	return dir
 }
 
-// TestS159StoreWithTLS: gateways share changes over a store with TLS as a user that may do only what docs/cluster.md
-// says. A gateway that does not trust the store's certificate goes on alone, and says why.
+// TestS159StoreWithTLS: gateways share changes over a store with TLS, as a user of the store that has only the rights
+// in docs/cluster.md. A gateway that does not trust the store's certificate works alone, and reports the reason.
 func TestS159StoreWithTLS(t *testing.T) {
 	t.Parallel()
 	dir := writeCertificate(t)

@@ -16,7 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// scorerModule returns a scorer of about the given size that differs from those of other scores.
+// scorerModule returns a scorer of about the given size. Modules with different scores differ.
 func scorerModule(score float64, size int) []byte {
 	m := wasmtest.Scorer(wasmtest.Scores(score)...)
 	m.Custom = map[string][]byte{"padding": make([]byte, size)}
@@ -55,8 +55,8 @@ func (w *whirl) clusterUpload(plugin string) map[string]any {
 }
 
 // TestS162UploadsOnAllNodes: a plugin that is uploaded to one gateway is on all, also on one that starts later, and
-// after the store has lost its data. Of two modules under one name one wins everywhere. A gateway that cannot have a
-// plugin says so, and the others have it.
+// after the store has lost its data. Of two modules under one name one wins everywhere. If an upload fails on one
+// gateway, this gateway reports the failure, and the others use the plugin.
 func TestS162UploadsOnAllNodes(t *testing.T) {
 	t.Parallel()
 	c := startGateways(t, 3, 2, confCluster)

@@ -46,7 +46,7 @@ func TestS260WhyRequestsAreLost(t *testing.T) {
 		`/F2\d+ of \d+ failed or refused403/.test(document.querySelector("#target").textContent)`)
 }
 
-// What failed is known after a restart, before any request.
+// After a restart, the status has the failing proxies and the reasons before the first request.
 func TestS261ReasonsAfterARestart(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, "")

@@ -18,7 +18,7 @@ import (
 
 // failShare returns the script of a proxy that responds with 200 to the given number of 100 requests, evenly
 // distributed, after a delay.
-func failShare(percent int, delay time.Duration) lab.Script {
+func serveShare(percent int, delay time.Duration) lab.Script {
 	return func(n int, _ *http.Request) lab.Behaviour {
 		if n*37%100 < percent {
 			return lab.Slow(delay)
@@ -117,8 +117,8 @@ func (w *whirl) better(id string, factor float64, than string, thanFactor float6
 func TestS51SuccessRateDecides(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK+roundRobin)
-	w.fakes[1].SetScript(failShare(95, 0))
-	w.fakes[2].SetScript(failShare(60, 0))
+	w.fakes[1].SetScript(serveShare(95, 0))
+	w.fakes[2].SetScript(serveShare(60, 0))
 	w.requestEach(200)
 	w.fakes[1].SetBehaviour(lab.OK()) // so that only the 200 attempts before decide
 	better := func() bool { return w.better("F2", 1, "F3", 1) }
@@ -162,8 +162,8 @@ func TestS53TheWantedRegionRaisesTheScore(t *testing.T) {
 			t.Parallel()
 			w := start(t, 3, confK+roundRobin)
 			w.setAll(lab.Slow(evenDelay))
-			w.fakes[1].SetScript(failShare(c.two, evenDelay))
-			w.fakes[2].SetScript(failShare(c.three, evenDelay))
+			w.fakes[1].SetScript(serveShare(c.two, evenDelay))
+			w.fakes[2].SetScript(serveShare(c.three, evenDelay))
 			for id, region := range map[string]string{"F1": c.one, "F2": "US", "F3": c.region} {
 				status, body, _ := w.call("PATCH", "/proxies/"+id, `{"region":"`+region+`"}`)
 				require.Equal(t, 200, status, "%s", body)
@@ -198,8 +198,8 @@ func TestS55ProxiesWithoutAttemptsAndTies(t *testing.T) {
 
 	w = start(t, 3, confK+roundRobin)
 	w.setAll(lab.Slow(evenDelay))
-	w.fakes[1].SetScript(failShare(95, evenDelay))
-	w.fakes[2].SetScript(failShare(94, evenDelay))
+	w.fakes[1].SetScript(serveShare(95, evenDelay))
+	w.fakes[2].SetScript(serveShare(94, evenDelay))
 	w.requestEach(200)
 	for rounds := 0; !w.sameScore("F2", "F3"); rounds++ {
 		require.Less(t, rounds, 100, "the latencies are never nearly equal")

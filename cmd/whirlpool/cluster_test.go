@@ -154,7 +154,8 @@ func TestAnEqualChangeIsMadeAgain(t *testing.T) {
 	}
 }
 
-// A node whose change meets a newer one at each exchange, because its link is slow, never replaces a newer one.
+// If a node's link is slow, its change meets a newer change of another node at each exchange. It never replaces a
+// newer change.
 func TestManyConflictsLoseNoChange(t *testing.T) {
 	store := cluster.NewMemory(time.Now)
 	a, b := startNode(t, store, "a"), startNode(t, store, "b")

@@ -27,8 +27,8 @@ func (s *countingStore) ReadBlobs(ctx context.Context, names []string, limit int
 	return s.Memory.ReadBlobs(ctx, names, limit)
 }
 
-// A report is written if another node can read it and it says something new, and again after some time. The reports of
-// all nodes are read in one round trip.
+// A node writes its report if another node can read it and the report has changed, or if the last report is old. The
+// reports of all nodes are read in one round trip.
 func TestReportsAreWrittenIfTheyChange(t *testing.T) {
 	store := &countingStore{Memory: cluster.NewMemory(time.Now)}
 	a := startNode(t, store, "a")

@@ -46,7 +46,7 @@ func startUploader(t *testing.T, store *cluster.Memory, name string) *uploader {
 	return u
 }
 
-// step makes an exchange and what the cluster wants, as if the time d had passed.
+// step makes an exchange, and then the uploads and activations that are due, as if the time d had passed.
 func (u *uploader) step(d time.Duration) {
 	u.node.node.Step(u.t.Context())
 	u.node.uploads.applyDue(u.t.Context(), time.Now().Add(d))
@@ -146,7 +146,7 @@ func TestActivationsWaitForTheirPlugin(t *testing.T) {
 	a.sharing(func() error { return a.Activate(changes.UseFirst, "mine", false) })
 	a.sharing(func() error { return a.Activate(changes.UseRetry, "mine", false) })
 	a.sharing(func() error { return a.Activate(changes.UseBackoff, "slow", false) })
-	b.node.node.Step(t.Context()) // the plugins are not made
+	b.node.node.Step(t.Context()) // b has no plugins yet
 	first, _ := b.node.engine.Load().Scorers()
 	require.NotEqual(t, "mine", first)
 	policy := func(u *uploader) *retry.Policy { return u.node.engine.Load().Policies().Current() }
