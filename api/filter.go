@@ -74,6 +74,9 @@ type poolFilter struct {
 	text   string // part of the proxy's search text (poolIndex.texts), in lower case
 }
 
+// maxReason is the maximum number of characters of the parameter reason. A reason may name a host, of up to 253 bytes.
+const maxReason = 300
+
 // parseFilter reads the parameters state, region, vendor, reason and q.
 func parseFilter(c *fiber.Ctx) (f poolFilter, err error) {
 	if f.states, err = parseStates(c); err != nil {
@@ -82,8 +85,12 @@ func parseFilter(c *fiber.Ctx) (f poolFilter, err error) {
 	for _, p := range []struct {
 		name  string
 		field *string
-	}{{"region", &f.region}, {"vendor", &f.vendor}, {"reason", &f.reason}, {"q", &f.text}} {
-		if *p.field, err = queryText(c, p.name); err != nil {
+		most  int
+	}{
+		{"region", &f.region, maxTextLength}, {"vendor", &f.vendor, maxTextLength},
+		{"reason", &f.reason, maxReason}, {"q", &f.text, maxTextLength},
+	} {
+		if *p.field, err = queryTextUpTo(c, p.name, p.most); err != nil {
 			return f, err
 		}
 	}

@@ -148,6 +148,8 @@ func TestListsOfProxies(t *testing.T) {
 		get("/proxies?cursor=1-!", 400), get("/proxies?cursor=1-x", 200), get("/proxies?cursor=%2B1", 400),
 		get("/proxies?cursor=9999999999", 400),
 		get("/proxies?limit=1001", 400), get("/proxies?q=a&q=b", 400),
+		get("/proxies?reason=403+at+"+strings.Repeat("h", 253), 200), // the longest host
+		get("/proxies?reason="+strings.Repeat("h", 301), 400),
 	)
 }
 

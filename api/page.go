@@ -252,9 +252,14 @@ const maxTextLength = 200
 
 // queryText returns a query parameter that is a text; "" if the query does not have it.
 func queryText(c *fiber.Ctx, name string) (string, error) {
+	return queryTextUpTo(c, name, maxTextLength)
+}
+
+// queryTextUpTo returns a query parameter that is a text of at most most characters; "" if the query does not have it.
+func queryTextUpTo(c *fiber.Ctx, name string, most int) (string, error) {
 	text, given := queryValue(c, name)
-	if given && (text == "" || utf8.RuneCountInString(text) > maxTextLength) {
-		return "", badField(name, fmt.Sprintf("%s must be one text of 1 to %d characters", name, maxTextLength))
+	if given && (text == "" || utf8.RuneCountInString(text) > most) {
+		return "", badField(name, fmt.Sprintf("%s must be one text of 1 to %d characters", name, most))
 	}
 	return text, nil
 }

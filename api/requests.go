@@ -138,12 +138,16 @@ func (h *requestHandler) list(c *fiber.Ctx) error {
 		return badField("state", "state must be one of "+strings.Join(metrics.States(), ", ")+
 			strict.DidYouMean(state, metrics.States()))
 	}
+	filter, err := parseRequestFilter(c)
+	if err != nil {
+		return err
+	}
 	most := p.limit
 	if p.hasTotal {
 		most = math.MaxInt // all requests, because the response has their total number
 	}
 	for _, r := range h.tracker.List(state, most) {
-		if containsText(p.text, r.ID.String(), r.ClientID, r.Method+" "+r.Host, r.ProxyID) {
+		if filter.matches(&r) && containsText(p.text, r.ID.String(), r.ClientID, r.Method+" "+r.Host, r.ProxyID) {
 			p.elements = append(p.elements, &r)
 		}
 	}
@@ -156,6 +160,35 @@ func (h *requestHandler) list(c *fiber.Ctx) error {
 		Requests []requestView `json:"requests"`
 		*pageView
 	}{out, fields})
+}
+
+// requestFilter is the condition of a query on requests. Its zero value matches all requests.
+type requestFilter struct {
+	proxyID string // of one of the attempts, the one in flight included; "" for any
+	host    string // "" for any
+}
+
+// parseRequestFilter reads the parameters proxy_id and host.
+func parseRequestFilter(c *fiber.Ctx) (f requestFilter, err error) {
+	id, ofProxy := queryValue(c, "proxy_id")
+	if ofProxy && id == "" {
+		return f, badField("proxy_id", "proxy_id must be one id")
+	}
+	host, ofTarget := queryValue(c, "host")
+	if ofTarget {
+		if host, err = hostField(host); err != nil {
+			return f, err
+		}
+	}
+	return requestFilter{id, host}, nil
+}
+
+func (f *requestFilter) matches(r *metrics.Request) bool {
+	if f.host != "" && f.host != r.Host {
+		return false
+	}
+	return f.proxyID == "" || f.proxyID == r.ProxyID || slices.ContainsFunc(r.Attempts,
+		func(a core.AttemptEvent) bool { return a.ProxyID == f.proxyID })
 }
 
 func requestKey(r *metrics.Request) string { return r.ID.String() }

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"io"
 	"math"
@@ -97,6 +98,65 @@ func TestRequests(t *testing.T) {
 		r.check(t, get("/requests"+query, 200))
 		require.Equal(t, want, fakeTracker{state: r.tracker.state, limit: r.tracker.limit}, query)
 	}
+}
+
+// The parameters proxy_id and host select requests exactly: by all attempts, also the one in flight, and by the host
+// without a port.
+func TestRequestsOfAProxyAndOfATarget(t *testing.T) {
+	r := newRig(t, nil)
+	through := func(id core.RequestID, host, current string, proxies ...string) metrics.Request {
+		q := metrics.Request{ID: id, Method: "GET", Host: host, State: metrics.StateDone, Started: noon, Ended: noon,
+			ProxyID: current}
+		for _, p := range proxies {
+			q.Attempts = append(q.Attempts, core.AttemptEvent{ProxyID: p, Started: noon, Ended: noon})
+		}
+		return q
+	}
+	r.tracker.list = []metrics.Request{
+		through(1, "a.test", "F2", "F1", "F2"),
+		through(2, "b.test", "F10", "F10"),
+		through(3, "f1.test", "F2", "F2"),
+		through(4, "a.test.example", "F1"), // in flight
+		through(5, "2001:db8::1", "F1", "F1"),
+	}
+	long := strings.Repeat("p", 256) // the longest id of a proxy
+	for query, want := range map[string]string{
+		"proxy_id=F1":                           "1 4 5",
+		"proxy_id=F2":                           "1 3",
+		"proxy_id=f1":                           "",
+		"proxy_id=" + long:                      "",
+		"host=a.test":                           "1",
+		"host=A.Test.":                          "1",
+		"host=2001:DB8::1":                      "5",
+		"host=[2001:db8::1]":                    "5",
+		"proxy_id=F1&host=a.test":               "1",
+		"proxy_id=F1&q=a.test":                  "1 4",
+		"proxy_id=F1&limit=1":                   "1",
+		"proxy_id=F1&limit=1&cursor=1":          "4",
+		"proxy_id=F1&state=done&sort=-attempts": "1 5 4",
+	} {
+		_, body := r.send(t, "GET", "/api/v1/requests?"+query, "")
+		var v struct {
+			Requests []struct{ ID string }
+			Total    int
+		}
+		require.NoError(t, json.Unmarshal(body, &v), "%s", body)
+		ids := []string{}
+		for _, q := range v.Requests {
+			ids = append(ids, strings.TrimLeft(q.ID, "0"))
+		}
+		require.Equal(t, want, strings.Join(ids, " "), query)
+	}
+	_, body := r.send(t, "GET", "/api/v1/requests?proxy_id=F1&limit=1", "")
+	require.Contains(t, string(body), `"total":3,"next_cursor":"1-`)
+	r.check(t,
+		get("/requests?proxy_id=", 400, bad("proxy_id", "proxy_id must be one id")),
+		get("/requests?proxy_id=F1&proxy_id=F2", 400, bad("proxy_id", "proxy_id must be one id")),
+		get("/requests?host=", 400),
+		get("/requests?host=*.test", 400, bad("host", "host must be one host, without *")),
+		get("/requests?host=a.test:80", 400),
+		get("/requests?proxy=F1", 400),
+	)
 }
 
 // responseOf returns the result of a request whose response has the given body.

@@ -113,7 +113,7 @@ role = "admin"
 	})
 	r := visit(t, mux, visitor)
 	require.Empty(t, r.Error, "after %q", r.Done)
-	require.Len(t, r.Done, 72)
+	require.Len(t, r.Done, 73)
 	_, inForce, _ := w.call("GET", "/config", "", "Authorization", "Bearer reads-only")
 	require.Contains(t, string(inForce), `"gateway":"`+w.gateway+`"`)
 	status, policy, _ := w.call("GET", "/retry/policy", "", "Authorization", "Bearer reads-only")

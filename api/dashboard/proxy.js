@@ -1,10 +1,10 @@
 // The page of one proxy: its settings, why its attempts fail, its latest requests, and actions.
 import { api } from "./api.js";
-import { $, address, bytes, clock, count, date, el, number, percent, pill, span, words } from "./dom.js";
+import { $, address, bytes, clock, count, date, el, link, number, percent, pill, span, words } from "./dom.js";
 import { attemptChart, attemptHistory } from "./history.js";
 import { perform } from "./many.js";
 import { openPage } from "./page.js";
-import { steps } from "./requests.js";
+import { showRequest, steps } from "./requests.js";
 import { gatewayNow } from "./session.js";
 
 const page = openPage($("proxy"), "proxy", ["proxies", "requests"], async (id, content, current) => {
@@ -12,11 +12,10 @@ const page = openPage($("proxy"), "proxy", ["proxies", "requests"], async (id, c
   const [x, breaker, recent] = await Promise.all([
     api("proxies/" + path),
     api("circuit-breakers/" + path),
-    api("requests?limit=10&q=" + path),
+    api("requests?limit=10&proxy_id=" + path),
   ]);
   if (!current()) return;
-  const requests = recent.requests.filter(r => r.attempts.some(a => a.proxy_id === id));
-  content.replaceChildren(...parts(x, breaker, requests));
+  content.replaceChildren(...parts(x, breaker, recent.requests));
   attemptHistory($("proxyhistory"), "proxy_id=" + path).catch(() => {});
 });
 
@@ -89,7 +88,13 @@ function requestTable(list) {
     "table",
     { class: "requests" },
     ...list.map(r =>
-      el("tr", {}, el("td", {}, clock(r.started_at)), el("td", {}, r.method + " " + r.host), el("td", { class: "steps" }, ...steps(r, gatewayNow()))),
+      el(
+        "tr",
+        {},
+        el("td", {}, link(clock(r.started_at), () => showRequest(r.id), "the attempts of " + r.id)),
+        el("td", {}, r.method + " " + r.host),
+        el("td", { class: "steps" }, ...steps(r, gatewayNow())),
+      ),
     ),
   );
 }

@@ -50,9 +50,9 @@ $("moretargets").onclick = () => {
 
 const page = openPage($("target"), "target", ["targets", "requests"], async (host, content) => {
   const path = encodeURIComponent(host),
-    [x, latest] = await Promise.all([api("targets/" + path + "?window=1h"), api("requests?limit=1000&q=" + path)]);
+    [x, latest] = await Promise.all([api("targets/" + path + "?window=1h"), api("requests?limit=1000&host=" + path)]);
   const parts = [el("h3", {}, "Attempts of the last hour by cause"), reasonsTable(x)];
-  parts.push(el("h3", {}, "Latest attempts by proxy"), byProxy(latest.requests, host));
+  parts.push(el("h3", {}, "Latest attempts by proxy"), byProxy(latest.requests));
   const chart = attemptChart("targethistory");
   parts.push(el("h3", {}, "Attempts of the last six hours"), chart);
   parts.push(el("h3", {}, "Proxies that get no requests for it"), banned(x.banned, host));
@@ -62,10 +62,10 @@ const page = openPage($("target"), "target", ["targets", "requests"], async (hos
 
 export const showTarget = page.show;
 
-// byProxy is a table of the proxies through which the latest requests for a host have gone, the worst first.
-function byProxy(requests, host) {
+// byProxy is a table of the proxies through which the latest requests have gone, the worst first.
+function byProxy(requests) {
   const proxies = new Map();
-  for (const a of requests.filter(r => r.host === host).flatMap(r => r.attempts)) {
+  for (const a of requests.flatMap(r => r.attempts)) {
     const p = proxies.get(a.proxy_id) || { id: a.proxy_id, attempts: 0, bad: 0 };
     proxies.set(a.proxy_id, p);
     p.attempts++;

@@ -157,6 +157,8 @@ type List struct {
 	Region string
 	Vendor string
 	Reason string // the Reason of a FailureGroup
+	Proxy  string // the id of a proxy
+	Host   string // the host of a target
 	Text   string // text that the elements must contain, without regard to case
 	Sort   string // name of a field; a hyphen before it reverses the order
 	Limit  int
@@ -175,6 +177,8 @@ func (l *List) Query() url.Values {
 	set("region", l.Region)
 	set("vendor", l.Vendor)
 	set("reason", l.Reason)
+	set("proxy_id", l.Proxy)
+	set("host", l.Host)
 	set("q", l.Text)
 	set("sort", l.Sort)
 	set("cursor", l.Cursor)
