@@ -217,13 +217,15 @@ func (h *proxyListHandler) parseList(
 	counts := proxylist.EntryCounts{
 		Forms: map[string]int{}, Skipped: map[string]int{}, Warnings: map[string]int{},
 	}
-	specs, warnings, err := proxylist.Parse(bytes.NewReader(text), proxylist.Options{
-		Name: upstream.SourceAPI, Scheme: scheme, UsedIDs: taken, Counts: &counts,
+	var lines []int
+	all, warnings, err := proxylist.Parse(bytes.NewReader(text), proxylist.Options{
+		Name: upstream.SourceAPI, Scheme: scheme, UsedIDs: taken, Counts: &counts, Lines: &lines,
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	specs = slices.DeleteFunc(specs, func(s upstream.Spec) bool {
+	specs := all[:0]
+	for i, s := range all {
 		reason := ""
 		switch {
 		case known[s.Address]:
@@ -233,14 +235,14 @@ func (h *proxyListHandler) parseList(
 		case s.Address.HasMaskedCredentials():
 			reason = "*** stands for hidden credentials; write them out"
 		default:
-			return false
+			specs = append(specs, s)
+			continue
 		}
-		if counts.Skipped[reason]++; counts.Skipped[reason] == 1 {
-			warnings = append(warnings, proxylist.Warning{Msg: reason, Reason: reason})
+		if counts.Skipped[reason]++; counts.Skipped[reason] <= proxylist.MaxLinesOfReason {
+			warnings = append(warnings, proxylist.Warning{Line: lines[i], Msg: reason, Reason: reason})
 		}
 		counts.Warnings[reason]++
-		return true
-	})
+	}
 	upstream.SetIDTemplate(specs, template)
 	v := &readingView{Proxies: len(specs), Forms: counts.Forms, LeftOut: counts.Skipped, Examples: []string{},
 		Warnings: groupWarnings(warnings, counts.Warnings), IDs: []string{}}

@@ -73,6 +73,9 @@ func TestWarningsOfALongListAreGrouped(t *testing.T) {
 	})
 	require.Len(t, v.Warnings, 3)
 
+	v = r.readList(t, "?dry_run=true", "192.0.2.1:80\nhttp://***@192.0.2.2:80\nhttp://***@192.0.2.3:80\n")
+	require.Equal(t, []listWarning{{"*** stands for hidden credentials; write them out", []int{2, 3}, 2}}, v.Warnings)
+
 	clash := "proxies:\n- {name: a, type: http, server: f2.test, port: 8080}\n"
 	v = r.readList(t, "?dry_run=true", clash)
 	require.Equal(t, map[string]int{"the pool has the proxy already": 1}, v.LeftOut)

@@ -216,6 +216,9 @@ func (l *listParser) addJSON(n int, proxy any, depth int) {
 			return
 		}
 		spec, err := v.spec(l.Scheme)
+		if err == nil {
+			err = l.setOptions(n, &spec, p)
+		}
 		l.add(n, formJSON, spec, "", err)
 	case []any:
 		l.parseLine(n, rowOf(p))

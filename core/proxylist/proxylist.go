@@ -44,7 +44,8 @@
 // A table begins with a line of column names (table.go), separated by commas, semicolons, tabs or vertical bars. If all
 // of them are protocols, each cell is the address of a proxy. If one of them is url, columns that are named like
 // options (Columns) have the options of the row's proxy. A JSON document is an array of strings, objects or rows of a
-// table, or an object that contains such arrays (json.go).
+// table, or an object that contains such arrays (json.go). The fields of an object may be options, too
+// (jsonoptions.go).
 package proxylist
 
 import (
@@ -103,6 +104,7 @@ type Options struct {
 	Counts  *EntryCounts // Parse counts the entries of the list in it; may be nil
 
 	Original *Original // Parse adds the entries to it as they were read; may be nil
+	Lines    *[]int    // Parse adds the line of each proxy to it; may be nil
 
 	// ShareTexts is called with the address of each proxy. It may replace the texts of the address by equal texts that
 	// are in memory already. It may be nil.
@@ -138,6 +140,7 @@ func Parse(r io.Reader, o Options) (specs []upstream.Spec, warnings []Warning, e
 	l.warnOfLines(l.describedLines, describedWarning)
 	l.warnOfLines(l.textLines, "there is text beside the address; it is not used")
 	l.warnOfLines(l.guessedLogins, guessedWarning)
+	l.warnOfUnusedFields()
 	return l.specs.all(), l.warnings, err
 }
 
@@ -154,6 +157,7 @@ type listParser struct {
 	describedLines lineCount // lines with fields that are taken as a description of the proxy
 	textLines      lineCount // lines with text beside the address
 	guessedLogins  lineCount // lines whose words are taken as user and password
+	unusedFields   fieldCount
 }
 
 // chunks holds proxies in slices of 1,024; the first slice may be longer. They need less memory than a slice
@@ -466,6 +470,9 @@ func (l *listParser) add(n int, form string, spec upstream.Spec, warning string,
 		}
 		l.specs.add(spec, l.Entries)
 		l.Original.add(l.entryText)
+		if l.Lines != nil {
+			*l.Lines = append(*l.Lines, n)
+		}
 	}
 }
 

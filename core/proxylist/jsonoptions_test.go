@@ -1,0 +1,81 @@
+package proxylist
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func readJSON(t *testing.T, list string) (lines []string, warnings []string) {
+	specs, all, err := Parse(strings.NewReader(list), Options{})
+	require.NoError(t, err)
+	for i := range specs {
+		lines = append(lines, FormatLine(&specs[i]))
+	}
+	for _, w := range all {
+		warnings = append(warnings, w.String())
+	}
+	return lines, warnings
+}
+
+// The fields of a JSON object are options if a table may have columns with their names.
+func TestOptionsInJSON(t *testing.T) {
+	lines, warnings := readJSON(t, `[
+		{"url":"http://p1.test:80","id":"a","region":"EU","tags":["x","y"],"weight":2,"cost":0.5,"max_in_flight":7,
+			"rate":2.5,"min_interval":"500ms","bytes_per_day":1048576,"tier":1,"vendor":"v","cost_per_request":0.1,
+			"cost_per_gb":3,"auth":"digest","reuse":false,"metadata":{"rack":"r1","unit":7,"spare":true}},
+		{"ip":"192.0.2.1","port":80,"id":"b","tags":"z","vendor":"w","metadata":{"rack":"r2"},"reuse":true}]`)
+	require.Equal(t, []string{
+		"http://p1.test:80#auth=digest&bytes_per_day=1048576&cost=0.5&cost_per_gb=3&cost_per_request=0.1&id=a" +
+			"&max_in_flight=7&min_interval=500ms&rack=r1&rate=2.5&region=EU&reuse=false&spare=true&tags=x%2Cy&tier=1" +
+			"&unit=7&vendor=v&weight=2",
+		"http://192.0.2.1:80#id=b&rack=r2&tags=z&vendor=w",
+	}, lines)
+	require.Empty(t, warnings)
+}
+
+// An object with the field url has options with valid values only; fields without a meaning are named.
+func TestFieldsThatAreNotUsed(t *testing.T) {
+	lines, warnings := readJSON(t, `[{"url":"http://p1.test:80","weight":-1},{"url":"http://p2.test:80","nope":1},
+		{"url":"http://p3.test:80","vender":"v","id":3,"empty":null},{"url":"http://p4.test:80","tags":{"a":"b"}}]`)
+	require.Equal(t, []string{"http://p2.test:80", "http://p3.test:80#id=3"}, lines)
+	require.Equal(t, []string{
+		"line 1: the option weight is not a number from 0 to 1000000",
+		"line 4: the option tags is neither a text nor a number",
+		`line 2: in 2 entries, this one the first, fields are not used: "nope", "vender" (did you mean vendor?)`,
+	}, warnings)
+}
+
+// An object of a vendor gives its proxy, even if its fields have other meanings than our options.
+func TestFieldsOfVendors(t *testing.T) {
+	lines, warnings := readJSON(t, `[{"ip":"192.0.2.1","port":80,"id":17,"rate":87,"tags":["very fast"],"tier":"gold",
+		"weight":"x","cost":{"eur":1},"metadata":{"a":{"b":1}}},
+		{"ip":"192.0.2.2","port":80,"id":"a","anonymity":"elite"},{"ip":"192.0.2.3","port":80,"id":"a"}]`)
+	require.Equal(t, []string{"http://192.0.2.1:80#tier=gold", "http://192.0.2.2:80#id=a", "http://192.0.2.3:80"}, lines)
+	require.Equal(t, []string{
+		"line 1: the field cost is not used: the option cost is neither a text nor a number",
+		"line 1: the field id is not used: the id is a number; write the address in the field url to use it",
+		`line 1: the field metadata is not used: the value "a" of the option metadata is neither a text nor a number`,
+		"line 1: the field rate is not used: its meaning is not certain; write the address in the field url to use it",
+		"line 1: the field tags is not used: the option tags must have words of letters, digits, '-', '_' and '.', " +
+			"with commas between",
+		"line 1: the field weight is not used: the option weight is not a number from 0 to 1000000",
+		"line 3: the field id is not used: the id is already used by another proxy",
+		`line 2: in 1 entry, this one the first, fields are not used: "anonymity"`,
+	}, warnings)
+}
+
+// A list has one warning with at most twenty names, also if each entry has other fields.
+func TestManyFieldsThatAreNotUsed(t *testing.T) {
+	var list strings.Builder
+	for i := range 30 {
+		list.WriteString(`{"url":"http://p.test:8` + string(rune('0'+i/10)) + string(rune('0'+i%10)) + `","f` +
+			string(rune('a'+i%26)) + strings.Repeat("x", i/26) + `":1}` + "\n")
+	}
+	_, warnings := readJSON(t, list.String())
+	require.Len(t, warnings, 1)
+	require.Contains(t, warnings[0], "in 30 entries, this one the first, ")
+	require.Contains(t, warnings[0], `"ft", and others`)
+	require.NotContains(t, warnings[0], `"fu"`)
+}
