@@ -9,6 +9,7 @@ import (
 // RunningConfig is the configuration in force.
 type RunningConfig struct {
 	Config  any          `json:"config"`  // the settings, in the form of the configuration file; secrets are masked
+	File    string       `json:"file"`    // path of the configuration file as it was given at the start; "" for none
 	Gateway string       `json:"gateway"` // the address that clients connect to
 	Reload  ReloadStatus `json:"reload"`
 }

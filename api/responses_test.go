@@ -154,8 +154,8 @@ func (g *golden) server(t *testing.T) *engine.Engine {
 		Plugins: reg, Log: log, Version: "v1",
 		Running: func() RunningConfig {
 			return RunningConfig{
-				Config: map[string]any{"api": map[string]any{"listen": "x"}}, Gateway: "127.0.0.1:8888",
-				Reload: status}
+				Config: map[string]any{"api": map[string]any{"listen": "x"}}, File: "whirlpool.toml",
+				Gateway: "127.0.0.1:8888", Reload: status}
 		},
 		Reload: func() ReloadStatus { return status },
 	})

@@ -329,17 +329,20 @@ is a difference.`,
 		if err != nil {
 			return err
 		}
-		var running struct{ Config json.RawMessage }
+		var running struct {
+			Config json.RawMessage
+			File   string
+		}
 		if err := r.get("/config", &running); err != nil {
 			return err
 		}
-		list, err := config.Differences(running.Config, file)
+		list, err := config.Differences(config.Document{JSON: running.Config, File: running.File},
+			config.Document{JSON: file, File: args[0]})
 		if err != nil {
 			return err
 		}
 		if err := r.print(map[string]any{"differences": list}, func(w io.Writer) {
-			printDifferences(w,
-				list)
+			printDifferences(w, list)
 		}); err != nil {
 			return err
 		}

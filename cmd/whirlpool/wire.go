@@ -349,7 +349,11 @@ func (g *gateway) pluginStates() []metrics.PluginState {
 func (g *gateway) runningConfig() api.RunningConfig {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return api.RunningConfig{Config: g.cfg, Gateway: g.address, Reload: g.lastReload}
+	c := api.RunningConfig{Config: g.cfg, Gateway: g.address, Reload: g.lastReload}
+	if g.cfg.HasFile() {
+		c.File = g.source.File
+	}
+	return c
 }
 
 // reload loads, checks and applies the configuration. After an error, the previous configuration stays in force.

@@ -12,16 +12,17 @@ import (
 )
 
 // setOptions sets the options of spec, the proxy of the nth element of a document, from the fields of the element that
-// are named like the columns of a table (Columns). Objects of vendors have fields with such names and other meanings. So
-// if an object has no field "url", an option whose value is not valid is left out with a warning, and so is an id that
-// another proxy has. In an object with that field, such a value is an error. Fields without a meaning are counted, for
-// one warning.
+// are named like the columns of a table (Columns). Objects of vendors have fields with such names and other meanings.
+// So if an object has no field "url", an option whose value is not valid is left out with a warning, and so is an id
+// that another proxy has. In an object with that field, such a value is an error. Fields without a meaning are counted,
+// for one warning.
 func (l *listParser) setOptions(n int, spec *upstream.Spec, object map[string]any) error {
 	_, ownForm := object[columnURL]
 	var unused []string
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		value := object[name]
-		isOption := slices.Contains(Columns(), name) && name != "region" && (name != "auth" || value == upstream.AuthDigest)
+		isOption := slices.Contains(Columns(), name) && name != "region" && // fieldValues has the region
+			(name != "auth" || value == upstream.AuthDigest)
 		switch {
 		case isEmpty(value):
 		case isOption:
@@ -48,8 +49,8 @@ func (l *listParser) setOptions(n int, spec *upstream.Spec, object map[string]an
 }
 
 // checkForeign returns an error if an option is not used in an object of a vendor. A number as id is that of a row in
-// the vendor's database, which another list may have as well, and a rate may be a share of successes. The parameter spec
-// is the proxy with the option.
+// the vendor's database, which another list may have as well, and a rate may be a share of successes. The parameter
+// spec is the proxy with the option.
 func (l *listParser) checkForeign(spec *upstream.Spec, name string, value any) error {
 	_, isText := value.(string)
 	switch {

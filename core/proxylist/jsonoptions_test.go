@@ -49,15 +49,18 @@ func TestFieldsThatAreNotUsed(t *testing.T) {
 
 // An object of a vendor gives its proxy, even if its fields have other meanings than our options.
 func TestFieldsOfVendors(t *testing.T) {
-	lines, warnings := readJSON(t, `[{"ip":"192.0.2.1","port":80,"id":17,"rate":87,"tags":["very fast"],"tier":"gold",
+	lines, warnings := readJSON(t, `[
+		{"ip":"192.0.2.1","port":80,"id":17,"rate":87,"tags":["very fast"],"tier":"gold",
 		"weight":"x","cost":{"eur":1},"metadata":{"a":{"b":1}}},
 		{"ip":"192.0.2.2","port":80,"id":"a","anonymity":"elite"},{"ip":"192.0.2.3","port":80,"id":"a"}]`)
-	require.Equal(t, []string{"http://192.0.2.1:80#tier=gold", "http://192.0.2.2:80#id=a", "http://192.0.2.3:80"}, lines)
+	require.Equal(t, []string{"http://192.0.2.1:80#tier=gold", "http://192.0.2.2:80#id=a", "http://192.0.2.3:80"},
+		lines)
 	require.Equal(t, []string{
 		"line 1: the field cost is not used: the option cost is neither a text nor a number",
 		"line 1: the field id is not used: the id is a number; write the address in the field url to use it",
 		`line 1: the field metadata is not used: the value "a" of the option metadata is neither a text nor a number`,
-		"line 1: the field rate is not used: its meaning is not certain; write the address in the field url to use it",
+		"line 1: the field rate is not used: its meaning is not certain; write the address in the field url to use " +
+			"it",
 		"line 1: the field tags is not used: the option tags must have words of letters, digits, '-', '_' and '.', " +
 			"with commas between",
 		"line 1: the field weight is not used: the option weight is not a number from 0 to 1000000",

@@ -13,6 +13,7 @@ import (
 // Config is the configuration in force.
 type Config struct {
 	Config       map[string]any `json:"config"`  // without secrets
+	File         string         `json:"file"`    // path of the configuration file as it was given at the start
 	Gateway      string         `json:"gateway"` // address for clients
 	Reload       Reload         `json:"reload"`  // result of the last reload
 	PolicySource string         `json:"policy_source"`

@@ -357,6 +357,10 @@ func (c *Config) Sizes() map[string]int { return c.sizes }
 // ProxyCount returns the number of configured proxies, including those of proxy lists.
 func (c *Config) ProxyCount() int { return max(len(c.specs), c.releasedCount) }
 
+// HasFile reports whether the configuration was read from a file. A file that may be missing (Source.Optional) is
+// none if it does not exist.
+func (c *Config) HasFile() bool { return c.fileFound }
+
 // ReleaseProxies frees the memory of the configured proxies. After that, Engine returns no proxies. The result of
 // ProxyCount stays the same.
 func (c *Config) ReleaseProxies() { c.releasedCount, c.specs = c.ProxyCount(), nil }

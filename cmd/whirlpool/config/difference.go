@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -16,14 +17,21 @@ type Difference struct {
 	File    string `json:"file,omitempty"`
 }
 
-// Differences returns the differences of two configurations in the JSON form of Config, sorted by key. It compares
-// tables of a list by their id, name or url. It finds no difference between two secrets, because both are masked.
-func Differences(running, file []byte) ([]Difference, error) {
-	runningValues, err := flatten(running)
+// Document is a configuration in the JSON form of Config.
+type Document struct {
+	JSON []byte
+	File string // path of the configuration file as the program that read it got it; "" if it is unknown
+}
+
+// Differences returns the differences of two configurations, sorted by key. It compares tables of a list by their id,
+// name or url. It finds no difference between two secrets, because both are masked. Paths that are relative to the
+// configuration file are compared without its folder, so a file differs from a copy of itself in nothing.
+func Differences(running, file Document) ([]Difference, error) {
+	runningValues, err := flatten(running.JSON)
 	if err != nil {
 		return nil, fmt.Errorf("the configuration in force: %w", err)
 	}
-	fileValues, err := flatten(file)
+	fileValues, err := flatten(file.JSON)
 	if err != nil {
 		return nil, err
 	}
@@ -36,11 +44,33 @@ func Differences(running, file []byte) ([]Difference, error) {
 	}
 	list := []Difference{}
 	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		if runningValues[key] != fileValues[key] {
-			list = append(list, Difference{key, runningValues[key], fileValues[key]})
+		before, after := runningValues[key], fileValues[key]
+		if before != after && running.withoutFolder(key, before) != file.withoutFolder(key, after) {
+			list = append(list, Difference{key, before, after})
 		}
 	}
 	return list, nil
+}
+
+// withoutFolder returns the JSON value of a key. If the value is a path in the folder of the configuration file, it
+// returns the path relative to this folder. For the default of state.dir, which depends on the name of the file, it
+// returns a word that is no JSON value.
+func (d *Document) withoutFolder(key, value string) string {
+	var path string
+	if d.File == "" || json.Unmarshal([]byte(value), &path) != nil {
+		return value
+	}
+	switch {
+	case key == "state.dir" && path == stateDirOf(d.File):
+		return "default"
+	case key != "log.access_file" && !(strings.HasPrefix(key, "plugins.") && strings.HasSuffix(key, ".path")):
+		return value
+	}
+	relative, err := filepath.Rel(filepath.Dir(d.File), path)
+	if err != nil || !filepath.IsLocal(relative) {
+		return value
+	}
+	return relative
 }
 
 // flatten returns the JSON value of each key of a configuration, such as breaker.blame. The warnings are left out.

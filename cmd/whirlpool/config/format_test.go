@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
@@ -60,17 +61,41 @@ func FuzzFormat(f *testing.F) {
 }
 
 func TestDifferences(t *testing.T) {
-	list, err := Differences([]byte(`{"log":{"level":"info"},"gone":1,"warnings":["x"],"files":["a"],
-		"proxies":[{"id":"a","url":"u1"},{"id":"b","url":"u2"},{"url":"u3"},{"url":"u3","cost":1}]}`),
-		[]byte(`{"log":{"level":"debug"},"new":[],"files":["a"],
-		"proxies":[{"id":"b","url":"u2"},{"id":"a","url":"u4"},{"url":"u3"},{"url":"u3","cost":2}]}`))
+	list, err := Differences(Document{JSON: []byte(`{"log":{"level":"info"},"gone":1,"warnings":["x"],"files":["a"],
+		"proxies":[{"id":"a","url":"u1"},{"id":"b","url":"u2"},{"url":"u3"},{"url":"u3","cost":1}]}`)},
+		Document{JSON: []byte(`{"log":{"level":"debug"},"new":[],"files":["a"],
+		"proxies":[{"id":"b","url":"u2"},{"id":"a","url":"u4"},{"url":"u3"},{"url":"u3","cost":2}]}`)})
 	require.NoError(t, err)
 	require.Equal(t, []Difference{
 		{"gone", "1", ""}, {"log.level", `"info"`, `"debug"`}, {"new", "", "[]"},
 		{"proxies[a].url", `"u1"`, `"u4"`}, {"proxies[u3 #2].cost", "1", "2"},
 	}, list)
-	_, err = Differences([]byte("x"), []byte("{}"))
+	_, err = Differences(Document{JSON: []byte("x")}, Document{JSON: []byte("{}")})
 	require.ErrorContains(t, err, "the configuration in force")
+}
+
+// A file by another path has no difference from itself. What the file sets to an absolute path is compared as it is.
+func TestDifferencesOfPaths(t *testing.T) {
+	document := func(file, dir, access, module string) Document {
+		text := fmt.Sprintf(`{"state":{"dir":%q},"log":{"access_file":%q},"plugins":{"mine":{"path":%q}}}`, dir, access,
+			module)
+		return Document{JSON: []byte(text), File: file}
+	}
+	running := document("k.toml", "k.toml.state", "access.log", "m/a.wasm")
+	keys := func(file Document) (keys []string) {
+		list, err := Differences(running, file)
+		require.NoError(t, err)
+		for _, d := range list {
+			keys = append(keys, d.Key)
+		}
+		return keys
+	}
+	require.Empty(t, keys(document("/etc/w/k.toml", "/etc/w/k.toml.state", "/etc/w/access.log", "/etc/w/m/a.wasm")))
+	require.Empty(t, keys(document("../w/l.toml", "../w/l.toml.state", "../w/access.log", "../w/m/a.wasm")))
+	require.Equal(t, []string{"log.access_file", "plugins.mine.path", "state.dir"},
+		keys(document("/etc/w/k.toml", "/var/k.toml.state", "/var/access.log", "/etc/w/n/a.wasm")))
+	running.File = "" // of an older version
+	require.Len(t, keys(document("/etc/w/k.toml", "/etc/w/k.toml.state", "/etc/w/access.log", "/etc/w/m/a.wasm")), 3)
 }
 
 func TestContradictions(t *testing.T) {

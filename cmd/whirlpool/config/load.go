@@ -362,9 +362,12 @@ func (l *loader) setStateDir(tree map[string]any) {
 	if _, set := section["dir"]; set {
 		l.cfg.State.Implied = false
 	} else if l.cfg.fileFound {
-		l.cfg.State.Dir = l.src.File + ".state"
+		l.cfg.State.Dir = stateDirOf(l.src.File)
 	}
 }
+
+// stateDirOf returns the default of state.dir with a configuration file.
+func stateDirOf(file string) string { return file + ".state" }
 
 // resolvePath resolves a relative path against the folder of the configuration file.
 func (l *loader) resolvePath(path string) string {
