@@ -149,6 +149,52 @@ func TestS64MoreClientsThanDescriptors(t *testing.T) {
 	eventually(t, "a word about the limit", func() bool { return strings.Contains(w.log.String(), "ulimit -n") })
 }
 
+// S267: requests that fail in a flood, at first at the target and then because no proxy is left, lead to the first log
+// record of each kind, and to one a second with the number of the others.
+func TestS267AFloodOfFailuresIsFoldedInTheLog(t *testing.T) {
+	t.Parallel()
+	w := start(t, 2, notAdaptive+"[retry]\nmax_attempts = 1\n")
+	w.setAll(lab.Status(503))
+	const workers, each = 4, 1000
+	began := time.Now()
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for range each {
+				if a := w.get(); a.status != 503 {
+					t.Error(a.status, a.err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	record := regexp.MustCompile(`(?m)level=ERROR msg=("[^"]+")[^\n]*`)
+	folded := regexp.MustCompile(` folded=(\d+) within=1s$`)
+	count := func() (records, all int, kinds map[string]bool) {
+		kinds = map[string]bool{}
+		for _, m := range record.FindAllStringSubmatch(w.log.String(), -1) {
+			records++
+			kinds[m[1]] = true
+			if m := folded.FindStringSubmatch(m[0]); m != nil {
+				n, _ := strconv.Atoi(m[1])
+				all += n
+				continue
+			}
+			all++
+		}
+		return records, all, kinds
+	}
+	eventually(t, "each failed request is accounted for", func() bool {
+		_, all, _ := count()
+		return all >= workers*each
+	})
+	records, all, kinds := count()
+	require.Equal(t, workers*each, all)
+	require.Contains(t, kinds, `"request failed"`)
+	seconds := int(time.Since(began)/time.Second) + 1
+	require.LessOrEqual(t, records, 4*len(kinds)+2*len(kinds)*seconds, "%s", w.log)
+}
+
 // Many refused requests lead to few log records, which state the number of all of them.
 func TestAFloodOfRefusalsIsFoldedInTheLog(t *testing.T) {
 	w := start(t, 1, confOpen)

@@ -60,7 +60,7 @@ func serve(ctx context.Context, o serveOptions, out, logOutput io.Writer) error 
 	if err != nil {
 		return fmt.Errorf("the configuration is not valid\n%w", err)
 	}
-	log, level, output, closeLog := openLog(cfg.Log, logOutput, messagesToFold(cfg)...)
+	log, level, output, closeLog := openLog(cfg.Log, logOutput, logRules(cfg)...)
 	defer closeLog() // its error is ignored: the log, which would report it, is closed
 	defer limitMemory(ctx, log, growth)()
 	program, err := os.Executable()

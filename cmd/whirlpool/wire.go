@@ -61,8 +61,8 @@ type gateway struct {
 
 // openLog opens the log. A buffer (w) holds the records until they are written, because the output may be slow.
 // closeLog writes the buffered records. If many records have the same message, the log gets only some of them, and only
-// the first one if the message is in foldedMessages (see package logfold).
-func openLog(cfg config.Log, out io.Writer, foldedMessages ...string) (
+// the first ones if the message is in folding (see package logfold).
+func openLog(cfg config.Log, out io.Writer, folding ...logfold.Rule) (
 	log *slog.Logger, level *slog.LevelVar, w *spool.Writer, closeLog func() error,
 ) {
 	level = &slog.LevelVar{}
@@ -76,22 +76,38 @@ func openLog(cfg config.Log, out io.Writer, foldedMessages ...string) (
 	if cfg.Format == "json" {
 		handler = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: durationInSeconds})
 	}
-	folding := logfold.New(handler, foldedMessages...)
-	log = slog.New(folding)
+	folded := logfold.New(handler, folding...)
+	log = slog.New(folded)
 	return log, level, w, func() error {
-		folding.Flush()
+		folded.Flush()
 		return w.Close()
 	}
 }
 
-// messagesToFold returns the messages for the parameter foldedMessages of openLog. With breaker.blame = "literal", the
-// message "no proxy admissible" is not among them: each request with this message has its own record, as in version
-// 0.1, up to logfold.Burst.
-func messagesToFold(cfg *config.Config) []string {
-	if cfg.Breaker.Blame == config.BlameLiteral {
-		return []string{"request refused"}
+// firstLogins is the number of failed logins of a client as one user that have records of their own in a flood. A
+// program that blocks clients by the log, such as fail2ban, counts these records.
+const firstLogins = 10
+
+// logRules returns the messages about requests that fail, with which clients can flood the log. With breaker.blame =
+// "literal", the messages of version 0.1 are not among them: each request with such a message has its own record, up to
+// logfold.Burst.
+func logRules(cfg *config.Config) []logfold.Rule {
+	login := []string{"listener", "client", "user"}
+	rules := []logfold.Rule{
+		{Message: "request refused", Keys: []string{"error"}, First: 1},
+		{Message: "target denied", Keys: []string{"host"}, First: 1},
+		{Message: "a request came back", Keys: []string{"host"}, First: 1},
+		{Message: "a SOCKS5 connection came back", Keys: []string{"error"}, First: 1},
+		{Message: "login failed", Keys: login, First: firstLogins},
+		{Message: "login refused without a check", Keys: login, First: firstLogins},
+		{Message: "login refused because of an option in the user name", Keys: []string{"listener", "user"},
+			First: firstLogins},
 	}
-	return []string{"request refused", "no proxy admissible"}
+	if cfg.Breaker.Blame == config.BlameLiteral {
+		return rules
+	}
+	return append(rules, logfold.Rule{Message: "no proxy admissible", Keys: []string{"error"}, First: 1},
+		logfold.Rule{Message: "request failed", Keys: []string{"outcome", "reason", "host"}, First: 1})
 }
 
 // durationInSeconds converts a duration to seconds, as in the API. The JSON of slog would have nanoseconds.

@@ -1,13 +1,14 @@
 // Package logfold limits the number of similar log records. Each kind of record (its level and message) has an
 // allowance of Burst records. The allowance grows by Rate per second, up to Burst. Records beyond the allowance are not
-// written but counted, and once a second one record states their number. For some messages only the first record is
-// written; the next one is written after a second in which no record with this message has arrived.
+// written but counted, and once a second one record states their number. For some messages (Rule) only the first
+// records of a flood are written; the next ones are written after a second in which no record of this kind has arrived.
 package logfold
 
 import (
 	"context"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -26,11 +27,26 @@ const period = time.Second
 // written without a limit.
 const maxKinds = 1000
 
+// maxKindsOfRule is the maximum number of kinds of one message with a Rule. The records of further kinds are only
+// counted, all together.
+const maxKindsOfRule = 50
+
+// Rule describes a message of which only the first records of a flood are written.
+type Rule struct {
+	Message string
+	// Keys are names of attributes, at most maxKeys. Records with other values of one of them are another kind.
+	Keys  []string
+	First int // number of records of a kind that are written before the others are counted
+}
+
+const maxKeys = 3
+
 // kind is a kind of record. Records of the same kind are counted together.
 type kind struct {
 	level   slog.Level
 	message string
-	err     string // value of the attribute "error", for messages of which only the first record is written
+	values  [maxKeys]string // of the attributes Rule.Keys
+	others  bool            // all kinds of the message beyond maxKindsOfRule
 }
 
 // kindState is the state of one kind.
@@ -42,11 +58,12 @@ type kindState struct {
 
 // state is shared by a handler and the handlers derived from it.
 type state struct {
-	next     slog.Handler // handler without the attributes of derived handlers
-	onceOnly []string     // messages of which only the first record is written
+	next  slog.Handler     // handler without the attributes of derived handlers
+	rules map[string]*Rule // by message
 
-	mu     sync.Mutex
-	byKind map[kind]*kindState // guarded by mu; the kinds whose allowance is not full
+	mu          sync.Mutex
+	byKind      map[kind]*kindState // guarded by mu; the kinds whose allowance is not full
+	kindsOfRule map[string]int      // guarded by mu; the number of kinds in byKind, by message with a rule
 }
 
 // Handler is a slog.Handler that limits the number of similar records. It is safe for concurrent
@@ -56,24 +73,28 @@ type Handler struct {
 	state *state
 }
 
-// New returns a handler that passes records on to next. For each message in onceOnly and each value of the attribute
-// "error", it passes on only the first record.
-func New(next slog.Handler, onceOnly ...string) *Handler {
-	return &Handler{next, &state{next: next, onceOnly: onceOnly, byKind: map[kind]*kindState{}}}
+// New returns a handler that passes records on to next.
+func New(next slog.Handler, rules ...Rule) *Handler {
+	s := &state{next: next, rules: map[string]*Rule{}, byKind: map[kind]*kindState{}, kindsOfRule: map[string]int{}}
+	for i := range rules {
+		s.rules[rules[i].Message] = &rules[i]
+	}
+	return &Handler{next, s}
 }
 
 // Handle implements slog.Handler.
 func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 	k := kind{level: r.Level, message: r.Message}
-	if slices.Contains(h.state.onceOnly, r.Message) {
+	rule := h.state.rules[r.Message]
+	if rule != nil {
 		r.Attrs(func(a slog.Attr) bool {
-			if a.Key == "error" {
-				k.err = a.Value.String()
+			if i := slices.Index(rule.Keys, a.Key); i >= 0 {
+				k.values[i] = a.Value.String()
 			}
-			return k.err == ""
+			return true
 		})
 	}
-	if !h.state.admit(k) {
+	if !h.state.admit(k, rule) {
 		return nil
 	}
 	return h.Handler.Handle(ctx, r)
@@ -92,23 +113,21 @@ func (h *Handler) WithGroup(name string) slog.Handler {
 // Flush reports the number of records that were not written since the last report.
 func (h *Handler) Flush() { h.state.report() }
 
-// admit counts a record and reports whether to write it.
-func (c *state) admit(k kind) bool {
+// admit counts a record of the kind k and reports whether to write it. The parameter rule is the rule of its message;
+// nil for none.
+func (c *state) admit(k kind, rule *Rule) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.byKind[k]
+	if n == nil && rule != nil && c.kindsOfRule[k.message] >= maxKindsOfRule {
+		k = kind{level: k.level, message: k.message, others: true}
+		n = c.byKind[k]
+	}
 	if n == nil {
-		if len(c.byKind) >= maxKinds {
+		if rule == nil && len(c.byKind) >= maxKinds {
 			return true
 		}
-		if len(c.byKind) == 0 {
-			time.AfterFunc(period, c.endPeriod)
-		}
-		n = &kindState{allowed: Burst}
-		if slices.Contains(c.onceOnly, k.message) {
-			n.allowed = 1
-		}
-		c.byKind[k] = n
+		n = c.add(k, rule)
 	}
 	if n.allowed > 0 {
 		n.allowed--
@@ -118,15 +137,36 @@ func (c *state) admit(k kind) bool {
 	return false
 }
 
+// The method add adds the kind k, and begins a period if there was no kind. The caller holds mu.
+func (c *state) add(k kind, rule *Rule) *kindState {
+	if len(c.byKind) == 0 {
+		time.AfterFunc(period, c.endPeriod)
+	}
+	n := &kindState{allowed: Burst}
+	if rule != nil {
+		n.allowed = rule.First
+		c.kindsOfRule[k.message]++
+	}
+	if k.others {
+		n.allowed = 0
+	}
+	for i, value := range k.values {
+		k.values[i] = strings.Clone(value) // the record's text may be overwritten after Handle
+	}
+	c.byKind[k] = n
+	return n
+}
+
 // endPeriod reports the records that were not written, and lets the allowances grow.
 func (c *state) endPeriod() {
 	c.report()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for k, n := range c.byKind {
-		if slices.Contains(c.onceOnly, k.message) {
+		if c.rules[k.message] != nil {
 			if n.noneFolded && n.folded == 0 {
 				delete(c.byKind, k)
+				c.kindsOfRule[k.message]--
 			}
 			continue
 		}
@@ -152,8 +192,12 @@ func (c *state) report() {
 	c.mu.Unlock()
 	for k, n := range folded {
 		r := slog.NewRecord(time.Now(), k.level, k.message, 0)
-		if k.err != "" {
-			r.AddAttrs(slog.String("error", k.err))
+		if rule := c.rules[k.message]; rule != nil {
+			for i, key := range rule.Keys {
+				if k.values[i] != "" {
+					r.AddAttrs(slog.String(key, k.values[i]))
+				}
+			}
 		}
 		r.AddAttrs(slog.Int("folded", n), slog.Duration("within", period))
 		_ = c.next.Handle(context.Background(), r) // an error of the log cannot be reported anywhere

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -122,7 +123,7 @@ func TestConcurrentRecords(t *testing.T) {
 func TestFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sink{}
-		log := slog.New(New(slog.NewTextHandler(s, nil), "full"))
+		log := slog.New(New(slog.NewTextHandler(s, nil), Rule{"full", []string{"error"}, 1}))
 		flood := func(n int, err string) {
 			for i := range n {
 				log.Error("full", "i", i, "error", err)
@@ -155,4 +156,42 @@ func TestFirst(t *testing.T) {
 		time.Sleep((Burst/Rate + 2) * period)
 		synctest.Wait()
 	})
+}
+
+// A rule has its own number of first records. Kinds beyond maxKindsOfRule are counted together, and texts that the
+// caller overwrites after the record do not change the kinds.
+func TestRules(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sink{}
+		log := slog.New(New(slog.NewTextHandler(s, nil), Rule{"login", []string{"client", "user"}, 3}))
+		buffer := []byte("x000")
+		for i := range maxKindsOfRule + 10 {
+			copy(buffer, fmt.Sprintf("u%03d", i))
+			for range 5 {
+				log.Warn("login", "port", 1, "user", unsafe.String(&buffer[0], len(buffer)), "client", "c")
+			}
+		}
+		time.Sleep(period + period/2)
+		synctest.Wait()
+		written, all := s.count("login")
+		require.Equal(t, []int{3 * maxKindsOfRule, 5 * (maxKindsOfRule + 10)}, []int{written, all})
+		require.Contains(t, s.String(), "msg=login client=c user=u007 folded=2 within=1s")
+		require.Contains(t, s.String(), "msg=login folded=50 within=1s")
+		time.Sleep(3 * period)
+		synctest.Wait()
+		log.Warn("login", "user", "v", "client", "c")
+		require.Contains(t, s.String(), "msg=login user=v client=c")
+		time.Sleep(3 * period)
+		synctest.Wait()
+	})
+}
+
+// A record that is only counted costs no memory.
+func TestAllocOfAFlood(t *testing.T) {
+	h := New(slog.DiscardHandler, Rule{"failed", []string{"reason", "host"}, 1})
+	r := slog.NewRecord(time.Time{}, slog.LevelError, "failed", 0)
+	r.AddAttrs(slog.String("host", "a"), slog.String("reason", "b"))
+	handle := func() { _ = h.Handle(t.Context(), r) }
+	handle()
+	require.Zero(t, testing.AllocsPerRun(100, handle))
 }
