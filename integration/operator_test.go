@@ -114,7 +114,7 @@ func TestAnOutageIsMendedOnTheDashboard(t *testing.T) {
 	b.until("the list has the others", `document.querySelector("#more").textContent === "4,969 proxies"`)
 	b.picture("dashboard-mended")
 
-	// The site is back: so are its proxies.
+	// The site works again. Its proxies are restored.
 	o.endOutage()
 	click("#undo")
 	b.until("they are in the pool again", verdict+`.startsWith("All 5000 proxies work")`)
@@ -166,7 +166,7 @@ func TestAnOutageIsMendedInATerminal(t *testing.T) {
 	require.Contains(t, term.run("xargs whirlpool proxies drain <ids | tail -2"), "p0302 is draining")
 	status("the others work", "all 4969 proxies work")
 
-	// The site is back: so are its proxies.
+	// The site works again. Its proxies are restored.
 	o.endOutage()
 	require.Contains(t, term.run("xargs whirlpool proxies restore <ids | tail -2"), "p0302 is in the pool again")
 	status("all work", "all 5000 proxies work")

@@ -16,8 +16,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// failShare returns the script of a proxy that responds with 200 to the given number of 100 requests, evenly
-// distributed, after a delay.
+// serveShare returns the script of a proxy that responds after a delay. It responds with 200 to the given percentage of
+// requests, evenly distributed, and with 503 to the others.
 func serveShare(percent int, delay time.Duration) lab.Script {
 	return func(n int, _ *http.Request) lab.Behaviour {
 		if n*37%100 < percent {

@@ -86,8 +86,8 @@ func responseHead(t *testing.T, c net.Conn) string {
 }
 
 // Clients of WebSockets, in absolute form and through CONNECT, read nothing, send a byte at a time, stop in a frame, or
-// never end their handshake. Others are served beside them. They end at the limits that have been set for them, and
-// leave nothing behind.
+// never end their handshake. Other clients are served meanwhile. The connections of the slow clients end at their
+// limits, and leave nothing behind.
 func TestS161SlowWebSocketClients(t *testing.T) {
 	t.Parallel()
 	const each, limit = 15, 150

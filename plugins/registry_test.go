@@ -81,7 +81,7 @@ func TestScorersAgainstImplementationsInGo(t *testing.T) {
 	})
 }
 
-// The scorer performance treats latencies as equal that differ by at most a quarter, 10 ms included.
+// The scorer performance adds 10 ms to each latency. Two sums count as equal if they differ by at most a quarter.
 func TestLatenciesThatAreNearlyEqual(t *testing.T) {
 	s, err := registry(t).Scorer("performance", plugins.FallbackRetry)
 	require.NoError(t, err)

@@ -19,8 +19,8 @@ func small() *wasmhost.Host {
 	return wasmhost.New(limits, "")
 }
 
-// use does everything with a module that the gateway does, if the module may serve. Nothing may panic, and
-// every refusal must have a reason.
+// use checks and loads a module. If the module loads, use calls it in each way in which the gateway does. Nothing may
+// panic, and every refusal must have a reason.
 func use(t testing.TB, host *wasmhost.Host, code []byte) (loaded bool) {
 	t.Helper()
 	_, err := host.Describe(code)
