@@ -42,8 +42,8 @@ watch({ views: ["transitions"] }, async () => {
   $("notransitions").hidden = latest.length > 0;
 });
 
-// learn notes the last change of breakers: the state of a breaker is known from its last change on, so the page knows
-// states from the earliest of these changes on.
+// learn records the last changes of breakers. The state of a breaker is known from its last change on. The first known
+// time is the earliest of these changes.
 export function learn(breakers) {
   for (const x of breakers) firstKnown = Math.min(firstKnown, Date.parse(x.last_state_change));
 }

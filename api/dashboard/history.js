@@ -37,7 +37,7 @@ const views = {
 const choice = $("historyview");
 choice.value = views[address.get("view")] ? address.get("view") : "requests";
 
-const moves = 30; // seconds until the bars are drawn again, because the time axis has moved
+const moves = 30; // seconds after which the bars are drawn again, because the time axis moves
 let latest,
   drawn; // seconds since the chart was drawn
 

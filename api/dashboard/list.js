@@ -44,7 +44,7 @@ export function longList(box, body, { height, first, keyOf, newRow, missing }) {
     draw();
   }
 
-  // clear forgets all items, so that they are requested again.
+  // clear discards all items, so that they are requested again.
   function clear() {
     items.clear();
     box.scrollTop = top = direction = 0;
@@ -65,7 +65,7 @@ export function longList(box, body, { height, first, keyOf, newRow, missing }) {
     for (const [key, row] of rows) {
       if (wanted.has(key)) continue;
       if (!hasFocus(row.tr)) spare.push(key);
-      else if (!out(row) || row.index >= total) remove(key); // otherwise it keeps the focus until it is in view again
+      else if (!out(row) || row.index >= total) remove(key); // otherwise the row has the focus, and stays outside the view
     }
     for (const [key, i] of wanted) {
       const row = rows.get(key) || rename(spare.pop(), key);

@@ -6,9 +6,9 @@ import { askForKey, session, setClock } from "./session.js";
 import { serve } from "./stream.js";
 
 // Times in ms.
-const pause = 2000, // before a request that has failed is repeated
-  pinging = 10000, // between two pings of the stream
-  patience = 1000; // at the start, until the page requests what it shows without waiting for the stream
+const pause = 2000, // time until a request that has failed is repeated
+  pinging = 10000, // time between two pings of the stream
+  patience = 1000; // time at the start for which the page waits for the stream before it makes requests
 
 const watches = [],
   listeners = []; // called with each event of the stream
@@ -18,10 +18,11 @@ let started = false,
   pings = 0; // since the latest message
 
 // watch calls the async function work at the start, and then after each change of one of the views (as GET /events
-// reports them). Between two calls are at least every ms. While the page polls, there are polled ms between two calls,
-// or the number that is the result of work. If work has requested nothing, its result is false. With the element shown,
-// work waits until its section of the page is near the visible part. With streamed, the stream itself has the data, so
-// that work is called only while the page polls. The result is a function that calls work at once.
+// reports them). The parameter every is the minimum time between two calls, in ms. While the page polls, the time
+// between two calls is polled, in ms, or the number that work returns. If work has requested nothing, it returns false.
+// If the element shown is given, work is called again only while this element is near the visible part of the page. If
+// streamed is set, the event stream itself has the data, so work is called only while the page polls. The result of
+// watch is a function that calls work at once.
 export function watch({ views = [], every = 1000, polled = 2000, shown, streamed = false }, work) {
   const w = { views, streamed, changed: true, visible: true, calls: 0 };
   let busy = false,

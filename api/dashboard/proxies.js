@@ -74,7 +74,7 @@ function draw(p, b) {
   showSelection();
 }
 
-// countUses keeps the uses of the given proxies, and forgets those of all others.
+// countUses keeps the uses of the given proxies, and discards those of all others.
 function countUses(proxies, now) {
   const present = new Set();
   for (const x of proxies) {
@@ -90,9 +90,9 @@ function countUses(proxies, now) {
 function perSecond(id, now) {
   const past = uses.get(id);
   if (!past?.length) return 0;
-  while (past.length > 1 && past[1][0] <= now - 60000) past.shift(); // the first one says what was before the minute
-  const [since, least] = past[0];
-  return (1000 * (past.at(-1)[1] - least)) / Math.min(60000, Math.max(1000, now - since));
+  while (past.length > 1 && past[1][0] <= now - 60000) past.shift(); // the first entry has the uses at the beginning of the minute
+  const [since, firstUses] = past[0];
+  return (1000 * (past.at(-1)[1] - firstUses)) / Math.min(60000, Math.max(1000, now - since));
 }
 
 // newRow returns a row of the list. Its elements stay the same: show writes a proxy into them.
@@ -192,8 +192,8 @@ function periods(x, now) {
 
 const colours = { closed: "var(--ok)", open: "var(--bad)", half_open: "var(--half)" };
 
-// drawBand draws periods as a band of colours: one element, so that a scroll of many is cheap. A period is at least a
-// pixel wide, the latest first.
+// drawBand draws periods as a band of colours. A band is one element, because a list has many bands and must scroll fast.
+// Each period is at least a pixel wide; if there are too many periods, the earliest ones are left out.
 function drawBand(band, list) {
   const now = list.at(-1).to,
     stops = [];

@@ -5,19 +5,19 @@ const types =
   "breaker,plugin_log,plugin_fault,plugin_quarantine,activation,policy,reload,ban,exhaustion,views,status,totals";
 
 // Times in ms.
-const opening = 4000, // until the first event; a proxy that holds the stream back for longer buffers it
-  silence = 25000, // without data; the gateway sends a heartbeat after 15 s
-  fresh = 16000, // of a connection that is not restarted: the latest data is so young
-  pause = 2000, // before the next connection
-  absence = 180000; // of a page without a ping; a browser lets the timers of a hidden page run once a minute
+const opening = 4000, // maximum time until the first event; if it takes longer, a proxy buffers the stream
+  silence = 25000, // maximum time without data; the gateway sends a heartbeat after 15 s
+  fresh = 16000, // a connection whose latest data is younger is not restarted
+  pause = 2000, // time until the next connection
+  absence = 180000; // time without a ping after which a page is removed; a hidden page sends one ping a minute
 
 const keep = 500; // events, for pages that are opened later
 
 const streams = new Map(); // by key
 
 // serve passes the stream to the page at the other end of a port. The page sends { key } to get the stream with this
-// key, the same with ping now and then, { restart } to connect again, and { leave } when it is closed. It gets the
-// messages of Stream, and { alive } as the answer to a ping.
+// key, { key, ping } at intervals, { restart } to connect again, and { leave } when it is closed. It gets the messages
+// of Stream, and { alive } as the answer to a ping.
 export function serve(port) {
   let stream;
   port.onmessage = ({ data }) => {

@@ -23,7 +23,7 @@ function countsOf(summary) {
     first = by["0"] || 0;
   const ok = Object.values(by).reduce((a, b) => a + b, 0),
     refused = summary.target_refused;
-  // How many attempts the refused ones took is not known; most took one.
+  // The number of attempts of a refused request is unknown; most have one.
   return { first: Math.max(0, first - refused), retried: ok - Math.max(first, refused), refused, failed: summary.total_requests - ok };
 }
 
