@@ -38,7 +38,7 @@ const (
 	eventBan        = "ban"        // a ban begins, gets a later end, or is ended by the API
 	eventReload     = "reload"     // the configuration was reloaded, or the reload failed
 	eventChange     = "change"     // a change through the API of a node, with the name of its API key
-	eventExhaustion = "exhaustion" // a request has ended as exhausted; at most one event a second
+	eventExhaustion = "exhaustion" // no proxy was left for a request; at most one event of an outcome a second
 	eventRequest    = "request"    // a sampled event: a request has ended
 	eventAttempt    = "attempt"    // a sampled event: an attempt has ended
 	eventLost       = "lost"       // sent to a reader that has missed events which are not kept any more

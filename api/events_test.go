@@ -125,7 +125,8 @@ func TestEventsOfEveryType(t *testing.T) {
 			`reload {"ok":true,"at":` + at + `,"faults":[],"restart":[]}`,
 			`ban {"at":` + at + `,"proxy_id":"F1","host":"a.test","until":` + at + `}`,
 			`exhaustion {"at":` + at + `,"request_id":"0000000000000007","method":"GET","host":"shop.test",` +
-				`"status":502,"attempts":3,"causes":{"banned_here":1,"proxy_unreachable":2},"folded":0}`,
+				`"outcome":"exhausted","status":502,"attempts":3,` +
+				`"causes":{"banned_here":1,"proxy_unreachable":2},"folded":0}`,
 		} {
 			eventType, data, _ := strings.Cut(want, " ")
 			got := c.block()
@@ -245,6 +246,38 @@ func TestExhaustionsAreFolded(t *testing.T) {
 		time.Sleep(2 * exhaustionInterval)
 		r.cfg.Events.Request(exhausted(7))
 		require.Contains(t, c.block(), `"request_id":"0000000000000007"`, "the flood is over: published at once")
+		c.conn.Close()
+		<-c.ended
+	})
+}
+
+// A flood of requests for which all breakers are open is folded beside one of exhausted requests.
+func TestExhaustionsByOutcome(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		c := r.listen(t, "")
+		outcomes := []core.Final{core.FinalExhausted, core.FinalAllBreakersOpen, core.FinalAllBanned,
+			core.FinalAllBannedHere, core.FinalPoolEmpty}
+		for _, final := range append(outcomes, core.FinalSuccess, core.FinalTimeout, core.FinalCancelled,
+			core.FinalDeniedByRule) {
+			for range 10 {
+				q := exhausted(1)
+				q.Final = final
+				r.cfg.Events.Request(q)
+			}
+		}
+		counts := map[string]int{}
+		for range 2 * len(outcomes) {
+			event := c.block()
+			var v exhaustionView
+			require.NoError(t, json.Unmarshal([]byte(event[strings.Index(event, "{"):]), &v))
+			counts[v.Outcome] += 1 + v.Folded
+		}
+		want := map[string]int{}
+		for _, final := range outcomes {
+			want[final.String()] = 10
+		}
+		require.Equal(t, want, counts)
 		c.conn.Close()
 		<-c.ended
 	})

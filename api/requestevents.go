@@ -23,9 +23,11 @@ func (e *Events) Attempt(a *core.AttemptEvent) {
 }
 
 // Request implements metrics.Observer: it sends an event of type request to the clients that have asked for it, and
-// adds an event of type exhaustion if the request is exhausted.
+// adds an event of type exhaustion if no proxy was left for the request.
 func (e *Events) Request(r *metrics.Request) {
-	if r.Final == core.FinalExhausted {
+	switch r.Final {
+	case core.FinalExhausted, core.FinalAllBreakersOpen, core.FinalAllBanned, core.FinalAllBannedHere,
+		core.FinalPoolEmpty:
 		e.exhaustions.add(r)
 	}
 	if e.stream.HasSamplers() && e.stream.IsWanted(eventRequest, uint64(r.ID)) {
@@ -43,15 +45,19 @@ func (e *Events) send(eventType string, id core.RequestID, view any) {
 
 const exhaustionInterval = time.Second
 
-// exhaustions publishes events about exhausted requests, but at most one in each exhaustionInterval. The first
-// exhausted request causes an event and begins an interval. If more requests are exhausted in an interval, one event
-// at its end describes the first of them, and has the number of the others.
+// exhaustions publishes events about requests for which no proxy was left, but at most one of an outcome in each
+// exhaustionInterval. The first request with an outcome causes an event and begins an interval. If more requests have
+// this outcome in an interval, one event at its end describes the first of them, and has the number of the others.
 type exhaustions struct {
 	publish func(*exhaustionView)
 
-	mu         sync.Mutex // guards the fields below
-	inInterval bool
-	pending    *exhaustionView // event for the end of the interval; nil if no request was exhausted in it
+	mu        sync.Mutex                         // guards intervals
+	intervals [core.LastFinal + 1]*exhaustionSum // by outcome; nil for no interval
+}
+
+// exhaustionSum is the state of an interval.
+type exhaustionSum struct {
+	pending *exhaustionView // event for the end of the interval; nil for no request since the last event
 }
 
 // exhaustionView is the JSON of an event of type exhaustion. It never has a path or a query string.
@@ -60,6 +66,7 @@ type exhaustionView struct {
 	RequestID string         `json:"request_id"`
 	Method    string         `json:"method"`
 	Host      string         `json:"host"`
+	Outcome   string         `json:"outcome"`  // as in X-Whirlpool-Outcome
 	Status    int            `json:"status"`   // status of the response to the client; 0 if there was none
 	Attempts  int            `json:"attempts"` // including replays
 	Causes    map[string]int `json:"causes"`   // attempts by cause
@@ -68,8 +75,8 @@ type exhaustionView struct {
 
 func viewOfExhaustion(r *metrics.Request) *exhaustionView {
 	v := &exhaustionView{
-		At: r.Ended.UTC(), RequestID: r.ID.String(), Method: r.Method, Host: r.Host, Status: r.Status,
-		Attempts: len(r.Attempts), Causes: map[string]int{},
+		At: r.Ended.UTC(), RequestID: r.ID.String(), Method: r.Method, Host: r.Host, Outcome: r.Final.String(),
+		Status: r.Status, Attempts: len(r.Attempts), Causes: map[string]int{},
 	}
 	for i := range r.Attempts {
 		v.Causes[verdict.CauseName(r.Attempts[i].Outcome.Cause)]++
@@ -80,27 +87,31 @@ func viewOfExhaustion(r *metrics.Request) *exhaustionView {
 func (e *exhaustions) add(r *metrics.Request) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	sum := e.intervals[r.Final]
 	switch {
-	case !e.inInterval:
-		e.inInterval = true
-		time.AfterFunc(exhaustionInterval, e.endInterval)
+	case sum == nil:
+		outcome := r.Final // the caller may use r again
+		e.intervals[outcome] = &exhaustionSum{}
+		time.AfterFunc(exhaustionInterval, func() { e.endInterval(outcome) })
 		e.publish(viewOfExhaustion(r))
-	case e.pending == nil:
-		e.pending = viewOfExhaustion(r)
+	case sum.pending == nil:
+		sum.pending = viewOfExhaustion(r)
 	default:
-		e.pending.Folded++
+		sum.pending.Folded++
 	}
 }
 
-// endInterval ends an interval. If an event is pending, it publishes the event and begins the next interval.
-func (e *exhaustions) endInterval() {
+// endInterval ends an interval of an outcome. If an event is pending, it publishes the event and begins the next
+// interval.
+func (e *exhaustions) endInterval(outcome core.Final) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.pending == nil {
-		e.inInterval = false
+	sum := e.intervals[outcome]
+	if sum.pending == nil {
+		e.intervals[outcome] = nil
 		return
 	}
-	time.AfterFunc(exhaustionInterval, e.endInterval)
-	e.publish(e.pending)
-	e.pending = nil
+	time.AfterFunc(exhaustionInterval, func() { e.endInterval(outcome) })
+	e.publish(sum.pending)
+	sum.pending = nil
 }

@@ -77,7 +77,7 @@ function eventText({ type, data }, at) {
       return data.proxy_id + (data.host ? " for " + data.host : "") + (Date.parse(data.until) <= at ? ": its ban has ended" : " until " + date(data.until));
     case "exhaustion":
       return (
-        data.method + " " + data.host + ": " + Object.keys(data.causes).map(words).join(", ") + (data.folded ? " (and " + count(data.folded, "more request") + ")" : "")
+        data.method + " " + data.host + ": " + (Object.keys(data.causes).map(words).join(", ") || words(data.outcome)) + (data.folded ? " (and " + count(data.folded, "more request") + ")" : "")
       );
     case "policy":
       return data.source === "file" ? "the policy of the configuration" : "changed: up to " + count(data.max_attempts, "attempt") + ", " + data.backoff_strategy;

@@ -356,8 +356,8 @@ func eventsCommand() *cobra.Command {
 	cmd := gatewayCommand(&cobra.Command{
 		Use: "events", Short: "Print the events of a running gateway as they happen",
 		Long: `Print the events of a running gateway as they happen: transitions of breakers with their reason,
-reloads, bans, exhausted requests (in a flood one a second, with the number of the other ones), changes of
-the policy, activations and faults of plugins. Only --type prints these:
+reloads, bans, requests for which no proxy was left (in a flood one a second, with the number of the other
+ones), changes of the policy, activations and faults of plugins. Only --type prints these:
   change    each change through the API, with the name of the key
   request   each request that has ended, with its attempts
   attempt   each attempt that has ended
