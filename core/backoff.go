@@ -1,7 +1,7 @@
 package core
 
-// BackoffRequest is the input of a backoff: the policy, and data about the attempts so far. Its
-// memory layout is that of sdk/abi. Times are in seconds.
+// BackoffRequest is the input of a backoff: the policy, and data about the attempts so far. Package sdk/abi defines its
+// memory layout. Times are in seconds.
 type BackoffRequest struct {
 	Retry         float64 // number of the retry; 1 for the first retry
 	BaseDelay     float64 // policy.base_delay

@@ -18,7 +18,7 @@ type Ruling struct {
 	BanTime time.Duration // duration of the ban, above 0; only with RulingBanned
 }
 
-// RulingKind is the effect of a ruling. The numbers are those of sdk/abi.
+// RulingKind is the effect of a ruling. Package sdk/abi defines the numbers.
 type RulingKind uint8
 
 // The kinds of rulings.
@@ -83,7 +83,7 @@ type ExcerptField struct {
 	Value []byte // at most MaxExcerptValue bytes
 }
 
-// JudgeRequest describes a response to a judge. Its memory layout is that of the first part of abi.JudgeRequest; the
+// JudgeRequest describes a response to a judge. It has the memory layout of the first part of abi.JudgeRequest. The
 // second part of abi.JudgeRequest has the addresses of an excerpt. Times are in seconds.
 type JudgeRequest struct {
 	Now          float64 // seconds since the Unix epoch

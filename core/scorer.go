@@ -1,8 +1,8 @@
 package core
 
-// Candidate describes one proxy to a scorer: a row of float64 columns. Its memory layout is that of sdk/abi (a test
-// in plugins/wasmhost compares the two). Plugins depend on this layout, so a new column may be added only at the end.
-// Times are in seconds.
+// Candidate describes one proxy to a scorer: a row of float64 columns. Package sdk/abi defines its memory layout (a
+// test in plugins/wasmhost compares the two). Plugins depend on this layout, so a new column may be added only at the
+// end. Times are in seconds.
 type Candidate struct {
 	// SuccessRate is the share of successes, 0 to 1, among the last 100 attempts. Attempts older than
 	// selection.memory do not count. It is 0.5 if there are no attempts.
@@ -28,8 +28,8 @@ type Candidate struct {
 	Rotation            float64 // number of proxies before this one in the rotation; 0 if it is this proxy's turn
 }
 
-// RankRequest describes to a scorer the request for which it ranks the candidates. Its memory layout is that of
-// sdk/abi.
+// RankRequest describes to a scorer the request for which it ranks the candidates. Package sdk/abi defines its memory
+// layout.
 type RankRequest struct {
 	Count    float64 // number of candidates
 	Now      float64 // seconds since the Unix epoch
@@ -73,7 +73,7 @@ type Tolerance interface {
 }
 
 // Observation describes one finished attempt to a plugin that learns. There is no observation of an attempt whose
-// verdict is Excluded. The memory layout of an Observation is that of sdk/abi.
+// verdict is Excluded. Package sdk/abi defines its memory layout.
 type Observation struct {
 	Now      float64 // seconds since the Unix epoch
 	IDHash   float64 // as Candidate.IDHash

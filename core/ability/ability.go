@@ -363,8 +363,8 @@ func (s *Set) IsQuestionable(target uint64, status int, now time.Duration) bool 
 	return o.records[Forward].errorWeight < enoughErrors && !o.equalTargets.has(target, now)
 }
 
-// RecordQuestioned records the statuses of the two responses to a request: the questionable one (first), and the one
-// with which the request ended through another proxy (second; 0 for none).
+// RecordQuestioned records the statuses of the two responses to a request: the status of the questionable response
+// (first), and the status of the response through another proxy with which the request ended (second; 0 for none).
 func (s *Set) RecordQuestioned(first, second int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

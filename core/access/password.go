@@ -25,8 +25,8 @@ const (
 	minSalt, maxKey = 8, 128 // bytes
 )
 
-// The parameters of new hashes. Those of argon2id come from OWASP's Password Storage Cheat Sheet. The cost of bcrypt is
-// the default of package bcrypt increased by two.
+// The parameters of new hashes. The parameters of argon2id come from OWASP's Password Storage Cheat Sheet. The cost of
+// bcrypt is the default of package bcrypt increased by two.
 const (
 	argonMemory  = 19 << 10 // KiB
 	argonTime    = 2

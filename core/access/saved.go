@@ -14,8 +14,8 @@ type SavedUsage struct {
 	Bytes    int64  `json:"bytes"`
 }
 
-// Costs returns the bytes, attempts and costs of the users, in the order of the configuration. It leaves out users who
-// have none.
+// Costs returns the bytes, attempts and costs of the users, in the order of the configuration. It leaves out users
+// without bytes, attempts and costs.
 func (u *Users) Costs() iter.Seq2[string, traffic.Total] {
 	return func(yield func(string, traffic.Total) bool) {
 		for _, a := range u.all {

@@ -163,7 +163,8 @@ func (u *Users) EachActive(f func(*Account)) {
 	}
 }
 
-// ShareUse returns the state of a shared limit in this gateway: its share of the limit, and what the user has used.
+// ShareUse returns the state of a shared limit in this gateway: its share of the limit, and the amount that the user
+// has used.
 func (a *Account) ShareUse(k Kind, now time.Time) share.Use {
 	a.Usage.startDay(now)
 	used := a.Usage.currentUse(k)

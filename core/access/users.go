@@ -112,7 +112,7 @@ func (u *Users) Login(
 			if userPassword.hash != nil {
 				return userPassword.checkHash(password, sum)
 			}
-			u.decoyHash(name).matches(password) // so that the login takes as long as that of a user with a hash
+			u.decoyHash(name).matches(password) // so that the login takes as long as the login of a user with a hash
 			return false
 		},
 	})
@@ -123,7 +123,7 @@ func (u *Users) Login(
 }
 
 // decoyHash returns the hash of some user, which the gateway computes for a login whose name is unknown or has no hash.
-// So the login takes as long as that of a user with a hash. The same name always gets the same hash: otherwise the
+// So the login takes as long as the login of a user with a hash. The same name always gets the same hash: otherwise the
 // varying times would show which names exist. At least one user must have a hash.
 func (u *Users) decoyHash(name digest) hash {
 	return u.hashes[binary.BigEndian.Uint32(name[:])%uint32(len(u.hashes))]

@@ -274,8 +274,9 @@ func (n *Node) isFailing(p *proxy) bool {
 	return false
 }
 
-// contradicts reports whether a view contradicts failures of other nodes that began at the time since. It does so if
-// the view has no failures, and its last success is not older than the time since and at most contradictFor ago.
+// contradicts reports whether a view contradicts failures of other nodes that began at the time since. A view
+// contradicts them if it has no failures, and its last success is neither before the time since nor longer than
+// contradictFor ago.
 func (v *view) contradicts(since int64, at time.Time) bool {
 	return !v.hasFailures() && v.Served >= since && at.UnixMilli()-v.Served <= contradictFor.Milliseconds()
 }
@@ -363,8 +364,9 @@ func (n *Node) trustedNodes(live []*peer, at time.Time) map[string]*peer {
 // of its own has succeeded through the proxy.
 func (n *Node) openDelay() time.Duration { return 2*n.pollTime() + minExchange }
 
-// addOpening adds the opening of a proxy's breaker for the cluster to ops, if all trusted nodes together have the
-// evidence and the failures that open a breaker, and no trusted node contradicts the failures (view.contradicts).
+// addOpening adds the opening of a proxy's breaker for the cluster to ops, if two conditions hold: all trusted nodes
+// together have the evidence and the failures that open a breaker, and no trusted node contradicts the failures
+// (view.contradicts).
 func (n *Node) addOpening(ops []pending, key string, trusted map[string]*peer, at, now time.Time) []pending {
 	p := n.proxies[key]
 	first := p.firstFailure()

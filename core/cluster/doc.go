@@ -25,8 +25,8 @@
 //
 // # Probes
 //
-// If a breaker is open for the cluster, its probe needs the lease of the proxy: at most one node has it, for a limited
-// time, with a fencing number that increases with each lease. On the node, the time of the lease counts from the moment
+// If a breaker is open for the cluster, its probe needs the lease of the proxy: at most one node has the lease, for a
+// limited time. The fencing number increases with each lease. On the node, the time of the lease counts from the moment
 // at which the node asked for it, so the lease ends on the node before it ends in the store. A result of a probe whose
 // lease has ended changes nothing, on the node or in the store.
 //

@@ -16,8 +16,8 @@ import (
 // it back, and asks for a larger share. All amounts are at least 0.
 type ShareRequest struct {
 	Holder string // identifies the node; without spaces
-	// Daily is set if the limit is an amount for a day: what a node has used stays used. Otherwise the limit is a rate,
-	// or a number of attempts or requests in flight.
+	// Daily is set if the limit is an amount for a day: an amount that a node has used is not available again on this
+	// day. Otherwise the limit is a rate, or a number of attempts or requests in flight.
 	Daily bool
 	Limit int64
 	Used  int64 // by the holder

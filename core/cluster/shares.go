@@ -72,8 +72,8 @@ type ShareCounts struct {
 	Grown    uint64 // shares that became larger
 }
 
-// nodeShare is this node's share of one shared limit. The amounts are those of the store: they include what an earlier
-// process has used (earlierUse).
+// nodeShare is this node's share of one shared limit. As in the store, the amounts include the use by an earlier
+// process (earlierUse).
 type nodeShare struct {
 	limit                    share.Limit
 	key                      string
@@ -350,8 +350,8 @@ func (p *sharing) newRequest(e *nodeShare, want int64, idle bool, now time.Time)
 	}}
 }
 
-// useEqualShares makes each share an equal share of its limit; for a daily limit, a share of what was left. The node's
-// shares have ended in the store, because the node has not reached the store for too long a time.
+// useEqualShares makes each share an equal share of its limit; for a daily limit, an equal share of the amount that was
+// left. The node's shares have ended in the store, because the node has not reached the store for too long a time.
 func (p *sharing) useEqualShares() {
 	p.setInitialShares(1, true)
 	p.isEqual = true

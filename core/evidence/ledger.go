@@ -85,8 +85,8 @@ func (l *Ledger) find(key Target) *target {
 	return nil
 }
 
-// findOrAdd returns the target's entry. If it needs a slot for a new entry, it may replace another target's entry: the
-// one with the oldest last failure.
+// findOrAdd returns the target's entry. If it needs a slot for a new entry, it may replace the entry of another target:
+// the entry with the oldest last failure.
 func (l *Ledger) findOrAdd(key Target) *target {
 	if t := l.find(key); t != nil {
 		return t
@@ -168,8 +168,8 @@ func (l *Ledger) RecordFailure(a *Attempt) Finding {
 	return f
 }
 
-// RecordUnserved records a failure that counts for the target, but not against the proxy: the proxy has refused a
-// request that no other proxy served either, or it has not responded to the request in time.
+// RecordUnserved records a failure that counts for the target, but not against the proxy. The proxy has refused a
+// request that no other proxy served either, or it has not responded in time.
 func (l *Ledger) RecordUnserved(a *Attempt) { l.addFailure(l.findOrAdd(a.Target), a) }
 
 // addFailure records a failure that the target t may have caused. If enough attempts in a row have failed at the

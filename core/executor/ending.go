@@ -110,8 +110,8 @@ func (t *Tunnel) SettleSuccess() {
 
 // SettleHelloRefused is called in place of SettleSuccess if the target's reply to a ClientHello is a fatal alert, or is
 // not TLS. The reply is relayed. The attempt then counts neither for nor against the proxy, because the reply may come
-// from the target or from the proxy itself. If breaker.blame is "literal", SettleHelloRefused does what SettleSuccess
-// does.
+// from the target or from the proxy itself. If breaker.blame is "literal", SettleHelloRefused has the effect of
+// SettleSuccess.
 func (t *Tunnel) SettleHelloRefused() {
 	switch ex := t.ex; {
 	case ex.tuning.Targets == nil:

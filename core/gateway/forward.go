@@ -227,7 +227,7 @@ func appendPiece(b, p []byte, chunked bool) []byte {
 // before it writes them.
 const bodyTail = 4 << 10
 
-// spliceBody copies a long body inside the kernel, except for its last bodyTail bytes. Its results are like those of
+// spliceBody copies a long body inside the kernel, except for its last bodyTail bytes. It returns the same results as
 // copyBody.
 func (r *request) spliceBody(response *transport.Response, src *socket.Conn) (responseErr error, clientLeft bool) {
 	for {

@@ -195,8 +195,8 @@ func (u *Usage) reserve(now time.Time) (t usageReservation, ok bool) {
 	return t, true
 }
 
-// usageReservation records what one attempt uses of the limits of one Usage. The zero value stands for an attempt
-// without limits.
+// usageReservation records the amounts that one attempt uses of the limits of one Usage. The zero value stands for an
+// attempt without limits.
 type usageReservation struct {
 	usage          *Usage
 	rate, interval *rate.Reservation
@@ -267,8 +267,8 @@ func (u *Usage) restore(savedDay, bytes int64, now time.Time) {
 	}
 }
 
-// Reservation records what one attempt uses of two kinds of limits: those of its proxy, and those of its pair of a
-// proxy and a host. The zero value stands for an attempt without limits.
+// Reservation records the amounts that one attempt uses of two kinds of limits: the limits of its proxy, and the limits
+// of its pair of a proxy and a host. The zero value stands for an attempt without limits.
 type Reservation struct {
 	proxy, pair usageReservation
 }

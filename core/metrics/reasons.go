@@ -133,8 +133,8 @@ func (r *recentResults) add(e *core.AttemptEvent) {
 // restoredWindow is the time before a restart whose attempts decide which proxies count as failing after the restart.
 const restoredWindow = 5 * time.Minute
 
-// restoreRecentAttempts sets the latest attempts of each proxy from the restored counters of the last minutes. The
-// minutes of a proxy until that of recovered[id] do not count.
+// restoreRecentAttempts sets the latest attempts of each proxy from the restored counters of the last minutes. For a
+// proxy with a time in recovered, only the minutes after the minute of this time count.
 func (r *Recorder) restoreRecentAttempts(recovered map[string]time.Time) {
 	since := r.now().Add(-restoredWindow)
 	hosts := r.reasons.OnlyHosts(since)

@@ -69,7 +69,7 @@ type block struct {
 
 // Codes of the two numbers of four bits.
 const (
-	sameMedian    = 7  // the median's bucket is that of the last row with attempts
+	sameMedian    = 7  // the median's bucket is the same as in the last row with attempts
 	bucketFollows = 15 // the number does not fit; a byte with the bucket follows
 )
 

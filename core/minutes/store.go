@@ -173,7 +173,7 @@ func (s *Store) CountBytes(proxyID string, n uint64) {
 	s.proxies.get(proxyID).AddBytes(minute, s.keepMinutes, n)
 }
 
-// CountTargetBytes counts n bytes for a host: those of a request that ended at the given time. The series of all
+// CountTargetBytes counts the n bytes of a request for a host. The request ended at the given time. The series of all
 // attempts does not include these bytes, because it counts the bytes on connections to proxies.
 func (s *Store) CountTargetBytes(host string, n uint64, at time.Time) {
 	s.seriesOfTarget(host).AddBytes(s.minuteOf(at), s.keepMinutes, n)

@@ -122,8 +122,8 @@ func (a *Authority) SetURL(method, raw []byte) (t Target, err error) {
 	return t, nil
 }
 
-// Set parses an authority (RFC 3986 section 3.2) without user information. defaultPort is used if the authority has
-// no port. If defaultPort is "", an authority without a port is an error. If the arguments equal those of the last
+// Set parses an authority (RFC 3986 section 3.2) without user information. defaultPort is used if the authority has no
+// port. If defaultPort is "", an authority without a port is an error. If the arguments equal the arguments of the last
 // call, Set allocates nothing. If Set returns an error, a is unchanged.
 func (a *Authority) Set(authority []byte, defaultPort string) error {
 	if string(authority) == a.from && defaultPort == a.defaultPort {

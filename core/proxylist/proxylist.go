@@ -222,9 +222,9 @@ func (l *listParser) warnFor(n int, msg, reason string) {
 	}
 }
 
-// normalizeText removes the characters without width (Unicode class Cf) that web pages put around addresses, and
+// normalizeText removes the characters without width (Unicode class Cf) that web pages put around addresses. It
 // replaces no-break spaces by spaces, and the line separators of Unicode by CR. In a line without a colon, it replaces
-// full-width digits and punctuation, such as U+FF1A, by those of ASCII.
+// full-width digits and punctuation, such as U+FF1A, by ASCII characters.
 func normalizeText(line string) string {
 	isASCII := func(r rune) bool { return r < 0x80 }
 	if strings.TrimFunc(line, isASCII) == "" {

@@ -192,7 +192,7 @@ func isPlainAddress(s string) bool {
 // listMark matches the characters before an item of a list, such as "- " and "12. ".
 var listMark = regexp.MustCompile(`^(?:[-*•–+]|\d{1,6}[.)])[ \t]+`)
 
-// assignment matches what is before the URL in the setting of a shell, such as "export http_proxy=".
+// assignment matches the text before the URL in the setting of a shell, such as "export http_proxy=".
 var assignment = regexp.MustCompile(`(?i)^(?:export[ \t]+|set[ \t]+|\$env:)?[a-z_]*proxy[ \t]*=[ \t]*`)
 
 // stripListMark removes the mark before an item of a list, the name of a setting before it, quotes around the item, and

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// OverrideMode restricts what an override may ask for.
+// OverrideMode limits the values of an override.
 type OverrideMode uint8
 
 // The modes of overrides.

@@ -81,7 +81,7 @@ func (s *Store) Reset(allow func(Policy) error) (View, error) {
 	return View{*s.current.Load(), s.updatedAt, s.source}, nil
 }
 
-// ReloadFile receives the policy of a reloaded configuration. If this policy differs from that of the previous
+// ReloadFile receives the policy of a reloaded configuration. If this policy differs from the policy of the previous
 // configuration, it becomes the current policy. Otherwise the current policy stays, even if it was set at run time. If
 // the backoff of the current policy no longer exists (strategyExists returns false), the backoff of the configuration
 // replaces it.

@@ -124,8 +124,8 @@ func (s *Selector) gatherCandidates(c *choice, snap *upstream.Snapshot) {
 	if tag || region {
 		c.candidates = c.candidates[:0]
 		if g := c.requiredGroup(snap); g != nil {
-			// Each proxy of g must be checked, because it may lack the tag or the region: g is the group of only one of
-			// them, and the group of a region also contains the proxies that can use every plain region.
+			// Each proxy of g must be checked. If both a tag and a region are required, g is the group of only one of
+			// them. The group of a region also contains the proxies that can use every plain region.
 			c.onlyPreferred = tag && region || region && !c.PlainRegion
 			s.gatherFromGroup(c, g)
 			c.onlyPreferred = false

@@ -74,7 +74,7 @@ func (q *Query) isExcluded(u *upstream.Upstream) bool {
 }
 
 // leavesRegions reports whether u would exit in the wanted region, although q.Regions does not permit this region. Only
-// a proxy whose credentials have a template for regions can do so.
+// a proxy whose credentials have a template for regions can exit in any region.
 func (q *Query) leavesRegions(u *upstream.Upstream) bool {
 	return q.RegionMode != RegionScored && q.PlainRegion && u.AnyRegion() && !q.Regions.Has(q.RegionHash)
 }

@@ -106,7 +106,7 @@ func (c *choice) firstRotation() int {
 	return 0
 }
 
-// nextRotation returns the rotation distance of the candidate after the one with the given distance.
+// nextRotation returns the rotation distance of the candidate that follows a candidate with the given distance.
 func (c *choice) nextRotation(distance int) int {
 	if distance++; distance == len(c.candidates) {
 		return 0

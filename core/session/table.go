@@ -9,8 +9,8 @@ import (
 // DefaultMax is the default maximum number of sessions of a Table. This number of sessions takes up to 20 MB.
 const DefaultMax = 100_000
 
-// Table records which proxy serves each session. In a full table, a new session replaces the one that was used longest
-// ago. It is safe for concurrent use.
+// Table records which proxy serves each session. In a full table, a new session replaces the session that was used
+// longest ago. It is safe for concurrent use.
 type Table struct {
 	max    int
 	onMove func(Move) // see OnMove; nil for none
@@ -88,7 +88,7 @@ func (t *Table) find(key Key, now time.Time) (b binding, found bool) {
 
 // bind records the proxy that has served the session b.key, and the new end of the session. In two cases, a session
 // that has not ended keeps its previous proxy: if keepProxy is set, or if another request has moved the session in the
-// meantime. The recorded generation is then larger than that of b.
+// meantime. The recorded generation is then larger than the generation of b.
 func (t *Table) bind(b binding, keepProxy bool, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -123,8 +123,8 @@ func (t *Table) reportMove(b, old *binding, now time.Time) {
 	t.onMove(Move{b.key, b.proxy, b.generation, ttl})
 }
 
-// makeRoom removes sessions, beginning with the one that was used longest ago. It stops when there is room for a new
-// session and the next session in this order has not ended. The caller holds mu.
+// makeRoom removes sessions, beginning with the session that was used longest ago. It stops when there is room for a
+// new session and the next session in this order has not ended. The caller holds mu.
 func (t *Table) makeRoom(now time.Time) {
 	for e := t.recent.Back(); e != nil; e = t.recent.Back() {
 		if now.Before(e.Value.(*binding).end) && len(t.byKey) < t.max {

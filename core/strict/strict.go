@@ -19,7 +19,7 @@ import (
 type FieldError struct {
 	Field string // path, such as proxies[2].url; "" for the whole document
 	Value any    // the value in the document, if it helps to explain the error; it may be a secret
-	Msg   string // what the value must be
+	Msg   string // the requirement, such as "must be a duration"
 }
 
 func (e *FieldError) Error() string {

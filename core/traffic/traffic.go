@@ -70,8 +70,8 @@ type Meters struct {
 	price Price
 }
 
-// maxMeters is the maximum number of meters of an attempt: those of the proxy, its vendor, the pair of the proxy and
-// a host, and the user.
+// maxMeters is the maximum number of meters of an attempt: one for the proxy, one for its vendor, one for the pair of
+// the proxy and a host, and one for the user.
 const maxMeters = 4
 
 // NewMeters returns Meters without a meter, for a proxy with the given price.

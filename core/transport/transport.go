@@ -50,7 +50,8 @@ type Config struct {
 	Loop         *loop.Guard // adds the Proxy-Loop field to requests to proxies; nil to add none
 	// MaxPolledWaits is the number of attempts that may wait for slow responses (SlowAfter) with their connections in
 	// the runtime's poller; default 256. Each further attempt takes its connection off the poller
-	// (Transport.waitOffPoller). If MaxPolledWaits is negative, each attempt with a slow response does so.
+	// (Transport.waitOffPoller). If MaxPolledWaits is negative, each attempt with a slow response takes its connection
+	// off the poller.
 	MaxPolledWaits int
 }
 

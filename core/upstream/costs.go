@@ -13,7 +13,7 @@ type costMeters struct {
 	vendor *traffic.Meter // nil without a vendor
 }
 
-// meters returns the meters of an attempt: those of the proxy and of its vendor.
+// meters returns the meters of an attempt: the meter of the proxy and the meter of its vendor.
 func (u *Upstream) meters() traffic.Meters {
 	b := u.costMeters.Load()
 	if b == nil {

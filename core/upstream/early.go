@@ -127,9 +127,10 @@ func (p *Pool) sweepEarly(notClosed []*Upstream) {
 	}
 }
 
-// probeEarly makes the breaker half-open that has been open longest, and returns true. It does nothing and returns
-// false if no breaker has been open for the given time, or if a half-open breaker waits for its probe. It also does so
-// if the last early probe has just begun, except in a retry. It ignores the proxies for which mayUse returns false.
+// probeEarly makes one breaker half-open, and returns true: the breaker that has been open longest. It ignores the
+// proxies for which mayUse returns false. It does nothing and returns false in three cases: no breaker has been open
+// for the given time; a half-open breaker waits for its probe; or the last early probe has just begun, and probeEarly
+// is not called for a retry.
 func (p *Pool) probeEarly(notClosed []*Upstream, after time.Duration, reason string, mayUse func(*Upstream) bool,
 ) bool {
 	at, longest := p.Elapsed(p.now()), (*Upstream)(nil)

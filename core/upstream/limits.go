@@ -138,8 +138,8 @@ func (p *Pool) RestoreUsed(used []limit.SavedUsage, now time.Time) {
 // SetLimitShare adds the attempt's reservation of limits to the lease. The reservation ends with the attempt.
 func (l *Lease) SetLimitShare(h limit.Reservation) { l.limitShare = &h }
 
-// Meters returns the meters that count the attempt: those of the proxy, of its vendor, of the pair of proxy and host,
-// and of the user. The parameter user may be nil.
+// Meters returns the meters that count the attempt: the meters of the proxy, of its vendor, of the pair of proxy and
+// host, and of the user. The parameter user may be nil.
 func (l *Lease) Meters(user *traffic.Meter) traffic.Meters {
 	m := l.Proxy.meters()
 	m.AddMeter(l.limitShare.Meter())

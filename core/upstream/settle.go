@@ -78,10 +78,11 @@ func (l *Lease) RecordCutShort(o *core.Outcome) (poolWasSilent bool) {
 	return !u.pool.literal.Load() && u.pool.ledger.RecordCutShort(u.Hash(), l.began, l.endTime(o))
 }
 
-// InStall reports whether the attempt with outcome o, which was cut short, may be part of a stall of the whole pool:
-// other proxies had attempts that were cut short at that time or since then (evidence.Ledger.OthersCutShort). The probe
-// of a breaker is never part of a stall. Nor is an attempt more than maxStall after the proxy's first attempt in a
-// stall, unless the proxy has served a request since. So a proxy that hangs is soon charged.
+// InStall reports whether the attempt with outcome o, which was cut short, may be part of a stall of the whole pool.
+// Attempts through other proxies were then cut short at that time or later (evidence.Ledger.OthersCutShort). The probe
+// of a breaker is never part of a stall. An attempt is not part of it either if it ends more than maxStall after the
+// proxy's first attempt in the stall, unless the proxy has served a request since. So a proxy that hangs is soon
+// charged.
 func (l *Lease) InStall(o *core.Outcome) bool {
 	u, at := l.Proxy, l.endTime(o)
 	if l.Probe() || !u.pool.ledger.OthersCutShort(u.Hash(), at, u.pool.countOthers(u)) {

@@ -90,7 +90,7 @@ func (t *TLS) Apply(c *tls.Config) {
 	if t.certificate != nil {
 		c.Certificates = []tls.Certificate{*t.certificate}
 	}
-	// The sessions are those of t, because a TLS session can be resumed only with the options that it began with.
+	// The sessions of t are used, because a TLS session can be resumed only with the options that it began with.
 	c.InsecureSkipVerify, c.ClientSessionCache = t.Insecure, t.sessions
 }
 

@@ -95,9 +95,9 @@ func IsRefusal(c core.Cause) bool {
 	return c == TunnelRefused || c == ProxyForbids || c == TargetCertificate
 }
 
-// AtTarget returns what an attempt shows about its target. It returns Failure if the target may have caused the failure
-// of the attempt or have refused the proxy. It returns Success if the attempt got the target's response or a tunnel,
-// and Excluded otherwise.
+// AtTarget returns the meaning of an attempt for its target. It returns Failure if the target may have caused the
+// failure of the attempt or have refused the proxy. It returns Success if the attempt got the target's response or a
+// tunnel, and Excluded otherwise.
 func AtTarget(c core.Cause) core.Verdict {
 	switch charge := rows[c].charge; {
 	case c == Answered, c == TunnelOpen:

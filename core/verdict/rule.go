@@ -2,7 +2,7 @@ package verdict
 
 import "github.com/whirlpool-proxy/whirlpool/core"
 
-// Instruction is what a configured rule prescribes after an attempt.
+// Instruction holds the effects of a rule on an attempt: the next step, and the charge.
 type Instruction struct {
 	Next  NextStep
 	Blame Blame

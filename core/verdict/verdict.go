@@ -92,7 +92,7 @@ type Facts struct {
 	// cancelled: it is ErrShutdown, or an error that states that the client left.
 	CancelCause           error
 	TotalTimeout          bool // the request's total timeout has passed
-	TighterTotalTimeout   bool // the request's total timeout is shorter than that of the global policy
+	TighterTotalTimeout   bool // the request's total timeout is shorter than the total timeout of the global policy
 	CutShort              bool // the adaptive timeout has passed
 	TighterAttemptTimeout bool // the request's own attempt timeout has passed; it is shorter than timeouts.attempt
 
