@@ -110,7 +110,7 @@ const (
 	manyRefusals         = 4
 	refusalsAfterSuccess = 8                // refusals in a row after which an ability with successes is unknown again
 	firstMissingTime     = 10 * time.Minute // duration of the first Cannot
-	// maximum duration of the state Cannot, which lasts twice as long each time that the ability is found missing
+	// maximum duration of the state Cannot, which doubles each time that the ability is found missing
 	longestMissingTime = 2 * time.Hour
 	retestPause        = 30 * time.Second // minimum time between two tests whether a proxy can forward again
 	comparePause       = time.Minute      // minimum time between a comparison without a conclusion and the next one
@@ -121,7 +121,7 @@ const (
 	enoughErrors      = 4 * sharedErrorWeight
 )
 
-// Forever is the end of a Cannot that never ends.
+// Forever is the end of a state Cannot that never ends.
 const Forever = time.Duration(1<<63 - 1)
 
 // The values in Set.states. A value of at least cannotMin stands for the state Cannot. It is the time at which this

@@ -48,8 +48,8 @@ func (re *Refusals) Add(proxy *Set, k Kind, requestHash uint64, status int, now 
 // Empty reports whether there is no refusal.
 func (re *Refusals) Empty() bool { return re.n.Load() == 0 }
 
-// RecordServed records that a proxy has opened a tunnel, or relayed a response with a status below 400. Then the target
-// did not refuse the request, so the earlier refusals of the same request came from the other proxies themselves.
+// RecordServed records that a proxy has opened a tunnel, or relayed a response with a status below 400. The earlier
+// refusals of the same request then came from the other proxies, and not from the target.
 func (re *Refusals) RecordServed(proxy *Set, k Kind, requestHash uint64, now time.Duration) {
 	if re.Empty() {
 		return

@@ -24,8 +24,8 @@ const (
 	maxNetworks = 4096
 	// A network has few failed logins if it has less than fewFailures x level.weight of them.
 	fewFailures = 8
-	// maxDelayedOverflow is the maximum number of delayed responses for all addresses together that have no room in the
-	// table.
+	// maxDelayedOverflow is the maximum number of delayed responses of all addresses without room in the table,
+	// together.
 	maxDelayedOverflow = 64
 )
 
@@ -113,8 +113,8 @@ func delayOf(count int) time.Duration {
 type failureTable struct {
 	networks    map[network]*failures
 	maxNetworks int          // maximum length of networks
-	idle        [2]list.List // the *failures without a running delay, latest first; the index is that of idleList
-	overflow    [2]failures  // for addresses for which networks has no room; index 0: at the gateway, 1: at the API
+	idle        [2]list.List // networks without a delayed response, by idleList; the latest first
+	overflow    [2]failures  // counts addresses for which networks has no room; index 0: at the gateway, 1: at the API
 }
 
 func newTable(most int) *failureTable {

@@ -54,7 +54,7 @@ type Usage struct {
 	name       string
 	active     *activeUsers
 	isActive   atomic.Bool
-	nextActive *Usage // of the list active, while isActive is set
+	nextActive *Usage // the next user in the list active, while isActive is set
 }
 
 // AddBytes adds n bytes of the user. They count for the day on which the user's last request began.
@@ -111,7 +111,7 @@ func (a *Account) countRequest(now time.Time) Denial {
 		}
 		return TooManyInFlight
 	}
-	// If the limit is already reached, the request is denied without being added to u.requests, not even for a moment.
+	// If the limit is already reached, the request is denied before it is added to u.requests.
 	limited := a.RequestsPerDay > 0
 	if limited && u.requests.Load() >= a.allowance(Requests) {
 		u.inFlight.Add(-1)
@@ -125,8 +125,8 @@ func (a *Account) countRequest(now time.Time) Denial {
 	return Granted
 }
 
-// limitDenial returns the reason of a denial at a limit: the second argument if all nodes together have used up the
-// limit, or the third one if only this node's share of the limit is used up.
+// limitDenial returns the reason of a denial at a limit: spentByAll if all nodes together have used up the limit, and
+// shareSpent if only this node's share of the limit is used up.
 func (a *Account) limitDenial(k Kind, spentByAll, shareSpent Denial) Denial {
 	if a.isSpent(k) {
 		return spentByAll

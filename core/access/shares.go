@@ -183,7 +183,7 @@ func (a *Account) ShareUse(k Kind, now time.Time) share.Use {
 func (a *Account) SetShare(k Kind, size, total, usedAtTotal int64) int64 {
 	u := a.Usage
 	u.updateShared(func(s *sharedLimits) { s.byKind[k] = share.NewShare(size, total, u.day.Load(), usedAtTotal) })
-	return max(size, u.currentUse(k)) // BeginRequest counts a use before it reads the share, so all are counted here
+	return max(size, u.currentUse(k)) // BeginRequest counts a use before it reads the share, so all uses are counted
 }
 
 // ReleaseShare gives up this gateway's share of a shared limit, as share.Limit.ReleaseShare does.

@@ -80,8 +80,8 @@ func (t *Table) Restore(proxy, host uint64, p Pair, now time.Duration) {
 	t.begin(proxy, host, p)
 }
 
-// begin bans a pair, and returns the pair as it is stored then. The second result is false if the pair was already
-// banned until p.Until or longer. The caller holds mu.
+// begin bans a pair, and returns the stored pair. The second result is false if the pair was already banned until
+// p.Until or longer. The caller holds mu.
 func (t *Table) begin(proxy, host uint64, p Pair) (_ Pair, extended bool) {
 	t.removeEnded(p.Since)
 	list := t.bansOf(host)

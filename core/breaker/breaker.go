@@ -29,7 +29,7 @@ const (
 	ReasonPoolFails    = "pool_fails"   // MakeHalfOpen: much more of the pool's attempts fail than usual
 	ReasonTargetFails  = "target_fails" // MakeHalfOpen: a target refuses the proxies whose breakers are closed
 	ReasonFewClosed    = "few_closed"   // MakeHalfOpen: few breakers of the pool are closed
-	ReasonCluster      = "cluster"      // Open or Close: other gateways of the cluster
+	ReasonCluster      = "cluster"      // OpenForCluster or CloseForCluster
 )
 
 // Breaker is the circuit breaker of one proxy. It is safe for concurrent use.
@@ -52,7 +52,7 @@ type Breaker struct {
 type history struct {
 	window           *window // nil if the window has no failures
 	delivery         *delivery
-	lastChangeOffset time.Duration // of the state; 0 before the first change
+	lastChangeOffset time.Duration // time of the last change of state, after the epoch; 0 before the first change
 	probeDeadline    time.Duration // end of the probe's timeout, while probing
 	resultDeadline   time.Duration // end of the time in which the probe's result counts, while probing; 0 for no limit
 	trips            Trips
@@ -62,7 +62,7 @@ type history struct {
 // delivery passes transitions to the owner of a breaker. It exists only while there are transitions to pass.
 type delivery struct {
 	undelivered []core.Transition // not yet passed to the owner, in order; guarded by the breaker's mu
-	callers     int               // goroutines that wait for order or hold it; guarded by the breaker's mu
+	callers     int               // goroutines that hold ownerMu or wait for it; guarded by the breaker's mu
 	ownerMu     sync.Mutex        // serializes the calls of the owner; locked before the breaker's mu
 }
 

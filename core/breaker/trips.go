@@ -23,7 +23,7 @@ func (t *Trips) CountTrip(closedFor, timeout, longest time.Duration) time.Durati
 	open := timeout
 	for i := range t.doublings {
 		if open > longest/2 {
-			open, t.doublings = longest, i+1 // fewer if max_timeout has become shorter
+			open, t.doublings = longest, i+1 // fewer doublings if max_timeout has become shorter
 			break
 		}
 		open *= 2

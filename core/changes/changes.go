@@ -540,7 +540,7 @@ func (c *Changes) configuredProxies(ids ...string) map[string]*upstream.Spec {
 	return out
 }
 
-// logUndoError logs err, if it is not nil. err is the error of an undo, after a change could not be recorded.
+// logUndoError logs the error of an undo, unless err is nil. The undo followed a change that could not be recorded.
 func (c *Changes) logUndoError(err error) {
 	if err != nil {
 		c.log.Error("a change by the API is in force until the restart: it could be neither written to [state] dir "+

@@ -103,9 +103,9 @@ func (ids *automaticIDs) saveValues(set map[string]any) bool {
 	return err == nil
 }
 
-// assignIDs gives an id to each entry that has none. It returns for each entry whether it got its id here. If there is
-// a record of a changed proxy, the proxy's id is given only to the entry of this proxy. The ids of proxies that the API
-// has added (fromAPI) are given to no other proxy.
+// assignIDs gives an id to each entry that has none. It returns for each entry whether assignIDs has given it the id.
+// If there is a record of a changed proxy, the proxy's id is given only to the entry of this proxy. The ids of proxies
+// that the API has added (fromAPI) are given to no other proxy.
 func (ids *automaticIDs) assignIDs(entries []upstream.Spec, recorded proxyRecords,
 	fromAPI []upstream.Spec) (isAutomatic []bool) {
 	isAutomatic = make([]bool, len(entries))

@@ -270,7 +270,7 @@ func (r proxyRecords) addedProxies() (specs []upstream.Spec) {
 type appliedRecords struct {
 	specs        []upstream.Spec
 	superseded   []string       // keys of the records that do not apply any more
-	replacements map[string]any // new records, by key, in place of those with an earlier key
+	replacements map[string]any // new records, by key, that replace records with an earlier key
 }
 
 // apply makes the recorded changes to those configured proxies whose entry has not changed since the record was

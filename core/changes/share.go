@@ -15,7 +15,7 @@ import (
 )
 
 // Changes of other gateways of the cluster arrive as values: a proxy with all fields that the API can change, or a
-// whole policy. For a configured proxy or the policy, there are also the names of the fields that differ from the
+// whole policy. For a configured proxy or the policy, the change also has the names of the fields that differ from the
 // configuration. Each gateway sets these fields in its own configuration: when the change arrives, at a reload and at a
 // start. So all gateways with the same configuration have the same result.
 

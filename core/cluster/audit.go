@@ -43,7 +43,7 @@ func (n *Node) Audit(e AuditEntry) {
 	key := keyOf(auditKey, n.cfg.ID, strconv.Itoa(n.audited%auditEntries))
 	n.audited++
 	op := Op{Kind: Put, Key: key, Value: encode(e), TTL: auditFor}
-	n.trail[key] = Record{Key: key, Value: op.Value, At: at} // until the store's record arrives
+	n.trail[key] = Record{Key: key, Value: op.Value, At: at} // replaced when the store's record arrives
 	n.trailVersion++
 	n.report(event{op: op, at: now})
 	n.notify()
@@ -100,8 +100,8 @@ func (n *Node) receiveAudit(node string, r *Record) {
 	}
 }
 
-// expireAudits removes the entries whose records have ended at the given time of the store's clock, and the oldest ones
-// above maxTrail. The caller holds mu.
+// expireAudits removes the entries whose records have ended at the given time of the store's clock, and the oldest
+// entries beyond maxTrail. The caller holds mu.
 func (n *Node) expireAudits(at time.Time) {
 	maps.DeleteFunc(n.trail, func(_ string, r Record) bool { return r.Ended(at) })
 	if len(n.trail) <= maxTrail {

@@ -36,7 +36,7 @@ const closedFor = 24 * time.Hour
 
 // proxy holds a node's data about one proxy that has failures or whose breaker has a record.
 type proxy struct {
-	views        map[string]view // of the other nodes, by the node's ID
+	views        map[string]view // views of the other nodes, by the node's ID
 	mine         view
 	sent         view
 	sentAt       time.Time // when the view in the field sent was sent; zero if the store may not have it

@@ -12,9 +12,9 @@ import (
 
 // The limits of making and sharing changes.
 const (
-	maxChanges = 500                    // in one exchange: each costs the store about 80 µs
-	maxApplied = 200                    // in one call of Local.Apply
-	applyTime  = 100 * time.Millisecond // after which the received changes that are left wait for the next exchange
+	maxChanges = 500                    // sent in one exchange: each change costs the store about 80 µs
+	maxApplied = 200                    // made in one call of Local.Apply
+	applyTime  = 100 * time.Millisecond // time after which the remaining received changes wait for the next exchange
 )
 
 // Change is a change that was made through the API of a gateway.
@@ -126,7 +126,7 @@ func (c *changes) addWaiting(made []Change) (waits []<-chan struct{}) {
 
 // prepareChanges adds the operations for at most maxChanges waiting changes to ops. The caller holds Node.mu.
 func (n *Node) prepareChanges(ops []pending, now time.Time) []pending {
-	if n.alone && n.hasReached || n.fresh || n.mayOffer(now) { // first the changes of the other nodes are received
+	if n.alone && n.hasReached || n.fresh || n.mayOffer(now) { // the changes of the other nodes must be received first
 		return ops
 	}
 	c := &n.changes
@@ -139,7 +139,7 @@ func (n *Node) prepareChanges(ops []pending, now time.Time) []pending {
 			received[changeOf(&c.received[i])] = true
 		}
 		for key := range c.waiting {
-			if !received[key] { // the other changes are first made again, after the received ones
+			if !received[key] { // the changes of a key with a received change wait for redoAll
 				keys = append(keys, key)
 			}
 		}
@@ -253,8 +253,8 @@ func (c *changes) takeReceived() (todo []Change, left bool) {
 	return todo, len(c.received) > 0
 }
 
-// redoAll makes those waiting changes again whose keys other nodes have changed. It returns true if there were any. The
-// caller holds the mutex changes.makingMu.
+// redoAll makes the waiting changes of the keys that other nodes have changed again. It returns true if there were any.
+// The caller holds the mutex changes.makingMu.
 func (n *Node) redoAll() bool {
 	c := &n.changes
 	c.mu.Lock()

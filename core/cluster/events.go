@@ -17,7 +17,7 @@ type event struct {
 	isDone bool      // the operation was made, replaced or dropped
 }
 
-// eventID identifies an event among those that wait. A new event replaces the one with the same eventID.
+// eventID identifies a waiting event. A new event replaces the event with the same eventID.
 type eventID struct {
 	kind Kind
 	key  string
@@ -52,7 +52,7 @@ func (s *events) add(e *event) (dropped bool) {
 	return dropped
 }
 
-// remove takes an event out of those that wait, unless this has been done before.
+// remove removes an event from the waiting events, unless it has been removed already.
 func (s *events) remove(e *event) {
 	if !e.isDone {
 		e.isDone = true
@@ -73,7 +73,7 @@ func (s *events) send(ops []pending, now time.Time) []pending {
 	return ops
 }
 
-// report adds an event to those that wait for the store. The caller holds mu.
+// report adds an event to the events that wait for the store. The caller holds mu.
 func (n *Node) report(e event) {
 	if n.events.add(&e) {
 		n.counts.Dropped++

@@ -17,7 +17,7 @@ type pending struct {
 	op           Op
 	done         func(result int64)
 	failed       func()             // the exchange failed
-	onShareReply func(r ShareReply) // in place of done, of an operation Share
+	onShareReply func(r ShareReply) // called in place of done, for an operation of the kind Share
 }
 
 // Step makes one exchange. It returns the time until the next one, and whether the next one may begin earlier if the
@@ -157,7 +157,7 @@ func (n *Node) applyReply(r *Reply, ops []pending, sent time.Time) time.Duration
 			ops[i].done(r.Results[i])
 		}
 	}
-	n.syncDays(now) // after the replies, which are about the day of the requests
+	n.syncDays(now) // after the replies, which are for the day of their requests
 	n.sharing.reportGrowth()
 	if n.events.count() == 0 {
 		n.endWaits()

@@ -68,8 +68,8 @@ func (i *inbox) setAlone(alone bool, at time.Time) {
 // mayProbeAlone reports whether probes need no lease because the node is alone. The caller holds mu.
 func (i *inbox) mayProbeAlone(now time.Time) bool { return i.alone && now.Sub(i.aloneAt) >= aloneFor }
 
-// setGate sets whether the probes of the proxy need a lease. If they already needed one, the node keeps the lease that
-// it has, but stops asking for one.
+// setGate sets whether the probes of the proxy need a lease. If the probes already needed a lease, the node keeps its
+// lease, but stops asking for one.
 func (i *inbox) setGate(proxy string, needed bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()

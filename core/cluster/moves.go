@@ -54,7 +54,7 @@ func (i *inbox) isMoving(session string) bool {
 	return moving
 }
 
-// addMove adds a move to those that wait for the store. It replaces an earlier move of the same session. The caller
+// addMove adds a move to the moves that wait for the store. It replaces an earlier move of the same session. The caller
 // holds mu.
 func (n *Node) addMove(m *moved) {
 	value := encode(moveRecord{m.Proxy, m.Generation})
@@ -89,8 +89,8 @@ func (n *Node) shareMoves(ops []pending, now time.Time) []pending {
 }
 
 // receiveMove makes a move that another node has made, unless a later move of the same session is waiting here for the
-// store. The store keeps the latest move and returns it to all nodes: in the end, all have the same move. The caller
-// holds mu.
+// store. The store keeps the latest move and returns it to all nodes: in the end, all nodes have the same move. The
+// caller holds mu.
 func (n *Node) receiveMove(session string, r *Record) {
 	var m moveRecord
 	left := r.Ends.Sub(n.storeTime(n.cfg.Now()))

@@ -127,7 +127,7 @@ const LoadWindow = 5 * time.Minute
 // Load holds counts of the latest requests of a gateway, and the state of its pool.
 type Load struct {
 	Tried     int    `json:"tried"`       // proxies through which there was an attempt within the last minute
-	Requests  uint64 `json:"q,omitempty"` // requests within LoadWindow, as are Delivered and Refused
+	Requests  uint64 `json:"q,omitempty"` // requests within LoadWindow; Delivered and Refused count parts of them
 	Delivered uint64 `json:"d,omitempty"` // requests that succeeded
 	Refused   uint64 `json:"f,omitempty"` // of Delivered, with status 403 or 429
 	Attempts  uint64 `json:"at,omitempty"`
@@ -161,7 +161,7 @@ type Node struct {
 	inbox inbox
 	wake  chan struct{} // has an element if there is something to send to the store
 
-	mu           sync.Mutex // held while an exchange is prepared and evaluated, not during it
+	mu           sync.Mutex // held while an exchange is prepared and evaluated, not during the exchange
 	epoch        string
 	cursor       int64
 	started      time.Time

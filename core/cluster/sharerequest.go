@@ -33,7 +33,7 @@ type ShareRequest struct {
 // ShareReply is the result of a ShareRequest.
 type ShareReply struct {
 	Share      int64 // that the holder has now; at least ShareRequest.Share
-	FairShare  int64 // its fair share; if it is less than Share, others need the rest
+	FairShare  int64 // the fair share of the holder; if it is less than Share, other nodes need the difference
 	TotalUsed  int64 // by all nodes
 	HolderUsed int64 // used by this holder, including its earlier processes; at least ShareRequest.Used
 }

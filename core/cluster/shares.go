@@ -13,13 +13,13 @@ import (
 
 // The times of shares.
 const (
-	renewInterval      = time.Second            // time between two requests of a limit; grows with their number
+	renewInterval      = time.Second            // time between two requests of a limit; grows with the number of limits
 	leaseIntervals     = 5                      // a share ends this many renewInterval after its last request
 	idleTime           = 10 * time.Second       // time without use after which a share is given back
 	exhaustedTime      = time.Second            // time for which a node wants more after it has used its whole share
 	inFlightPeriod     = 5 * time.Second        // time for which a node keeps places in flight that it has used
-	retryInterval      = 200 * time.Millisecond // time between two requests if the last one gave no more
-	spentRetryInterval = time.Second            // the same if the amount of the day is spent
+	retryInterval      = 200 * time.Millisecond // time between two requests after a reply without a larger share
+	spentRetryInterval = time.Second            // as retryInterval, if the amount of the day is spent
 	// dailyRecordTime is the time for which the store keeps the record of a daily limit after the last request of the
 	// day.
 	dailyRecordTime = 25 * time.Hour
@@ -54,12 +54,12 @@ type SharedLimits interface {
 type sharing struct {
 	local         SharedLimits          // nil without shared limits
 	holder        string                // of amounts
-	process       string                // holder of the other limits
+	process       string                // holder of all other limits
 	byKey         map[string]*nodeShare // by share.Limit.Key
 	nodes         int                   // live nodes at the last exchange
 	initialShares share.InitialShares   // of the last SetInitialShares
 	reportAll     bool                  // the store may lack the use of some amounts
-	storeLostData bool                  // the store has lost its data in the time of this process
+	storeLostData bool                  // the store has lost its data since this process started
 	wantsMore     bool                  // the node wants more of a limit
 	isEqual       bool                  // the shares are equal shares, see useEqualShares
 	hasGrown      bool                  // a share has become larger; see reportGrowth
@@ -78,7 +78,7 @@ type nodeShare struct {
 	limit                    share.Limit
 	key                      string
 	use                      share.Use
-	earlierUse               int64     // by an earlier process of this holder, as the store has it; not in use.Used
+	earlierUse               int64     // use by an earlier process of this holder, as the store has it; not in use.Used
 	maxReported              int64     // the largest amount that this process has reported
 	size                     int64     // the share: the amount that the gateway may use, or the larger amount in use
 	storedSize               int64     // the share as the store has it; at least size
@@ -90,7 +90,7 @@ type nodeShare struct {
 	usedAt                   time.Time // last use
 	exhaustedAt              time.Time // when the node last used its whole share
 	periodBegin              time.Time // of this period: a second or, for attempts in flight, inFlightPeriod
-	periodUse, lastPeriodUse int64     // uses, or the highest number in flight, in this period and in the last one
+	periodUse, lastPeriodUse int64     // number of uses or, for attempts in flight, the highest number in the period
 }
 
 // AttachLimits sets the shared limits of the gateway. The parameter holder identifies the gateway in the store, also
@@ -140,7 +140,7 @@ func (p *sharing) readUse(now time.Time) {
 	}
 }
 
-// setUse takes over the use u.
+// setUse sets the current use of the limit, and updates the figures about earlier use.
 func (e *nodeShare) setUse(u share.Use, now time.Time) {
 	window := time.Second
 	if u.Kind == share.InFlight {

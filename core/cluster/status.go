@@ -21,11 +21,11 @@ type Status struct {
 	Open       int             // number of breakers that are open for the cluster
 	Suspects   []SuspectStatus // targets, at most maxListed
 	Changes    []ChangeStatus  // the last change of each thing that was changed through the API
-	Uploads    []UploadStatus  // of all nodes, as they are on this node
+	Uploads    []UploadStatus  // states of the shared uploads on this node
 	Counts     Counts
 
 	SharesLimits            bool          // limits hold for all nodes together
-	EqualShares             bool          // without the store, this node uses an equal share of them
+	EqualShares             bool          // without the store, this node uses an equal share of each limit
 	Limits                  []LimitStatus // shared limits in use, at most maxListed
 	LimitsUsed, LimitsShort int           // number of shared limits in use, and of those whose share is used up here
 	Parts                   ShareCounts
@@ -74,13 +74,13 @@ type UploadStatus struct {
 	Size         int    // of the module, in bytes; 0 for one that is to be deleted
 	Deleted      bool   // the plugin is to be deleted
 	State        string // UploadReady, UploadWaiting or UploadFailed
-	Problem      string // why it is not ready; "" for none
+	Problem      string // why the upload is not ready; "" for none
 }
 
 // The states of a shared upload.
 const (
 	UploadReady   = "ready"
-	UploadWaiting = "waiting" // it is being fetched or compiled, or will be
+	UploadWaiting = "waiting" // the upload is being fetched or compiled, or will be
 	UploadFailed  = "failed"  // this node could not fetch or compile it
 )
 

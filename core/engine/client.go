@@ -32,8 +32,7 @@ type Call struct {
 	// session, even if they use the same ID.
 	Session  session.Request
 	Priority core.Priority // priority in a queue; AnyPriority stands for PriorityNormal
-	// OnBegin is called with the id of the request when the call has been found to be valid, before the first attempt;
-	// nil for no call.
+	// OnBegin is called with the id of the request before the first attempt, if the call is valid; nil for no call.
 	OnBegin func(core.RequestID)
 }
 

@@ -72,7 +72,7 @@ const (
 type Options struct {
 	Plugins      Plugins
 	Observe      func(*core.Observation)  // called after each attempt, for plugins that learn; may be nil
-	Observes     func() bool              // reports whether Observe needs observations now; nil if it always does
+	Observes     func() bool              // reports whether Observe needs observations now; nil stands for yes
 	OnPoolChange func(*upstream.Snapshot) // called after each change of the pool; may be nil
 	// OnTransition receives each transition of a breaker, and OnPolicyChange each change of the global policy; both
 	// must return soon and may be nil.

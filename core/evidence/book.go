@@ -94,7 +94,7 @@ func (s *streak) weightAt(target uint64) float64 {
 	return 0
 }
 
-// weightBesidesWorst returns the weight of all failures except those at one target: the target whose failures have the
+// weightBesidesWorst returns the weight of the failures at all targets except one: the target whose failures have the
 // largest weight.
 func (s *streak) weightBesidesWorst() float64 { return s.weight - max(s.first.weight, s.second.weight) }
 

@@ -70,11 +70,11 @@
 //
 // # Special cases
 //
-// Ban. If all attempts of a proxy at a target fail, but those of other proxies succeed there, the target has probably
-// banned the proxy. The proxy is still good for other targets. If attempts succeed at several targets, the evidence
-// from a target without a success in the episode is therefore limited (docs/decisions/ban-limit.md). The pool avoids
-// the proxy for the target (Finding.Banned) if the proxy seldom fails at other targets, and the other proxies seldom
-// fail at this one.
+// Ban. If all attempts of a proxy at a target fail, but the attempts of other proxies succeed there, the target has
+// probably banned the proxy. The proxy is still good for other targets. If attempts succeed at several targets, the
+// evidence from a target without a success in the episode is therefore limited (docs/decisions/ban-limit.md). The pool
+// avoids the proxy for the target (Finding.Banned) if the proxy seldom fails at other targets, and the other proxies
+// seldom fail at this one.
 //
 // No comparison. In a pool that never had a second proxy every failure counts, and the breaker's failure_threshold
 // alone decides. If the other proxies have no attempts at the target, or their breakers are not closed, pending

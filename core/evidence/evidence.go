@@ -37,8 +37,8 @@ const (
 	// three successes at other targets then show a ban.
 	elsewhereFailures, elsewhereAttempts = 0.2, 2.0
 
-	// The pending failures at targets that no other proxy has been used for count if there are at least 2 x
-	// failure_threshold of them, or maxUncompared if that is less.
+	// A proxy may have pending failures at targets for which no other proxy has been used. These failures count if
+	// their number is at least 2 x failure_threshold or at least maxUncompared.
 	maxUncompared = 12
 
 	// unknownFailure is the evidence, in nats, of a failure at an unknown target. It is log(1 / 0.82): 82 % of such
@@ -69,8 +69,8 @@ const (
 	suspectFailures = 9
 	suspectProxies  = 3
 	suspectChance   = 1e-5
-	// A request for a suspect target gets all its attempts only if the last such request was at least this long ago.
-	// The second time is for targets that hang.
+	// A request for a suspect target gets all its attempts only if the last such request was at least this long ago. If
+	// the target hangs, hangingRetryInterval is used instead of suspectRetryInterval.
 	suspectRetryInterval, hangingRetryInterval = time.Second, 5 * time.Second
 
 	failingAttempts = 3               // number of failures in a row from which a target fails (TargetState.Fails)
@@ -90,7 +90,7 @@ type Attempt struct {
 	BreakerGen uint64 // breaker.Permit.Generation
 	Target     Target
 	Ended      time.Duration // after the ledger's epoch, on a monotonic clock
-	Began      time.Duration // in the same way; 0 stands for Ended
+	Began      time.Duration // beginning, on the clock of Ended; 0 stands for Ended
 
 	// The following fields are for failures.
 

@@ -36,7 +36,7 @@ type Ledger struct {
 
 	_ [64]byte // keeps the fields above and below in different cache lines
 
-	firstBook      atomic.Pointer[Book] // of the first proxy that had a failure
+	firstBook      atomic.Pointer[Book] // the book of the first proxy that had a failure
 	hadSecondProxy atomic.Bool          // the pool has had a second proxy
 
 	// A streak of the pool is a series of failures without a success between them.
@@ -262,9 +262,9 @@ func (l *Ledger) AdmitRetries(t Target, hangs bool, now time.Duration) bool {
 
 // RecordRetriesFailed records that a request has failed for which AdmitRetries returned true. The caller passes the
 // time of that call, and the end of the request. The interval of AdmitRetries then counts from the end of the request,
-// unless another request has been admitted since. The attempts of a request often take longer than the interval. If the
-// interval counted from the beginning of a request, each request of a client that sends one after another would be
-// admitted.
+// unless another request has been admitted since. The interval does not count from the beginning of the request:
+// attempts often take longer than the interval, so each request of a client that sends requests one after another would
+// be admitted.
 func (l *Ledger) RecordRetriesFailed(t Target, admittedAt, endedAt time.Duration) {
 	if e := l.find(t); e != nil {
 		e.retriesAdmitted.CompareAndSwap(int64(admittedAt), int64(endedAt))

@@ -17,7 +17,7 @@ type poolTest struct {
 	served atomic.Uint64 // bits of the proxies in failed whose latest attempt succeeded
 	last   atomic.Int64  // the latest failure, ns after the epoch
 
-	mu             sync.Mutex // held by writers of the fields above, guards those below
+	mu             sync.Mutex // held by writers of the fields above; guards the fields below
 	firstTarget    uint64     // the target of the first failure since the sum was 0
 	severalTargets bool
 }

@@ -6,8 +6,9 @@ import (
 )
 
 // record holds the attempts of one proxy at one target. A failure is pending until a success of another proxy at the
-// target confirms it. To take only 64 bytes, a record has two batches of pending failures, not their times: a success
-// that begins after firstBatchEnd confirms the first batch, and the second batch collects the failures since then.
+// target confirms it. A record has no times of the pending failures, so that it takes only 64 bytes. Instead, the
+// failures are in two batches: a success that begins after firstBatchEnd confirms the first batch, and the second batch
+// collects the failures since then.
 type record struct {
 	target    *target
 	next      atomic.Pointer[record]

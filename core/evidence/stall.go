@@ -24,8 +24,8 @@ type cuts struct {
 }
 
 // RecordCutShort records that an attempt through a proxy was cut short. It reports whether the pool seems to have been
-// silent: no response has begun in a later tick of recentSuccesses than this attempt. A response counts only when its
-// body has ended.
+// silent since the attempt began: no response has begun in a tick of recentSuccesses after the tick of the attempt's
+// beginning. A response counts only when its body has ended.
 func (l *Ledger) RecordCutShort(proxy uint64, began, ended time.Duration) (silent bool) {
 	l.cuts.mu.Lock()
 	entry := &l.cuts.latest[0] // the entry of the proxy, or the oldest one

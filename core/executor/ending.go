@@ -61,7 +61,7 @@ func (r *Relay) Close(status int, relayed verdict.RelayEnd, at time.Time) {
 			ex.result.Final = core.FinalCancelled
 			ex.logFailed(o)
 		case o.Result == core.ResultFailure:
-			ex.result.Final = core.FinalNotRetryable // the client has already received another X-Whirlpool-Outcome
+			ex.result.Final = core.FinalNotRetryable // the client already has the response's head
 			ex.logFailed(o)
 		}
 	}

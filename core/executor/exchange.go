@@ -190,8 +190,8 @@ func (ex *Exchange) chargeDeferred(tunnelOpened bool, latency time.Duration) {
 	ex.deferredAttempts = ex.deferredAttempts[:kept]
 }
 
-// suggestsTarget reports whether the deferred attempt d is a sign that the target fails. It is called if no proxy has
-// served the request. An attempt that was cut short is such a sign only if the request's last attempt was not cut short
+// suggestsTarget reports whether the deferred attempt d suggests that the target fails. It is called if no proxy has
+// served the request. An attempt that was cut short suggests this only if the request's last attempt was not cut short,
 // and has failed through another proxy.
 func (ex *Exchange) suggestsTarget(d *deferredAttempt) bool {
 	return d.outcome.Cause != verdict.CutShort ||

@@ -56,7 +56,7 @@ func (ex *Exchange) refuseNoProxy(err error) {
 	default:
 		retryAfter = time.Second
 		if at, ok := ex.executor.selector.NextTestTime(); ok {
-			retryAfter = max(at.Sub(now()), time.Millisecond) // this time has passed already if a probe is in flight
+			retryAfter = max(at.Sub(now()), time.Millisecond) // the time at is in the past if a probe is in flight
 		}
 	}
 	ex.result.Final = final

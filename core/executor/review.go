@@ -150,9 +150,9 @@ func (ex *Exchange) banProxy(u *upstream.Upstream, d time.Duration) {
 	ex.tuning.ProxyBans.Begin(u.Hash(), selector.AllHosts, ban.Pair{ProxyID: u.ID(), Since: now, Until: now + d})
 }
 
-// confirmBans is called when the current proxy has served the request. This confirms that the target refuses only the
-// proxies that the exchange has banned. So far, their bans last for at most maxUnconfirmed. confirmBans extends them to
-// their full length.
+// confirmBans is called when the current proxy has served the request. The success confirms that the target refuses
+// only the proxies that the exchange has banned. Before, each of these bans lasts for at most maxUnconfirmed;
+// confirmBans extends it to its full length.
 func (ex *Exchange) confirmBans() {
 	for _, b := range ex.unconfirmedBans {
 		switch {

@@ -28,7 +28,7 @@ type Attempt struct {
 	Session         string         // the session's name for a proxy with templates (session.Handle.Token); "" for none
 	Region          string         // the wanted region; "" for none
 	Meters          traffic.Meters // count the bytes of the connection
-	NewConnection   bool           // do not reuse an idle connection: the attempt is a replay
+	NewConnection   bool           // must not use an idle connection, because the attempt is a replay
 	MayStop         bool           // the Sender is a Hedger, and its Stop may be called
 }
 
@@ -176,7 +176,7 @@ func (ex *Exchange) chooseProxy(ctx context.Context) bool {
 	return true
 }
 
-// begin begins the attempt f through the proxy of f.lease.
+// begin begins an attempt with the given number, through the proxy of st.lease.
 func (st *attemptState) begin(ex *Exchange, number int, now time.Time) {
 	st.proxy, st.lease.Target = st.lease.Proxy, ex.request.Target
 	e, a := &st.event, &st.attempt

@@ -16,7 +16,7 @@ import (
 type clientWatch struct {
 	conn     *connection
 	watcher  *socket.Watcher // makes the socket.Watch; nil if only a goroutine can watch
-	disabled bool            // not needed: the reader of a body or a tunnel detects that the client leaves
+	disabled bool            // no watch is needed: the reader of a body or a tunnel detects that the client leaves
 	running  bool
 	watch    *socket.Watch // nil before the first start
 	done     chan struct{} // receives a value when the goroutine ends; nil without a goroutine

@@ -33,7 +33,7 @@ type connection struct {
 	certNames   []string                         // the names in the client's certificate; nil without a certificate
 
 	client        netip.Addr // see clientOf
-	refusalReason *string    // why the client has no place; nil if the client has a place
+	refusalReason *string    // the reason why the client was refused a place; nil if the client has a place
 	placeIndex    int32      // the index of the connection in places.conns, plus 1; 0 for none; guarded by places.mu
 	closeAtOnce   bool       // the connection must be closed without a delay
 	isStream      bool       // the connection carries the streams of an HTTP/2 connection, one at a time

@@ -125,7 +125,7 @@ func (r *request) relay(relay *executor.Relay, response *transport.Response) (ke
 	switch {
 	case clientLeft:
 		r.closeRelay(relay, response, responseErr, true, r.server.Now())
-		r.conn.prepareReset() // a client that still reads must not take the connection's end for the body's end
+		r.conn.prepareReset() // without a reset, a client could take the end of the connection for the end of the body
 		return false
 	case responseErr != nil:
 		// The client gets the bytes of the body that have arrived. It then gets a reset instead of a regular end.

@@ -29,13 +29,13 @@ type cache struct {
 	region           string
 	regionStrict     bool
 	acceptedLogin    string             // last accepted Proxy-Authorization
-	acceptedSettings *settings          // the settings in force when it was accepted
+	acceptedSettings *settings          // the settings that were in force when the login was accepted
 	account          *access.Account    // the user of acceptedLogin; nil without users
 	options          session.Options    // the options of the user name in acceptedLogin
 	override         string             // last override: X-Whirlpool-Retry, or the option retry of the user name
 	basePolicy       *retry.Policy      // the policy over which the override was merged
-	overrideMode     retry.OverrideMode // the override mode of that merge
-	policy           *retry.Policy      // the result of that merge
+	overrideMode     retry.OverrideMode // the override mode with which policy was merged
+	policy           *retry.Policy      // the merged policy
 }
 
 func newHTTPFront(s *Server, c *connection) front {

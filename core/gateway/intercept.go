@@ -37,8 +37,8 @@ type interception struct {
 	tls *tls.Config // for the TLS connections with intercepted clients
 }
 
-// interceptionOf returns the interception for new settings. If the old interception has the same authority, the new one
-// takes over its certificates and TLS sessions.
+// interceptionOf returns the interception for new settings. If the old interception has the same authority, the new
+// interception takes over its certificates and TLS sessions.
 func interceptionOf(set *Intercept, before *interception) *interception {
 	if set == nil {
 		return nil

@@ -30,7 +30,7 @@ type keptBody struct {
 	length int64     // the Content-Length; -1 if it is unknown
 }
 
-// setLength begins a body. The parameter length is its Content-Length; -1 if that is unknown.
+// setLength begins a body. The parameter length is the body's Content-Length, or -1 if the length is unknown.
 func (k *keptBody) setLength(length int64) { k.length = length }
 
 // append adds bytes to the body.

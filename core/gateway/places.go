@@ -35,7 +35,7 @@ const (
 // evictSearch is the result of a search for clients that have kept the gateway waiting for long.
 type evictSearch struct {
 	client     netip.Addr      // the client whose connections were searched; the zero Addr for all clients
-	evictable  []evictableConn // those not removed yet; they are removed from the end of the list
+	evictable  []evictableConn // connections that may be removed; the last of the list is removed first
 	validUntil time.Time       // the list is used until this time
 	pauseUntil time.Time       // no search is made before this time, because the last search found no connection
 }

@@ -13,7 +13,7 @@ type refusedRequest struct {
 	id           core.RequestID
 	listener     core.Listener
 	code         string // of the error response that an HTTP client gets
-	user, target string // "" if the request was refused before they were known
+	user, target string // "" if the request was refused before the user or the target was known
 }
 
 // reportRefused counts and logs a refused request of the client c.

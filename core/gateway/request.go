@@ -39,7 +39,7 @@ type request struct {
 	connectReplied bool
 
 	sessionRequest session.Request // the session that the request asks for
-	sessionUse     session.Handle  // the use of that session; valid if input.Session is set
+	sessionUse     session.Handle  // the use of the session; valid if input.Session is set
 
 	input    executor.Request
 	exchange executor.Exchange

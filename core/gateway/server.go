@@ -75,10 +75,10 @@ type Config struct {
 	Tracer      Tracer               // nil traces no request
 	OnTunnelEnd func(up, down int64) // called with the numbers of bytes to and from the target when a tunnel has ended
 
-	// TargetBytes is called at the end of each request that has run, with the host of its target. The bytes are those
-	// that the client has sent and received: the bytes of the tunnel, or of the request's body and of the response with
-	// its head. The time at is the end of the request or, if the end is not known, the current time. TargetBytes may be
-	// nil.
+	// TargetBytes is called at the end of each request that has run, with the host of its target. The argument bytes is
+	// the number of bytes that the client has sent and received: all bytes of a tunnel, or the bytes of the request's
+	// body and of the whole response. The time at is the end of the request or, if the end is not known, the current
+	// time. TargetBytes may be nil.
 	TargetBytes func(host string, bytes int64, at time.Time)
 	// OnHandshake is called after a TLS handshake with a client in place of a target. The parameter ok is set if the
 	// handshake has succeeded. OnHandshake may be nil.

@@ -95,7 +95,7 @@ func (f *socksFront) respondNoPlace() {
 	offered, _, err := socks5.ParseMethods(f.conn.reader.Buffered())
 	var b [16]byte
 	switch {
-	case err != nil || bytes.IndexByte(offered, socks5.NoAuth) >= 0: // err: the message is incomplete
+	case err != nil || bytes.IndexByte(offered, socks5.NoAuth) >= 0: // an err means that the message is incomplete
 		f.send(socks5.AppendReply(append(b[:0], socks5.Version, socks5.NoAuth), socks5.GeneralFailure)...)
 	case bytes.IndexByte(offered, socks5.UserPassword) >= 0:
 		f.send(socks5.AppendReply(append(b[:0], socks5.Version, socks5.UserPassword, socks5.AuthVersion, 0),

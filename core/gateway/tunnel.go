@@ -76,7 +76,7 @@ type tunnel struct {
 	oneDirectionEnded atomic.Bool
 	clientLeft        atomic.Bool
 	recordFollower    recordFollower // of the target
-	recordsFollowed   bool           // the records are followed, or were
+	recordsFollowed   bool           // the followers of the records are set
 
 	// copyBoth sets targetEndedFirst if the target's direction ended before the client's direction,
 	// targetReset if the target's direction ended with an error, and cutInRecord if it ended within a TLS record.
@@ -214,7 +214,7 @@ func (t *tunnel) copyDirection(dst *stallWriter, src net.Conn, rec *recordFollow
 			buf = t.buffers.get(largeChunk)
 			continue
 		}
-		if rec != nil && rec.active { // the next piece must be read, too
+		if rec != nil && rec.active { // the next piece must also be read, for rec
 			continue
 		}
 		spliced, err := t.splice(dst, from)

@@ -24,7 +24,7 @@ const maxKeptBytes = 64 << 10
 // usually through another proxy. The current tunnel is replaced if it ends, or if the target does not respond to the
 // ClientHello in time.
 type tunnelRetry struct {
-	mu            sync.Mutex // guards the fields below and, before phaseFinal, the tunnel's fields target and out
+	mu            sync.Mutex // guards the fields below and, before phaseFinal, the tunnel's fields target and toTarget
 	reconnectDone sync.Cond  // signals the end of the phase phaseReconnecting; its lock is mu
 	phase         tunnelRetryPhase
 	clientBytes   []byte    // the bytes of the client so far

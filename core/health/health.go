@@ -450,8 +450,9 @@ func (r *results) isTunnelRefused() bool {
 	return err != nil && (err.Cause == verdict.TunnelRefused || err.Cause == verdict.TunnelUnsupported)
 }
 
-// isMixed reports whether one form has passed, and the other has failed, but not by a status with which the proxy
-// refuses this form. A single such check may be due to chance; two in a row show that the proxy lacks an ability.
+// isMixed reports whether one form has passed and the other has failed. A status with which the proxy refuses the form
+// does not count as such a failure. A single mixed check may be due to chance; two in a row show that the proxy lacks
+// an ability.
 func (r *results) isMixed() bool {
 	switch {
 	case r.absolute.passed:

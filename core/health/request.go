@@ -158,7 +158,7 @@ func (s *Settings) compare(r Response) result {
 	return out
 }
 
-// Difference describes how the response differs from the expected one; "" if it does not.
+// Difference describes how the response differs from the expected response; "" if there is no difference.
 func (e *Expectation) Difference(r *Response) string {
 	status := r.Facts.Status
 	switch {
@@ -210,7 +210,7 @@ func addressInBody(body []byte) string {
 	}
 	for _, name := range []string{"ip", "ip_address", "origin", "query", "address"} {
 		text, _ := fields[name].(string)
-		// The origin of httpbin may be a list of addresses. The last one has connected to the site.
+		// The origin of httpbin may be a list of addresses. The last address of the list has connected to the site.
 		if text = text[strings.LastIndexByte(text, ',')+1:]; parseAddress(text).IsValid() {
 			return text
 		}

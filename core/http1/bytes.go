@@ -7,7 +7,7 @@ import (
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
-// withoutZeros removes leading zeros. If all digits are zeros, it keeps the last one.
+// withoutZeros removes leading zeros. If all digits are zeros, it keeps the last zero.
 func withoutZeros(digits []byte) []byte {
 	for len(digits) > 1 && digits[0] == '0' {
 		digits = digits[1:]
@@ -35,7 +35,7 @@ func equalFoldBytes(a, b []byte) bool {
 // EqualFold reports whether b equals lower, ignoring ASCII case. The argument lower must be in lower case.
 func EqualFold(b []byte, lower string) bool { return equalFold(b, lower) }
 
-// version returns the x of HTTP/1.x, or -1 if b is no such version.
+// version returns the minor version x if b is HTTP/1.x, and otherwise -1.
 func version(b []byte) int {
 	if len(b) == 8 && string(b[:7]) == "HTTP/1." && '0' <= b[7] && b[7] <= '9' {
 		return int(b[7] - '0')

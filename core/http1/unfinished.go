@@ -63,8 +63,8 @@ func (u *partialHead) checkRequest(head []byte) error {
 }
 
 // checkVersionStart checks the part of the version that has arrived, in a request line that is not complete. The
-// parameter line has all bytes of the line that have arrived, and text the last of them, which have not been checked.
-// The method returns an error if the version cannot become valid any more.
+// parameter line has all bytes of the line that have arrived. The parameter text has the last of these bytes, which
+// have not been checked. The method returns an error if the version cannot become valid any more.
 func (u *partialHead) checkVersionStart(text, line []byte) error {
 	for i, c := range text {
 		if c != ' ' {

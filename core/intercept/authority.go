@@ -161,8 +161,8 @@ func (a *Authority) Certificate(host string) (*tls.Certificate, error) {
 }
 
 // isUsable reports whether the certificate of a target can still be used. It must be valid for at least minRemaining. A
-// certificate that ends together with the authority's own one must only be valid now, because a new one would end at
-// the same time.
+// certificate that ends together with the authority's certificate need only be valid now, because a new certificate
+// would end at the same time.
 func (a *Authority) isUsable(c *x509.Certificate, now time.Time) bool {
 	until := c.NotAfter
 	if until.Before(a.cert.NotAfter) {

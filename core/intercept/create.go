@@ -82,8 +82,8 @@ func newSerial() *big.Int {
 }
 
 // addConstraints adds name constraints (RFC 5280 section 4.2.1.10) to a certificate. A constraint on domains does not
-// restrict addresses, and one on addresses does not restrict domains. So if only one of these kinds has a constraint,
-// all names of the other kind are excluded.
+// restrict addresses, and a constraint on addresses does not restrict domains. So if only one of these kinds has a
+// constraint, all names of the other kind are excluded.
 func addConstraints(c *x509.Certificate, names []string) error {
 	if len(names) == 0 {
 		return nil

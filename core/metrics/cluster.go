@@ -16,7 +16,7 @@ type ClusterState struct {
 	ExchangeTime    time.Duration  // of the last exchange
 	Uploads         map[string]int // number of shared uploads by state
 
-	Limits, ShortLimits int // shared limits in use, and those whose share is used up here
+	Limits, ShortLimits int // shared limits in use, and the part of them whose share is used up
 
 	ShareRequests, Exchanges, Failures, TimesAlone, Sent, Received uint64
 	DroppedEvents, Leases, FencedResults, FollowedOpenings         uint64

@@ -42,7 +42,7 @@ type Request struct {
 	Priority       core.Priority // priority of a request that has waited in a queue; otherwise AnyPriority
 	QueuedSince    time.Time     // only in StateQueued
 	Queued         time.Duration // sum of the waits in queues that have ended
-	Ended          time.Time     // only in StateDone, as are Final and Status
+	Ended          time.Time     // set only in StateDone, like Final and Status
 	Final          core.Final
 	Status         int                 // of the response to the client; 0 if the client left before it
 	Rules          core.RuleLabels     // labels of the routing rules that are applied

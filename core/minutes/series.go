@@ -75,7 +75,7 @@ func (s *Series) AddBytes(minute, keepMinutes int64, n uint64) {
 	s.markChanged()
 }
 
-// setMinute makes the given minute the current one, unless it is at most lateMinutes before the current one.
+// setMinute makes the given minute the current minute, unless it is at most lateMinutes before the current minute.
 func (s *Series) setMinute(minute, keepMinutes int64) {
 	if current := s.minute.Load(); current == minute || current > minute && current-minute <= lateMinutes {
 		return
@@ -83,7 +83,7 @@ func (s *Series) setMinute(minute, keepMinutes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if current := s.minute.Load(); current == minute || current > minute && current-minute <= lateMinutes {
-		return // another call has advanced
+		return // another call has set the minute
 	}
 	s.endMinute()
 	s.minute.Store(minute)

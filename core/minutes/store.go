@@ -81,7 +81,7 @@ func (t *targetTable) all() map[string]*Series { return *t.byHost.Load() }
 // findOrAdd returns the series of a host, and creates it if there is none. It returns nil if there already are
 // MaxTargets series.
 func (t *targetTable) findOrAdd(host string) *Series {
-	if len(t.all()) >= MaxTargets { // without the mutex: each attempt at a host without a series gets here
+	if len(t.all()) >= MaxTargets { // without a lock, because each attempt at a host without a series calls this method
 		return nil
 	}
 	t.mu.Lock()

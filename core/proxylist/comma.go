@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// cutColumns removes the columns that describe the proxy from a row whose first column is host:port:user:pass, and
-// returns the scheme that they contain, or else the given one. It changes no other line.
+// cutColumns removes the columns that describe the proxy from a row whose first column is host:port:user:pass. It also
+// returns the scheme in these columns, or the given scheme if they contain none. Other lines stay unchanged.
 func cutColumns(line, scheme string) (address, addressScheme string, cut bool) {
 	address, columns := columnsAfterPassword(line)
 	if descriptionOf(columns) < possibleDescription {
@@ -59,9 +59,9 @@ var (
 // maxOption is the maximum length of an option that passwordLength recognizes before a comma.
 const maxOption = 40
 
-// passwordLength returns the length of the password at the beginning of a text. It ends at the first comma that does
-// not belong to it. A comma belongs to the password if it separates two codes of an option (_country-us,de), or if
-// another option follows (_city-rome,oslo_session-ab12).
+// passwordLength returns the length of the password at the beginning of a text. The password ends at the first comma
+// that does not belong to the password. A comma belongs to the password if it separates two codes of an option
+// (_country-us,de), or if another option follows (_city-rome,oslo_session-ab12).
 func passwordLength(text string) int {
 	word := text
 	if i := strings.IndexAny(text, " \t"); i >= 0 {

@@ -94,8 +94,9 @@ func findProxies(value any, depth int) []any {
 
 // fieldProxies returns the proxies in the fields of an object. A field that is named after a protocol, such as
 // {"socks5": [...]}, comes first and sets the protocol of its proxies. If another field, such as {"all": [...]}, has
-// some of the same addresses, they are left out there. A field that is named after an address may describe the proxy at
-// this address. If urls is set, a text such as {"http": "http://192.0.2.1:80"} is a proxy, too.
+// some of the same addresses, these addresses are left out of the other field. A field that is named after an address
+// may describe the proxy at this address. If urls is set, a text such as {"http": "http://192.0.2.1:80"} is a proxy,
+// too.
 func fieldProxies(object map[string]any, urls bool, depth int) (all []any) {
 	names := slices.SortedFunc(maps.Keys(object), func(a, b string) int {
 		return cmp.Or(cmp.Compare(len(parseProtocols(b)), len(parseProtocols(a))), cmp.Compare(a, b))

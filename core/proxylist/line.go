@@ -143,8 +143,8 @@ func parseAddress(line, scheme string) (spec upstream.Spec, warning string, err 
 }
 
 // withoutDescription returns a line without the fields that describe the proxy; "" if there are none. The caller passes
-// the fields of the line: host, port, and at least two more. If one of them is a scheme, it is the second result. If
-// removed fields could be a login, the third result is a warning.
+// the fields of the line: host, port, and at least two more. If one of these fields is a scheme, the second result is
+// this scheme. If removed fields could be a login, the third result is a warning.
 func withoutDescription(f []string) (line, scheme, warning string) {
 	address, rest := f[0]+":"+f[1], f[2:]
 	last := len(rest) - 1

@@ -81,8 +81,8 @@ var markdownRule = regexp.MustCompile(`^\|?(?:[ \t]*:?-+:?[ \t]*\|)+(?:[ \t]*:?-
 // It also parses a line with only a scheme and an address. The scheme may be the first or the last field. A line
 // without a scheme gets the given scheme. A line has at most four fields, or five if one of them is the scheme and the
 // separator is a space or a tab. The host is an IP address or has a dot. If the line has user and password, spaces as
-// separators, and no scheme, loginGuessed is true: the last two fields may then be other text. It is also true if both
-// are proper names, such as Berlin.
+// separators, and no scheme, loginGuessed is true: the last two fields may then be other text. loginGuessed is also
+// true if both fields are proper names, such as Berlin.
 func parseWords(line, scheme string) (spec upstream.Spec, loginGuessed, ok bool) {
 	f, separator := splitWords(line)
 	if !isText(line) || len(f) == 0 || len(f) > 4 && separator != ' ' && separator != '\t' || len(f) > 5 {

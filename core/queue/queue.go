@@ -212,8 +212,8 @@ func (q *Queue[K]) Counts() map[core.Priority]Counts {
 }
 
 // serveNext lets one request take a unit, and returns false if none can. It calls TryTake for the requests of the line
-// with the smallest tag, then for those of the next line, until a request takes a unit or TryTake has returned Nothing
-// for every kind. The caller holds mu.
+// with the smallest tag, then for the requests of the next line, until a request takes a unit or TryTake has returned
+// Nothing for every kind. The caller holds mu.
 func (q *Queue[K]) serveNext() bool {
 	clear(q.unavailable)
 	order := core.Priorities()

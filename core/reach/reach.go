@@ -50,7 +50,7 @@ type Checker struct {
 	enabled atomic.Bool
 
 	mu         sync.Mutex         // guards the fields below
-	snapshot   *upstream.Snapshot // the snapshot whose proxies are all in added, or were; nil at first
+	snapshot   *upstream.Snapshot // the snapshot of the last call of queueNewProxies; nil before
 	newProxies []newProxy         // proxies whose first check has not begun, in the order of their checks
 	// failingSinceByProxy holds, for each proxy, the first time that its breaker opened after the proxy had last served
 	// a request. The time stays when the breaker becomes half-open or opens again.

@@ -12,7 +12,8 @@ import (
 // dropAvoided removes the candidates that should be avoided for the target (isAvoided), unless these are all
 // candidates. If the target probably bans some proxies, and its latest attempts have failed, the target may have banned
 // the proxies of these attempts, too. dropAvoided then first removes the proxies of these attempts. In a retry it
-// removes no others. If all candidates have just failed in this way, the retry may be a probe (probeAtTarget).
+// removes no other candidates. If all candidates have just failed in this way, the retry may be a probe
+// (probeAtTarget).
 func (s *Selector) dropAvoided(c *choice, snap *upstream.Snapshot) {
 	if c.avoided.HasBan(c.elapsed) {
 		if state := s.pool.Ledger().TargetState(c.TargetHash, c.elapsed); state.Fails() {

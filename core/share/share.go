@@ -47,7 +47,7 @@ type Use struct {
 	// share is a whole equal share, without regard to InitialShares.Fraction.
 	InitialIsEqualShare bool
 	Limit               int64 // 0 if the gateway does not have the limit any more
-	Used                int64 // today, or in flight now; 0 for a Rate
+	Used                int64 // amount used today, or number in flight now; 0 for a Rate
 	Share               int64 // the amount that the gateway may use
 	Total               int64 // of a Daily limit: the last known use of all nodes on this day; 0 if it is not known
 	UsedAtTotal         int64 // of a Daily limit: Used at the time of Total
@@ -68,7 +68,7 @@ func Initial(limit, divisor int64) int64 { return max(limit/max(divisor, 1), 1) 
 // Share is a gateway's share of one limit. The zero value is the initial share (Initial).
 type Share struct {
 	hasSize     bool // made by NewShare or NewReleased: its size is the field size
-	isReleased  bool // the node does not hold it any more
+	isReleased  bool // the gateway does not hold the share any more
 	size, total int64
 	day         int64 // of a Daily limit
 	usedAtTotal int64 // used at the time of total or, without a share, when the initial share began

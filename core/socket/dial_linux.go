@@ -173,8 +173,8 @@ func register(fd uintptr, remote netip.AddrPort) (*Conn, error) {
 func openDescriptor(fd uintptr, remote netip.AddrPort) (descriptor, error) {
 	d := descriptor{os.NewFile(fd, "tcp"), remote}
 	if d.SetDeadline(time.Time{}) != nil {
-		// NewFile does not return the reason. Either the kernel has no memory for the watch, or the user has reached
-		// the maximum number of watches (max_user_watches in epoll(7)).
+		// NewFile does not return the reason of the failure. Either the kernel has no memory for the watch, or the user
+		// has reached the maximum number of watches (max_user_watches in epoll(7)).
 		d.Close()
 		return descriptor{}, os.NewSyscallError("epoll_ctl", syscall.ENOSPC)
 	}

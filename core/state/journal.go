@@ -102,7 +102,7 @@ func (j *Journal) load() ([]byte, error) {
 
 // parse calls read with each undamaged entry.
 func (j *Journal) parse(data []byte, read func([]byte) error) (d Damage, err error) {
-	line, damaged := 0, 0 // damaged counts the damaged lines since the last good one
+	line, damaged := 0, 0 // damaged counts the damaged lines since the last undamaged line
 	for len(data) > 0 {
 		var text []byte
 		text, data, _ = bytes.Cut(data, []byte("\n"))
@@ -193,8 +193,8 @@ func oneEntry(entry []byte) Entries {
 	return func(yield func([]byte, error) bool) { yield(entry, nil) }
 }
 
-// Append adds entries. When it returns nil, they are on the disk. After an error the journal has none of them. But if
-// the machine stops before the next write, the journal may have the first ones of them after a restart.
+// Append adds entries. When it returns nil, they are on the disk. After an error the journal has none of the entries.
+// But if the machine stops before the next write, the journal may have the first of these entries after a restart.
 func (j *Journal) Append(entries Entries) error {
 	if j.file == nil {
 		return ErrClosed

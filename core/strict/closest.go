@@ -65,7 +65,7 @@ func DidYouMean(word string, list []string) string {
 const maxWord = 64
 
 // editDistance returns the smallest number of changes that turn one word into the other. A change inserts, deletes or
-// replaces a character, or swaps two adjacent ones. (This is the optimal string alignment distance; Damerau, A
+// replaces a character, or swaps two adjacent characters. (This is the optimal string alignment distance; Damerau, A
 // technique for computer detection and correction of spelling errors, 1964.)
 func editDistance(a, b string) int {
 	if len(a) > maxWord || len(b) > maxWord {

@@ -1,4 +1,4 @@
-// Package trace has the trace context of a request: which trace it belongs to, and whether it is sampled (W3C Trace
+// Package trace has the trace context of a request: the id of its trace, and whether the trace is sampled (W3C Trace
 // Context, https://www.w3.org/TR/trace-context/).
 package trace
 

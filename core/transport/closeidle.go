@@ -33,9 +33,9 @@ const (
 	surplusAge  = 3 * time.Second // idle time after which surplus connections are closed
 )
 
-// CloseSurplus closes the idle connections that a burst of requests has left: those that have been idle for surplusAge,
-// the oldest first, until the proxy has minIdleKept idle connections. Requests seldom need the oldest connections: a
-// request reuses the connection to its target that became idle last.
+// CloseSurplus closes idle connections that a burst of requests has left. It closes the connections that have been idle
+// for surplusAge, the oldest first, but keeps minIdleKept connections per proxy. Requests seldom need the oldest
+// connections: a request reuses the connection to its target that became idle last.
 func (t *Transport) CloseSurplus() {
 	cutoff := t.cfg.Now().Add(-surplusAge)
 	t.pools.Range(func(_, p any) bool {

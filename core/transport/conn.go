@@ -44,7 +44,7 @@ func (c *pairedConn) Read(p []byte) (int, error) {
 }
 
 // ReadPooled implements the interface pooledSource of package http1. It holds no buffer while it waits for bytes on a
-// plain TCP connection. On a TLS connection it holds one.
+// plain TCP connection. On a TLS connection it holds a buffer.
 func (c *pairedConn) ReadPooled(buffers *sync.Pool) (*[]byte, int, error) {
 	if plain, ok := c.Conn.(*socket.Conn); ok {
 		message := c.message

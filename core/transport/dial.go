@@ -19,7 +19,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// getConn returns a connection on which q can be sent: an idle one or a new one.
+// getConn returns an idle or a new connection on which q can be sent.
 func (t *Transport) getConn(ctx context.Context, u *upstream.Upstream, pool *idlePool, key string, c *Control,
 	q *Request) (*persistConn, *verdict.Error) {
 	credKey := credentialsKey(u, c, key)
@@ -125,7 +125,7 @@ func (c *Control) callOnSlow() {
 
 // dialProxy opens a connection to the proxy u at the address a: TCP, and TLS to an https:// proxy. If a limit of this
 // machine prevents this, such as the limit on open files, dialProxy closes all idle connections and dials once more.
-// For a health or reachability check it does neither.
+// For a health or reachability check, dialProxy closes no connection and dials only once.
 func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn,
 	*verdict.Error) {
 	conn, verr := t.dialProxyOnce(ctx, u, a, c)

@@ -126,9 +126,9 @@ func (p *idlePool) setList(key string, list []*persistConn) {
 	}
 }
 
-// put adds a connection to the pool. If the pool is closed, it closes the connection instead. If the pool is full, it
-// closes the least recently used connection with the same key. If there is none, it closes the least recently used
-// connection without a key. If there is none either, it closes the given connection.
+// put adds a connection to the pool. If the pool is closed, it closes the connection instead. If the pool is full, put
+// closes the least recently used connection with the same key or, if there is none, the least recently used connection
+// without a key. Without either, it closes the given connection.
 func (p *idlePool) put(pc *persistConn, now time.Time) {
 	pc.idleAt = now
 	pc.reader.Release()

@@ -7,8 +7,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// ContinueWait is the longest time for which a request with Expect: 100-continue waits for a 100 response. The wait
-// is limited because not every server sends a 100 response. curl uses the same limit.
+// ContinueWait is the longest wait for a 100 response, before the body of a request with Expect: 100-continue is sent.
+// Not every server sends a 100 response. curl uses the same limit.
 const ContinueWait = time.Second
 
 // Request is the request to send. Fields does not include the hop-by-hop fields of the client.
@@ -65,8 +65,8 @@ func (r *Request) isUnrepeatable() bool {
 	return !r.Idempotent || r.Remainder != nil && r.SendContinue == nil
 }
 
-// isTrace reports whether the method is TRACE. Its response shows the request to the client, so it gets no credentials
-// (RFC 9110 section 9.3.8).
+// isTrace reports whether the method is TRACE. The response to a TRACE shows the request to the client, so a TRACE is
+// sent without credentials (RFC 9110 section 9.3.8).
 func (r *Request) isTrace() bool { return string(r.Method) == "TRACE" }
 
 // canResend reports whether the request can be sent again: no part of Remainder has been read.

@@ -43,8 +43,8 @@ func (r *Response) startBody() {
 	r.reusable = !r.Response.Close && r.Status != http.StatusSwitchingProtocols
 }
 
-// Adopt moves a response from another Response to r, and leaves the other one empty. The Control of the attempt that
-// has received the response (old) is replaced by the Control c, which gets the same deadline.
+// Adopt moves a response from another Response to r, and leaves the other Response empty. The Control of the attempt
+// that has received the response (old) is replaced by the Control c, which gets the same deadline.
 func (r *Response) Adopt(from *Response, old, c *Control) {
 	old.Interrupt.detach()
 	c.Deadline, c.CurrentDeadline = old.Deadline, nil

@@ -90,8 +90,8 @@ func socksGreet(c net.Conn, a upstream.Address, offer *tokenOffer, buf []byte) e
 	return nil
 }
 
-// socksSendTokens sends loop tokens to a proxy that has chosen the method socks5.Tokens. Only a Whirlpool chooses it.
-// The proxy then chooses a second authentication method, which socksSendTokens returns.
+// socksSendTokens sends loop tokens to a proxy that has chosen the method socks5.Tokens. Only a Whirlpool chooses this
+// method. The proxy then chooses a second authentication method, which socksSendTokens returns.
 func socksSendTokens(c net.Conn, tokens, buf []byte) (method byte, err error) {
 	if _, err := c.Write(socks5.AppendTokens(nil, tokens)); err != nil {
 		return 0, err
@@ -171,7 +171,8 @@ func readSOCKSReply(c net.Conn, buf []byte) error {
 		if e, known := socksReplies[code]; known {
 			return &e
 		}
-		// The proxy does speak SOCKS: Tor uses unknown codes for errors of targets (its proposal 304).
+		// An unknown code does not mean that the proxy speaks no SOCKS: Tor uses such codes for errors of targets (its
+		// proposal 304).
 		return &socksError{fmt.Sprintf("SOCKS5: the proxy replies with the unknown code %d", code),
 			"proxy_configuration_error", verdict.TunnelFailed}
 	}

@@ -299,7 +299,7 @@ func (s *stream) attemptError(err error, resp *Response, body *upload) *verdict.
 	case s.ctx.Err() != nil:
 		return newError(stepWait, errCancelled)
 	case body.isBroken():
-		body.done <- <-body.done // the result is put back, because attempt reads it to find the cause
+		body.done <- <-body.done // the result is put back for RequestBodyBroken
 		return newError(stepSend, err)
 	case errors.As(err, &reset) && reset.Code != refusedStream:
 		verr := newError(stepWait, err)

@@ -29,7 +29,8 @@ const (
 
 func (s viaState) lacksVia() bool { return s&viaMissing != 0 }
 
-// isKnown reports whether there were enough responses for a conclusion: viaSamples, or one without Via.
+// isKnown reports whether there were enough responses for a conclusion: viaSamples, or at least one response without
+// Via.
 func (s viaState) isKnown() bool { return s.lacksVia() || s&viaCount >= viaSamples }
 
 // isConsistent reports whether there were viaSamples successful responses, from several targets, and whether their Via

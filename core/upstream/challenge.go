@@ -9,8 +9,8 @@ import (
 // challengingTarget is a target at which the proxy has got a 407 with a challenge.
 type challengingTarget struct {
 	target     uint64        // hash
-	at         time.Duration // of the latest such response (Pool.Elapsed)
-	hasSeveral bool          // there was another target, and no success in between
+	at         time.Duration // of the latest 407 (Pool.Elapsed)
+	hasSeveral bool          // such a 407 has come at several targets, without a success in between
 }
 
 // ChallengedByTarget reports whether a 407 to a request in absolute form probably comes from the target and not from

@@ -15,7 +15,7 @@ const (
 	earlyMin, earlyMax = 200 * time.Millisecond, 300 * time.Millisecond
 	// earlyInterval is the mean time between two early probes of the pool.
 	earlyInterval = 50 * time.Millisecond
-	// targetProbeMin is the minimum time from the opening of a breaker to an early probe because a target fails.
+	// An early probe may be made because a target fails. The breaker has then been open for at least targetProbeMin.
 	targetProbeMin = 500 * time.Millisecond
 	// After a request has found that no early probe is due, no request checks this again within lookInterval.
 	lookInterval = 20 * time.Millisecond
@@ -156,8 +156,8 @@ func (p *Pool) probeEarly(notClosed []*Upstream, after time.Duration, reason str
 	return true
 }
 
-// takeEarly reports whether an early probe may begin now. If it returns true, it has moved the time of the next one
-// (nextEarly), so the caller must begin a probe. Two early probes may begin at the same time.
+// takeEarly reports whether an early probe may begin now. If it returns true, it has moved the time of the next early
+// probe (nextEarly), so the caller must begin a probe. Two early probes may begin at the same time.
 func (p *Pool) takeEarly(at time.Duration) bool {
 	next := p.nextEarly.Load()
 	return time.Duration(next) <= at+earlyInterval &&

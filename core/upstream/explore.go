@@ -9,15 +9,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// An exploration is an attempt through a proxy that has had none for some time. Without it, a proxy that a scorer
-// avoids would be avoided for ever. If the exploration is better than the attempts in the proxy's window, a trial
-// begins: explorations every second, until a failure, or until enough successes replace the window.
+// An exploration is an attempt through a proxy that has had no attempt for some time. Without explorations, a proxy
+// that a scorer avoids would be avoided for ever. If the exploration is better than the attempts in the proxy's window,
+// a trial begins: explorations every second, until a failure, or until enough successes replace the window.
 // docs/decisions/explorations.md has the rules.
 
 // The times of explorations.
 const (
 	explorationWait    = 30 * time.Second // time without a selection until an exploration
-	maxExplorationWait = 10 * time.Minute // its maximum if breaker.blame is "literal" and the proxy keeps failing
+	maxExplorationWait = 10 * time.Minute // the same, if breaker.blame is "literal" and the proxy keeps failing
 	trialInterval      = time.Second      // time between the explorations of a trial
 )
 

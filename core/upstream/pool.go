@@ -37,8 +37,8 @@ type PoolConfig struct {
 	NoSlowStart bool // proxies that have not served a request have no limit on attempts in flight
 }
 
-// Pool is the set of proxies. It is safe for concurrent use: readers take a Snapshot, and each
-// change publishes a new one.
+// Pool is the set of proxies. It is safe for concurrent use: readers take a Snapshot, and each change publishes a new
+// Snapshot.
 type Pool struct {
 	snapshot     atomic.Pointer[Snapshot]
 	now          func() time.Time

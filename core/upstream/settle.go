@@ -22,7 +22,7 @@ func (l *Lease) Settle(o *core.Outcome) (finding evidence.Finding) {
 	u, statsVerdict, breakerVerdict, breakerEvidence := l.Proxy, o.Verdict, o.Verdict, breaker.AlwaysEnough
 	if !u.pool.literal.Load() {
 		finding, breakerEvidence = l.recordEvidence(o)
-		if finding.TargetFails && !finding.ShouldOpen && o.Charge != core.ChargeProxy { // every proxy fails there
+		if finding.TargetFails && !finding.ShouldOpen && o.Charge != core.ChargeProxy { // all proxies fail there
 			statsVerdict = core.Excluded
 			if l.permit.IsProbe() && u.pool.countOthers(u) > 0 { // without another proxy, the probe counts as a failure
 				breakerVerdict = core.Excluded
@@ -193,7 +193,7 @@ type unreachedReasons struct {
 	list map[checks]*unreachedReason
 }
 
-// checks is a number of failed reachability checks in a row, and the cause of the last one.
+// checks is a number of failed reachability checks in a row, and the cause of the last check.
 type checks struct {
 	cause core.Cause
 	n     int

@@ -25,7 +25,7 @@ type Upstream struct {
 	*details
 	breakerWord   breaker.StateWord
 	inFlight      atomic.Int64
-	inFlightLimit atomic.Int32 // max_in_flight, or the share of it; 0 while draining
+	inFlightLimit atomic.Int32 // max_in_flight, or this gateway's share of it; 0 while draining
 	slowStart     slowStart
 	weight        atomic.Uint64
 	lastAcquire   atomic.Int64 // time of the last Acquire, ns after the epoch; 0 if there was none
