@@ -136,7 +136,7 @@ func (s *Server) checkAccess(c *fiber.Ctx) error {
 		admin = key.admin
 	}
 	c.Locals(adminLocal, admin)
-	if !isReadOnly(c) {
+	if !isReadOnly(c) && c.Path() != previewPath {
 		if err := requireAdmin(c); err != nil {
 			return err
 		}

@@ -27,7 +27,7 @@ var endpoints = withPages(map[string]permission{
 	"GET /api/v1/": anyone, "GET /api/v1/openapi.json": anyone, "GET /api/v1/healthz": anyone,
 	"GET /api/v1/readyz":       anyone,
 	"GET /api/v1/proxy-groups": reader, "GET /api/v1/retry/policy": reader, "PUT /api/v1/retry/policy": admin,
-	"POST /api/v1/retry/policy/preview": admin, "POST /api/v1/proxies/:id/restore": admin,
+	"POST /api/v1/retry/policy/preview": reader, "POST /api/v1/proxies/:id/restore": admin,
 	"POST /api/v1/proxies/:id/test": admin, "GET /api/v1/proxy-lists": reader, "POST /api/v1/proxy-lists": admin,
 	"GET /api/v1/circuit-breakers": reader, "GET /api/v1/circuit-breakers/metrics": reader,
 	"GET /api/v1/circuit-breakers/:id": reader, "POST /api/v1/circuit-breakers/:id/reset": admin,

@@ -27,6 +27,10 @@ type previewHandler struct {
 
 func (h *previewHandler) routes(r fiber.Router) { r.Post("/retry/policy/preview", h.preview) }
 
+// previewPath is the path of the preview. It is a POST, because it has a body, but it changes nothing and reads no more
+// than the requests that a key with the role read can list. So such a key may use it.
+const previewPath = "/api/v1/retry/policy/preview"
+
 // previewWindow is the time whose requests a preview examines.
 const previewWindow = time.Hour
 

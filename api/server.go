@@ -293,7 +293,7 @@ func (s *Server) logChange(c *fiber.Ctx) {
 	}
 	switch c.Route().Path {
 	case "/api/v1/request", "/api/v1/requests", "/api/v1/plugins/:name/test", "/api/v1/proxies/:id/test",
-		"/api/v1/retry/policy/preview": // these endpoints change nothing
+		previewPath: // these endpoints change nothing
 		return
 	case "/api/v1/proxy-lists":
 		if changesNothing(c) {
