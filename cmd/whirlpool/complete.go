@@ -102,39 +102,37 @@ func completePlugins(secondArguments ...string) completion {
 
 var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
-// completeRegions makes the shell complete the value of --region to a region of a proxy.
-func completeRegions(cmd *cobra.Command) {
-	_ = cmd.RegisterFlagCompletionFunc("region", completeFrom(func(r *remote) []string {
-		names, _ := r.regions() // without the regions, the completion offers no words
+// completeGroups makes the shell complete the value of a flag, such as --region, to a value that a proxy has in the
+// field with the flag's name (groupFields).
+func completeGroups(cmd *cobra.Command, flag string) {
+	_ = cmd.RegisterFlagCompletionFunc(flag, completeFrom(func(r *remote) []string {
+		names, _ := r.groupNames(flag) // without the names, the completion offers no words
 		return names
 	}))
 }
 
 // completePolicy is a completion that offers the keys of the retry policy, each with "=". After "backoff_strategy=", it
-// offers the names of backoff plugins.
+// offers the names of backoff plugins, after a key of a switch "true" and "false", and after a key that can be cleared
+// "null".
 func completePolicy(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
-	const strategy = "backoff_strategy="
-	if strings.HasPrefix(toComplete, strategy) {
+	key, _, typesValue := strings.Cut(toComplete, "=")
+	switch {
+	case typesValue && key == "backoff_strategy":
+		return completeFrom((*remote).backoffValues)(cmd, nil, toComplete)
+	case typesValue:
 		return completeFrom(func(r *remote) (words []string) {
-			var list struct{ Plugins []struct{ Name, Kind string } }
-			if r.get("/plugins", &list) != nil {
-				return nil
+			if _, isSwitch := r.policyFields()[key].(bool); isSwitch {
+				return []string{key + "=false", key + "=true"}
 			}
-			for _, p := range list.Plugins {
-				if p.Kind == "backoff" {
-					words = append(words, strategy+p.Name)
-				}
+			if key == "timeout" || key == "failover_delay" {
+				return []string{key + "=null"}
 			}
-			return words
+			return nil
 		})(cmd, nil, toComplete)
 	}
 	words, directive := completeFrom(func(r *remote) (keys []string) {
-		var policy map[string]any
-		if r.get("/retry/policy", &policy) != nil {
-			return nil
-		}
-		for key := range policy {
-			if key != "source" && key != "updated_at" {
+		for key := range r.policyFields() {
+			if !hasKey(args, key) {
 				keys = append(keys, key+"=")
 			}
 		}
@@ -142,4 +140,34 @@ func completePolicy(cmd *cobra.Command, args []string, toComplete string) ([]str
 		return keys
 	})(cmd, nil, toComplete)
 	return words, directive | cobra.ShellCompDirectiveNoSpace
+}
+
+// backoffValues returns "backoff_strategy=NAME" for each backoff plugin of the gateway.
+func (r *remote) backoffValues() (words []string) {
+	var list struct{ Plugins []struct{ Name, Kind string } }
+	if r.get("/plugins", &list) != nil {
+		return nil
+	}
+	for _, p := range list.Plugins {
+		if p.Kind == "backoff" {
+			words = append(words, "backoff_strategy="+p.Name)
+		}
+	}
+	return words
+}
+
+// policyFields returns the fields of the gateway's retry policy that can be changed; nil after an error.
+func (r *remote) policyFields() map[string]any {
+	var policy map[string]any
+	if r.get(policyPath, &policy) != nil {
+		return nil
+	}
+	delete(policy, "source")
+	delete(policy, "updated_at")
+	return policy
+}
+
+// hasKey reports whether one of the arguments KEY=VALUE has the given key.
+func hasKey(args []string, key string) bool {
+	return slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, key+"=") })
 }

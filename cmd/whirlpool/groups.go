@@ -56,10 +56,10 @@ func groupsCommand() *cobra.Command {
 	})
 }
 
-// regions returns the regions that the gateway's proxies have.
-func (r *remote) regions() (names []string, err error) {
+// groupNames returns the values that the gateway's proxies have in one of the groupFields.
+func (r *remote) groupNames(by string) (names []string, err error) {
 	var list struct{ Groups []proxyGroup }
-	if err := r.get("/proxy-groups?by=region", &list); err != nil {
+	if err := r.get("/proxy-groups?"+url.Values{"by": {by}}.Encode(), &list); err != nil {
 		return nil, err
 	}
 	for _, g := range list.Groups {
@@ -73,7 +73,7 @@ func (r *remote) regions() (names []string, err error) {
 // checkRegion returns an error if no proxy has the region. The error lists the regions of the proxies. If these cannot
 // be read, checkRegion returns nil.
 func (r *remote) checkRegion(region string) error {
-	names, err := r.regions()
+	names, err := r.groupNames("region")
 	isRegion := func(name string) bool { return strings.EqualFold(name, region) }
 	switch {
 	case err != nil || slices.ContainsFunc(names, isRegion):

@@ -104,7 +104,9 @@ func (f *proxyFilter) addFlags(cmd *cobra.Command) {
 	flags.StringVar(&f.reason, "reason", "", "only proxies that fail for this `REASON`, as status shows it")
 	flags.StringVar(&f.match, "match", "", "only proxies with this `TEXT` in their id or URL")
 	completeWords(cmd, "state", listStates)
-	completeRegions(cmd)
+	completeGroups(cmd, "region")
+	completeGroups(cmd, "vendor")
+	completeGroups(cmd, "reason")
 }
 
 func (f *proxyFilter) check() error {

@@ -92,7 +92,7 @@ of the attempts. The exit code is 1 if the request got no response, or the respo
 	f.BoolVar(&o.body, "body", false, "print the body of the response")
 	completeWords(cmd, "priority", priorities)
 	completeWords(cmd, "method", methods)
-	completeRegions(cmd)
+	completeGroups(cmd, "region")
 	return gatewayCommand(cmd, func(r *remote, args []string) error {
 		in := requestInput{Method: o.method, URL: args[0], Region: o.region, Strict: o.strict, Session: o.session,
 			Priority: o.priority}
