@@ -17,9 +17,9 @@ import (
 
 // The limits of the audit trail.
 const (
-	maxAudited   = 1000 // entries without a cluster
+	maxAudited   = 1000 // entries that are kept without a cluster
 	maxChanged   = 20   // changed things that an entry names
-	maxAuditText = 400  // bytes of a path, a query or the name of a thing; an id has at most 256
+	maxAuditText = 400  // maximum length of a path, a query or a name of a changed thing, in bytes
 	defaultAudit = 100
 )
 

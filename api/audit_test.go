@@ -101,7 +101,7 @@ func TestTheAuditTrailHasWholeIDs(t *testing.T) {
 	require.Equal(t, strings.Repeat("y", maxAuditText)+"...", auditText(strings.Repeat("y", maxAuditText+1)))
 }
 
-// A ban for one host has the host.
+// The entry of a ban for one host names the host.
 func TestAuditOfBans(t *testing.T) {
 	r := newRig(t, nil)
 	r.check(t,

@@ -56,7 +56,7 @@ func TestTheClientHasEveryOperation(t *testing.T) {
 	}
 }
 
-// callWithSamples calls a method of the client. Its texts are "x".
+// callWithSamples calls a method of the client. Each text in the arguments is "x".
 func callWithSamples(method reflect.Value) {
 	arguments := []reflect.Value{reflect.ValueOf(context.Background())}
 	for i := 1; i < method.Type().NumIn(); i++ {

@@ -21,7 +21,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/client"
 )
 
-// clientOf returns a client of sdk/client whose requests the rig serves. Each response is in raw as well.
+// clientOf returns a client of sdk/client whose requests the rig serves. Each response is also stored in *raw.
 func (r *rig) clientOf(t *testing.T, raw *string) *client.Client {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		body, _ := io.ReadAll(q.Body)

@@ -110,8 +110,8 @@ func (r *rig) trip(id string) {
 	lease.Release()
 }
 
-// exchange is one request to the API and the expected response.
-type exchange struct {
+// apiCase is one request to the API and the expected response.
+type apiCase struct {
 	name   string
 	method string // method; default GET
 	path   string // path below /api/v1
@@ -121,18 +121,18 @@ type exchange struct {
 	want   string // body of the response; "" for any
 }
 
-// get returns an exchange without a request body.
-func get(path string, status int, want ...string) exchange {
+// get returns an apiCase without a request body.
+func get(path string, status int, want ...string) apiCase {
 	return call("GET", path, "", status, want...)
 }
 
-// call returns an exchange with a JSON body, unless body is "".
-func call(method, path, body string, status int, want ...string) exchange {
-	return exchange{method: method, path: path, body: body, status: status, want: strings.Join(want, "")}
+// call returns an apiCase with a JSON body, unless body is "".
+func call(method, path, body string, status int, want ...string) apiCase {
+	return apiCase{method: method, path: path, body: body, status: status, want: strings.Join(want, "")}
 }
 
 // check sends each request and compares the response. An error response must have the form of Error.
-func (r *rig) check(t *testing.T, list ...exchange) {
+func (r *rig) check(t *testing.T, list ...apiCase) {
 	t.Helper()
 	for _, x := range list {
 		if x.method == "" {
@@ -401,7 +401,7 @@ func (m *fakeMetrics) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "scrape") })
 }
 
-// fakeTracker has the requests in the field formatLines. It records the arguments of the last List.
+// fakeTracker has the requests in the field list. It records the arguments of the last List.
 type fakeTracker struct {
 	list   []metrics.Request
 	losses []metrics.Loss

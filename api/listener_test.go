@@ -104,8 +104,8 @@ func TestSilentConnectionsMakeRoom(t *testing.T) {
 	require.Len(t, l.conns, 4)
 }
 
-// A connection makes no room for another one while its request has arrived and has not been read. A client whose
-// connection makes room before it has sent anything gets a 503.
+// A connection whose request has arrived, but has not been read, is not closed in favour of another one. A client
+// whose connection is closed before it has sent anything gets a 503.
 func TestAnUnreadRequestMakesNoRoom(t *testing.T) {
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

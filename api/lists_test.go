@@ -194,7 +194,7 @@ func TestGroups(t *testing.T) {
 	r.check(t, get("/proxy-groups", 400), get("/proxy-groups?by=name", 400), get("/proxy-groups?by=state&state=x", 400))
 }
 
-// The pages of a list have each proxy once, also if proxies come and go between them.
+// The pages of a list have each proxy once, even if proxies are added and removed between the requests.
 func TestPages(t *testing.T) {
 	r := newRig(t, nil)
 	r.setPool(t, 10, nil)
@@ -360,7 +360,7 @@ func TestProxiesAsLines(t *testing.T) {
 		call("POST", "/proxies?persist=x", `{"url":"http://192.0.2.12:1"}`, 400))
 }
 
-// One poll of a pool of 10,000 proxies has at most 50 KB, also if the client does not accept gzip.
+// The response to one poll of a pool of 10,000 proxies has at most 50 KB, even if the client does not accept gzip.
 func TestAPollOfALargePoolIsSmall(t *testing.T) {
 	r := newRig(t, nil)
 	r.setPool(t, 10_000, nil)
@@ -424,7 +424,7 @@ func (p *driftingPool) TimeAt(elapsed time.Duration) time.Time {
 	return noon.Add(elapsed + 3*p.calls)
 }
 
-// The times in a response that has not changed stay the same, so that its ETag does.
+// If a response has not changed, its times stay the same, and so does its ETag.
 func TestTimesWithADriftingClock(t *testing.T) {
 	p, at := &driftingPool{}, 1234567*time.Nanosecond
 	require.Equal(t, noon.Add(time.Millisecond), timeAt(p, at))

@@ -15,8 +15,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/output"
 )
 
-// A client that asks for live events gets the whole state first, and then what has changed. While nothing changes, it
-// gets only heartbeats.
+// A client that asks for live events gets the whole state first, and then the changes. While nothing changes, it gets
+// only heartbeats.
 func TestLiveEvents(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, nil)
@@ -113,7 +113,7 @@ func TestAClientOfLiveEventsMissesEvents(t *testing.T) {
 	})
 }
 
-// A client costs only the parts of the state that it wants.
+// For a client, only the parts of the state that it wants are computed.
 func TestOnlyWantedLiveEventsAreComputed(t *testing.T) {
 	l := newRig(t, nil).newLive()
 	for _, wanted := range []string{eventStatus, eventTotals} {
@@ -124,7 +124,7 @@ func TestOnlyWantedLiveEventsAreComputed(t *testing.T) {
 	require.NotNil(t, l.versions.latest.Load())
 }
 
-// While a value is computed, the clients that have an earlier one do not wait; new clients do.
+// While a value is computed, clients that have an earlier value do not wait; new clients wait.
 func TestClientsDoNotWaitForASlowView(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var values int

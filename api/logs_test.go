@@ -14,11 +14,11 @@ func TestPluginLogs(t *testing.T) {
 	const line2 = `{"number":2,"at":"2026-11-28T12:00:00Z","level":"error","text":"no spoon"}`
 	const line1 = `{"number":1,"at":"2026-11-28T12:00:00Z","level":"info","text":"hello"}`
 	r.check(t,
-		exchange{path: "/plugins/random/logs", status: 200, want: `{"lines":[` + line1 + "," + line2 + `]}`},
-		exchange{path: "/plugins/random/logs?after=1", status: 200, want: `{"lines":[` + line2 + `]}`},
-		exchange{path: "/plugins/random/logs?after=2", status: 200, want: `{"lines":[]}`},
-		exchange{path: "/plugins/random/logs?after=-1", status: 400},
-		exchange{path: "/plugins/nope/logs", status: 404},
+		apiCase{path: "/plugins/random/logs", status: 200, want: `{"lines":[` + line1 + "," + line2 + `]}`},
+		apiCase{path: "/plugins/random/logs?after=1", status: 200, want: `{"lines":[` + line2 + `]}`},
+		apiCase{path: "/plugins/random/logs?after=2", status: 200, want: `{"lines":[]}`},
+		apiCase{path: "/plugins/random/logs?after=-1", status: 400},
+		apiCase{path: "/plugins/nope/logs", status: 404},
 	)
 }
 

@@ -10,7 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
-// The changes of the last hours are those of the configuration, of the policy and of the plugins in use.
+// The marks are the changes of the configuration, of the policy and of the plugins in use.
 func TestMarks(t *testing.T) {
 	now := noon
 	e := NewEvents(func() time.Time { return now })

@@ -90,7 +90,7 @@ func TestByProxy(t *testing.T) {
 	r.checkHours(t, path)
 }
 
-// The proxies with the most failures have their causes; with 10,000 proxies all of them would take half a second.
+// Only the proxies with the most failures have causes: the causes of 10,000 proxies would take half a second.
 func TestByProxyOfManyProxies(t *testing.T) {
 	r := newRig(t, nil)
 	r.metrics.proxies = map[string]metrics.ProxyStats{}

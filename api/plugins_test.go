@@ -67,28 +67,28 @@ func part(disposition, content string) string {
 func TestUpload(t *testing.T) {
 	module := part(`name="module"; filename="a.wasm"`, "code")
 	for _, x := range []struct {
-		exchange
+		apiCase
 		put upload
 	}{
-		{exchange{path: "/plugins?name=a", body: "code", header: wasm, status: 201},
+		{apiCase{path: "/plugins?name=a", body: "code", header: wasm, status: 201},
 			upload{"a", []byte("code"), nil}},
-		{exchange{path: "/plugins", body: module + part(`name="name"`, "a") + "--b--", header: multi, status: 201},
+		{apiCase{path: "/plugins", body: module + part(`name="name"`, "a") + "--b--", header: multi, status: 201},
 			upload{"a", []byte("code"), nil}},
-		{exchange{path: "/plugins", body: module + part(`name="name"`, "a") + part(`name="config"`, `{"x":true}`) +
+		{apiCase{path: "/plugins", body: module + part(`name="name"`, "a") + part(`name="config"`, `{"x":true}`) +
 			"--b--", header: multi, status: 201},
 			upload{"a", []byte("code"), map[string]any{"x": true}}},
-		{exchange{path: "/plugins?name=a", body: module + "--b--", header: multi, status: 201},
+		{apiCase{path: "/plugins?name=a", body: module + "--b--", header: multi, status: 201},
 			upload{"a", []byte("code"), nil}},
-		{exchange{method: "PUT", path: "/plugins/random", body: "code", header: wasm, status: 200},
+		{apiCase{method: "PUT", path: "/plugins/random", body: "code", header: wasm, status: 200},
 			upload{"random", []byte("code"), nil}},
-		{exchange{method: "PUT", path: "/plugins/random", body: module + "--b--", header: multi, status: 200},
+		{apiCase{method: "PUT", path: "/plugins/random", body: module + "--b--", header: multi, status: 200},
 			upload{"random", []byte("code"), nil}},
 	} {
 		r := newRig(t, nil)
 		if x.method == "" {
 			x.method = "POST"
 		}
-		r.check(t, x.exchange)
+		r.check(t, x.apiCase)
 		require.Equal(t, []upload{x.put}, r.plugins.puts)
 	}
 	name := `{"error":"invalid_plugin","message":"the plugin needs a name: the field name of the form,` +
@@ -96,34 +96,34 @@ func TestUpload(t *testing.T) {
 	one := `{"error":"invalid_request","message":"the form needs one file named module"}`
 	r := newRig(t, nil)
 	r.check(t,
-		exchange{method: "POST", path: "/plugins", body: "code", header: wasm, status: 422, want: name},
-		exchange{method: "POST", path: "/plugins", body: module + "--b--", header: multi, status: 422, want: name},
-		exchange{method: "POST", path: "/plugins", body: part(`name="name"`, "a") + "--b--", header: multi,
+		apiCase{method: "POST", path: "/plugins", body: "code", header: wasm, status: 422, want: name},
+		apiCase{method: "POST", path: "/plugins", body: module + "--b--", header: multi, status: 422, want: name},
+		apiCase{method: "POST", path: "/plugins", body: part(`name="name"`, "a") + "--b--", header: multi,
 			status: 400,
 			want:   one},
-		exchange{method: "POST", path: "/plugins", body: module + module + "--b--", header: multi, status: 400,
+		apiCase{method: "POST", path: "/plugins", body: module + module + "--b--", header: multi, status: 400,
 			want: one},
-		exchange{method: "POST", path: "/plugins", body: part(`name="module"`, "code") + "--b--", header: multi,
+		apiCase{method: "POST", path: "/plugins", body: part(`name="module"`, "code") + "--b--", header: multi,
 			status: 400,
 			want:   one},
-		exchange{method: "POST", path: "/plugins", body: "nonsense", header: multi, status: 400},
-		exchange{method: "POST", path: "/plugins",
+		apiCase{method: "POST", path: "/plugins", body: "nonsense", header: multi, status: 400},
+		apiCase{method: "POST", path: "/plugins",
 			body: module + part(`name="name"`, "a") + part(`name="settings"`, "{}") +
 				"--b--", header: multi, status: 400,
 			want: bad("settings", "settings: the form has the fields module, name and config, each at most once")},
-		exchange{method: "POST", path: "/plugins",
+		apiCase{method: "POST", path: "/plugins",
 			body: module + part(`name="name"`, "a") + part(`name="name"`, "b") +
 				"--b--", header: multi, status: 400,
 			want: bad("name", "name: the form has the fields module, name and config, each at most once")},
-		exchange{method: "POST", path: "/plugins", body: module + part(`name="config"; filename="c"`, "{}") + "--b--",
+		apiCase{method: "POST", path: "/plugins", body: module + part(`name="config"; filename="c"`, "{}") + "--b--",
 			header: multi, status: 400,
 			want: strings.Replace(bad("config",
 				"config is sent as a file; the only file is module (curl: -F 'config=<FILE')"), "<", `\u003c`, 1)},
-		exchange{method: "POST", path: "/plugins?name=a", body: module + part(`name="config"`, "[]") + "--b--",
+		apiCase{method: "POST", path: "/plugins?name=a", body: module + part(`name="config"`, "[]") + "--b--",
 			header: multi,
 			status: 400,
 			want:   bad("config", "config must be a JSON object")},
-		exchange{method: "POST", path: "/plugins?name=a", body: module + part(`name="config"`, "{") + "--b--",
+		apiCase{method: "POST", path: "/plugins?name=a", body: module + part(`name="config"`, "{") + "--b--",
 			header: multi,
 			status: 400},
 		call("POST", "/plugins?name=a", "{}", 415),
@@ -151,7 +151,7 @@ func TestErrorsOfTheRegistry(t *testing.T) {
 	} {
 		r := newRig(t, nil)
 		r.plugins.err = x.err
-		for _, e := range []exchange{
+		for _, e := range []apiCase{
 			{method: "POST", path: "/plugins?name=a", body: "code", header: wasm, status: x.status},
 			{method: "PUT", path: "/plugins/random", body: "code", header: wasm, status: x.status},
 			call("POST", "/plugins/random/rollback", "", x.status),

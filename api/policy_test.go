@@ -24,7 +24,7 @@ func TestPolicy(t *testing.T) {
 		call("PUT", "/retry/policy",
 			`{"max_attempts":5,"retry_status_codes":[503],"timeout":2.5,"retry_non_idempotent":true,`+
 				`"failover_delay":0}`, 200, changed),
-		exchange{name: "no change", method: "PUT", path: "/retry/policy", body: `{}`, status: 200, want: changed},
+		apiCase{name: "no change", method: "PUT", path: "/retry/policy", body: `{}`, status: 200, want: changed},
 		get("/retry/policy", 200, changed),
 	)
 	before := r.policies.View()
@@ -38,7 +38,7 @@ func TestPolicy(t *testing.T) {
 		call("PUT", "/retry/policy", `{"updated_at":"2026-11-28T12:00:01Z"}`, 400),
 	)
 	require.Equal(t, before, r.policies.View())
-	r.check(t, exchange{name: "null clears", method: "PUT", path: "/retry/policy",
+	r.check(t, apiCase{name: "null clears", method: "PUT", path: "/retry/policy",
 		body: `{"timeout":null,"failover_delay":null}`, status: 200})
 	require.Nil(t, r.policies.Current().Timeout)
 	require.Nil(t, r.policies.Current().FailoverDelay)

@@ -100,14 +100,14 @@ func TestAddProxies(t *testing.T) {
 		r.pool.Snapshot().Get("F3").Spec().Address)
 	r.check(t, call("DELETE", "/proxies/F3", "", 204),
 		call("POST", "/proxies", `{"proxies":[`+full+`]}`, 201, `{"proxies":[`+fullView+"]}"),
-		exchange{name: "its address is its id", method: "POST", path: "/proxies", body: `{"url":"http://f4.test:1"}`,
+		apiCase{name: "its address is its id", method: "POST", path: "/proxies", body: `{"url":"http://f4.test:1"}`,
 			status: 201},
 		get("/proxies/f4.test:1", 200), get("/proxies/f4.test%3A1", 200),
 	)
 	require.Equal(t, upstream.SourceAPI, r.pool.Snapshot().Get("f4.test:1").Spec().Source)
 }
 
-// The url of a proxy may have any form of a line. A field takes precedence over an option in it.
+// The url of a proxy may have any form of a line. A field takes precedence over an option in the url.
 func TestAddProxiesInTheFormsOfLines(t *testing.T) {
 	r := newRig(t, nil)
 	for i, x := range []struct{ url, address, region string }{
@@ -121,7 +121,7 @@ func TestAddProxiesInTheFormsOfLines(t *testing.T) {
 	} {
 		id := fmt.Sprint("n", i)
 		body := fmt.Sprintf(`{"id":%q,"url":%q,"region":%q}`, id, x.url, x.region)
-		r.check(t, exchange{name: x.url, method: "POST", path: "/proxies", body: body, status: 201})
+		r.check(t, apiCase{name: x.url, method: "POST", path: "/proxies", body: body, status: 201})
 		spec := r.pool.Snapshot().Get(id).Spec()
 		require.Equal(t, proxySpec(t, "", x.address).Address, spec.Address, x.url)
 		require.Equal(t, "DE", spec.Region)
@@ -251,7 +251,7 @@ func TestChangeProxy(t *testing.T) {
 	lease, _ := r.pool.Snapshot().Get("F1").Acquire(r.now)
 	defer lease.Release()
 	require.NoError(t, r.pool.Remove("F1", true))
-	r.check(t, exchange{name: "draining", method: "PATCH", path: "/proxies/F1", body: `{"weight":4}`, status: 409,
+	r.check(t, apiCase{name: "draining", method: "PATCH", path: "/proxies/F1", body: `{"weight":4}`, status: 409,
 		want: `{"error":"conflict","message":"proxy \"F1\" is being removed"}`})
 }
 
@@ -275,7 +275,7 @@ func TestRemoveProxy(t *testing.T) {
 	)
 }
 
-// A removed proxy can be restored, with its credentials, which no response has.
+// A removed proxy can be restored, with its credentials. No response has the credentials.
 func TestRestoreProxy(t *testing.T) {
 	r := newRig(t, nil)
 	r.check(t, call("POST", "/proxies", `{"id":"x","url":"http://bob:hunter2@x.test:1","vendor":"north"}`, 201))

@@ -181,7 +181,7 @@ func TestTheSummaryOfTheStatus(t *testing.T) {
 	}
 }
 
-// The status says why requests were lost, also if no proxy fails.
+// The status has the reasons of lost requests, even if no proxy fails.
 func TestTheSummaryOfLostRequests(t *testing.T) {
 	loss := func(proxy string, cause core.Cause, status int) metrics.Loss {
 		return metrics.Loss{Key: minutes.KeyOf(cause, status), ProxyID: proxy, Host: "shop.example",
@@ -243,7 +243,8 @@ func TestTheSummaryOfThePool(t *testing.T) {
 	}
 }
 
-// The page of a proxy and of its breaker names why it fails, by its requests or, without any, by its checks.
+// The views of a proxy and of its breaker have the reason of the failures: from the requests or, without any, from the
+// checks.
 func TestTheFailureOfAProxy(t *testing.T) {
 	r := newRig(t, nil)
 	r.metrics.recent = map[string]metrics.RecentAttempts{"F1": {Attempts: 1, BadAttempts: 1,

@@ -315,7 +315,7 @@ func TestWrongRequests(t *testing.T) {
 	)
 	require.Empty(t, r.engine.calls)
 	r.engine.err = &engine.RequestError{Msg: "the method is not a token"}
-	r.check(t, exchange{name: "the engine's own check", method: "POST", path: "/request",
+	r.check(t, apiCase{name: "the engine's own check", method: "POST", path: "/request",
 		body: url + `"method":"A B"}`, status: 400,
 		want: `{"error":"invalid_request","message":"the method is not a token"}`})
 }

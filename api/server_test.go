@@ -39,7 +39,7 @@ func TestHealth(t *testing.T) {
 	r.pool.Snapshot().Get("F2").Breaker().Reset()
 	r.engine.draining = true
 	ready(503, `{"error":"not_ready","message":"the gateway is shutting down"}`)
-	r.check(t, exchange{name: "it is alive nevertheless", path: "/healthz", status: 200})
+	r.check(t, apiCase{name: "it is alive nevertheless", path: "/healthz", status: 200})
 }
 
 func TestPagesAndDocuments(t *testing.T) {

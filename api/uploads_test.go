@@ -17,11 +17,11 @@ func TestRejectedUpload(t *testing.T) {
 	r := newRig(t, nil)
 	r.plugins.err = &plugins.Rejection{Failed: []plugins.FailedCheck{{Name: "score_counts", Detail: "one score",
 		Fix: "write all"}}}
-	r.check(t, exchange{method: "POST", path: "/plugins?name=a", body: "code", header: wasm, status: 422,
+	r.check(t, apiCase{method: "POST", path: "/plugins?name=a", body: "code", header: wasm, status: 422,
 		want: `{"error":"invalid_plugin","message":"check score_counts failed: one score; write all",` +
 			`"details":{"checks":[{"name":"score_counts","detail":"one score","fix":"write all"}]}}`})
 	r.plugins.refuse = plugins.ErrTooManyUploads
-	r.check(t, exchange{method: "POST", path: "/plugins?name=a", body: "code", header: wasm, status: 429})
+	r.check(t, apiCase{method: "POST", path: "/plugins?name=a", body: "code", header: wasm, status: 429})
 }
 
 // If an upload takes long, or its client does not want to wait, the response is a 202 with the state of the

@@ -63,7 +63,7 @@ func TestAProxyThatDiesAmongDeadNames(t *testing.T) {
 	for _, percent := range []int{1, 10, 30, 50} {
 		t.Run(fmt.Sprint(percent, " %"), func(t *testing.T) {
 			t.Parallel()
-			w := start(t, 6, notAdaptive+roundRobin) // no latency decides
+			w := start(t, 6, notAdaptive+roundRobin) // so that latencies do not affect the choice
 			for _, f := range w.fakes {
 				f.SetScript(deadHosts(lab.Behaviour{Fin: true}))
 			}

@@ -112,7 +112,8 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 				for _, a := range w.fakes[0].Arrivals() {
 					at[a.Target]++
 				}
-				// At the dead target F1 does what all others do, so these attempts are no evidence.
+				// At the dead target the attempts through all proxies fail, so the failures of F1 there are no
+				// evidence.
 				assert.LessOrEqual(t, at["http://good.test/"], 10, "%v %v", at, w.breaker("F1")["why"])
 				assert.GreaterOrEqual(t, w.fakes[0].Count(), 5)
 			})

@@ -137,7 +137,7 @@ func (b *browser) until(what, expression string) {
 // picturesDir is the folder for pictures of the stories; "" for none. The command make pictures sets it.
 var picturesDir = os.Getenv("WHIRLPOOL_PICTURES")
 
-// picture writes a picture of the visible part of the page, if pictures are asked for.
+// picture writes a picture of the visible part the DevTools session of the page, if pictures are asked for.
 func (b *browser) picture(name string) {
 	if picturesDir == "" {
 		return

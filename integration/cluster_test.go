@@ -80,7 +80,7 @@ func startNodes(t *testing.T, n, fakes int, config string, url func(node int) st
 	return c
 }
 
-// together waits until each node sees all nodes live.
+// together waits until each node lists all nodes as live.
 func (g *gateways) together() {
 	for _, w := range g.nodes {
 		g.await(w.gateway+" sees all nodes", func() bool {
@@ -251,7 +251,7 @@ type link struct {
 	mu    sync.Mutex
 	cut   bool // connections are closed
 	hang  chan struct{}
-	mute  chan struct{} // hang, but only for the bytes of the store
+	mute  chan struct{} // not nil while the bytes of the store are held back
 	delay time.Duration
 	conns map[net.Conn]struct{}
 }
@@ -296,7 +296,7 @@ func (l *link) set(cut, hang bool, delay time.Duration) {
 	}
 }
 
-// setMute sets whether the link passes no bytes of the store: operations arrive, their results do not.
+// setMute sets whether the link holds back the bytes of the store: operations of the node arrive, but no results.
 func (l *link) setMute(mute bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -512,7 +512,7 @@ func TestS154OneProbe(t *testing.T) {
 }
 
 // TestS155WithoutTheStore: a store that is killed, stopped, cut off, full or slow makes no request fail. Each gateway
-// goes on alone; changes that were accepted meanwhile are in force everywhere afterwards.
+// works alone. The changes that it accepts in this time are in force on all gateways afterwards.
 func TestS155WithoutTheStore(t *testing.T) {
 	t.Parallel()
 	c := startGateways(t, 5, 3, confCluster)
@@ -579,8 +579,8 @@ func TestS155WithoutTheStore(t *testing.T) {
 	c.everywhere("the reset", func(w *whirl) bool { return w.breakerState("F1") == "closed" })
 }
 
-// TestS156ChangesOnAllNodes: proxies and the policy that one gateway's API changes are in force on all within a second,
-// and on a gateway that starts later.
+// TestS156ChangesOnAllNodes: changes of proxies and of the policy through the API of one gateway are in force on all
+// gateways within a second, and on a gateway that starts later.
 func TestS156ChangesOnAllNodes(t *testing.T) {
 	t.Parallel()
 	c := startGateways(t, 4, 2, confCluster)

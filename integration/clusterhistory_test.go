@@ -87,7 +87,7 @@ type sharedRead struct {
 	call, end time.Time
 }
 
-// isIn reports whether a gateway has a value that is at least the last one that was answered; true if there is none.
+// isIn reports whether a policy has a value that is at least the last value that was answered with 200.
 func (r *register) isIn(policy map[string]any) bool {
 	if r.acked == 0 {
 		return true
@@ -115,10 +115,10 @@ type chaos struct {
 	alone      [][]span // by node: the times without the store; set by checkPolicy
 }
 
-// span is a time.
+// span is a period.
 type span struct{ begin, end time.Time }
 
-// late is the time after which an attempt that had begun before a moment has arrived at its proxy.
+// late is the maximum time from the beginning of an attempt to its arrival at the proxy.
 const late = 2 * time.Second
 
 func (c *chaos) excuse(node int, begin, end time.Time) {

@@ -99,9 +99,9 @@ func waitPastMidnight() {
 	}
 }
 
-// TestS166AmountsOfTheDayInACluster: three nodes share the requests of a day. A node is killed and starts again: what
-// it has used counts once. Without the store each node uses an equal share; the store comes back empty, and gets what
-// was used from the nodes.
+// TestS166AmountsOfTheDayInACluster: three nodes share the requests of a day. The use of a node that is killed and
+// starts again counts once. Without the store each node uses an equal share. When the store comes back empty, the
+// nodes report their use.
 func TestS166AmountsOfTheDayInACluster(t *testing.T) {
 	t.Parallel()
 	waitPastMidnight()
@@ -221,8 +221,8 @@ func partsOf(limit string, nodes []*whirl) (parts float64) {
 	return parts
 }
 
-// TestS167LimitsOfAProxyInACluster: three nodes share max_in_flight of a proxy, then its rate. Nodes without requests
-// leave all to the others, and so does a node that is killed.
+// TestS167LimitsOfAProxyInACluster: three nodes share max_in_flight of a proxy, then its rate. Nodes without requests,
+// and a node that is killed, leave the whole limit to the others.
 func TestS167LimitsOfAProxyInACluster(t *testing.T) {
 	t.Parallel()
 	c := startGateways(t, 3, 1, confPatient)

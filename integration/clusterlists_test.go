@@ -30,8 +30,8 @@ func nodesOf(row map[string]any) (names []any) {
 	return names
 }
 
-// TestS164ListsOfAllNodes: the lists of breakers and targets of each gateway have the rows of all, with their nodes. A
-// gateway without the store has its own.
+// TestS164ListsOfAllNodes: the lists of breakers and targets of each gateway have the rows of all gateways, with their
+// nodes. A gateway without the store lists only its own rows.
 func TestS164ListsOfAllNodes(t *testing.T) {
 	t.Parallel()
 	c := startGateways(t, 3, 3, confCluster)
@@ -68,7 +68,7 @@ func TestS164ListsOfAllNodes(t *testing.T) {
 	})
 }
 
-// Two gateways with the same name serve as two nodes; both say that they have the same name.
+// Two gateways with the same name serve as two nodes; both report that they have the same name.
 func TestTwoGatewaysWithOneName(t *testing.T) {
 	t.Parallel()
 	store := startRedis(t)

@@ -11,11 +11,12 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// A cold start: 500 GETs by 32 workers through 3 good proxies, a slow one, 2 that fail in 40 %, one that refuses
-// connections and one that hangs. The default scorer wastes at most a third of the attempts that round_robin wastes.
+// A cold start: 500 GETs by 32 workers through 3 good proxies, a slow one, 2 that fail 40 % of attempts, one that
+// refuses connections and one that hangs. The default scorer wastes at most a third of the attempts that round_robin
+// wastes.
 //
 // A request of the first 20 ms may fail, in about one of 25 runs: its three attempts meet the proxy that refuses
-// connections and then the two that fail in 40 %, before any proxy has responded.
+// connections and then the two that fail 40 % of attempts, before any proxy has responded.
 func TestAColdStartLearnsFromTheFirstAttempts(t *testing.T) {
 	run := func(config string) (wasted, failed int) {
 		w := start(t, 8, config)

@@ -70,7 +70,7 @@ func (c *requestCounter) quietFor(d time.Duration) bool {
 	return time.Since(c.last) >= d
 }
 
-// hold ends the event stream and holds the next one back. The result ends that.
+// hold ends the event stream and holds the next one back. The function release lets it pass.
 func (c *requestCounter) hold() (release func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -86,7 +86,7 @@ func (c *requestCounter) hold() (release func()) {
 }
 
 // The dashboard requests only what the event stream reports as changed, and nothing while it is hidden. If a proxy
-// buffers the stream, the page says so and polls.
+// buffers the stream, the page reports this and polls.
 func TestTheDashboardListens(t *testing.T) {
 	const quiet = 4 * time.Second // a page that polls is never quiet for so long
 	w := start(t, 6, "")

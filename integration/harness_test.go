@@ -310,8 +310,8 @@ func (w *whirl) call(method, path, body string, headers ...string) (int, []byte,
 }
 
 // awaitUpload waits for the end of an upload, and returns the status and the body of a response after the checks: on a
-// loaded machine they may take longer than the first response waits. The parameter body is that of the 202 that names
-// the upload, and successStatus is the status for an accepted module.
+// loaded machine they may take longer than the first response waits. The parameter body is the body of the 202, which
+// names the upload, and successStatus is the status for an accepted module.
 func (w *whirl) awaitUpload(body []byte, successStatus int) (int, []byte) {
 	w.t.Helper()
 	var upload struct {
@@ -463,8 +463,8 @@ func (w *whirl) awaitRetryRecords(n int) {
 }
 
 // reconcile checks that all counts agree. (I1) Each attempt arrived at a proxy or was refused. (I2) Each attempt
-// succeeded, failed or was cancelled. (I3) The successes by attempt and by proxy are the same, (I4) the totals by hour
-// and overall, (I5) the openings by proxy and as events.
+// succeeded, failed or was cancelled. (I3) The successes by attempt equal those by proxy. (I4) The totals by hour
+// equal the overall totals. (I5) The openings by proxy equal the events.
 func (w *whirl) reconcile(refused int) {
 	w.t.Helper()
 	s := w.getJSON("/metrics/retries")

@@ -241,7 +241,7 @@ func TestTheAuthorityKeyIsSecret(t *testing.T) {
 	require.NotContains(t, i.log.String(), "PRIVATE KEY")
 }
 
-// A call of gRPC with a stream in each direction, in an intercepted tunnel and in one that is passed on as it is.
+// A gRPC call with a stream in each direction works in an intercepted tunnel and in an ordinary one.
 func TestS227GRPC(t *testing.T) {
 	i := startIntercepting(t, "")
 	i.setAll(lab.Behaviour{TunnelTo: i.good})

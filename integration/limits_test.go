@@ -16,8 +16,8 @@ import (
 
 const confLimits = "[health]\nreachability = false\n[timeouts]\nadaptive = false\n[queue]\nmax_wait = \"10m\"\n"
 
-// requireSpaced requires that the arrival with the index n is at least n intervals after the time began. This time is
-// before the first request.
+// requireSpaced requires that each arrival, with index n, is at least n intervals after began, a time before the first
+// request.
 func requireSpaced(t *testing.T, began time.Time, arrivals []lab.Arrival, interval time.Duration) {
 	t.Helper()
 	slices.SortFunc(arrivals, func(a, b lab.Arrival) int { return a.At.Compare(b.At) })

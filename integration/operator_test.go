@@ -234,7 +234,8 @@ func (term *terminal) clear() {
 	})
 }
 
-// picture writes a picture of the screen, if pictures are asked for: aha makes HTML of it, Chromium a picture of that.
+// picture writes a picture of the screen, if pictures are asked for: aha converts the screen to HTML, and Chromium
+// draws the HTML.
 func (term *terminal) picture(name string) {
 	if picturesDir == "" {
 		return

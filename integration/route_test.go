@@ -105,7 +105,7 @@ func TestS135RulesChooseTheWay(t *testing.T) {
 	require.Contains(t, string(raw), `"proxy_id":"direct"`)
 	require.Zero(t, w.arrivals(), "no proxy is used")
 
-	// tag, of the user, with the policy of the rule
+	// the tag and the policy of the rule for the user bob
 	for range 12 {
 		require.Regexp(t, "\n200 000 F[23] success 1$", curl("-x", bob, "http://a.test/"))
 		require.Contains(t, curl("-x", bob, "-p", "http://a.test/"), "200 200")
@@ -129,7 +129,7 @@ func TestS135RulesChooseTheWay(t *testing.T) {
 	require.Contains(t, curl("-x", ann, "http://none.test/"), "\n503 000 - no_proxy_with_tag 0")
 	require.Contains(t, curl("-x", ann, "http://far.test/"), "\n200 000 F", "the tag is only preferred")
 
-	// Which rule was applied?
+	// The metrics and the API name the applied rule.
 	require.Contains(t, w.scrape(), `whirlpool_rule_applied_total{rule="no-ads"} `)
 	list := w.getJSON("/requests?limit=1")["requests"].([]any)[0].(map[string]any)
 	require.Equal(t, []any{"rules[5]"}, list["rules"])

@@ -69,7 +69,7 @@ type soak struct {
 	listener   string // the part with the listener's certificate
 
 	running sync.RWMutex // read-locked during a request; guards number
-	number  int          // of this run of the gateway, 0 for the first
+	number  int          // number of this run of the gateway, from 0
 
 	served   [2]atomic.Int64 // responses with status 200: without and with TLS on the listener
 	changing sync.Mutex      // held during a change through the API, and while the gateway does not run

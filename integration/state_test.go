@@ -108,7 +108,7 @@ func TestNoKillLosesAConfirmedChange(t *testing.T) {
 			w.cmd.Process.Kill()
 			close(killed)
 		})
-		var name string // of the change without a response
+		var name string // name of the change without a response
 		var value float64
 		for ok := true; ok; {
 			if name, value, ok = w.change(r, now); !ok {

@@ -46,8 +46,8 @@ asyncio.run(main())`)
 	return "127.0.0.1:" + string(port[1])
 }
 
-// websocketClient is a client (python3-websockets). It sends its handshake in absolute form to a proxy,
-// compares the messages that come back, and closes the WebSocket regularly.
+// websocketClient is a client (python3-websockets). It sends its handshake in absolute form to a proxy, compares the
+// messages that come back, and closes the WebSocket with a close frame.
 const websocketClient = `
 import asyncio, os, sys, websockets
 gateway, url = sys.argv[1].split(":"), sys.argv[2]

@@ -142,7 +142,7 @@ func (w *whirl) exchangeAll(raw string) string {
 	}
 }
 
-// How the client's message changes on its way to the proxy.
+// The proxy gets the client's message with these changes.
 func TestRequestsOnTheWire(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK+"[[gateway.users]]\nname = \"ann\"\npassword = \"p:w\"\n")
@@ -231,7 +231,7 @@ func statuses(got string) (codes []string) {
 	return codes
 }
 
-// How the proxy's response changes on its way to the client.
+// The client gets the proxy's response with these changes.
 func TestResponsesOnTheWire(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)

@@ -11,7 +11,7 @@ import (
 // for a moment.
 func TestBusyFaults(t *testing.T) {
 	for name, c := range map[string]struct {
-		busy func(at time.Duration) bool // by time of the call, for calls every 10 ms during 10 s
+		busy func(at time.Duration) bool // whether a call at this time finds no instance; calls begin every 10 ms
 		want bool
 	}{
 		"all":                      {func(time.Duration) bool { return true }, true},

@@ -75,7 +75,7 @@ func TestCA(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, key, again)
 
-	// A file with both: only the certificate is printed.
+	// If a file has a certificate and a key, only the certificate is printed.
 	cert, err := os.ReadFile(defaultCAFile)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile("both.pem", append(cert, key...), 0o600))

@@ -116,9 +116,9 @@ func TestChangeIsMadeAgainAfterTheResponse(t *testing.T) {
 	})
 	require.Eventually(t, func() bool { return b.node.node.Status().Waiting == 2 }, time.Minute, time.Millisecond)
 	for b.node.engine.Load().Policies().Current().MaxAttempts != attempts {
-		b.node.node.Step(t.Context()) // makes the changes of a here, and the changes of b again
+		b.node.node.Step(t.Context()) // makes the changes of a at b, and then the changes of b again
 	}
-	wg.Wait() // for shareTime
+	wg.Wait() // until shareTimeout has passed
 	spec, policy := b.node.proxyByID("p0").Spec(), b.node.engine.Load().Policies().Current()
 	require.Equal(t, []float64{3, 7}, []float64{spec.Weight, spec.Cost})
 	require.Equal(t, attempts, policy.MaxAttempts)
@@ -227,7 +227,7 @@ func TestManyProxiesAreShared(t *testing.T) {
 		_, err := b.ChangeProxy("p8", func(s *upstream.Spec) error { s.Weight = 3; return nil }, false)
 		require.NoError(t, err)
 	})
-	for b.node.node.Status().Waiting > 0 { // a response waits for the store at most for shareTime
+	for b.node.node.Status().Waiting > 0 { // a response waits for the store for at most shareTimeout
 		b.node.node.Step(t.Context())
 	}
 	for a.node.proxyByID("p7") != nil || a.node.proxyByID("p8").Spec().Weight != 3 {

@@ -199,7 +199,7 @@ func TestModulesThatCannotBeHad(t *testing.T) {
 	b.step(time.Hour)
 	require.Equal(t, cluster.UploadWaiting, b.uploadOf("mine").State)
 	require.Contains(t, b.uploadOf("mine").Problem, "the store does not have it")
-	a.step(0) // writes what is lost
+	a.step(0) // writes the lost modules
 	b.step(time.Hour)
 	require.Equal(t, cluster.UploadReady, b.uploadOf("mine").State)
 	require.Equal(t, sumOf(one), b.sum("mine"))

@@ -314,7 +314,7 @@ func TestTheClientFile(t *testing.T) {
 	}
 }
 
-// A list is read in pages, and no further than to its limit.
+// The command reads a list in pages, and only up to its limit.
 func TestProxiesAreListedInPages(t *testing.T) {
 	pages := func() *fakeAPI {
 		return newFakeAPI(t, map[string][]string{"GET /status": {`200 {"proxies":{"total":4}}`}, "GET /proxies": {

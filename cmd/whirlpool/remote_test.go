@@ -179,7 +179,7 @@ func TestPluginCommands(t *testing.T) {
 	}
 }
 
-// The requests that the commands send, and the sources of the key.
+// The commands send the expected requests, with a key from each of its sources.
 func TestPluginRequests(t *testing.T) {
 	dir := t.TempDir()
 	file, key := filepath.Join(dir, "mine.wasm"), filepath.Join(dir, "key")

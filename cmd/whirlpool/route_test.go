@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The output of route, with the rules of a file.
+// The command route prints the route under the rules of a file.
 func TestRouteOfAFile(t *testing.T) {
 	t.Chdir(t.TempDir())
 	_, err := runCA(t, "create") // for intercept

@@ -331,7 +331,7 @@ func segment(d w.Data) *w.Module {
 	return m
 }
 
-// The declarations of a module are checked before it is compiled.
+// The declarations of a module are checked before the module is compiled.
 func TestHostileDeclarations(t *testing.T) {
 	change := func(f func(m *w.Module)) []byte {
 		m := w.Scorer(w.Scores(1)...)

@@ -209,7 +209,7 @@ then = { deny = true }
 	require.Contains(t, c.Warnings[1], "rules[0].then.region: no configured proxy is of the region uk; did you mean "+
 		"us?")
 
-	// All faults at once, each with its key and line.
+	// All faults are reported at once, each with its key and line.
 	_, err = load(t, `
 [[gateway.users]]
 name = "crawler"
@@ -756,7 +756,7 @@ func TestIdsOfLists(t *testing.T) {
 	assert.Contains(t, c.Warnings[2], "b.txt:1: the id \"y\"")
 }
 
-// Lists that were fetched give proxies as files do. A list that was not fetched yet gives none.
+// Fetched lists add proxies as files do. A list that has not been fetched adds none.
 func TestFetchedLists(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "koanf.toml")
 	require.NoError(t, os.WriteFile(file, []byte("[pool]\nurls = [{ url = \"http://u:hunter2@l.test/a?key=hunter2\", "+

@@ -40,7 +40,7 @@ func (f fileInfo) Sys() any           { return nil }
 func TestCheck(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(m *Machine, s *Setup)
-		want   Finding // the only one that is not OK; zero for none
+		want   Finding // the only finding that is not OK; zero for none
 	}{
 		"healthy": {func(*Machine, *Setup) {}, Finding{}},
 		"few files": {func(m *Machine, s *Setup) {
@@ -160,7 +160,7 @@ func file(path, text string) func(*Machine, *Setup) {
 	return func(m *Machine, _ *Setup) { m.Files = fstest.MapFS{path: {Data: []byte(text)}} }
 }
 
-// A result that is OK states what the system does not report.
+// If the system does not report a value, the finding is OK, and its text states this.
 func TestUnknown(t *testing.T) {
 	m := healthy()
 	m.NoModes, m.Stat = true, func(string) (fs.FileInfo, error) { return fileInfo(0o666), nil }

@@ -65,7 +65,7 @@ func TestMemoryIsReturnedAfterABurst(t *testing.T) {
 	}
 }
 
-// Some memory of a burst is still in use when most of it is returned. The rest is returned soon too.
+// Some memory of a burst is still in use when the rest is returned. It is returned soon after its last use.
 func TestTheRestOfABurstIsReturned(t *testing.T) {
 	p := &process{Usage: Usage{Held: 30 << 20, Goroutines: 50}, used: 30 << 20}
 	run(t, p, 300, map[int]func(){

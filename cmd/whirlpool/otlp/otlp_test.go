@@ -85,7 +85,7 @@ const spans = `application/json {"resourceSpans":[{"resource":{"attributes":[` +
 	`{"key":"http.response.status_code","value":{"intValue":"200"}},` +
 	`{"key":"whirlpool.hedge","value":{"boolValue":true}}],"status":{}}]}]}]}`
 
-// The spans of a request, in the JSON of OTLP. Close exports those that wait.
+// The spans of a request are exported in the JSON of OTLP. Close exports the spans that still wait.
 func TestExport(t *testing.T) {
 	c := newCollector(t)
 	e := New("1.2", slog.New(slog.DiscardHandler))
