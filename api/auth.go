@@ -52,8 +52,8 @@ func (s *Server) SetKeys(keys []Key, loopbackOnly bool) {
 	s.keys.Store(a)
 }
 
-// findBearer returns the key in an Authorization header. It compares the header with every key, so that its duration
-// does not depend on the values of the keys.
+// findBearer returns the key in an Authorization header. It compares the header with every key, so that the duration
+// of the comparison does not depend on the values of the keys.
 func (k *keySet) findBearer(header string) (found hashedKey, ok bool) {
 	scheme, key, _ := strings.Cut(header, " ")
 	sum := sha256.Sum256([]byte(key))

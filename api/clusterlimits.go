@@ -17,7 +17,7 @@ type sharedLimitView struct {
 	Used       *float64 `json:"used,omitempty"`      // amount that all nodes have used; absent for rates
 	UsedHere   *float64 `json:"used_here,omitempty"` // amount that this node has used; absent for rates
 	Part       float64  `json:"part"`                // amount that this node may use without asking the store
-	PartUsedUp bool     `json:"short"`               // this node has used its whole part in the last second
+	PartUsedUp bool     `json:"short"`               // this node has used its whole share in the last second
 }
 
 // viewOfLimit returns the view of a limit, whose key is OWNER/LIMIT/ID.

@@ -19,7 +19,7 @@ import (
 // clusterBreakerRow is the JSON of a breaker that is not closed on some node, or open for the cluster.
 type clusterBreakerRow struct {
 	ProxyID string            `json:"proxy_id"`
-	State   string            `json:"state"`   // open if it is open on a node or for the cluster, else half_open
+	State   string            `json:"state"`   // open if open on a node or for the cluster, else half_open
 	Cluster bool              `json:"cluster"` // the breaker is open for the cluster
 	Why     string            `json:"why"`     // reason why the breaker is open for the cluster
 	Nodes   []nodeBreakerView `json:"nodes"`   // nodes on which the breaker is not closed

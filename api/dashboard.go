@@ -28,7 +28,7 @@ func dashboardPages() map[string]string {
 	return m
 }
 
-// pagePolicy permits the dashboard to load its own files and to use the API, and nothing else.
+// pagePolicy permits the dashboard only to load its own files and to use the API.
 const pagePolicy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; " +
 	"form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 

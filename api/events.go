@@ -48,9 +48,9 @@ const (
 var eventTypes = []string{eventBreaker, eventPluginLog, eventFault, eventQuarantine, eventActivation, eventPolicy,
 	eventReload, eventBan, eventExhaustion, eventChange, eventRequest, eventAttempt}
 
-// optInTypes are the types that a client gets only if it asks for them: sampled events, which are as frequent as
-// requests, and the type "change". Clients that are older than this type expect one event for a change such as that of
-// the policy: the event of type "policy".
+// optInTypes are the types that a client gets only if it asks for them. Sampled events are as frequent as requests.
+// Events of type "change" repeat others: a change of the policy, for example, causes an event of type "policy", too,
+// and older clients expect only this one.
 var optInTypes = []string{eventChange, eventRequest, eventAttempt}
 
 // sampledTypes are the types of the events that are not kept and have no id.
@@ -347,7 +347,7 @@ func (b *eventBody) waitForEvents() bool {
 	defer cancel()
 	events, streamPosition, err := b.reader.Next(ctx)
 	if errors.Is(err, eventstream.ErrSlow) && b.live != nil {
-		// A client of live events shows the current state, so it does not need the events that it has missed.
+		// A client of live events needs no missed events, because it shows the current state.
 		var lost uint64
 		lost, events, streamPosition, err = b.reader.SkipLost()
 		if lost > 0 && slices.ContainsFunc(eventTypes, b.wantsType) {

@@ -106,8 +106,8 @@ func (l *listener) admitConn(raw net.Conn) net.Conn {
 			return nil
 		}
 	}
-	// This cannot deadlock: to get a descriptor, Acquire may close connections of the gateway's clients, but it never
-	// locks this listener.
+	// Acquire may close connections of the gateway's clients to get a descriptor. It never locks this listener, so
+	// there is no deadlock.
 	if !l.files.Acquire(budget.ForOthers, 1) {
 		if len(l.conns) >= reservedConnections && !l.closeOldest("") {
 			l.refuseConn(raw)
@@ -225,8 +225,8 @@ func (w watchedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// SetReadDeadline implements net.Conn. After a call of Close, it ignores the given deadline and sets that of
-// lingerTime.
+// SetReadDeadline implements net.Conn. After a call of Close, it ignores the given deadline, and sets a deadline of
+// lingerTime from now.
 func (w watchedConn) SetReadDeadline(deadline time.Time) error {
 	err := w.Conn.SetReadDeadline(deadline)
 	if w.conn.closing.Load() {

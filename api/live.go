@@ -105,7 +105,7 @@ type liveState struct {
 // nextState returns the state for a client that wants the live events of some types. Its second argument is the state
 // that the client got last.
 func (l *live) nextState(wantsType func(string) bool, previous liveState) (s liveState) {
-	if wantsType(eventViews) { // first, because this computes the other parts, too
+	if wantsType(eventViews) { // first: the versions of the views need the other parts, and compute them
 		s.versions = l.versions.next(previous.versions)
 	}
 	if wantsType(eventStatus) {

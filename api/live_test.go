@@ -86,7 +86,7 @@ func TestClientsOfLiveEventsShareAState(t *testing.T) {
 func TestAClientOfLiveEventsMissesEvents(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, nil)
-		// The server waits until a client has read the first thing that it gets: its state, or else an event.
+		// The server waits until a client has read its first live event or, without live events, its first event.
 		both, state := r.listen(t, "?type=activation,views"), r.listen(t, "?type=views")
 		neither := r.listen(t, "?type=activation")
 		synctest.Wait()

@@ -48,9 +48,9 @@ func textOrder[T any](name string, value func(T) string) order[T] {
 	return order[T]{name, false, func(e T) (float64, string) { return 0, value(e) }}
 }
 
-// parsePage returns the page that a query asks for. The function key returns a text that identifies an element; it is
-// nil if elements have no such text. The query parameter "limit" may be at most maxLimit. Without the parameter, the
-// limit is defaultLimit; 0 stands for no limit.
+// parsePage returns the page that a query asks for. The function key returns a text that identifies an element; key is
+// nil if elements have no such text. The query parameter "limit" may be at most maxLimit. Its default is defaultLimit;
+// a defaultLimit of 0 stands for no limit.
 func parsePage[T any](
 	c *fiber.Ctx, orders []order[T], key func(T) string, maxLimit, defaultLimit int,
 ) (p page[T], err error) {

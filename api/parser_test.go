@@ -25,7 +25,7 @@ const chunked = start + "Transfer-Encoding: chunked\r\n"
 // hostileRequests are malformed requests for /healthz. A strict parser of HTTP/1.1 accepts none of them, because a
 // server may read one request where a proxy in front of it has read two (RFC 9112 section 11.2).
 var hostileRequests = map[string]string{
-	// fasthttp takes the host from such a target, so that a web page could pass for a loopback client
+	// fasthttp takes the host from such a target. A web page could use this to look like a loopback client.
 	"a target that begins with //":      "GET //127.0.0.1/healthz?x=:// HTTP/1.1\r\nHost: a\r\n\r\n",
 	"bare LF after the request line":    "GET /healthz HTTP/1.1\nHost: localhost\r\n\r\n",
 	"bare LF after a field":             "GET /healthz HTTP/1.1\r\nHost: localhost\nX: y\r\n\r\n",

@@ -45,7 +45,7 @@ func TestPolicy(t *testing.T) {
 	require.Equal(t, retry.SourceRuntime, r.policies.View().Source)
 }
 
-// A policy includes the fields of hedges if it has hedges, or its own hedge_budget.
+// The JSON of a policy has the fields of hedges if hedges are on, or if hedge_budget is not the default.
 func TestPolicyWithHedges(t *testing.T) {
 	r := newRig(t, nil)
 	put := func(body, part string) {

@@ -40,7 +40,7 @@ type previewView struct {
 	Policy      policyView     `json:"policy"`
 	Summary     string         `json:"summary"`
 	Requests    uint64         `json:"requests"` // requests of the last hour
-	Examined    int            `json:"examined"` // the latest of these requests, whose attempts are kept
+	Examined    int            `json:"examined"` // number of these requests whose attempts are kept: the latest ones
 	Since       *time.Time     `json:"since"`    // start of the earliest examined request; null if there is none
 	Recorded    courseView     `json:"recorded"`
 	UnderPolicy courseView     `json:"under_policy"`

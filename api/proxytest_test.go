@@ -11,7 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// A test of a proxy reports its result with 200, whether or not it has passed, and is not a change.
+// The response to a test of a proxy is 200, whether or not the proxy has passed. The test is not logged as a change.
 func TestProxyTests(t *testing.T) {
 	r := newRig(t, nil)
 	r.engine.tests = map[string]fakeTest{

@@ -65,7 +65,7 @@ func TestAnnouncedBodiesTakeNoMemory(t *testing.T) {
 		require.NoError(t, err)
 		all = append(all, c)
 	}
-	// When this client has been served, the gateway has read what most of the others have sent.
+	// This client is served after the gateway has read most of the bytes that the others have sent.
 	require.Equal(t, 200, w.do("POST", strings.Repeat("x", announced)).status)
 	grown := w.resident() - before
 	require.Less(t, grown, clients*announced/4>>10, "KiB; they have announced %d", clients*announced>>10)

@@ -35,7 +35,8 @@ base_delay = 0.1
 reachability = false
 ` + roundRobin
 
-// gateways are several gateways over one redis-server, each with a link of its own to it. They have the same fakes.
+// gateways are several gateways with the same fakes and one redis-server. Each gateway has a link of its own to the
+// redis-server.
 type gateways struct {
 	t     *testing.T
 	store *redisServer
@@ -123,7 +124,7 @@ func (w *whirl) isAlone() bool {
 	return w.getJSON("/cluster")["store"].(map[string]any)["state"] == "alone"
 }
 
-// timesAlone returns the times in which the gateway had lost the store, as its log has them.
+// timesAlone returns the periods in which the gateway had lost the store, from its log.
 func (w *whirl) timesAlone() (spans []span) {
 	var since time.Time // zero while the store is reached
 	for line := range strings.Lines(w.log.String()) {
@@ -214,7 +215,8 @@ func startRedis(t *testing.T) *redisServer {
 	return startRedisWith(t, addr, "--port", portOf(addr))
 }
 
-// startRedisWith starts a redis-server with the given arguments. These must make it listen on the address addr.
+// startRedisWith starts a redis-server with the given arguments, which must make the server listen on the address
+// addr.
 func startRedisWith(t *testing.T, addr string, args ...string) *redisServer {
 	s := &redisServer{t: t, addr: addr, dir: t.TempDir(), args: args}
 	s.start()

@@ -115,7 +115,8 @@ func TestS162UploadsOnAllNodes(t *testing.T) {
 	winner := c.nodes[0].moduleSum("mine")
 	require.Contains(t, []string{hexSum(second), hexSum(third)}, winner)
 
-	// A gateway without a state folder starts again, also after the store has lost its data. The plugin is in use.
+	// A gateway without a state folder starts again, once also after the store has lost its data. It uses the plugin
+	// again.
 	for _, lose := range []bool{false, true} {
 		if lose {
 			c.store.kill()

@@ -43,8 +43,8 @@ func cuttingProxy(t *testing.T, server string, cuts func(tunnel int64, target st
 	})
 }
 
-// fetchLongPage opens a tunnel and reads a page of 20,000 bytes over TLS. If the parameter most is not 0, it leaves the
-// tunnel after so many bytes. It returns the number of bytes that it has read.
+// fetchLongPage opens a tunnel and reads a page of 20,000 bytes over TLS. If the parameter most is not 0,
+// fetchLongPage closes the tunnel after this number of bytes. It returns the number of bytes that it has read.
 func fetchLongPage(t *testing.T, w *whirl, target string, most int64) int64 {
 	c, err := net.Dial("tcp", w.gateway)
 	require.NoError(t, err)

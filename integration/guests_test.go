@@ -81,8 +81,8 @@ func (w *whirl) measureLatencies(long time.Duration, beside func()) latencies {
 	return l
 }
 
-// One upload, or one plugin in use, does not slow down other requests and does not need much memory, however
-// it uses its fuel.
+// However a module uses its fuel, its upload or its use does not slow down other requests, and does not need much
+// memory.
 func TestAHostileModuleDelaysNoRequest(t *testing.T) {
 	upload := func(w *whirl, want int, m *wt.Module) {
 		status, body := w.upload("POST", "hostile", m.Bytes())

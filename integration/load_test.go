@@ -133,7 +133,7 @@ func TestS64MoreClientsThanDescriptors(t *testing.T) {
 	for _, f := range w.fakes {
 		require.Equal(t, 0.0, w.breaker(f.Name)["failure_count"])
 	}
-	// Idle clients need no descriptor for a proxy: beside 140 of them there is room for another client.
+	// Idle clients need no descriptor for a proxy, so that another client can connect while there are 140 of them.
 	w.setAll(lab.OK())
 	for range 140 {
 		c, err := net.Dial("tcp", w.gateway)

@@ -19,8 +19,8 @@ import (
 	wasm "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// The binary fetches a signed module by https and an artifact of a registry. It keeps both, so it needs
-// neither source at the next start.
+// The binary fetches a signed module by https and an artifact of a registry. It keeps both modules, so the next start
+// needs no source.
 func TestPluginsAreFetched(t *testing.T) {
 	public, private, err := minisign.GenerateKey(nil)
 	require.NoError(t, err)

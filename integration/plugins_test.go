@@ -120,7 +120,7 @@ func TestAPluginIsTriedOnGivenCandidates(t *testing.T) {
 	require.Equal(t, 0.0, w.getJSON("/plugins/least_in_flight")["calls"], "a trial is not counted")
 }
 
-// A plugin that learns has one memory: its observations change its scores.
+// A plugin that learns has a single instance: its observations change its scores.
 func TestAModuleThatLearns(t *testing.T) {
 	// The module counts observations in memory, at address 8. The score of the first candidate is this count.
 	learner := wasmtest.Scorer(wasmtest.Join(wasmtest.Scores(0),

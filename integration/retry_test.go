@@ -157,7 +157,7 @@ func TestS25S26Idempotency(t *testing.T) {
 	}
 }
 
-// A body that arrives in pieces after its head is complete in each attempt, and so is the head.
+// Each attempt has the whole head and the whole body, even if the body arrives in pieces after the head.
 func TestBodiesOfEverySizeArriveWhole(t *testing.T) {
 	w := start(t, 2, confK)
 	w.fakes[0].SetBehaviour(lab.Status(503))

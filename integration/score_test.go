@@ -50,9 +50,9 @@ func (w *whirl) requestEach(each int) {
 	wg.Wait()
 }
 
-// firstRetries makes F1 fail. It returns how often each proxy got the first retry of n requests whose first attempt was
-// through F1. If the function counts is not nil, firstRetries calls it before each request. If it returns false, the
-// request is not one of the n.
+// firstRetries makes F1 fail. It returns how often each proxy got the first retry of n requests whose first attempt
+// was through F1. If the function counts is not nil, firstRetries calls it before each request. If counts returns
+// false, the request is not one of the n.
 func (w *whirl) firstRetries(n int, counts func() bool, headers ...string) map[string]int {
 	w.t.Helper()
 	w.putPolicy(`{"max_attempts":2,"failover_delay":0}`)
@@ -64,7 +64,7 @@ func (w *whirl) firstRetries(n int, counts func() bool, headers ...string) map[s
 		before, counted := w.fakes[0].Count(), counts == nil || counts()
 		a := w.get(headers...)
 		if !counted || w.fakes[0].Count() == before || a.attempts() != "2" || a.proxy() == "F1" {
-			continue // it does not count, or its first attempt was through another proxy
+			continue // the request does not count, or its first attempt was not through F1
 		}
 		begun++
 		went[a.proxy()]++

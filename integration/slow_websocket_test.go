@@ -14,9 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// slowTarget starts a target of WebSockets. It responds with 200 to /, and not at all to /hang. To other paths it
-// responds with 101, and then sends nothing, but it sends 8 MiB to /flood and each byte back to /echo. When leave is
-// closed, it ends the connections of /flood.
+// slowTarget starts a target of WebSockets. It responds with 200 to /, and not at all to /hang. To all other paths it
+// responds with 101. After that, it sends 8 MiB to /flood, each received byte back to /echo, and nothing to other
+// paths. When leave is closed, it ends the connections of /flood.
 func slowTarget(t *testing.T, leave <-chan struct{}) (address string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -191,7 +191,7 @@ func TestS161SlowWebSocketClients(t *testing.T) {
 		return inFlight() == fmt.Sprint(limit-2*each)
 	})
 	served()
-	// If the client ends its direction, so does the tunnel after body_idle.
+	// If the client ends its direction, the tunnel ends after body_idle.
 	for _, c := range all {
 		c.(*net.TCPConn).CloseWrite()
 	}

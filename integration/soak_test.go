@@ -337,9 +337,9 @@ func (p *tlsProxy) relay(c net.Conn) {
 	<-done
 }
 
-// All faults at once: proxies that fail in every way, or hang, some of them behind TLS; clients that leave, stop,
-// send nonsense or half a head; changes of the pool, the policy and the file; kills of the gateway, which then starts
-// with or without TLS on its listener. At the end the counts of the last run are exact, and memory, goroutines and
+// All faults happen at once. Proxies fail in every way, or hang; some of them are behind TLS. Clients leave, stop, or
+// send nonsense or half a head. The pool, the policy and the file change. The gateway is killed, and starts again with
+// or without TLS on its listener. At the end the counts of the last run are exact, and memory, goroutines and
 // descriptors have been released.
 func TestS122Soak(t *testing.T) {
 	t.Parallel()

@@ -12,7 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The gateway tells the service manager that it is ready, alive and stopping (sd_notify(3)), in this order.
+// The gateway notifies the service manager (sd_notify(3)) when it is ready, at intervals while it runs, and when it
+// stops.
 func TestTheServiceManagerIsNotified(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "notify")
 	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})

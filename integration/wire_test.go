@@ -52,7 +52,7 @@ func TestTheGatewayIsNoProxyOfItsOwn(t *testing.T) {
 	require.Equal(t, 8.0, w.getJSON("/metrics/retries")["total_requests"], "none came back")
 }
 
-// direct:// reaches all addresses except that of the API, which trusts connections from this machine.
+// direct:// reaches all addresses except the address of the API, because the API trusts connections from this machine.
 func TestS12DirectDoesNotLeadToTheAPI(t *testing.T) {
 	t.Parallel()
 	w := start(t, 0, confK+"[egress]\nallow = [\"127.0.0.0/8\", \"0.0.0.0\"]\n[[proxies]]\nurl = \"direct://\"\n")

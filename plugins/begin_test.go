@@ -108,7 +108,7 @@ func TestADamagedCache(t *testing.T) {
 	}
 }
 
-// An upload of a large module that fails is shown, too. The error states what to change.
+// An upload of a large module that fails is listed with its error, which states what to change.
 func TestALargeUploadThatFailsIsShown(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "plugins"), 0o700))

@@ -48,8 +48,8 @@ func proxies(t testing.TB, n int) (*upstream.Pool, *selector.Selector) {
 	return pool, selector.New(pool, rand.Uint64, selector.DefaultMaxCandidates)
 }
 
-// cpu makes a benchmark also report the CPU time of its thread, which depends less on other processes than
-// the elapsed time.
+// cpu makes a benchmark report the CPU time of its thread in addition to the elapsed time. Other processes affect the
+// CPU time less.
 func cpu(b *testing.B) func() {
 	runtime.LockOSThread()
 	report := cpuOf(b, 1) // RUSAGE_THREAD

@@ -36,12 +36,12 @@ const fetchedUnusable = "a kept plugin is not used: it is fetched again"
 
 const uploadHidden = "[plugins.NAME] of the configuration takes the place of the upload of that name"
 
-// Apply replaces the configured plugins by those of specs. First it loads the plugins that are new or changed. Then
-// it calls check with the result. If the load or check fails, Apply returns the error, and the registry stays as it is.
-// An error of the load is a *core.KeyError. A check of nil accepts everything.
+// Apply replaces the configured plugins by the plugins of specs. First it loads the plugins that are new or changed.
+// Then it calls check with the result. If the load or check fails, Apply returns the error, and the registry does not
+// change. An error of the load is a *core.KeyError. A check of nil accepts everything.
 //
-// The registry holds no lock while plugins are loaded and while check runs. If the registry is changed meanwhile, Apply
-// calls check again. After a change by another Apply or by a fetched module, it also loads the plugins again.
+// The registry holds no lock while plugins are loaded and while check runs. If the registry is changed meanwhile,
+// Apply calls check again. After a change by another Apply or by a fetched module, it also loads the plugins again.
 func (r *Registry) Apply(specs map[string]Spec, check func(*Change) error) error {
 	return r.apply(specs, check, false)
 }

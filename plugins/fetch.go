@@ -175,7 +175,8 @@ func (r *Registry) runFetcher(ctx context.Context, f *fetcher) {
 	}
 }
 
-// isRefusal reports whether the module itself is the cause of err, so that another fetch of it would fail again.
+// isRefusal reports whether the module itself is the cause of err. If so, another fetch of the same module would fail
+// as well.
 func isRefusal(err error) bool {
 	var rejected *Rejection
 	var bad *wasmhost.CheckError

@@ -27,7 +27,7 @@ type usage struct {
 }
 
 func measure(t testing.TB) usage {
-	for range 3 { // finalizers run after a collection, and what they release is collected by the next one
+	for range 3 { // finalizers run after a collection; the next collection frees the objects that they release
 		runtime.GC()
 	}
 	debug.FreeOSMemory()

@@ -19,9 +19,10 @@ func (r *Registry) reportUpload(name string, code []byte, spec *Spec) {
 }
 
 // InstallShared installs the module of an upload at another gateway. It works like an upload, but does not call
-// Options.Check. It may replace any upload, but not a plugin in use (useOf, as for Delete) by a plugin of another kind.
-// If the module is the cause of an error, the error is a *wasmhost.CheckError. If this name is not permitted for the
-// module, the error wraps core.ErrConflict. After an error, the plugin with this name is unchanged.
+// Options.Check. It may replace any upload, with one exception: a plugin in use is not replaced by a plugin of another
+// kind. The function useOf is as in Delete. If the module is the cause of an error, the error is a
+// *wasmhost.CheckError. If this name is not permitted for the module, the error wraps core.ErrConflict. After an
+// error, the plugin with this name is unchanged.
 func (r *Registry) InstallShared(
 	name string, code []byte, config map[string]any, persist bool, useOf func(name string) string,
 ) error {

@@ -324,10 +324,10 @@ func (r *Registry) installVersion(name string, v *version) *plugin {
 	return all[name]
 }
 
-// Delete removes an uploaded plugin, even if a configured plugin hides it. The function useOf returns a text for
-// an error message: how a plugin is used, or "" if it is not used. It is called without a lock, and again if the
-// registry was changed meanwhile. The error of Delete wraps core.ErrNotFound or core.ErrConflict, or is an error of the
-// file system.
+// Delete removes an uploaded plugin, even if a configured plugin hides it. The function useOf returns how a plugin is
+// used, as a text for an error message; "" if it is not used. Delete calls useOf without a lock, and again if the
+// registry was changed during the call. The error of Delete wraps core.ErrNotFound or core.ErrConflict, or is an error
+// of the file system.
 func (r *Registry) Delete(name string, useOf func(name string) string) error {
 	err := r.removePlugin(name, useOf)
 	if err == nil {

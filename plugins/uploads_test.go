@@ -105,7 +105,7 @@ func TestADiskThatFails(t *testing.T) {
 	require.NoFileExists(t, file)
 }
 
-// The number of uploads is limited, so that they do not fill memory and disk.
+// The number of uploads is limited, so that uploads do not fill the memory and the disk.
 func TestUploadsAreCounted(t *testing.T) {
 	r := registry(t)
 	code := builtin.Modules()["random"]
@@ -332,7 +332,7 @@ func slowly(t *testing.T) (r *plugins.Registry, during func(what, meanwhile func
 	}
 }
 
-// While an upload is being compiled, only the next upload waits for it. Changes that are made meanwhile stay.
+// While an upload is being compiled, only the next upload waits. Changes that are made during the compilation stay.
 func TestNoRequestWaitsForAnUpload(t *testing.T) {
 	r, during := slowly(t)
 	code := builtin.Modules()
@@ -389,7 +389,7 @@ func TestNoRequestWaitsForAnUpload(t *testing.T) {
 	}
 }
 
-// While a reload compiles, only the next reload waits for it. Changes that are made meanwhile stay.
+// While a reload compiles modules, only the next reload waits. Changes that are made during the compilation stay.
 func TestNoRequestWaitsForAReload(t *testing.T) {
 	r, during := slowly(t)
 	code := builtin.Modules()

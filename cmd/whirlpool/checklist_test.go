@@ -27,8 +27,8 @@ func TestWritePrivate(t *testing.T) {
 	require.Error(t, writePrivate(t.TempDir(), "x"))
 }
 
-// Of several lists, each proxy is checked once. It is written as it was read, or as a URL if it is from a table or from
-// JSON.
+// A proxy of several lists is checked once. A good proxy is written in the form in which it was read; a proxy of a
+// table or of JSON is written as a URL.
 func TestProxiesOfSeveralLists(t *testing.T) {
 	var files []string
 	for name, text := range map[string]string{

@@ -191,9 +191,9 @@ func (l userLimit) ReleaseShare(size, total, base int64) {
 	}
 }
 
-// holderFile is the name of a file in the state folder. It contains a random name for the gateways that use this
-// folder. Under this name, the cluster counts how much they have used of the shared limits. Because the name survives a
-// restart, these amounts are not counted twice.
+// holderFile is the name of a file in the state folder. The file contains a random name. Under this name, the cluster
+// counts the use of shared limits by the gateways that use the folder one after another. Because the name survives a
+// restart, no use is counted twice.
 const holderFile = "cluster"
 
 // readHolderName returns the name in holderFile. If there is no such file, it makes one with a new name. Without a

@@ -81,8 +81,8 @@ type writtenReport struct {
 	at     time.Time
 }
 
-// renewReport writes a report of this node to the store. It writes nothing if no other node is live to read it, if the
-// store has a similar recent report (w), or if the node has nothing to report and the store has no report of it.
+// renewReport writes a report of this node to the store. It writes nothing if no other node is live, if the store has
+// a similar recent report (w), or if the new report is empty and the store has no report of this node.
 func (cn *clusterNode) renewReport(ctx context.Context, w *writtenReport, now time.Time) {
 	ahead, err := cn.node.Ahead()
 	if err != nil {

@@ -169,7 +169,7 @@ func TestActivationsWaitForTheirPlugin(t *testing.T) {
 	}
 	require.Empty(t, b.node.uploads.activations)
 
-	// A plugin that is in use here is not deleted, until it is not in use any more.
+	// A plugin that is in use on b is deleted there only after its use has ended.
 	a.sharing(func() error { return a.reg.Delete("mine", func(string) string { return "" }) })
 	b.step(0)
 	require.Equal(t, cluster.UploadFailed, b.uploadOf("mine").State)

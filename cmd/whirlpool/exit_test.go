@@ -118,7 +118,7 @@ func TestMisspeltValuesGetASuggestion(t *testing.T) {
 	}
 }
 
-// A request whose target is denied gets a 403, too. Its error does not advise to use another key.
+// A request whose target is denied gets a 403, too. The error does not mention keys.
 func TestADeniedTargetNeedsNoOtherKey(t *testing.T) {
 	newFakeAPI(t, map[string][]string{"POST /request": {
 		`403 {"error":"egress_denied","message":"the target is not allowed","details":{"attempts":[]}}`}})

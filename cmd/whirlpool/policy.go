@@ -70,8 +70,8 @@ func policySettings(list []string) (map[string]any, error) {
 	return settings, nil
 }
 
-// policyValue converts the value of a setting to JSON. If text is valid JSON, such as a number, true, null or a list,
-// it is used as it is. Otherwise it becomes a JSON string.
+// policyValue converts the value of a setting to JSON. A text that is valid JSON, such as a number, true, null or a
+// list, does not change. Any other text becomes a JSON string.
 func policyValue(key, text string) any {
 	if key == "retry_status_codes" && !strings.HasPrefix(text, "[") {
 		text = "[" + text + "]"

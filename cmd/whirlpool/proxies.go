@@ -178,8 +178,8 @@ var apiOrders = map[string]string{"id": "id", "region": "region", "in_flight": "
 	"success": "success_rate", "latency": "-avg_latency"}
 
 // readRows reads the proxies that match the flags, page by page until the limit is reached, and sorts them. Its second
-// result is the complete JSON of each proxy. It filters the proxies in the response again (matches): the API lists a
-// proxy under each of its states, but the table shows only one state (proxyRow.state).
+// result is the complete JSON of each proxy. The API lists a proxy under each of its states, but the table shows only
+// one state (proxyRow.state). For this reason, readRows filters the proxies in the responses again (matches).
 func (f *proxyFilter) readRows(r *remote) (rows []*proxyRow, raw []json.RawMessage, err error) {
 	list := client.List{Region: f.region, Vendor: f.vendor, Reason: f.reason, Text: f.match,
 		Sort: apiOrders[f.sort], Limit: pageSize}

@@ -61,7 +61,7 @@ func serve(ctx context.Context, o serveOptions, out, logOutput io.Writer) error 
 		return fmt.Errorf("the configuration is not valid\n%w", err)
 	}
 	log, level, output, closeLog := openLog(cfg.Log, logOutput, logRules(cfg)...)
-	defer closeLog() // its error is ignored: the log, which would report it, is closed
+	defer closeLog() // the error cannot be reported: the log is closed
 	defer limitMemory(ctx, log, growth)()
 	program, err := os.Executable()
 	if err != nil {
@@ -94,7 +94,7 @@ func serve(ctx context.Context, o serveOptions, out, logOutput io.Writer) error 
 		g.reload()
 	default:
 	}
-	if cfg.Log.Format == "json" { // programs read this log, and often the standard output, too
+	if cfg.Log.Format == "json" { // a program that reads the log probably also reads the standard output
 		g.log.Info("listening", slog.String("gateway", g.address), slog.String("api", listeners.api.Addr().String()),
 			slog.Int("proxies", g.cfg.ProxyCount()), slog.String("state", g.state.path()),
 			slog.String("version", version))

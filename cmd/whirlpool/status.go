@@ -415,7 +415,7 @@ func (r *remote) printKeptEvents(query client.EventQuery) error {
 	defer cancel()
 	timer := time.AfterFunc(time.Minute, cancel) // the response must begin within a minute
 	defer timer.Stop()
-	query.LastID = "0" // the gateway has not given this id, so it sends all kept events
+	query.LastID = "0" // for an unknown id, the gateway sends all kept events
 	err := r.printEvents(ctx, query, func() { timer.Reset(keptEventsTimeout) })
 	if errors.Is(err, io.EOF) || ctx.Err() != nil && r.context().Err() == nil {
 		return nil

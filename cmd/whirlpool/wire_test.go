@@ -230,7 +230,7 @@ func TestTheLogInJSONHasSeconds(t *testing.T) {
 	assert.Contains(t, out.String(), `"delay":1.5`)
 }
 
-// An access log that cannot be opened is refused with its key; the former one stays in use.
+// If the new access log cannot be opened, the fault names the key, and the previous access log stays in use.
 func TestAReloadOfTheAccessLog(t *testing.T) {
 	g, _, change := running(t, "[log]\naccess = \"errors\"\naccess_file = \"a.log\"\n")
 	require.FileExists(t, filepath.Join(filepath.Dir(g.source.File), "a.log"))

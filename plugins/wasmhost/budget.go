@@ -62,8 +62,8 @@ func (e *overloadError) Error() string {
 // Is makes overloadError match ErrBusy, because the module has not caused the delay.
 func (e *overloadError) Is(target error) bool { return target == ErrBusy }
 
-// A call fails if its real time exceeds the larger of realTimeFactor times its timeout and minRealTimeout. A guest
-// cannot sleep, so such a call has waited for a processor.
+// A call fails if its real time exceeds both minRealTimeout and realTimeFactor times its timeout. A guest cannot
+// sleep, so such a call has waited for a processor.
 const (
 	realTimeFactor = 12
 	minRealTimeout = 250 * time.Millisecond

@@ -36,8 +36,7 @@ func slow() map[string]*w.Module {
 			[]byte{w.Br, 0, w.End})}
 		all[name+" around a loop"] = w.Scorer(w.Unless256(w.Join(w.Repeat(n, 0x42, 0), w.CallTo(added),
 			w.Repeat(n, w.Drop))...)...).Add(around)
-		// The same loop with locals: the instructions that would set them are charged only if they
-		// run.
+		// The same loop with locals in place of values. Instructions that set the locals are charged only if they run.
 		var set []byte
 		for i := range n {
 			set = w.Uint(append(w.Uint(append(set, w.LocalGet), uint32((i+1)%n)), w.LocalSet), uint32(i))

@@ -102,8 +102,8 @@ func TestSlowCalls(t *testing.T) {
 	}
 }
 
-// On a loaded machine, a call waits for a processor for 90 % of its time. It is ended only if it takes 250
-// ms, and this is not a plugin fault.
+// On a loaded machine, a call waits for a processor for 90 % of its time. The call is ended only after 250 ms, and its
+// end is not a plugin fault.
 func TestACallThatWaitsForAProcessorIsNotEndedSoon(t *testing.T) {
 	var clock manual
 	m := endless(t, func(limits wasmhost.Limits) *wasmhost.Host {
@@ -173,7 +173,7 @@ func TestThreadTime(t *testing.T) {
 	}
 	limits := wasmhost.DefaultLimits()
 	limits.Fuel, limits.CallTimeout = math.MaxInt64/2, 30*time.Millisecond
-	host := wasmhost.New(limits, "").OnlyCPUTime() // a busy machine may give the call too little of it in time
+	host := wasmhost.New(limits, "").OnlyCPUTime() // a busy machine may exceed the limit of real time
 	m, err := host.Load(w.Scorer(w.Unless256(w.SpinLoop...)...).Bytes(), nil)
 	require.NoError(t, err)
 	defer m.Close()

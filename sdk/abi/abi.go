@@ -3,8 +3,8 @@
 // describes the same contract for all languages.
 package abi
 
-// Version is the version of the contract that these declarations describe. A module declares the version for
-// which it was built by exporting a function whose name is VersionPrefix followed by the version.
+// Version is the version of the contract that these declarations describe. A module that was built for a version
+// exports a function whose name is VersionPrefix followed by the version.
 const Version = 1
 
 // The exports of a module.

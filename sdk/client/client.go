@@ -26,7 +26,7 @@ import (
 type Client struct {
 	Base *url.URL     // ends in /api/v1
 	Key  string       // a key of api.keys; "" for none
-	HTTP *http.Client // its timeout also ends Events; a Client that calls Events must have none
+	HTTP *http.Client // a Client that calls Events must have no timeout, because it would end the events
 }
 
 // New returns a client of the API at an address such as http://127.0.0.1:8889, with or without /api/v1. It ignores

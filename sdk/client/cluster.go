@@ -100,7 +100,7 @@ type SharedLimit struct {
 	Used     *float64 `json:"used"`      // amount that all nodes have used; nil for a rate
 	UsedHere *float64 `json:"used_here"` // amount that this gateway has used; nil for a rate
 	Part     float64  `json:"part"`      // amount, with UsedHere, that this gateway may use without asking the store
-	Short    bool     `json:"short"`     // this gateway has used its whole part in the last second
+	Short    bool     `json:"short"`     // this gateway has used its whole share in the last second
 }
 
 // LatestRequests counts the requests of the latest minutes.

@@ -63,7 +63,7 @@ func (p *peakEWMA) Score(req *abi.RankRequest, candidates []abi.Candidate, score
 	if b >= a {
 		b++
 	}
-	scores[b] = 1 // the others have 0, so the host chooses them only if it can use neither of these two
+	scores[b] = 1 // all others have 0: the host chooses one of them only if it can use neither a nor b
 	if p.load(&candidates[b], req.Now) < p.load(&candidates[a], req.Now) {
 		scores[a], scores[b] = 1, 2
 	}

@@ -64,7 +64,7 @@ type Config struct {
 	specs         []upstream.Spec // from Proxies and the proxy lists; nil after ReleaseProxies
 	releasedCount int             // length of specs when ReleaseProxies was called
 	files         []string        // files that were read, such as proxy lists, except the configuration file
-	fileFound     bool            // the configuration file has been read, so it exists
+	fileFound     bool            // the configuration file exists and has been read
 	sizes         map[string]int  // by path: sizes in bytes of the files that were read and are not empty
 	locateFault   func(key string, value any, msg string) Fault
 	Readings      []Reading `koanf:"-" json:"-"`        // readings of the proxy lists, in configured order
@@ -365,8 +365,8 @@ func (c *Config) HasFile() bool { return c.fileFound }
 // ProxyCount stays the same.
 func (c *Config) ReleaseProxies() { c.releasedCount, c.specs = c.ProxyCount(), nil }
 
-// These types must implement these interfaces. Otherwise the decoder or the encoder would use the underlying type, for
-// example an integer for a Duration.
+// If a type did not implement its interface, the decoder or the encoder would use the underlying type, such as an
+// integer for a Duration.
 var (
 	_ strict.ValueDecoder    = (*Duration)(nil)
 	_ strict.ValueDecoder    = (*Size)(nil)

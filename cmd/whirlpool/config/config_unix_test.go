@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A pipe is refused, because a reload would wait for its next writer, or find it empty.
+// A pipe is refused, because a reload would wait for another writer of the pipe, or find the pipe empty.
 func TestAPipeIsRefused(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	require.NoError(t, syscall.Mkfifo(pipe, 0o600))

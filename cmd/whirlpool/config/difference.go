@@ -25,7 +25,8 @@ type Document struct {
 
 // Differences returns the differences of two configurations, sorted by key. It compares tables of a list by their id,
 // name or url. It finds no difference between two secrets, because both are masked. Paths that are relative to the
-// configuration file are compared without its folder, so a file differs from a copy of itself in nothing.
+// configuration file are compared without the folder of the file, so a copy of the file in another folder has no
+// differences.
 func Differences(running, file Document) ([]Difference, error) {
 	runningValues, err := flatten(running.JSON)
 	if err != nil {

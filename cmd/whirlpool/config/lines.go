@@ -88,7 +88,8 @@ func addValueLines(lines map[string]int, path string, v *unstable.Node, at int, 
 	}
 }
 
-// lineOf returns the line number of a key or else of the innermost table that contains it; 0 if lines has neither.
+// lineOf returns the line number of a key. If lines lacks the key, lineOf returns the line number of the innermost
+// table that contains the key; 0 if there is none.
 func lineOf(lines map[string]int, key string) int {
 	for key != "" {
 		if n, ok := lines[key]; ok {

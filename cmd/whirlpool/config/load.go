@@ -34,7 +34,7 @@ type Source struct {
 	Proxies   []string          // files of --proxies
 	Stdin     []byte            // contents of the standard input, for the file Stdin in Proxies
 	URLs      []string          // values of the flag --proxy
-	Once      bool              // the configuration is never loaded again, so its files may be pipes
+	Once      bool              // there will be no reload, so the files may be pipes
 	Sizes     map[string]int    // Config.Sizes of the previous configuration; nil at the start
 	Fetched   map[string][]byte // the fetched proxy lists, by URL
 

@@ -280,7 +280,7 @@ func (l *loader) parseList(name string, text *listText, scheme, key string, temp
 	for _, w := range shown {
 		l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s:%d: %s", name, w.Line, w.Msg))
 	}
-	if more := reading.WarningCount() - len(shown); more > 0 { // with so many wrong lines, it is probably no proxy list
+	if more := reading.WarningCount() - len(shown); more > 0 { // with so many wrong lines, the file is probably no list
 		l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s: %d more lines are skipped or in doubt", name, more))
 	}
 	specs = l.keepLoadable(name, specs)

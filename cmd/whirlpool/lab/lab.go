@@ -1,9 +1,9 @@
-// Package lab runs forward proxies that fail on purpose, for tests and for the demo. They listen at loopback addresses.
-// `whirlpool serve --demo` runs a pool of such proxies (Demo). The tests in integration/ control such proxies with a
-// Script.
+// Package lab runs forward proxies that fail on purpose, for tests and for the demo. They listen at loopback
+// addresses. `whirlpool serve --demo` runs a pool of such proxies (Demo). The tests in integration/ control such
+// proxies with a Script.
 //
-// A Proxy responds itself to each request in absolute form, in place of the target. For a CONNECT it opens a tunnel.
-// Its Script chooses the Behaviour for each request. The Proxy records every request (Arrival).
+// A Proxy responds to requests in absolute form in place of the target, and opens a tunnel for a CONNECT. Its Script
+// chooses the Behaviour for each request. The Proxy records every request (Arrival).
 package lab
 
 import (
@@ -274,7 +274,7 @@ func (p *Proxy) respond(c net.Conn, r *bufio.Reader, q *http.Request, b Behaviou
 		return err == nil
 	case b.Pieces > 0:
 		piece := fmt.Sprintf("%x\r\n%s\r\n", len(body), body)
-		fmt.Fprintf(&head, "Transfer-Encoding: chunked\r\n\r\n%s", piece) // one write, so that they arrive together
+		fmt.Fprintf(&head, "Transfer-Encoding: chunked\r\n\r\n%s", piece) // head and piece arrive together
 		io.WriteString(c, head.String())
 		time.Sleep(b.Interval)
 		for range b.Pieces - 1 {

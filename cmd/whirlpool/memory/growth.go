@@ -9,10 +9,10 @@ import (
 // Growth decides how much the heap may grow before the next garbage collection. Like GOGC, it sets the growth as a
 // percentage of the memory that live objects take. The zero value leaves the decision to the Go runtime.
 //
-// With 100 %, the default of Go, the memory of a long list of proxies would be needed twice: for the proxies, and for
-// garbage. For this reason, the percentage falls with the number of proxies, but not below minPercent. It is set so
-// that the heap grows by about baseHeap if all other objects take baseHeap. The percentage is lower in two cases: while
-// the first configuration or a long list is loaded, which makes much garbage; and while the list is long and
+// With 100 %, the default of Go, a long list of proxies would need twice its memory: once for the proxies, and once
+// for garbage. For this reason, the percentage falls with the number of proxies, but not below minPercent. It is set
+// so that the heap grows by about baseHeap if all other objects take baseHeap. The percentage is lower in two cases:
+// while the first configuration or a long list is loaded, which makes much garbage; and while the list is long and
 // collections are rare, for example without much traffic, because more frequent collections then do no harm.
 type Growth struct {
 	setPercent func(percent int) int // nil to decide nothing

@@ -65,7 +65,7 @@ func TestMemoryIsReturnedAfterABurst(t *testing.T) {
 	}
 }
 
-// Some memory of a burst is still in use when the rest is returned. It is returned soon after its last use.
+// Some memory of a burst is still in use when the rest is returned. When its use ends, it is returned soon, too.
 func TestTheRestOfABurstIsReturned(t *testing.T) {
 	p := &process{Usage: Usage{Held: 30 << 20, Goroutines: 50}, used: 30 << 20}
 	run(t, p, 300, map[int]func(){

@@ -29,7 +29,7 @@ func (s State) Loss() float64 {
 // badLoss is the lowest probability of failure of a bad proxy.
 const badLoss = 0.7
 
-// Bad reports whether a proxy is bad while it has this state: at least 70 % of its attempts fail.
+// Bad reports whether a proxy in this state is bad: at least 70 % of its attempts fail.
 func (s State) Bad() bool { return s.Loss() >= badLoss }
 
 // Change is a State and the time at which it begins.

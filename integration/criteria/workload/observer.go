@@ -12,9 +12,9 @@ const ObserverName = "observer"
 
 // Observer returns the outcome of a gateway that cannot read the trace, but learns more from its attempts than a real
 // gateway. A real gateway learns only whether an attempt succeeded. The observer learns, at the end of an attempt, the
-// probability of failure that the proxy had at its beginning; if targets ban the proxy, only for the attempt's target.
-// It also has the mean duration of each proxy's states, and each proxy's mean probability of failure. It makes as many
-// attempts as Oracle, also without backoff.
+// probability of failure that the proxy had at the beginning of the attempt. If targets ban the proxy, this
+// probability holds only for the attempt's target. The observer also has the mean duration of each proxy's states, and
+// each proxy's mean probability of failure. It makes as many attempts as Oracle, and has no backoff either.
 func (w *Workload) Observer(attempts int) *Outcome {
 	if w.MaxAttempts > 0 {
 		attempts = w.MaxAttempts

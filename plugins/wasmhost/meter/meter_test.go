@@ -308,8 +308,8 @@ func FuzzRewrite(f *testing.F) {
 		WithCoreFeatures(Features).WithMemoryLimitPages(64))
 	f.Fuzz(func(t *testing.T, module []byte) {
 		out, err := Rewrite(module, Cost{})
-		// wazero allocates memory for any count that it reads. The host refuses such a module before it
-		// calls wazero.
+		// wazero allocates memory for any count that it reads, so the host refuses a module with a vast count before
+		// the call of wazero.
 		if _, bad := Inspect(module); bad != nil || err != nil && strings.Contains(err.Error(),
 			"a vector has") {
 			return

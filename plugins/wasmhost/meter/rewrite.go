@@ -118,8 +118,8 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 }
 
 // checkIndices returns an error if an export has a name that metering adds. It also returns an error if an exported
-// global or the start function does not exist: in the metered module, its index might be that of an added global or
-// function.
+// global or the start function does not exist: in the metered module, an added global or function might have its
+// index.
 func (i *Info) checkIndices() error {
 	for _, name := range []string{FuelExport, StackExport, StartExport} {
 		if i.HasExport(name) {

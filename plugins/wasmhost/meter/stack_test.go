@@ -14,8 +14,8 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// shapes returns functions whose frames have many sizes. Each function runs the code in the parameter call in its
-// middle.
+// shapes returns functions whose frames have many sizes. In the middle, each function runs the code in the parameter
+// call.
 func shapes() map[string]func(call []byte) w.Func {
 	load := func(n int) []byte { return w.Join(w.Const32(int32(4*n)), []byte{0x28, 2, 0}) }
 	get := func(n int) []byte { return w.Uint([]byte{w.LocalGet}, uint32(n)) }

@@ -12,8 +12,8 @@ import (
 )
 
 // outages lists outages of a proxy: when each begins, how long it lasts, and the duration and request rate of its
-// simulation. A column of the report covers the time total / simulate.Columns. The times of the longest outage are
-// chosen so that a column begins exactly 60 s after the end of this outage.
+// simulation. A column of the report covers the time total / simulate.Columns. In the simulation of the longest
+// outage, a column begins exactly 60 s after the end of the outage.
 var outages = []struct{ begins, lasts, total, rate float64 }{ // s, and requests per second
 	{120, 1, 420, 20},
 	{120, 150, 420, 20},
