@@ -195,3 +195,32 @@ func TestS179TabsShareAStream(t *testing.T) {
 	isLive(2)
 	require.LessOrEqual(t, streams(), opened+1, "the other tabs open no streams of their own")
 }
+
+// The error of an action is visible where the action was: in a dialog, and far down the page.
+func TestTheDashboardShowsErrorsInView(t *testing.T) {
+	w := start(t, 2, "")
+	b := openBrowser(t, "http://"+w.api+"/", 1280, 700)
+	b.until("the page shows the pool", `document.querySelector("#proxies").rows.length === 2`)
+	b.eval(`window.seen = () => {
+		const box = document.querySelector("#alert").getBoundingClientRect();
+		const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+		return top?.closest("#alert")?.textContent || "";
+	}`)
+	b.eval(`document.querySelector("#proxies [data-key=F1] .link-button").click()`)
+	b.until("the page of a proxy is open", `document.querySelectorAll("#proxy .actions button").length > 0`)
+	status, body, _ := w.call("DELETE", "/proxies/F1", "")
+	require.Equal(t, 204, status, "%s", body)
+	b.eval(`window.confirm = () => true;
+		[...document.querySelectorAll("#proxy .actions button")].find(b => b.textContent.startsWith("ban")).click()`)
+	b.until("the error of an action is visible in the dialog", `seen().startsWith("F1: there is no proxy")`)
+	b.eval(`document.querySelector("#proxy .close").click()`)
+	b.until("it is visible on the page", `seen().startsWith("F1: there is no proxy")`)
+	b.eval(`document.querySelector("#alert button").click()`)
+	b.until("it can be closed", `document.querySelector("#alert").hidden`)
+
+	w.writeConfig("[retry]\nmax_attempts = 11\n")
+	b.eval(`document.querySelector("#configuration").open = true; document.querySelector("#readagain").scrollIntoView();
+		document.querySelector("#readagain").click()`)
+	b.until("the error is visible far down the page", `scrollY > 300 && seen().startsWith(`+
+		`"reload the file: the configuration was not reloaded; the previous one stays in force")`)
+}

@@ -1,5 +1,5 @@
 // Requests to the REST API.
-import { $, el } from "./dom.js";
+import { $, el, layer } from "./dom.js";
 import { reconnect, refresh } from "./live.js";
 import { askForKey, session, setClock, showLogin } from "./session.js";
 import { offerUndo } from "./undo.js";
@@ -94,10 +94,21 @@ export function button(text, path, options, { question, done } = {}) {
   return el("button", { type: "button", class: "admin", onclick: clicked }, text);
 }
 
+const error = $("alert");
+
+// showError shows an error where the user sees it; "" hides the previous one.
 export function showError(text) {
-  $("alert").textContent = text;
-  $("alert").hidden = !text;
+  error.firstElementChild.textContent = text;
+  error.hidden = !text;
+  placeError();
 }
+
+function placeError() {
+  const at = layer();
+  at === document.body ? $("reload").before(error) : at.prepend(error);
+}
+error.querySelector("button").onclick = () => showError("");
+for (const d of document.querySelectorAll("dialog")) d.addEventListener("close", placeError);
 
 $("login").onsubmit = async e => {
   e.preventDefault();

@@ -1,8 +1,7 @@
 // The configuration in force, its errors, and the changes that the API has recorded.
-import { api, button } from "./api.js";
+import { act, api, button } from "./api.js";
 import { $, clock, date, el, rows } from "./dom.js";
-import { refresh, watch } from "./live.js";
-import { offerUndo } from "./undo.js";
+import { watch } from "./live.js";
 
 const details = $("configuration");
 
@@ -61,14 +60,5 @@ const lines = (name, value) =>
         .map(([key, v]) => key + " = " + JSON.stringify(v))
         .join("\n");
 
-$("readagain").onclick = async e => {
-  e.target.disabled = true;
-  try {
-    const r = await api("config/reload", { method: "POST" });
-    offerUndo(r.ok ? "The configuration was reloaded" : "The configuration was not reloaded: it has errors");
-  } catch (error) {
-    offerUndo("The configuration was not reloaded: " + error.message);
-  }
-  e.target.disabled = false;
-  refresh();
-};
+$("readagain").onclick = e =>
+  act(e.target, "config/reload", { method: "POST" }, { text: "The configuration was reloaded" });

@@ -1,6 +1,9 @@
 // Elements, tables and the formats of numbers and times.
 export const $ = id => document.getElementById(id);
 
+// layer returns the element that the user can reach: the dialog that was opened last, or the whole page.
+export const layer = () => [...document.querySelectorAll("dialog[open]")].at(-1) || document.body;
+
 const svgTags = ["svg", "g", "rect", "line", "circle", "path", "text", "title"];
 
 // el returns a new element. onclick and similar attributes are functions.

@@ -115,7 +115,7 @@ export async function perform(name, ids, progress) {
   try {
     const before = a.before && (await a.before());
     const { done, results, faults } = await each(ids, a.request, text => progress?.(name + ": " + text));
-    showError(faults.length ? number.format(faults.length) + " failed; " + faults[0] : "");
+    showError((faults.length && ids.length > 1 ? number.format(faults.length) + " failed; " : "") + (faults[0] || ""));
     const undo = async show => {
       const undone = await each(done, id => a.undo(id, before), show);
       refresh();

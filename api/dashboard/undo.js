@@ -1,5 +1,5 @@
 // A message on what was done, with a button that undoes it for a while.
-import { $ } from "./dom.js";
+import { $, layer } from "./dom.js";
 
 const shownFor = 20000; // ms; the time stops while the message has the focus or the pointer
 const toast = $("toast");
@@ -16,7 +16,7 @@ export function offerUndo(text, undo = null) {
 function show(text) {
   $("toasttext").textContent = text;
   $("undo").hidden = !undoLast;
-  (document.querySelector("dialog[open]") || document.body).append(toast); // the rest of the page is inert
+  layer().append(toast);
   toast.hidden = false;
   wait();
 }
@@ -35,7 +35,7 @@ function close() {
 for (const event of ["mouseenter", "focusin"]) toast.addEventListener(event, () => clearTimeout(timer));
 for (const event of ["mouseleave", "focusout"]) toast.addEventListener(event, () => toast.hidden || wait());
 $("dismiss").onclick = close;
-for (const d of document.querySelectorAll("dialog")) d.addEventListener("close", () => document.body.append(toast));
+for (const d of document.querySelectorAll("dialog")) d.addEventListener("close", () => layer().append(toast));
 
 $("undo").onclick = async () => {
   const undo = undoLast;

@@ -160,14 +160,16 @@ func (r *record) refuses(l *Ledger) bool {
 	return r.refused.count()*r.evidence(noise).perFailure >= banLimit
 }
 
-// causes counts failures by cause, for the first three causes.
+// causes counts failures by cause, for the first three causes. No count exceeds maxCauseCount.
 type causes [3]struct{ cause, n uint8 }
+
+const maxCauseCount = math.MaxUint8
 
 func (c *causes) add(cause uint8) {
 	for i := range c {
 		if c[i].n == 0 || c[i].cause == cause {
 			c[i].cause = cause
-			if c[i].n < math.MaxUint8 {
+			if c[i].n < maxCauseCount {
 				c[i].n++
 			}
 			return

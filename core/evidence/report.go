@@ -2,7 +2,7 @@ package evidence
 
 import "time"
 
-// CauseCount is the number of failures with one cause, at most 255.
+// CauseCount is the number of failures with one cause. A Count of 255 stands for 255 or more.
 type CauseCount struct {
 	Cause uint8 // Attempt.Cause
 	Count int

@@ -39,6 +39,9 @@ func causeList(causes []CauseCount, causeWord func(uint8) string) string {
 	words := make([]string, len(causes))
 	for i, c := range causes {
 		words[i] = fmt.Sprintf("%s %d", causeWord(c.Cause), c.Count)
+		if c.Count == maxCauseCount {
+			words[i] += " or more"
+		}
 	}
 	return " (" + strings.Join(words, ", ") + ")"
 }

@@ -19,4 +19,16 @@ func TestTheExplanation(t *testing.T) {
 	why.Targets = append(why.Targets, why.Targets...)
 	require.Contains(t, why.Text(word), "and failures at 1 more targets")
 	require.Empty(t, (&Report{}).Text(word))
+
+	var c causes
+	for range 254 {
+		c.add(2)
+	}
+	why = Report{Failures: 254, OwnFailures: 254, OwnCauses: c.list()}
+	require.Contains(t, why.Text(word), "(refused 254)")
+	for range 1000 {
+		c.add(2)
+	}
+	why.OwnCauses = c.list()
+	require.Contains(t, why.Text(word), "(refused 255 or more)", "the count is saturated")
 }
