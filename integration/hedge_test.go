@@ -117,7 +117,7 @@ func TestAHedgeIsShown(t *testing.T) {
 	require.Len(t, attempts, 2)
 	first, hedge := attempts[0].(map[string]any), attempts[1].(map[string]any)
 	require.Equal(t, []any{"F1", "cancelled", nil}, []any{first["proxy_id"], first["outcome"], first["hedge"]})
-	require.Contains(t, first["error_message"], "was served first")
+	require.Contains(t, first["error_message"], "has served the request first")
 	require.Equal(t, []any{"F2", "success", true}, []any{hedge["proxy_id"], hedge["outcome"], hedge["hedge"]})
 	require.EqualValues(t, 0, w.getJSON("/circuit-breakers/F1")["failure_count"])
 	w.putPolicy(`{"hedge":"off"}`)

@@ -186,8 +186,8 @@ func (c *Changes) replaceRecords(set map[string]any) {
 	if len(set) == 0 {
 		return
 	}
-	c.log.Warn("the key of fingerprints in [state] dir is not the one that these changes by the API were recorded "+
-		"with: they are made to the proxies that have these ids now; check them with: whirlpool state show",
+	c.log.Warn("the key of fingerprints in [state] dir has changed since these changes by the API were recorded: each "+
+		"change now applies to the proxy that has its id; check the changes with: whirlpool state show",
 		slog.Any("changes", slices.Sorted(maps.Keys(set))))
 	if err := c.records.write(set); err != nil {
 		c.log.Warn("records of changes by the API cannot be written", slog.Any("error", err))

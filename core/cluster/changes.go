@@ -283,7 +283,7 @@ func (n *Node) redoChanges(key string) {
 	again = slices.DeleteFunc(again, func(ch Change) bool {
 		v, err := ch.Redo()
 		if err != nil {
-			n.cfg.Log.Warn("a change by the API here does not fit the one of another gateway: it is not in force",
+			n.cfg.Log.Warn("a change by this API is not in force: it conflicts with a change by another gateway",
 				slog.String("change", key), slog.Any("error", err))
 			return true
 		}

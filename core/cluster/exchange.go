@@ -163,7 +163,7 @@ func (n *Node) applyReply(r *Reply, ops []pending, sent time.Time) time.Duration
 		n.endWaits()
 	}
 	if lost {
-		n.cfg.Log.Warn("the cluster's store has lost data: this gateway writes again what it has")
+		n.cfg.Log.Warn("the cluster's store has lost data: this gateway writes its own data again")
 		n.offerLostRecords()
 		n.sharing.reportAllAgain()
 	}

@@ -46,8 +46,8 @@ func (n *Node) heartbeat() heartbeat {
 		Started: n.started.UTC(), Load: n.local.Load(), Alone: n.counts.Alone, Draining: n.draining, Epoch: n.offered}
 }
 
-// listedNodes returns the nodes, sorted by name. While the store cannot be reached, this node's own record in it gets
-// older, or is missing. listedNodes then replaces it by the present state. The caller holds mu.
+// listedNodes returns the nodes, sorted by name. While the store cannot be reached, the record of this node is old or
+// missing. listedNodes then returns the present state of this node in its place. The caller holds mu.
 func (n *Node) listedNodes(at time.Time) []*peer {
 	nodes := maps.Clone(n.nodes)
 	if n.alone {
@@ -90,10 +90,10 @@ func (n *Node) receiveNode(id string, r *Record) {
 		return
 	}
 	if n.nodes[id] == nil && id != n.cfg.ID && !n.fresh && !b.Left {
-		n.cfg.Log.Info("a node of the cluster has come", slog.String("node", b.Node))
+		n.cfg.Log.Info("a node has joined the cluster", slog.String("node", b.Node))
 	}
 	if b.Left && n.nodes[id] != nil && !n.nodes[id].Left && id != n.cfg.ID {
-		n.cfg.Log.Info("a node of the cluster has left", slog.String("node", b.Node))
+		n.cfg.Log.Info("a node has left the cluster", slog.String("node", b.Node))
 	}
 	p := &peer{heartbeat: b, id: id, seen: r.At, since: r.At}
 	if old := n.nodes[id]; old != nil {

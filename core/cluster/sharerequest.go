@@ -149,7 +149,7 @@ func ParseShareReply(text string) (d ShareReply, err error) {
 	words := strings.Fields(text)
 	fields := []*int64{&d.Share, &d.FairShare, &d.TotalUsed, &d.HolderUsed}
 	if len(words) != len(fields) {
-		return d, fmt.Errorf("the store's result %q is not one of this version", text)
+		return d, fmt.Errorf("the store's result %q has the form of another version", text)
 	}
 	for i, f := range fields {
 		if *f, err = strconv.ParseInt(words[i], 10, 64); err != nil {

@@ -18,7 +18,7 @@ func (e *Engine) Bans() []ban.Pair { return e.selector.ProxyBans().All(e.pool.El
 func (e *Engine) BannedUntil(u *upstream.Upstream) (until time.Duration, ok bool) {
 	bans := e.selector.ProxyBans().BansOf(selector.AllHosts)
 	if len(bans) == 0 {
-		return 0, false // the clock is not read, because the API calls this for each proxy of a list
+		return 0, false // saves a read of the clock: the API calls BannedUntil for each proxy
 	}
 	return bans.EndOf(u.Hash(), e.pool.Elapsed(e.opts.Now()))
 }

@@ -233,10 +233,10 @@ func (l *Ledger) poolNoise() (noise, own float64) {
 	return l.noise.estimate(BadProxyFailureRate), l.ownNoise.estimate(maxOwnNoise)
 }
 
-// IsSuspect reports whether a target is suspect: its latest nine attempts failed, through at least three proxies. In a
-// smaller pool, they must have failed through all proxies, and through at least two. More failures are required if the
-// pool's noise is above 27 %, and 32 if the target bans proxies (Attempt.TargetBans). A request for a suspect target
-// gets one attempt, unless AdmitRetries permits more.
+// IsSuspect reports whether a target is suspect: its latest nine attempts failed, through at least three proxies, or
+// two if fewer than three breakers are closed. More failures are required if the pool's noise is above 27 %, and 32 if
+// the target bans proxies (Attempt.TargetBans). A request for a suspect target gets one attempt, unless AdmitRetries
+// permits more.
 func (l *Ledger) IsSuspect(t Target) bool {
 	if l.size.Load() == 0 {
 		return false

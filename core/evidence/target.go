@@ -122,8 +122,8 @@ func (t *target) addFailure(a *Attempt) {
 }
 
 // failsForAll reports whether the latest attempts at the target have all failed, through at least suspectProxies
-// different proxies. If fewer proxies have a closed breaker, it requires all of them, but at least two. The attempt a
-// is the latest one. The parameter failures is the number of attempts that must have failed.
+// different proxies. Two proxies are enough if fewer than suspectProxies breakers are closed. The attempt a is the
+// latest one. The parameter failures is the number of attempts that must have failed.
 func (t *target) failsForAll(a *Attempt, failures int) bool {
 	want := min(suspectProxies, max(a.ClosedPeers+1, 2))
 	var proxies [suspectProxies]uint64

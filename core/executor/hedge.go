@@ -40,7 +40,7 @@ const hedgeReason = "hedge"
 const hedgeNumber = 1
 
 // errHedgeLost is the cause with which the context of a hedge is cancelled.
-var errHedgeLost = errors.New("the first attempt has been served")
+var errHedgeLost = errors.New("the first attempt has served the request")
 
 // canHedge reports whether the exchange's last attempt may be hedged.
 func (ex *Exchange) canHedge() bool {

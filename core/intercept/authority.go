@@ -57,7 +57,7 @@ type entry struct {
 func Load(certPEM, keyPEM []byte, now func() time.Time) (*Authority, error) {
 	pair, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
-		return nil, fmt.Errorf("the authority's certificate and key do not fit: %w", err)
+		return nil, fmt.Errorf("the authority's certificate and key do not belong together: %w", err)
 	}
 	a := &Authority{
 		cert: pair.Leaf, roots: x509.NewCertPool(), now: now,
@@ -91,7 +91,7 @@ func (a *Authority) check(now time.Time) error {
 	c := a.cert
 	switch {
 	case !c.BasicConstraintsValid || !c.IsCA || c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCertSign == 0:
-		return errors.New("the certificate is not one of an authority; `whirlpool ca create` makes one")
+		return errors.New("the certificate is not the certificate of an authority; `whirlpool ca create` makes one")
 	case now.After(c.NotAfter):
 		return fmt.Errorf("the authority's certificate has expired on %s; `whirlpool ca create` makes another one",
 			c.NotAfter.UTC().Format(time.DateOnly))

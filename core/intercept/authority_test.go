@@ -161,7 +161,7 @@ func TestAuthoritiesThatCannotBeUsed(t *testing.T) {
 		return err
 	}
 	require.NoError(t, load(certPEM, keyPEM, noon))
-	require.ErrorContains(t, load(certPEM, other, noon), "do not fit")
+	require.ErrorContains(t, load(certPEM, other, noon), "do not belong together")
 	require.ErrorContains(t, load(certPEM, keyPEM, noon.Add(25*time.Hour)), "expired on 2026-11-30")
 	require.ErrorContains(t, load(certPEM, keyPEM, noon.Add(-2*time.Hour)), "clock")
 	_, _, err = Create(Options{Validity: time.Hour}, noon)
@@ -176,7 +176,7 @@ func TestAuthoritiesThatCannotBeUsed(t *testing.T) {
 	leafKey, err := encodeKey(key)
 	require.NoError(t, err)
 	err = load(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), leafKey, noon)
-	require.ErrorContains(t, err, "not one of an authority")
+	require.ErrorContains(t, err, "not the certificate of an authority")
 }
 
 // An authority that another one has signed sends its own certificate with each certificate.

@@ -186,7 +186,7 @@ func checkTemplates(a *upstream.Address) error {
 	return upstream.CheckTemplates(a.Username + ":" + string(a.Password))
 }
 
-var errIPv4 = errors.New("the host looks like an IPv4 address, but it is none")
+var errIPv4 = errors.New("the host looks like an IPv4 address, but is not valid")
 
 // isBadIPv4 reports whether a host consists of digits, dots and hyphens, but is not an IPv4 address: 192.0.2.1-9 is a
 // range of addresses. No domain name has this form, because no top-level domain is a number.

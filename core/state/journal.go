@@ -39,7 +39,7 @@ type Journal struct {
 const format = `"whirlpool state, format 1"`
 
 // ErrFormat is wrapped in the error that OpenJournal returns for a journal of another format.
-var ErrFormat = errors.New("the format of the file is not that of this version")
+var ErrFormat = errors.New("the file has the format of another version")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 

@@ -520,7 +520,7 @@ func LoseRace(o core.Outcome) core.Outcome {
 	return o
 }
 
-var errRaceLost = errors.New("another attempt of the request was served first")
+var errRaceLost = errors.New("another attempt has served the request first")
 
 // withCause returns o with the cause c, and the charge and verdict of this cause.
 func withCause(o core.Outcome, c core.Cause, result core.Result, reason string, err error) core.Outcome {

@@ -68,7 +68,7 @@ func TestIntercept(t *testing.T) {
 		{"ca_file = \"a.pem\"\nkey_file = \"none.key\"", ":3: intercept.key_file: open"},
 		{"ca_file = \"a.pem\"\nkey_file = \"open.key\"", ":3: intercept.key_file: has the mode 0640"},
 		{"ca_file = \"a.pem\"\nkey_file = \"soon.key\"", ":2: intercept.ca_file: the authority's certificate and"},
-		{"ca_file = \"cert.pem\"\nkey_file = \"key.pem\"", ":2: intercept.ca_file: the certificate is not one of an"},
+		{"ca_file = \"cert.pem\"\nkey_file = \"key.pem\"", ":2: intercept.ca_file: the certificate is not"},
 		{"ca_file = \"text.pem\"\nkey_file = \"key.pem\"", ":2: intercept.ca_file: is not a file in PEM form"},
 		{"exclude = [\"a\", \"http://b\"]", ":2: intercept.exclude[1] = \"http://b\": must be a host without scheme"},
 		{rule, ":5: rules[0].then.intercept: needs ca_file and key_file in [intercept]; `whirlpool ca create`"},

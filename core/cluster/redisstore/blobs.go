@@ -102,7 +102,7 @@ func (s *Store) ReadBlob(ctx context.Context, name string, limit int) ([]byte, e
 	}
 	parts, err := strconv.Atoi(text)
 	if err != nil || parts < 1 {
-		return nil, fmt.Errorf("%s in the store is not one of this version", name)
+		return nil, fmt.Errorf("%s in the store has the form of another version", name)
 	}
 	if err := cluster.CheckBlob(name, (parts-1)*partSize, limit); err != nil {
 		return nil, err

@@ -370,7 +370,7 @@ func parseRecord(key, text string) (cluster.Record, error) {
 		word, rest, found := strings.Cut(text, " ")
 		n, err := strconv.ParseInt(word, 10, 64)
 		if !found || err != nil {
-			return rec, fmt.Errorf("the store's record %q is not one of this version", key)
+			return rec, fmt.Errorf("the store's record %q has the form of another version", key)
 		}
 		numbers[i], text = n, rest
 	}
