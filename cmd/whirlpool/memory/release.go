@@ -31,9 +31,11 @@ const (
 // after two minutes (GOGC in package runtime).
 //
 // The process counts as idle if, for a certain time, the runtime has started no garbage collection and Release has not
-// called free. This time (releaser.wait) is 4 s at first. If a call of free returns less than an eighth of the memory,
-// the time doubles, up to 2 minutes; otherwise it becomes 4 s again. It also becomes 4 s again if, since the last call
-// of free, more than half of the goroutines have ended, or the memory has grown by more than a quarter plus 8 MiB.
+// called free. This time (releaser.wait) is 4 s at first. After a call of free that returns less than an eighth of the
+// memory, it doubles, up to 2 minutes. It also doubles if about as much memory remains as after the call before: then a
+// steady load has made garbage in between, and it would make more after each further call. Otherwise it becomes 4 s
+// again. It also becomes 4 s again if, since the last call of free, more than half of the goroutines have ended, or if
+// the process holds more memory than before that call, by more than a quarter plus 8 MiB.
 func Release(ctx context.Context, read func() Usage, free func()) {
 	ticker := time.NewTicker(readInterval)
 	defer ticker.Stop()
@@ -52,6 +54,7 @@ type releaser struct {
 	read           func() Usage
 	free           func()
 	lastUsage      Usage  // usage at the end of the last call of free
+	heldBefore     uint64 // the largest Usage.Held before the calls of free since wait was shortestWait
 	lastCycles     uint64 // Usage.Cycles at the last call of step
 	wait           time.Duration
 	lastCollection time.Time // time of the last garbage collection or the last call of free
@@ -62,15 +65,19 @@ func (r *releaser) step(now time.Time) {
 	if u.Cycles != r.lastCycles {
 		r.lastCycles, r.lastCollection = u.Cycles, now
 	}
-	if u.Goroutines < r.lastUsage.Goroutines/2 || u.Held > r.lastUsage.Held*5/4+8<<20 {
+	if u.Goroutines < r.lastUsage.Goroutines/2 || u.Held > max(r.heldBefore, r.lastUsage.Held)*5/4+8<<20 {
 		r.wait = shortestWait
 	}
 	if now.Sub(r.lastCollection) < r.wait {
 		return
 	}
 	r.free()
-	r.lastUsage, r.lastCollection = r.read(), now
-	if r.lastUsage.Held > u.Held/8*7 {
+	if r.wait == shortestWait {
+		r.heldBefore = 0
+	}
+	remained := r.lastUsage.Held
+	r.heldBefore, r.lastUsage, r.lastCollection = max(r.heldBefore, u.Held), r.read(), now
+	if held := r.lastUsage.Held; held > u.Held/8*7 || held > remained/8*7 && held < remained/8*9 {
 		r.wait = min(2*r.wait, longestWait)
 	} else { // a burst has just ended, so more memory may become unused soon
 		r.wait = shortestWait
