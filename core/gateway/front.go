@@ -41,7 +41,29 @@ func (f sniffingFront) serve() {
 		newSOCKSFront(f.server, f.conn).serve()
 		return
 	}
-	newHTTPFront(f.server, f.conn).serve()
+	f.serveHTTP()
+}
+
+// serveHTTP makes the front for HTTP when the whole first head has arrived, because that front takes 5 KB. Thousands of
+// clients that send their heads slowly would otherwise make garbage collections long and frequent.
+func (f sniffingFront) serveHTTP() {
+	c := f.conn
+	c.reader.OnPart = func() { c.readControl.beginHeadWait(f.server.Now().Add(f.server.settings.Load().Head)) }
+	if err := c.reader.AwaitRequest(); err != nil {
+		f.refuseFirstHead(err)
+		return
+	}
+	newHTTPFront(f.server, c).serve()
+}
+
+// refuseFirstHead ends a connection whose first head is malformed or late. Its front comes from a pool, and returns to
+// the pool empty: no attempt and no other goroutine has ever used it.
+func (f sniffingFront) refuseFirstHead(err error) {
+	h := f.server.refusingFronts.Get().(*httpFront)
+	h.initFront(f.server, f.conn)
+	h.handleReadError(err)
+	*h = httpFront{}
+	f.server.refusingFronts.Put(h)
 }
 
 // respondNoPlace implements front. It responds with HTTP to a client that has not sent anything yet.

@@ -38,7 +38,7 @@ type cache struct {
 	policy           *retry.Policy      // the merged policy
 }
 
-func newHTTPFront(s *Server, c *connection) front {
+func newHTTPFront(s *Server, c *connection) *httpFront {
 	f := &httpFront{}
 	f.initFront(s, c)
 	return f

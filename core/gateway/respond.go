@@ -40,6 +40,7 @@ func (r *request) respond(b []byte, keepAlive bool) bool {
 		return false
 	}
 	if !keepAlive {
+		r.responseBuf.put() // the wait may be long
 		r.conn.linger(!r.body.Done())
 	}
 	return keepAlive

@@ -106,6 +106,8 @@ type Server struct {
 	writeBuffers *sync.Pool // buffers with which connections write responses (pooledBuffer)
 	piecePool    *piecePool // buffers of kept bodies
 
+	refusingFronts sync.Pool // empty values (*httpFront) for sniffingFront.refuseFirstHead
+
 	ctx    context.Context // cancelled, like the contexts of the connections, when the grace period of a drain ends
 	cancel context.CancelCauseFunc
 
@@ -134,6 +136,7 @@ func New(cfg Config, set Settings) *Server {
 		Config: cfg, writeBuffers: newBufferPool(), piecePool: newPieces(), ctx: ctx, cancel: cancel,
 	}
 	s.places.init()
+	s.refusingFronts.New = func() any { return new(httpFront) }
 	s.buffers = newBuffers(socket.NewPipes(
 		func() bool { return cfg.Files.AcquireSpare(pipeFiles) },
 		func() { cfg.Files.Release(budget.ForOthers, pipeFiles) },

@@ -314,6 +314,35 @@ func TestARequestHeadAllocatesNothing(t *testing.T) {
 	assert.Zero(t, n)
 }
 
+// AwaitRequest returns when the head is whole, and leaves it to ReadRequest. It refuses a head that cannot become valid
+// any more at once.
+func TestAwaitRequest(t *testing.T) {
+	const next = "GET http://b/ HTTP/1.1\r\nHost: b\r\n\r\n"
+	r := NewReader(iotest.OneByteReader(strings.NewReader("\r\n" + get + "\r\n" + next)))
+	parts := 0
+	r.OnPart = func() { parts++ }
+	var q Request
+	for _, want := range []string{"http://a.test/", "http://b/"} {
+		require.NoError(t, r.AwaitRequest())
+		require.NoError(t, r.AwaitRequest(), "it consumes nothing")
+		before := parts
+		require.Positive(t, before)
+		require.NoError(t, r.ReadRequest(&q))
+		require.Equal(t, want, string(q.Target))
+		require.Equal(t, before, parts, "ReadRequest waits no more")
+	}
+	require.ErrorIs(t, r.AwaitRequest(), io.EOF)
+	for raw, want := range map[string]string{
+		get:                                   io.ErrUnexpectedEOF.Error(),
+		get + "A : b\r\n":                     "name",
+		"GET http://a/ HTTP/1.1\n":            "LF",
+		"\x16\x03":                            "TLS",
+		"GET /" + strings.Repeat("a", 65<<10): "64 KiB",
+	} {
+		require.ErrorContains(t, NewReader(strings.NewReader(raw)).AwaitRequest(), want, "%.40q", raw)
+	}
+}
+
 func TestAResponseHeadAllocatesNothing(t *testing.T) {
 	for _, raw := range []string{
 		"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n",

@@ -183,9 +183,28 @@ func (r *Reader) fillIfEmpty() error {
 	return nil
 }
 
+// AwaitRequest waits until the whole head of the next request has arrived. It does not consume the head, so ReadRequest
+// then returns without a wait. Its errors are those of ReadRequest.
+func (r *Reader) AwaitRequest() error {
+	if err := r.fillIfEmpty(); err != nil {
+		return err
+	}
+	_, err := r.awaitHead()
+	return err
+}
+
 // readHead returns a view of the next head with its final empty line, and consumes the head. The error is io.EOF if the
 // connection ended before the head's first byte. Some bytes must be buffered.
 func (r *Reader) readHead() ([]byte, error) {
+	end, err := r.awaitHead()
+	if err != nil {
+		return nil, err
+	}
+	return r.consume(end), nil
+}
+
+// awaitHead is like readHead, but does not consume the head. It returns the index at which the head ends in the buffer.
+func (r *Reader) awaitHead() (end int, err error) {
 	var u partialHead
 	for {
 		for bytes.HasPrefix(r.buf[r.r:r.w], crlf) {
@@ -194,17 +213,17 @@ func (r *Reader) readHead() ([]byte, error) {
 		}
 		if r.r < r.w && charClasses[r.buf[r.r]]&tokenChar == 0 && r.buf[r.r] != '\r' && r.buf[r.r] != '\n' {
 			// The message is refused now, because its end may never arrive.
-			return nil, malformed("this does not begin like an HTTP message: is it TLS, or SOCKS4?")
+			return 0, malformed("this does not begin like an HTTP message: is it TLS, or SOCKS4?")
 		}
 		// The first u.searched bytes of the head have been searched. The end of the head may begin in the last three
 		// of them.
 		from := r.r + max(u.searched-3, 0)
 		if i := headEnd(r.buf[from:r.w]); i >= 0 {
-			return r.consume(from + i + 2), nil
+			return from + i + 2, nil
 		}
 		if r.w > r.r {
-			if whole, err := r.checkPartialHead(&u); whole != nil || err != nil {
-				return whole, err
+			if end, err := r.checkPartialHead(&u); end > 0 || err != nil {
+				return end, err
 			}
 			if r.OnPart != nil {
 				r.OnPart()
@@ -212,32 +231,33 @@ func (r *Reader) readHead() ([]byte, error) {
 		}
 		if err := r.fill(maxHead); err != nil {
 			if err == io.EOF && u.searched > 0 {
-				return nil, io.ErrUnexpectedEOF
+				return 0, io.ErrUnexpectedEOF
 			}
 			if err == errFull && bytes.IndexByte(r.Buffered(), '\n') < 0 {
-				return nil, errLongLine
+				return 0, errLongLine
 			}
-			return nil, err
+			return 0, err
 		}
 	}
 }
 
 // checkPartialHead checks a head in which headEnd has found no end. A response's head may end with a bare LF. If it
-// does, the method consumes and returns the head. Otherwise it returns nil if the head may still become valid.
-func (r *Reader) checkPartialHead(u *partialHead) ([]byte, error) {
+// does, the method returns the index at which the head ends in the buffer. Otherwise it returns 0 if the head may still
+// become valid.
+func (r *Reader) checkPartialHead(u *partialHead) (end int, err error) {
 	head := r.buf[r.r:r.w]
 	if r.responses {
 		if end, next := endWithBareLF(head, max(u.searched-2, 0)); end > 0 {
-			return r.consume(r.r + next), nil
+			return r.r + next, nil
 		}
 		if err := u.checkResponse(head); err != nil {
-			return nil, err
+			return 0, err
 		}
 	} else if err := u.checkRequest(head); err != nil {
-		return nil, err
+		return 0, err
 	}
 	u.searched = len(head)
-	return nil, nil
+	return 0, nil
 }
 
 // consume consumes and returns the buffered bytes before the index end.
