@@ -277,7 +277,7 @@ func (c *conn) Close() error {
 		return c.closeNow()
 	}
 	go func() {
-		c.readMu.Lock() // at a shutdown, the server may still read
+		c.readMu.Lock() // in a shutdown, the server may still read
 		_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes)
 		c.readMu.Unlock()
 		c.closeNow()

@@ -154,8 +154,8 @@ type proxyStatsView struct {
 
 // causesView is the JSON of the attempts through one proxy by cause and status.
 type causesView struct {
-	Causes   map[string]uint64 `json:"causes"`   // by cause, a word of docs/verdicts.md
-	Statuses map[string]uint64 `json:"statuses"` // by class, such as 4xx, and by status, such as 403
+	Causes   map[string]uint64 `json:"causes"`   // number of attempts by cause; causes are in docs/verdicts.md
+	Statuses map[string]uint64 `json:"statuses"` // number of attempts by class, such as 4xx, and by status, such as 403
 }
 
 // maxCauses is the maximum number of proxies in a response that have the fields of causesView. To compute them takes

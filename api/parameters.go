@@ -40,7 +40,7 @@ var queryParameters = sync.OnceValues(func() (map[string][]string, error) {
 		path = strings.NewReplacer("{", ":", "}", "").Replace(path)
 		for method, raw := range item {
 			if method == "parameters" {
-				continue // not an operation, but the parameters that are in the path
+				continue // the value has the parameters of the path, and is not an operation
 			}
 			var operation struct {
 				Parameters []parameter `json:"parameters"`

@@ -178,8 +178,8 @@ func (h *pluginHandler) testScorer(c *fiber.Ctx, name string, input *testInput) 
 	return h.sendTest(c, name, before, "scores", out)
 }
 
-// sendTest responds with the result of a test, and with the log lines that the plugin has written in the test: those
-// with a number greater than previousLine.
+// sendTest responds with the result of a test, and with the log lines that the plugin has written in the test. Their
+// numbers are greater than previousLine.
 func (h *pluginHandler) sendTest(c *fiber.Ctx, name string, previousLine uint64, field string, result any) error {
 	response := fiber.Map{field: result}
 	if lines, err := h.registry.Log(name, previousLine); err == nil && len(lines) > 0 {

@@ -221,7 +221,7 @@ func (p *proxyInput) apply(spec *upstream.Spec) (err error) {
 	if p.ID != nil && *p.ID == "" {
 		return badField("id", "id is empty")
 	}
-	if p.Weight != nil && *p.Weight <= 0 { // in a Spec, a weight of 0 stands for the default
+	if p.Weight != nil && *p.Weight <= 0 { // a weight of 0 in a Spec stands for the default
 		return badField("weight", "weight must be above 0")
 	}
 	setIfGiven(&spec.ID, p.ID)

@@ -27,7 +27,7 @@ type reasonsView struct {
 
 // reasonView is the JSON of the attempts with one cause.
 type reasonView struct {
-	Cause string    `json:"cause"` // a word of docs/verdicts.md
+	Cause string    `json:"cause"` // one of the causes in docs/verdicts.md
 	Count uint64    `json:"count"`
 	Share float64   `json:"share"` // share of all attempts of the window, 0 to 1
 	Last  time.Time `json:"last"`  // beginning of the latest minute with such an attempt
@@ -38,7 +38,7 @@ type reasonView struct {
 type trafficView struct {
 	Window   float64           `json:"window"` // s
 	Attempts uint64            `json:"attempts"`
-	Statuses map[string]uint64 `json:"statuses"` // by class, such as 4xx, and by status, such as 403
+	Statuses map[string]uint64 `json:"statuses"` // number of attempts by class, such as 4xx, and by status, such as 403
 	P50      float64           `json:"latency_p50"`
 	P95      float64           `json:"latency_p95"` // s
 	Bytes    uint64            `json:"bytes"`

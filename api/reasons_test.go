@@ -220,7 +220,7 @@ func TestTheSummaryOfLostRequests(t *testing.T) {
 		status().Summary)
 	r.metrics.window.Refused = 2
 
-	// The reason is not stated twice.
+	// The summary states a reason only once.
 	r.metrics.recent = map[string]metrics.RecentAttempts{"p0": {Attempts: 4, BadAttempts: 4,
 		LastBad: metrics.BadAttempt{
 			Key: minutes.KeyOf(verdict.Answered, 403), Host: "shop.example", At: noon}}}

@@ -52,7 +52,7 @@ type exhaustions struct {
 	publish func(*exhaustionView)
 
 	mu        sync.Mutex                         // guards intervals
-	intervals [core.LastFinal + 1]*exhaustionSum // by outcome; nil for no interval
+	intervals [core.LastFinal + 1]*exhaustionSum // intervals by outcome; nil for an outcome without an interval
 }
 
 // exhaustionSum is the state of an interval.

@@ -164,8 +164,8 @@ func (h *requestHandler) list(c *fiber.Ctx) error {
 
 // requestFilter is the condition of a query on requests. Its zero value matches all requests.
 type requestFilter struct {
-	proxyID string // of one of the attempts, the one in flight included; "" for any
-	host    string // "" for any
+	proxyID string // the proxy of an attempt, which may be in flight; "" for any proxy
+	host    string // the target's host; "" for any host
 }
 
 // parseRequestFilter reads the parameters proxy_id and host.

@@ -116,7 +116,7 @@ func TestRequestsOfAProxyAndOfATarget(t *testing.T) {
 		through(1, "a.test", "F2", "F1", "F2"),
 		through(2, "b.test", "F10", "F10"),
 		through(3, "f1.test", "F2", "F2"),
-		through(4, "a.test.example", "F1"), // in flight
+		through(4, "a.test.example", "F1"), // a request in flight
 		through(5, "2001:db8::1", "F1", "F1"),
 	}
 	long := strings.Repeat("p", 256) // the longest id of a proxy

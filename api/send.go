@@ -64,7 +64,7 @@ type responseView struct {
 	Headers    map[string][]string `json:"headers"`
 	Trailers   map[string][]string `json:"trailers,omitempty"`
 	Body       *string             `json:"body,omitempty"`
-	BodyBase64 *string             `json:"body_base64,omitempty"` // if the body is not UTF-8
+	BodyBase64 *string             `json:"body_base64,omitempty"` // set if the body is not UTF-8
 	Truncated  bool                `json:"truncated"`
 	Attempts   []attemptView       `json:"attempts"`
 }

@@ -26,8 +26,8 @@ type Limits struct {
 
 // The maximum times for which the API waits for the beginning of a request.
 const (
-	firstTimeout = 30 * time.Second // for the first request of a connection, with the TLS handshake
-	idleTimeout  = 2 * time.Minute  // for each later request
+	firstTimeout = 30 * time.Second // wait for the first request of a connection, with the TLS handshake
+	idleTimeout  = 2 * time.Minute  // wait for each later request
 )
 
 // strictReader reads requests with the parser of the gateway's port, and returns them to fasthttp in a canonical form.

@@ -26,7 +26,7 @@ type browser struct {
 	in      *os.File
 	out     *bufio.Reader
 	last    int
-	session string // of the page
+	session string // session of the page
 }
 
 // openBrowser opens a URL in a window of the given size.

@@ -437,7 +437,7 @@ func TestS239ResetsOutlastFaults(t *testing.T) {
 		dead.SetBehaviour(lab.Challenge())
 		_, _, stop := g.drive(20 * time.Millisecond)
 		g.everywhere("open on all", func(w *whirl) bool { return w.breakerState(dead.Name) == "open" })
-		stop() // so that no probe closes it
+		stop() // no probe closes the breaker
 		dead.SetBehaviour(lab.OK())
 		via, other := random.IntN(len(g.nodes)), g.nodes[random.IntN(len(g.nodes))]
 		var heal func()
@@ -462,7 +462,8 @@ func TestS239ResetsOutlastFaults(t *testing.T) {
 			other.signal(syscall.SIGSTOP)
 			heal = func() { other.signal(syscall.SIGCONT) }
 		}
-		time.Sleep(time.Duration(random.IntN(800)) * time.Millisecond) // before or after the node is alone
+		// The reset comes before or after the node loses contact with the others.
+		time.Sleep(time.Duration(random.IntN(800)) * time.Millisecond)
 		status, body, _ := g.nodes[via].call("POST", "/circuit-breakers/"+dead.Name+"/reset", "")
 		require.Equal(t, 200, status, "%s", body)
 		time.Sleep(time.Duration(random.IntN(800)) * time.Millisecond)

@@ -21,7 +21,7 @@ type requestCounter struct {
 
 	mu     sync.Mutex // guards the fields below
 	counts map[string]int
-	last   time.Time          // when the last request arrived
+	last   time.Time          // time at which the last request arrived
 	stop   context.CancelFunc // ends the event stream
 	opened int                // number of event streams so far
 	held   chan struct{}      // not nil while the event stream is held back; closed at the end of that
@@ -93,7 +93,7 @@ func TestTheDashboardListens(t *testing.T) {
 	w.get()
 	c := &requestCounter{api: dashboardOf(w.api, w.api), counts: map[string]int{}}
 	server := httptest.NewServer(c)
-	t.Cleanup(server.Close) // after the browser has ended, which keeps the event stream open
+	t.Cleanup(server.Close) // the browser, which keeps the event stream open, ends first
 	b := openBrowser(t, server.URL+"/", 1280, 900)
 	const rows, link = `document.querySelector("#proxies").rows.length`, `document.querySelector("#link").textContent`
 
@@ -140,7 +140,7 @@ func TestTheDashboardListens(t *testing.T) {
 	drain()
 	b.until("the stream reports the state",
 		fmt.Sprintf(`/^(All %d proxies|The proxy)/.test(document.querySelector("#verdict").textContent)`, left))
-	b.eval(`new Promise(next => setTimeout(next, 2500))`) // in which a visible page would request the list
+	b.eval(`new Promise(next => setTimeout(next, 2500))`) // a visible page would request the list in this time
 	require.Empty(t, c.take(), "a hidden page requests nothing")
 	hide("false")
 	shown("the page is up to date when it is visible again")
@@ -161,7 +161,7 @@ func TestS179TabsShareAStream(t *testing.T) {
 	w := start(t, 3, "")
 	c := &requestCounter{api: dashboardOf(w.api, w.api), counts: map[string]int{}}
 	server := httptest.NewServer(c)
-	t.Cleanup(server.Close) // after the browser has ended, which keeps the event stream open
+	t.Cleanup(server.Close) // the browser, which keeps the event stream open, ends first
 	b := openBrowser(t, server.URL+"/", 1280, 900)
 	sessions := []string{b.session}
 	for len(sessions) < tabs {

@@ -58,8 +58,8 @@ func TestS150MoreRealClients(t *testing.T) {
 	}
 }
 
-// throughFakes makes the fakes lead plain.test to a site, and intercepted hosts to the targets. F1 responds with 503,
-// or leads to the target that does.
+// throughFakes makes the fakes connect tunnels for plain.test to the site, and tunnels for intercepted hosts to the
+// targets. F1 responds with 503 to a request in plain HTTP, and connects tunnels to the target that responds with 503.
 func (i *interceptedWorld) throughFakes(site string) {
 	for n, f := range i.fakes {
 		f.SetScript(func(_ int, q *http.Request) lab.Behaviour {

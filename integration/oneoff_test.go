@@ -112,7 +112,8 @@ func TestAnUploadThatCannotBeKept(t *testing.T) {
 	w.stop()
 	w.stateDir = filepath.Join(w.dir, "state")
 	require.NoError(t, os.Mkdir(w.stateDir, 0o700))
-	require.NoError(t, os.WriteFile(filepath.Join(w.stateDir, "plugins"), nil, 0o600)) // in place of a folder
+	// The gateway needs a folder with this name, but finds a file.
+	require.NoError(t, os.WriteFile(filepath.Join(w.stateDir, "plugins"), nil, 0o600))
 	w.writeConfig(confK)
 	w.startProcess()
 	eventually(t, "the log tells", func() bool {

@@ -40,12 +40,12 @@ func (w *whirl) queueMetric(name, priority string) (value float64) {
 	return value
 }
 
-// Fifty clients of high priority and fifty of low priority send requests for four places, without a pause.
-// High requests get most of the places and wait for less time. Low requests get at least one place in twenty.
-// No request waits for longer than queue.max_wait; then the response has a Retry-After.
+// Fifty clients of high priority and fifty of low priority send requests for four places, without a pause. High
+// requests get most of the places and wait for less time. Low requests get at least one place in twenty. A request
+// that waits for queue.max_wait is refused, and its response has a Retry-After.
 func TestS71HighAndLowShareFourPlaces(t *testing.T) {
 	w := startLimited(t, 2, "[queue]\nmax_wait = \"1s\"\n[timeouts]\nadaptive = false\n")
-	hold := make(chan struct{}) // until nearly all clients wait
+	hold := make(chan struct{}) // closed when nearly all clients wait
 	release := sync.OnceFunc(func() { close(hold) })
 	t.Cleanup(release)
 	w.setAll(lab.Behaviour{WaitFor: hold, Delay: 20 * time.Millisecond})

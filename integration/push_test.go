@@ -15,7 +15,7 @@ func TestMetricsArePushed(t *testing.T) {
 	require.NoError(t, err)
 	defer server.Close()
 	w := start(t, 1, confK)
-	w.get() // before the push is on: not sent
+	w.get() // this request is not sent: the push is not on yet
 	w.writeConfig(confK + "\n[metrics]\npush_interval = \"1s\"\nstatsd = \"" + server.LocalAddr().String() + "\"\n")
 	status, body, _ := w.call("POST", "/config/reload", "")
 	require.Equal(t, 200, status, "%s", body)

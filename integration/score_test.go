@@ -146,7 +146,7 @@ func TestS53TheWantedRegionRaisesTheScore(t *testing.T) {
 	for name, c := range map[string]struct {
 		two, three int    // percentage of successes of F2 (in the US) and of F3
 		one        string // region of F1
-		region     string // of F3
+		region     string // region of F3
 		wish       string
 		want       string
 	}{

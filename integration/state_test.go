@@ -70,7 +70,7 @@ func (w *whirl) kept() kept {
 func (w *whirl) change(r *rand.Rand, now kept) (name string, value float64, ok bool) {
 	name, value = fmt.Sprintf("n%d", r.IntN(6)), float64(r.IntN(1000)+1)
 	if r.IntN(4) == 0 {
-		name = fmt.Sprintf("F%d", r.IntN(2)+1) // of the configuration
+		name = fmt.Sprintf("F%d", r.IntN(2)+1) // a proxy of the configuration
 	}
 	_, there := now[name]
 	var status int

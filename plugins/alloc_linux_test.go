@@ -15,7 +15,7 @@ import (
 func TestARequestAllocatesNothing(t *testing.T) {
 	pool, s := proxies(t, 300)
 	r := newRequest(t, pool, s, plugins.FallbackRetry)
-	for range 2_000 { // until the tracker's list of ended requests is full
+	for range 2_000 { // the loop fills the tracker's list of ended requests
 		require.True(t, r.run())
 	}
 	require.Zero(t, testing.AllocsPerRun(1000, func() { r.run() }))

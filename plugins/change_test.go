@@ -94,7 +94,7 @@ func TestAChangeDuringTheCheckOfAReload(t *testing.T) {
 	}
 }
 
-// If plugins are changed while Delete asks how a plugin is used, it asks again.
+// If plugins are changed while Delete asks how a plugin is used, Delete asks again.
 func TestAChangeDuringADeletion(t *testing.T) {
 	r := registry(t)
 	code := w.Scorer(w.Scores(3)...).Bytes()

@@ -66,7 +66,7 @@ func TestObservationsAreForPluginsInUse(t *testing.T) {
 	used.Store("waits")
 	r.Observe(&core.Observation{})
 	afterCalls(t, r, "waits", 3)
-	used.Store("another") // not in use any more, and not called since
+	used.Store("another") // "waits" is no longer in use
 	r.Observe(&core.Observation{})
 	afterCalls(t, r, "asks", 5)
 	require.Equal(t, []uint64{5, 1, 0, 0, 3}, calls(names...))

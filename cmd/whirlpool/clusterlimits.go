@@ -48,7 +48,7 @@ func (c *clusterLimits) SetInitialShares(s share.InitialShares) {
 func (c *clusterLimits) SharesGrown() {
 	if c.serving.CompareAndSwap(false, true) {
 		go func() {
-			c.serving.Store(false) // before ServeQueues reads the shares, so that no growth is missed
+			c.serving.Store(false) // serving is false before ServeQueues reads the shares, so that no growth is missed
 			c.engine.ServeQueues()
 		}()
 	}

@@ -29,14 +29,14 @@ const (
 	moduleTimeout       = 10 * time.Second // longest time of sending or fetching a module
 	firstRetryDelay     = time.Second      // wait after a first failed fetch or deletion; each failure doubles the wait
 	maxRetryDelay       = 30 * time.Second
-	moduleSpread        = 20 * time.Millisecond // for each node; see keepModulesInStore
+	moduleSpread        = 20 * time.Millisecond // time per node; see keepModulesInStore
 )
 
 // sharedUpload is the record of an upload. The module is a blob in the store, with the name SHA256. The blob is written
 // before the record.
 type sharedUpload struct {
-	SHA256 string          `json:"sha256"` // of the module, in hexadecimal
-	Size   int             `json:"size"`   // of the module, in bytes
+	SHA256 string          `json:"sha256"` // the module's SHA-256 in hexadecimal
+	Size   int             `json:"size"`   // the module's size in bytes
 	Config json.RawMessage `json:"config,omitempty"`
 }
 

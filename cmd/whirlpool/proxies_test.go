@@ -40,7 +40,7 @@ func TestProxiesCommands(t *testing.T) {
 		code      int
 		out, errs string // parts of the output
 		requests  string
-		body      string // of the last request
+		body      string // body of the last request
 	}{
 		"list": {[]string{"list"}, three, 0,
 			"a   closed    DE      0          7     50.0 %   250 ms   http://10.0.0.1:80\n", "", listed, ""},
@@ -161,7 +161,7 @@ func TestPolicyCommands(t *testing.T) {
 		responses map[string][]string
 		code      int
 		out, errs string
-		body      string // of PUT /retry/policy
+		body      string // body of the last PUT /retry/policy
 	}{
 		"get": {[]string{"get"}, map[string][]string{"GET /retry/policy": {policy}}, 0,
 			"max_attempts        5\ntimeout             null\nretry_status_codes  [502,503]\n" +

@@ -39,7 +39,7 @@ type fakeAPI struct {
 	responses map[string][]string // "STATUS body"
 	requests  []string
 	bodies    map[string]string
-	queries   map[string]string // of the last request, by method and path
+	queries   map[string]string // query of the last request, by method and path
 	keys      map[string]bool   // values of Authorization
 }
 

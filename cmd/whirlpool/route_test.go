@@ -10,7 +10,7 @@ import (
 // The command route prints the route under the rules of a file.
 func TestRouteOfAFile(t *testing.T) {
 	t.Chdir(t.TempDir())
-	_, err := runCA(t, "create") // for intercept
+	_, err := runCA(t, "create") // the CA is needed for intercept
 	require.NoError(t, err)
 	const file = "koanf.toml"
 	require.NoError(t, os.WriteFile(file, []byte(`

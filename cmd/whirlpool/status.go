@@ -25,7 +25,7 @@ import (
 // gatewayStatus is the JSON output of the command status.
 type gatewayStatus struct {
 	Gateway  string         `json:"gateway"`
-	Summary  string         `json:"summary"` // from GET /status
+	Summary  string         `json:"summary"` // the summary in GET /status
 	Proxies  proxyCounts    `json:"proxies"`
 	Requests requestCounts  `json:"requests"`
 	Failing  []failingProxy `json:"failing"` // maxFailingProxies at most
@@ -82,7 +82,7 @@ type suspectTarget struct {
 type clusterState struct {
 	Name      string `json:"name"`
 	Node      string `json:"node"`  // this gateway
-	State     string `json:"state"` // of this gateway: live, isolated or alone
+	State     string `json:"state"` // this gateway's state: live, isolated or alone
 	LiveNodes int    `json:"live_nodes"`
 	Requests  uint64 `json:"requests"`  // requests of all live nodes in the last Minutes minutes
 	Delivered uint64 `json:"delivered"` // the requests of these that were delivered, and not refused by the target
@@ -449,9 +449,9 @@ func (r *remote) printEvents(ctx context.Context, query client.EventQuery, onDat
 func eventTime(data []byte) time.Time {
 	var times struct {
 		At         time.Time
-		Timestamp  time.Time // of a transition
-		UpdatedAt  time.Time `json:"updated_at"`  // of a policy
-		FinishedAt time.Time `json:"finished_at"` // of a request
+		Timestamp  time.Time // the field's name in an event about a transition
+		UpdatedAt  time.Time `json:"updated_at"`  // the name in an event about a policy
+		FinishedAt time.Time `json:"finished_at"` // the name in an event about a request
 	}
 	_ = json.Unmarshal(data, &times) // data of another form has no time
 	for _, t := range []time.Time{times.At, times.Timestamp, times.UpdatedAt, times.FinishedAt} {

@@ -192,7 +192,7 @@ func ownCPU() time.Duration {
 type user struct {
 	*generator
 	stream
-	startTime    time.Time // when the request was sent or, in an open loop, scheduled
+	startTime    time.Time // time at which the request was sent or, in an open loop, was to be sent
 	awaitsTunnel bool      // the response to the CONNECT has not arrived yet
 	closeAfter   bool      // the connection ends after this response
 	inBody       bool      // the head of the response has arrived

@@ -26,7 +26,7 @@ type handler interface {
 // loop waits for the events of sockets. Each socket has a handler. Only one goroutine may use a loop.
 type loop struct {
 	epoll    int
-	handlers []handler // by file descriptor
+	handlers []handler // the index is the file descriptor
 	events   [256]unix.EpollEvent
 }
 

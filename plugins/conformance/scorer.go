@@ -89,7 +89,7 @@ func (ck *checker) checkOutside() (string, error) {
 	const n, guard = 4, 256 // n is the number of candidates, guard the number of bytes on each side
 	c := sample.PlausibleChoice(n)
 	var first []float64
-	for _, filler := range []byte{0x00, 0x3f, 0xff} { // as f64s: 0, about 5e-4, NaN
+	for _, filler := range []byte{0x00, 0x3f, 0xff} { // eight such bytes as an f64: 0, about 5e-4, NaN
 		err := ck.withInstance(func(p *wasmhost.Probe) error {
 			scores, err := scoreSurrounded(p, c, guard, filler)
 			if first == nil {

@@ -164,7 +164,7 @@ func (h *Host) LoadInBackground(code []byte, config map[string]any, done func(er
 	go func() {
 		h.compileSlots <- struct{}{}
 		err := ErrClosed
-		if !m.isClosed() { // not closed in the meantime
+		if !m.isClosed() { // the module was not closed in the meantime
 			if err = h.build(m, code); err == nil {
 				err = m.prepare()
 			}

@@ -19,7 +19,7 @@ type Setting struct {
 	Min     *float64 `json:"min,omitempty"`     // minimum of a number; nil for no bound
 	Max     *float64 `json:"max,omitempty"`     // maximum of a number; nil for no bound
 	Values  []string `json:"values,omitempty"`  // permitted texts; empty if every text is permitted
-	Default string   `json:"default,omitempty"` // as it is written in the configuration
+	Default string   `json:"default,omitempty"` // the value as the configuration writes it
 	Text    string   `json:"text,omitempty"`    // description of the setting in one line
 }
 

@@ -21,7 +21,7 @@ const (
 // The fuel that a call of a host function costs. The code of host functions is not metered.
 const (
 	hostCallFuel = 100
-	hostItemFuel = 10 // per buffer or subscription
+	hostItemFuel = 10 // fuel per buffer or subscription
 	hostByteFuel = 4  // bytes per unit of fuel
 )
 

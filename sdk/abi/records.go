@@ -3,7 +3,7 @@ package abi
 // RankRequest describes the request for which a scorer ranks proxies. Times are in seconds.
 type RankRequest struct {
 	Count    float64 // number of candidates
-	Now      float64 // since the Unix epoch
+	Now      float64 // seconds since the Unix epoch
 	Attempt  float64 // 0 for a request's first attempt
 	Turn     float64 // a number that increases by one with each first attempt
 	Seed     float64 // 53 random bits, new for each call
@@ -49,12 +49,12 @@ type BackoffRequest struct {
 	PreviousDelay float64 // the wait before the previous retry; 0 before the first retry
 	RetryAfter    float64 // Retry-After of the last response; 0 without one
 	LastStatus    float64 // status of the last response; 0 without one
-	Elapsed       float64 // since the request began
+	Elapsed       float64 // seconds since the request began
 	Remaining     float64 // time until the request's total timeout; -1 without one
 	MaxAttempts   float64 // policy.max_attempts
 	HostHash      float64 // see RankRequest.HostHash
 	IDHash        float64 // hash of the proxy of the last attempt; see Candidate.IDHash
-	Now           float64 // since the Unix epoch
+	Now           float64 // seconds since the Unix epoch
 }
 
 // Observation is a finished attempt as a plugin gets it.

@@ -24,7 +24,7 @@ type Breaker struct {
 
 // Failure describes why the requests through a proxy fail or, if there are no requests, why its checks fail.
 type Failure struct {
-	Cause  string `json:"cause"`  // a word of docs/verdicts.md; "" if it is unknown
+	Cause  string `json:"cause"`  // one of the causes in docs/verdicts.md; "" if it is unknown
 	Status int    `json:"status"` // status of the response; 0 without one
 	Host   string `json:"host"`   // "" if only the proxy can be the cause
 	Reason string `json:"reason"` // the other fields as a text

@@ -26,7 +26,7 @@ import (
 type Client struct {
 	Base *url.URL     // ends in /api/v1
 	Key  string       // a key of api.keys; "" for none
-	HTTP *http.Client // a Client that calls Events must have no timeout, because it would end the events
+	HTTP *http.Client // must have no timeout if Events is called, because the timeout would end the events
 }
 
 // New returns a client of the API at an address such as http://127.0.0.1:8889, with or without /api/v1. It ignores
@@ -153,7 +153,7 @@ func (c *Client) decodeBody(r *http.Response, out any) error {
 
 // List holds the parameters of a request for a list. A field with its zero value is not sent.
 type List struct {
-	State  []string // as the operation lists them in openapi.yaml
+	State  []string // values that the operation lists in openapi.yaml
 	Region string
 	Vendor string
 	Reason string // the Reason of a FailureGroup

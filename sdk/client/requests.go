@@ -38,7 +38,7 @@ type Attempt struct {
 	DelayBefore  Seconds   `json:"delay_before"`
 	Latency      Seconds   `json:"latency"`
 	ErrorMessage string    `json:"error_message"`
-	Cause        string    `json:"cause"` // a word of docs/verdicts.md
+	Cause        string    `json:"cause"` // one of the causes in docs/verdicts.md
 	StartedAt    time.Time `json:"started_at"`
 	Rule         string    `json:"rule"` // label of the rule that was applied to the attempt; "" for none
 }

@@ -14,7 +14,7 @@ type Reasons struct {
 
 // Reason counts the attempts with one cause.
 type Reason struct {
-	Cause string    `json:"cause"` // a word of docs/verdicts.md
+	Cause string    `json:"cause"` // one of the causes in docs/verdicts.md
 	Count uint64    `json:"count"`
 	Share float64   `json:"share"` // share of all attempts of the window, 0 to 1
 	Last  time.Time `json:"last"`  // time of the last attempt, to the minute

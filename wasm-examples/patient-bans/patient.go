@@ -13,7 +13,7 @@ import (
 // the next rest is as short as the first one.
 type patient struct {
 	first, most float64        // the shortest and the longest rest, s
-	bans        *lru.Map[rest] // by the hash of proxy and host
+	bans        *lru.Map[rest] // the key is the hash of a proxy and a host
 }
 
 // rest is the latest time in which a proxy is not chosen for a host. It is zero if a request through the proxy has
@@ -52,7 +52,7 @@ func (p *patient) Judge(r *judge.Response) judge.Ruling {
 	switch {
 	case last.length == 0:
 		*last = rest{r.Now, min(p.first, p.most)}
-	case r.Now >= last.began+last.length: // not if the request began before the rest
+	case r.Now >= last.began+last.length: // false if the response arrived during the rest
 		*last = rest{r.Now, min(2*last.length, p.most)}
 	}
 	return judge.Ruling{Kind: judge.Banned, Rest: last.length}

@@ -61,11 +61,11 @@ type Config struct {
 	authority          *intercept.Authority // nil without interception
 
 	geo           *geo.DB         // nil without geo.mmdb
-	specs         []upstream.Spec // from Proxies and the proxy lists; nil after ReleaseProxies
+	specs         []upstream.Spec // proxies from Proxies and from the proxy lists; nil after ReleaseProxies
 	releasedCount int             // length of specs when ReleaseProxies was called
 	files         []string        // files that were read, such as proxy lists, except the configuration file
 	fileFound     bool            // the configuration file exists and has been read
-	sizes         map[string]int  // by path: sizes in bytes of the files that were read and are not empty
+	sizes         map[string]int  // sizes in bytes, by path, of the files that were read and are not empty
 	locateFault   func(key string, value any, msg string) Fault
 	Readings      []Reading `koanf:"-" json:"-"`        // readings of the proxy lists, in configured order
 	Warnings      []string  `koanf:"-" json:"warnings"` // skipped lines of proxy lists, and variables without effect

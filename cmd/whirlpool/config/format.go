@@ -50,7 +50,7 @@ type keyValueRange struct{ key, equals, value, end int }
 // formatter formats one document.
 type formatter struct {
 	doc  []byte
-	keys map[int]keyValueRange // by the offset at which the key's line begins
+	keys map[int]keyValueRange // the map's key is the offset of the beginning of the line
 }
 
 // findKeys finds all keys in the document, with their values, and adds them to f.keys.

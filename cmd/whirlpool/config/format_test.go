@@ -94,7 +94,7 @@ func TestDifferencesOfPaths(t *testing.T) {
 	require.Empty(t, keys(document("../w/l.toml", "../w/l.toml.state", "../w/access.log", "../w/m/a.wasm")))
 	require.Equal(t, []string{"log.access_file", "plugins.mine.path", "state.dir"},
 		keys(document("/etc/w/k.toml", "/var/k.toml.state", "/var/access.log", "/etc/w/n/a.wasm")))
-	running.File = "" // of an older version
+	running.File = "" // an older version reports no file
 	require.Len(t, keys(document("/etc/w/k.toml", "/etc/w/k.toml.state", "/etc/w/access.log", "/etc/w/m/a.wasm")), 3)
 }
 

@@ -8,10 +8,10 @@ import (
 
 // The maximum sizes of files in bytes.
 const (
-	maxConfig = 16 << 20 // for the configuration file
-	maxList   = 64 << 20 // for a proxy list
-	maxPEM    = 4 << 20  // for a file with certificates or a key
-	maxSecret = 64 << 10 // for a file with a password
+	maxConfig = 16 << 20 // maximum of the configuration file
+	maxList   = 64 << 20 // maximum of a proxy list
+	maxPEM    = 4 << 20  // maximum of a file with certificates or a key
+	maxSecret = 64 << 10 // maximum of a file with a password
 )
 
 // ReadList reads a proxy list of at most 64 MiB.

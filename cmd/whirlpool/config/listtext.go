@@ -10,9 +10,9 @@ import (
 // in memory beside all of its proxies.
 type listText struct {
 	pieces  [][]byte
-	size    int  // of the whole text, in bytes
+	size    int  // size of the whole text in bytes
 	lines   int  // number of line ends
-	lastEnd int  // index behind the last line end; 0 without one
+	lastEnd int  // index behind the last line end; 0 if there is no line end
 	blank   bool // the text has only white space
 }
 

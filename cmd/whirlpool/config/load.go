@@ -29,7 +29,7 @@ import (
 type Source struct {
 	File      string   // TOML file; "" for none
 	Optional  bool     // File need not exist
-	Environ   []string // in the form of os.Environ
+	Environ   []string // environment variables in the form of os.Environ
 	Overrides map[string]any
 	Proxies   []string          // files of --proxies
 	Stdin     []byte            // contents of the standard input, for the file Stdin in Proxies

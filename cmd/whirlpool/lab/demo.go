@@ -102,7 +102,7 @@ func (d *Demo) Drive(ctx context.Context, gateway string) {
 		case <-tick.C:
 		}
 		for _, p := range d.proxies {
-			if p.Count() > maxArrivals { // so that a demo can run for days
+			if p.Count() > maxArrivals { // recorded arrivals take memory, and a demo may run for days
 				p.Clear()
 			}
 		}

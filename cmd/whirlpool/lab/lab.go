@@ -22,10 +22,10 @@ import (
 
 // Behaviour determines how a Proxy responds to one request. With the zero value it responds with status 200.
 type Behaviour struct {
-	Status     int           // of the response; 0 stands for 200
-	Header     http.Header   // of the response
-	Body       string        // of the response; "" stands for the proxy's name
-	Delay      time.Duration // before the response
+	Status     int           // status of the response; 0 stands for 200
+	Header     http.Header   // header of the response
+	Body       string        // body of the response; "" stands for the proxy's name
+	Delay      time.Duration // wait before the response
 	NoResponse bool          // send no response
 	Reset      bool          // close the connection with RST
 	Fin        bool          // close the connection without a response

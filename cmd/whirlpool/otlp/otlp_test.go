@@ -108,7 +108,7 @@ func TestExport(t *testing.T) {
 	require.Equal(t, want, c.bodies[0])
 }
 
-// The span of a request that failed has an error. A trace that begins here has no parent.
+// The span of a request that failed has an error. A span whose trace begins in Whirlpool has no parent.
 func TestFailures(t *testing.T) {
 	r := record()
 	r.Final, r.Status, r.Trace.Parent, r.Target = core.FinalExhausted, 0, 0, ""

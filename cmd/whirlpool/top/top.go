@@ -51,7 +51,7 @@ type Query struct {
 // sorted by this column.
 type column struct {
 	title   string
-	width   int // in characters; 0 for the first column, which has the rest of the screen
+	width   int // width in characters; 0 for the first column, which has the rest of the screen
 	text    func(*Row) string
 	compare func(a, b *Row) int
 }
@@ -447,7 +447,7 @@ func (m Model) shownColumns() (shown []int, idWidth int) {
 	for i := range columns {
 		shown = append(shown, i)
 		if i > 0 {
-			idWidth -= columns[i].width + 1 // with the space before it
+			idWidth -= columns[i].width + 1 // the column and the space before it
 		}
 	}
 	for _, i := range hideOrder {

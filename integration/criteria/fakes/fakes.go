@@ -100,7 +100,7 @@ func (p *Pool) Serve(c net.Conn, proxy int) {
 			if hasID {
 				p.hungCount.Add(1)
 			}
-			io.Copy(io.Discard, c) // until the gateway closes the connection
+			io.Copy(io.Discard, c) // io.Copy returns when the gateway closes the connection
 			return
 		}
 		time.Sleep(p.workload.Latency(id, attempt, s.Latency))

@@ -30,7 +30,7 @@ type Size struct {
 // the frame for each value that it does not keep in a register. In the worst case, these values are the results of all
 // instructions and, at each point where branches meet, all locals, all globals, and the address and size of the memory.
 func (s Size) frameSize() int64 {
-	const values, memory = 2, 2 // per instruction
+	const values, memory = 2, 2 // slots per instruction
 	slot := int64(8)
 	if s.hasVectors {
 		slot = 16
