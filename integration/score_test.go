@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"slices"
@@ -76,11 +77,12 @@ func (w *whirl) firstRetries(n int, counts func() bool, headers ...string) map[s
 // wanted. On a loaded machine the latencies of two equal fakes may differ so much that they decide.
 func (w *whirl) scores(ids ...string) []float64 {
 	w.t.Helper()
-	var rates, latencies, scores []float64
+	var rates, latencies, attempts, scores []float64
 	for _, id := range ids {
 		p := w.getJSON("/proxies/" + id)
 		rates = append(rates, p["success_rate"].(float64))
 		latencies = append(latencies, p["avg_latency"].(float64))
+		attempts = append(attempts, p["samples"].(float64))
 	}
 	normalized := make([]float64, len(ids))
 	score := func(i int) float64 { return 0.7*rates[i] + 0.3*(1-normalized[i]) }
@@ -92,7 +94,8 @@ func (w *whirl) scores(ids ...string) []float64 {
 		}
 	}
 	for i, n := range normalized {
-		if n > normalized[best] && n <= 1.25*normalized[best] { // nearly equal, docs/decisions/near-ties.md
+		near := (1 + 2.5/math.Sqrt(max(attempts[i], 1))) * normalized[best] // docs/decisions/near-ties.md
+		if n > normalized[best] && n <= near {
 			normalized[i] = normalized[best]
 		}
 		scores = append(scores, score(i))

@@ -81,31 +81,35 @@ func TestScorersAgainstImplementationsInGo(t *testing.T) {
 	})
 }
 
-// The scorer performance adds 10 ms to each latency. Two sums count as equal if they differ by at most a quarter.
+// The scorer performance adds 10 ms to each latency. Two sums count as equal if they differ by at most a quarter. With
+// fewer than 100 attempts they may differ by more.
 func TestLatenciesThatAreNearlyEqual(t *testing.T) {
 	s, err := registry(t).Scorer("performance", plugins.FallbackRetry)
 	require.NoError(t, err)
 	for _, c := range []struct {
 		ms   []float64 // latencies of proxies without a failure
+		n    float64   // number of attempts of each proxy
 		best int       // number of proxies with the best score, which are the first ones
 	}{
-		{[]float64{1, 1.5, 2.5, 3.7}, 4}, {[]float64{1, 3.8}, 1}, {[]float64{30, 33, 40}, 3}, {[]float64{30, 41}, 1},
-		{[]float64{100, 127, 128}, 2}, {[]float64{20, 21, 400}, 2}, {[]float64{20, 40}, 1},
+		{[]float64{1, 1.5, 2.5, 3.7}, 100, 4}, {[]float64{1, 3.8}, 100, 1}, {[]float64{30, 33, 40}, 100, 3},
+		{[]float64{30, 41}, 100, 1}, {[]float64{100, 127, 128}, 100, 2}, {[]float64{20, 21, 400}, 100, 2},
+		{[]float64{20, 40}, 100, 1}, {[]float64{30, 54, 56}, 16, 2}, {[]float64{30, 79, 80.1}, 4, 2},
+		{[]float64{30, 129, 131}, 1, 2},
 	} {
 		list, scores := make([]core.Candidate, len(c.ms)), make([]float64, len(c.ms))
 		for i, ms := range c.ms {
 			normalized := (ms + 10) / (slices.Max(c.ms) + 10)
-			list[i] = core.Candidate{SuccessRate: 1, Samples: 100, NormalizedLatency: normalized}
+			list[i] = core.Candidate{SuccessRate: 1, Samples: c.n, NormalizedLatency: normalized}
 		}
 		require.NoError(t, s.Score(rows(list), scores))
 		for i := range list {
-			require.Equal(t, i < c.best, scores[i] > 0.98*scores[0], "%v ms, number %d", c.ms, i)
+			require.Equal(t, i < c.best, scores[i] > 0.98*scores[0], "%v ms, %v attempts, number %d", c.ms, c.n, i)
 		}
 	}
 }
 
-// performance returns the scores of the built-in performance. The latency of a proxy that is up to a quarter slower
-// than the best one counts as that of the best one.
+// performance returns the scores of the built-in performance. The latency of a proxy with n attempts counts as that of
+// the best proxy if it is at most 2.5 : sqrt(n) longer.
 func performance(list []core.Candidate) []float64 {
 	score := func(c core.Candidate) float64 {
 		s := 0.7*c.SuccessRate + 0.3*(1-c.NormalizedLatency)
@@ -122,7 +126,8 @@ func performance(list []core.Candidate) []float64 {
 	}
 	scores := make([]float64, len(list))
 	for i, c := range list {
-		if l := c.NormalizedLatency; l > best.NormalizedLatency && l <= 1.25*best.NormalizedLatency {
+		near := (1 + 2.5/math.Sqrt(max(c.Samples, 1))) * best.NormalizedLatency
+		if l := c.NormalizedLatency; l > best.NormalizedLatency && l <= near {
 			c.NormalizedLatency = best.NormalizedLatency
 		}
 		scores[i] = score(c)

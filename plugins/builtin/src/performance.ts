@@ -3,12 +3,17 @@
 //
 // A proxy that is up to a quarter slower than the best one has the latency of the best one, 10 ms included: 11 and
 // 13 ms count as equal, and so do 1 and 3 ms. No client notices such differences. They are mostly chance, and
-// without this rule the proxy that was luckiest once gets all requests.
+// without this rule the proxy that was luckiest once gets all requests. The mean of few latencies differs more by chance.
+// So the quarter is for 100 attempts, and with n attempts it is 2.5 : sqrt(n): 1.25 for a proxy that has just recovered,
+// of which the last four attempts count.
 import { Candidate, RankRequest, ROW } from "./abi";
 export { reserve, whirlpool_abi_v1 } from "./abi";
 
-/** Normalized latencies up to this multiple of that of the best proxy count as equal to it. */
-const NEAR: f64 = 1.25;
+/**
+ * A normalized latency counts as equal to that of the best proxy if it is at most this share longer, divided by the
+ * square root of the number of attempts.
+ */
+const NEAR: f64 = 2.5;
 /** The factor of the latency in the score. */
 const LATENCY: f64 = 0.3;
 
@@ -34,7 +39,7 @@ export function score(request: RankRequest, rows: usize, scores: usize, count: i
   for (let row = rows, out = scores; row < end; row += ROW, out += 8) {
     const c = changetype<Candidate>(row);
     const more = c.normalizedLatency - latency;
-    if (more <= 0 || c.normalizedLatency > NEAR * latency) continue;
+    if (more <= 0 || more > latency * NEAR / sqrt(max(c.samples, 1))) continue;
     store<f64>(out, load<f64>(out) + LATENCY * more * region(c));
   }
   return 0;

@@ -27,7 +27,9 @@ func TestProxiesRecoverUnderEveryBuiltIn(t *testing.T) {
 	for _, name := range []string{"performance", "cost_aware", "least_in_flight", "weighted", "round_robin", "random",
 		"exploring"} {
 		t.Run(name, func(t *testing.T) {
-			exampletest.Recovers(t, exampletest.Wasm{Code: builtin.Modules()[name]}, nil, 1)
+			w := exampletest.Wasm{Code: builtin.Modules()[name]}
+			exampletest.Recovers(t, w, nil, 1)
+			exampletest.EachRecovers(t, w)
 		})
 	}
 }

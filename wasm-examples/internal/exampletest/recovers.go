@@ -29,7 +29,8 @@ const seeds = 4
 // after the outage on. The later share must lie between the earlier share and a third of the requests. It may miss
 // these two limits by a third of their value. The parameter others is the success rate of the other two proxies, 0 to
 // 1. It must be below 1 for a scorer that stays with one of several equal proxies. Recovers skips the test under the
-// race detector, because the simulation would take minutes and has only one goroutine.
+// race detector, because the simulation would take minutes and has only one goroutine. If the others do not fail, it
+// checks the shares of four proxies that recover together as well (halfRecovers).
 func Recovers(t *testing.T, w Wasm, config map[string]any, others float64) {
 	t.Helper()
 	if raceEnabled {
@@ -72,5 +73,8 @@ func Recovers(t *testing.T, w Wasm, config map[string]any, others float64) {
 			require.Greater(t, after, 0.67*min(before, 1.0/3), "%s, failing for %v s", name, o.lasts)
 			require.Less(t, after, 1.33*max(before, 1.0/3), "%s, failing for %v s", name, o.lasts)
 		}
+	}
+	if others == 1 {
+		halfRecovers(t, w, config)
 	}
 }
