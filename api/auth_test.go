@@ -185,8 +185,8 @@ func TestOrigin(t *testing.T) {
 	}
 }
 
-// Without keys only this machine may use the API. A web page can make a browser send requests for another
-// name that leads to this machine (DNS rebinding); the Host is then that name.
+// Without keys only this machine may use the API. A web page can make a browser on this machine send requests for a
+// name that the page's owner resolves to this machine (DNS rebinding). The Host is then that name.
 func TestHost(t *testing.T) {
 	for _, x := range []struct {
 		target, host string

@@ -220,8 +220,8 @@ func exhausted(id core.RequestID) *metrics.Request {
 	return r
 }
 
-// In a flood of exhausted requests there is one event at once and one in each second after it. Each request has an
-// event or is counted as folded in one.
+// In a flood of exhausted requests there is one event at once and one in each second after it. Each request has its
+// own event, or is counted in the event at the end of an interval.
 func TestExhaustionsAreFolded(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, nil)
@@ -251,7 +251,7 @@ func TestExhaustionsAreFolded(t *testing.T) {
 	})
 }
 
-// A flood of requests for which all breakers are open is folded beside one of exhausted requests.
+// A flood of requests for which all breakers are open and a flood of exhausted requests have separate events.
 func TestExhaustionsByOutcome(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, nil)

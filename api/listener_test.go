@@ -235,7 +235,7 @@ func (a *addressed) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.ParseIP(
 
 func (a *addressed) Write(p []byte) (int, error) { return len(p), nil }
 
-// A client that reads nothing of a response gets no more of it after the idle time.
+// If a client reads nothing of a response for the idle time, the server stops sending the response.
 func TestAResponseThatNobodyReadsEnds(t *testing.T) {
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -253,8 +253,8 @@ func TestAResponseThatNobodyReadsEnds(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 }
 
-// At a shutdown, the server closes connections that it reads from. The connections of a passed socket permit one read
-// at a time.
+// At a shutdown, the server closes connections while it reads from them. A connection of a socket that the service
+// manager passed permits only one read at a time.
 func TestACloseDuringARead(t *testing.T) {
 	on, err := socket.Listen(t.Context(), "127.0.0.1:0")
 	require.NoError(t, err)

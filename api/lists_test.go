@@ -265,7 +265,8 @@ func TestListsOfTargetsRequestsAndTransitions(t *testing.T) {
 	require.Equal(t, "F1", r.page(t, "/circuit-breakers/metrics?limit=2&cursor="+*l.Next).ids())
 }
 
-// A query parameter that an operation does not have is an error, with its name and the most similar one.
+// A query parameter that an operation does not have is an error. The error has the name of the parameter and the most
+// similar name.
 func TestUnknownParameters(t *testing.T) {
 	r := newRig(t, nil)
 	refused := func(field, message string) string {

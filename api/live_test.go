@@ -82,7 +82,8 @@ func TestClientsOfLiveEventsShareAState(t *testing.T) {
 	})
 }
 
-// A client that also gets the state stays connected when it misses events; any other client is dropped.
+// A client that misses events stays connected if it also gets the state. Other clients that miss events are
+// disconnected.
 func TestAClientOfLiveEventsMissesEvents(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, nil)
@@ -113,7 +114,7 @@ func TestAClientOfLiveEventsMissesEvents(t *testing.T) {
 	})
 }
 
-// For a client, only the parts of the state that it wants are computed.
+// The server computes only those parts of the state that clients ask for.
 func TestOnlyWantedLiveEventsAreComputed(t *testing.T) {
 	l := newRig(t, nil).newLive()
 	for _, wanted := range []string{eventStatus, eventTotals} {

@@ -229,7 +229,7 @@ func TestTheSummaryOfLostRequests(t *testing.T) {
 }
 
 // Proxies that have not been reached do not count as failing, but the summary does not state that they work. A banned
-// proxy may be one that works.
+// proxy may also count as a proxy that works.
 func TestTheSummaryOfThePool(t *testing.T) {
 	for want, counts := range map[string]poolCounts{
 		"the proxy has not been reached":       {Total: 1, Unreached: 1},

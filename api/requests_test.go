@@ -100,8 +100,8 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// The parameters proxy_id and host select requests exactly: by all attempts, also the one in flight, and by the host
-// without a port.
+// The parameter proxy_id selects the requests of which any attempt, even one in flight, uses the proxy. The parameter
+// host selects the requests for exactly this host, with any port.
 func TestRequestsOfAProxyAndOfATarget(t *testing.T) {
 	r := newRig(t, nil)
 	through := func(id core.RequestID, host, current string, proxies ...string) metrics.Request {

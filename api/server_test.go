@@ -109,8 +109,8 @@ func TestHeadersOfEveryResponse(t *testing.T) {
 	}
 }
 
-// Bodies are limited before they are in memory. Only a client that may upload a module may send more bytes
-// than a JSON body may have.
+// A body that is too large is refused before it is in memory. Only a client that may upload a module may send a body
+// larger than the limit for JSON.
 func TestBodyLimit(t *testing.T) {
 	for _, x := range []struct {
 		name, path, header string

@@ -59,7 +59,8 @@ func TestASubmittedRequestWithoutAResponse(t *testing.T) {
 		`,"request_id":"0000000000000020"}}`+"\n", string(body))
 }
 
-// An invalid request gets its error at once, and so does a request while the gateway shuts down.
+// An invalid request gets an error at once. A request that arrives while the gateway shuts down also gets an error at
+// once.
 func TestAnInvalidRequestIsNotSubmitted(t *testing.T) {
 	r := newRig(t, nil)
 	r.check(t,

@@ -55,7 +55,7 @@ func TestTargets(t *testing.T) {
 	)
 }
 
-// The list has the targets of the kept metrics as well, after those of the ledger.
+// The list has the targets of the ledger and, after them, the targets of the kept metrics.
 func TestTargetsOfTheKeptMetrics(t *testing.T) {
 	r := newRig(t, nil)
 	attempt := func(host string, cause core.Cause, status int) {

@@ -45,8 +45,8 @@ func (w *whirl) retryDelays(n int) []float64 {
 	return all
 }
 
-// Delays with jitter are uniform in [d/2, min(3d/2, cap)]. No delay is outside, and the cap itself is not
-// more frequent than other values.
+// Delays with jitter are uniform in [d/2, min(3d/2, cap)]. No delay is outside this range, and a delay equal to the
+// cap is not more frequent than others.
 func TestS17Jitter(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)

@@ -57,8 +57,8 @@ func TestManyDeadTargetsOpenNoBreaker(t *testing.T) {
 	assert.Equal(t, map[string]int{"closed": 6}, w.breakerStates())
 }
 
-// Dead names, each requested once, are a part of the traffic. Then a proxy dies. Its breaker opens within 10
-// attempts at the other targets, and no other breaker opens.
+// Some requests are for names of hosts that do not exist, each name once. Then a proxy dies. Its breaker opens within
+// 10 attempts at existing targets, and no other breaker opens.
 func TestAProxyThatDiesAmongDeadNames(t *testing.T) {
 	for _, percent := range []int{1, 10, 30, 50} {
 		t.Run(fmt.Sprint(percent, " %"), func(t *testing.T) {
@@ -103,8 +103,8 @@ func TestAProxyThatDiesAmongDeadNames(t *testing.T) {
 	}
 }
 
-// A dead target and a good one are requested alternately. Equal proxies take turns as well, so the same proxy
-// always gets the dead target.
+// Requests go alternately to a dead target and to a good one. Equal proxies take turns as well, so the same proxy
+// always gets the requests for the dead target.
 func TestADeadTargetOfOneProxyOpensNoBreaker(t *testing.T) {
 	for _, n := range []int{2, 3} {
 		t.Run(fmt.Sprint(n, " proxies"), func(t *testing.T) {

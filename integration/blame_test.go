@@ -296,8 +296,9 @@ func TestATargetListedAsAProxy(t *testing.T) {
 	assert.LessOrEqual(t, w.fakes[0].Count(), 12)
 }
 
-// A proxy of the pool is in fact a web server that responds with 404 to each GET. The clients get the responses through
-// the other proxies, and its breaker opens. A target that responds with 404 through all proxies costs a few attempts.
+// A proxy of the pool is in fact a web server that responds with 404 to each GET. The clients get the responses
+// through the other proxies, and the breaker of the web server opens. A target that responds with 404 through all
+// proxies costs a few attempts.
 func TestS240AWebServerInThePool(t *testing.T) {
 	for _, status := range []int{400, 403, 404} {
 		w := start(t, 3, notAdaptive+roundRobin)
@@ -337,8 +338,8 @@ func TestEverythingFails(t *testing.T) {
 	assert.Equal(t, "all_breakers_open", a.outcome())
 }
 
-// A request for a suspect target gets one attempt and no wait. When the target recovers, it is served at
-// once.
+// A request for a suspect target gets one attempt and no wait. When the target has recovered, the next request for it
+// is served at once.
 func TestASuspectTarget(t *testing.T) {
 	w := start(t, 6, notAdaptive)
 	w.setAll(lab.Status(503))

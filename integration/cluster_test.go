@@ -467,9 +467,9 @@ func TestS266ATargetFailsForOneNode(t *testing.T) {
 	c.everywhere("no node is isolated", func(w *whirl) bool { return w.isolated() == nil })
 }
 
-// TestS154OneProbe: while a proxy is dead for all, the probes of five gateways never overlap, not even if gateways are
-// killed or stopped with a probe in flight. Only the probes of a gateway that has lost the store for 2 s may overlap
-// others; that happens if the machine is very slow.
+// TestS154OneProbe: while a proxy is dead for all, the probes of five gateways never overlap, even if gateways are
+// killed or stopped with a probe in flight. There is one exception: the probes of a gateway that has lost the store
+// for 2 s may overlap with others. This happens if the machine is very slow.
 func TestS154OneProbe(t *testing.T) {
 	t.Parallel()
 	c := startGateways(t, 5, 3, confCluster)
@@ -581,8 +581,8 @@ func TestS155WithoutTheStore(t *testing.T) {
 	c.everywhere("the reset", func(w *whirl) bool { return w.breakerState("F1") == "closed" })
 }
 
-// TestS156ChangesOnAllNodes: changes of proxies and of the policy through the API of one gateway are in force on all
-// gateways within a second, and on a gateway that starts later.
+// TestS156ChangesOnAllNodes changes proxies and the policy through the API of one gateway. Within a second, the
+// changes are in force on all gateways. A gateway that starts later has the changes, too.
 func TestS156ChangesOnAllNodes(t *testing.T) {
 	t.Parallel()
 	c := startGateways(t, 4, 2, confCluster)

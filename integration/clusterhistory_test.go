@@ -312,10 +312,10 @@ func historyTime(t *testing.T) time.Duration {
 	return 15 * time.Second
 }
 
-// TestS238HistoryOfGateways: five gateways are under load; they, their store and their links to the store have random
-// faults. No two valid probes of a dead proxy overlap, and no request fails. Afterwards each change of the policy that
-// was answered 200 is in force on all gateways. The history of a field that is written through all gateways is
-// linearizable.
+// TestS238HistoryOfGateways runs five gateways under load. The gateways, their store and their links to the store have
+// random faults. No two valid probes of a dead proxy overlap, and no request fails. Afterwards each change of the
+// policy that was answered 200 is in force on all gateways. The history of a field that is written through all
+// gateways is linearizable.
 func TestS238HistoryOfGateways(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())

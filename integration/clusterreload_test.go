@@ -11,8 +11,8 @@ import (
 )
 
 // TestS265ReloadsKeepSharedChanges: three gateways, one of them with a state folder, have changes that were made
-// through the API of one of them. The changes stay in force if the configuration is loaded again, also with other
-// values, and on a gateway that starts then.
+// through the API of one of them. The changes stay in force after a reload, even if the configuration has other
+// values. They are also in force on a gateway that starts later.
 func TestS265ReloadsKeepSharedChanges(t *testing.T) {
 	t.Parallel()
 	c := startGateways(t, 3, 4, confCluster)

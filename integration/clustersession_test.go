@@ -11,7 +11,7 @@ import (
 )
 
 // TestS163SessionsMoveOnAllNodes: one gateway moves a session to another proxy. The session then uses this proxy at
-// all gateways, also at a gateway that starts later, and after the store is gone.
+// all gateways, even at a gateway that starts later. The session still uses the proxy after the store has failed.
 func TestS163SessionsMoveOnAllNodes(t *testing.T) {
 	t.Parallel()
 	patient := strings.Replace(confCluster, `attempt = "1s"`, "attempt = \"30s\"\nadaptive = false", 1)

@@ -35,7 +35,7 @@ func writeCertificate(t *testing.T) (dir string) {
 	return dir
 }
 
-// TestS159StoreWithTLS: gateways share changes over a store with TLS, as a user of the store that has only the rights
+// TestS159StoreWithTLS: gateways share changes over a store with TLS. They log in as a user that has only the rights
 // in docs/cluster.md. A gateway that does not trust the store's certificate works alone, and reports the reason.
 func TestS159StoreWithTLS(t *testing.T) {
 	t.Parallel()
@@ -88,7 +88,7 @@ func TestS159StoreWithTLS(t *testing.T) {
 var clusterVisitor []byte
 
 // TestTheDashboardOfACluster opens the dashboard of one of two gateways in a browser. The dashboard shows both
-// gateways, and the sum of their requests. Then the other gateway is killed, and after it the store.
+// gateways, and the sum of their requests. Then the test kills the other gateway and, later, the store.
 func TestTheDashboardOfACluster(t *testing.T) {
 	c := startGateways(t, 2, 3, confCluster)
 	for range 9 {

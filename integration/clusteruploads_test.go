@@ -54,13 +54,14 @@ func (w *whirl) clusterUpload(plugin string) map[string]any {
 	return nil
 }
 
-// TestS162UploadsOnAllNodes: a plugin that is uploaded to one gateway is on all, also on one that starts later, and
-// after the store has lost its data. Of two modules under one name one wins everywhere. If an upload fails on one
-// gateway, this gateway reports the failure, and the others use the plugin.
+// TestS162UploadsOnAllNodes: after a plugin is uploaded to one gateway, all gateways have it, and a gateway that
+// starts later gets it. The gateways still have the plugin if the store loses its data. If two modules are uploaded
+// under one name, all gateways use the same one. If an upload fails on one gateway, this gateway reports the failure,
+// and the others use the plugin.
 func TestS162UploadsOnAllNodes(t *testing.T) {
 	t.Parallel()
 	c := startGateways(t, 3, 2, confCluster)
-	for i, w := range c.nodes[:2] { // the third one keeps nothing
+	for i, w := range c.nodes[:2] { // the third gateway has no state folder
 		w.kill()
 		w.stateDir = filepath.Join(w.dir, "state")
 		conf := confCluster + fmt.Sprintf("[cluster]\nurl = \"redis://%s\"\nnode = \"node%d\"\n", c.links[i].addr, i)

@@ -15,8 +15,8 @@ import (
 // refuses connections and one that hangs. The default scorer wastes at most a third of the attempts that round_robin
 // wastes.
 //
-// A request of the first 20 ms may fail, in about one of 25 runs: its three attempts meet the proxy that refuses
-// connections and then the two that fail 40 % of attempts, before any proxy has responded.
+// In about one of 25 runs, a request of the first 20 ms fails. Before any proxy has responded, its three attempts go
+// to the proxy that refuses connections and to the two that fail 40 % of attempts.
 func TestAColdStartLearnsFromTheFirstAttempts(t *testing.T) {
 	run := func(config string) (wasted, failed int) {
 		w := start(t, 8, config)

@@ -74,7 +74,7 @@ func longPage(t *testing.T) string {
 	return site.Listener.Addr().String()
 }
 
-// A proxy cuts two of three TLS tunnels. Its breaker opens; with blame = "literal" it does not.
+// A proxy cuts two of three TLS tunnels. Its breaker opens, except with blame = "literal".
 func TestS121AProxyThatCutsTLS(t *testing.T) {
 	for _, literal := range []bool{false, true} {
 		t.Run(fmt.Sprint("literal ", literal), func(t *testing.T) {

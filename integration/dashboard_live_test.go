@@ -85,8 +85,8 @@ func (c *requestCounter) hold() (release func()) {
 	}
 }
 
-// The dashboard requests only what the event stream reports as changed, and nothing while it is hidden. If a proxy
-// buffers the stream, the page reports this and polls.
+// The dashboard requests only the data that has changed according to the event stream, and nothing while the page is
+// hidden. If a proxy buffers the stream, the page reports this and polls.
 func TestTheDashboardListens(t *testing.T) {
 	const quiet = 4 * time.Second // a page that polls is never quiet for so long
 	w := start(t, 6, "")
@@ -154,8 +154,8 @@ func TestTheDashboardListens(t *testing.T) {
 	eventually(t, "the polls end", func() bool { return c.quietFor(quiet) })
 }
 
-// S179: Seven tabs share one event stream: a browser opens at most six connections to a host, and with a stream for
-// each tab the seventh would wait forever. The stream outlives the tab that was opened first.
+// S179: Seven tabs share one event stream. A browser opens at most six connections to a host, so with a stream for
+// each tab the seventh tab would wait forever. The stream continues when the tab that was opened first is closed.
 func TestS179TabsShareAStream(t *testing.T) {
 	const tabs = 7
 	w := start(t, 3, "")

@@ -16,8 +16,9 @@ import (
 //go:embed testdata/walker.js
 var walker string
 
-// A key with the role read sees no dead control: whatever is visible and alive on any page of the dashboard changes
-// nothing, and the API refuses none of its requests. A key with the role admin sees the controls that change something.
+// With a key of the role read, the dashboard shows only controls that work: no control that is enabled on any page
+// changes anything, and the API refuses no request of these controls. With a key of the role admin, the dashboard also
+// shows the controls that change something.
 func TestAReadKeySeesNoDeadControl(t *testing.T) {
 	w := startWithState(t, 3, confOpen+`
 [[api.keys]]

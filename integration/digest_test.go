@@ -58,7 +58,7 @@ shutdown_lifetime 0 seconds
 	return address
 }
 
-// squid with Digest authentication serves requests and tunnels, also many at the same time, although it refuses a nonce
+// squid with Digest authentication serves requests and tunnels, even many at the same time. squid refuses a nonce
 // whose counter does not increase. A wrong password is a failure of the proxy.
 func TestS146DigestWithSquid(t *testing.T) {
 	squid := startSquid(t)

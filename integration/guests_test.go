@@ -81,8 +81,8 @@ func (w *whirl) measureLatencies(long time.Duration, beside func()) latencies {
 	return l
 }
 
-// However a module uses its fuel, its upload or its use does not slow down other requests, and does not need much
-// memory.
+// The upload and the use of a module do not slow down other requests and do not need much memory, however the module
+// uses its fuel.
 func TestAHostileModuleDelaysNoRequest(t *testing.T) {
 	upload := func(w *whirl, want int, m *wt.Module) {
 		status, body := w.upload("POST", "hostile", m.Bytes())

@@ -65,8 +65,8 @@ func (w *whirl) requestAll(n int, headers ...string) (took []time.Duration) {
 	return took
 }
 
-// One of eight proxies takes 2 s for a tenth of its requests. With hedges nearly no client waits for it, and
-// at most 5 % more attempts are made. Without hedges one client in eighty waits for it.
+// One of eight proxies takes 2 s for a tenth of its requests. With hedges nearly no client waits 2 s, and there are at
+// most 5 % more attempts. Without hedges one client in eighty waits 2 s.
 func TestHedgesCutTheTail(t *testing.T) {
 	w := start(t, 8, roundRobin+"[retry]\nhedge = \"p95\"\n[timeouts]\nadaptive = false\n")
 	w.setAll(lab.Slow(10 * time.Millisecond))

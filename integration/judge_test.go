@@ -204,8 +204,8 @@ rest = 600.0
 	require.Empty(t, w.rests("fine.test"))
 }
 
-// If a body ends early while the judge waits for it, it also ends early for the client. This is true for each
-// framing.
+// If a body ends early while the judge waits for it, it also ends early for the client. This is true for every framing
+// of the body.
 func TestS86BodiesThatBreakOff(t *testing.T) {
 	for name, head := range map[string]string{
 		"length": "Content-Length: 100\r\n", "chunked": "Transfer-Encoding: chunked\r\n", "until close": "",

@@ -52,8 +52,8 @@ func TestS221PublishedLists(t *testing.T) {
 	require.Contains(t, w.proxyURLs(), "socks5h://127.0.1.3:3")
 }
 
-// A list is fetched by URL, refreshed when the configuration is read again with another URL, and kept when the
-// server fails. The secrets of its URL are shown nowhere.
+// A list is fetched by URL. If a reload changes the URL, the list is fetched again. If the server fails, the gateway
+// keeps the list. No output has the secrets of the URL.
 func TestS222AListThatIsFetched(t *testing.T) {
 	var broken atomic.Bool
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -83,8 +83,8 @@ func TestS222AListThatIsFetched(t *testing.T) {
 	require.NotContains(t, string(config)+w.log.String(), "hunter2")
 }
 
-// A list that is written in place over some seconds is read once, when it is complete. Proxies that stay in
-// it keep their breakers.
+// A list that is written in place over some seconds is read once, when it is complete. Proxies that stay in the list
+// keep their breakers.
 func TestS223AListThatIsRewrittenSlowly(t *testing.T) {
 	for !rewriteSlowly(t) {
 	}

@@ -149,8 +149,9 @@ func TestS64MoreClientsThanDescriptors(t *testing.T) {
 	eventually(t, "a word about the limit", func() bool { return strings.Contains(w.log.String(), "ulimit -n") })
 }
 
-// S267: requests that fail in a flood, at first at the target and then because no proxy is left, lead to the first log
-// record of each kind, and to one a second with the number of the others.
+// S267: many requests fail in a short time, at first at the target and then because no proxy is left. For each of the
+// two kinds of failure, the log has a record of the first one, and then one record a second with the number of the
+// others.
 func TestS267AFloodOfFailuresIsFoldedInTheLog(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, notAdaptive+"[retry]\nmax_attempts = 1\n")

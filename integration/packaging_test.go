@@ -86,7 +86,8 @@ func TestTheArchives(t *testing.T) {
 	require.Equal(t, []string{"CHANGELOG.md", "LICENSE", "README.md", "koanf.toml", "whirlpool.exe"}, files)
 }
 
-// The image has the binary and runs it as a user without rights. Its health check succeeds while the gateway runs.
+// The image contains the binary and runs it as a user without rights. The image's health check succeeds while the
+// gateway runs.
 func TestTheImage(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("the image is mounted, which needs root")

@@ -19,8 +19,8 @@ import (
 	wasm "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// The binary fetches a signed module by https and an artifact of a registry. It keeps both modules, so the next start
-// needs no source.
+// The gateway fetches a signed module by https, and a module as an artifact from a registry. It keeps both modules, so
+// the next start needs neither source.
 func TestPluginsAreFetched(t *testing.T) {
 	public, private, err := minisign.GenerateKey(nil)
 	require.NoError(t, err)

@@ -295,8 +295,8 @@ func TestS13EveryRouteEveryMethod(t *testing.T) {
 	}
 }
 
-// Proxies are added, changed, drained and removed while twenty clients send requests. No request fails,
-// draining proxies leave the pool, and all counts agree.
+// The test adds, changes, drains and removes proxies while twenty clients send requests. No request fails, draining
+// proxies leave the pool, and all counts agree.
 func TestS67ThePoolChangesUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confK)

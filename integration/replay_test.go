@@ -8,9 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// If a reused connection ends during a request, the request is replayed. The replay does not count
-// for max_attempts, and the proxy is not charged. The totals include it, as the arrivals at the fakes
-// do.
+// If a reused connection ends during a request, the request is replayed. The replay does not count for max_attempts,
+// and the proxy is not charged. The totals of the gateway include the replay, as do the arrivals at the fakes.
 func TestI1ReplaysAreCounted(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)

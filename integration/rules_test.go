@@ -92,9 +92,9 @@ then = { rest = "10m" }
 	require.Contains(t, faults, "remove final or the others")
 }
 
-// A host refuses six of ten proxies, and the gateway does not know yet which ones. With max_attempts of the rule, each
-// first request for such a host is served, with the default max_attempts of 3. A request that asks for three attempts
-// has no more.
+// A host refuses six of ten proxies, and the gateway does not know yet which ones. The policy permits three attempts,
+// and the rule for the host permits more. Thus each first request for such a host is served. A request whose own
+// max_attempts is 3 has three attempts.
 func TestS256TheFirstRequestsForAHostThatRefusesProxies(t *testing.T) {
 	w := start(t, 10, `
 [health]

@@ -15,8 +15,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// S126: a session keeps its proxy for curl, Python requests and SOCKS5 clients and over a reload. If the proxy fails,
-// the session moves, and a response field states that. A strict session gets a 503 while the breaker is open.
+// S126: a session keeps its proxy, with curl, Python requests and SOCKS5 clients, and after a reload. If the proxy
+// fails, the session moves to another proxy, and a response field reports the move. A strict session gets a 503 while
+// the breaker is open.
 func TestS126SessionsKeepTheirProxy(t *testing.T) {
 	config := "[retry]\nbase_delay = 0.1\n[breaker]\nblame = \"literal\"\nfailure_threshold = 3\n" +
 		"[[gateway.users]]\nname = \"ann\"\npassword = \"pw\"\n"
@@ -132,8 +133,9 @@ func TestSessionsOverSOCKS5End(t *testing.T) {
 	require.Equal(t, first, through("1s"), "a new session of the same name has the first proxy")
 }
 
-// One line of a vendor is many exits: its user name has a template for the session, a random value, the region, and the
-// environment. A retry has another session, a client's session keeps its own, and no reused connection mixes them.
+// One line of a list stands for many exits of a vendor: its user name has variables for the session, a random value,
+// the region, and the environment. A retry uses another session of the vendor. A client's session keeps its session of
+// the vendor. A connection is not reused with another user name.
 func TestS225OneLineIsManyExits(t *testing.T) {
 	t.Parallel()
 	const templates = "{env:LOGIN}-cc-{region}-sid-{session}-x-{rand8}"

@@ -338,9 +338,9 @@ func (p *tlsProxy) relay(c net.Conn) {
 }
 
 // All faults happen at once. Proxies fail in every way, or hang; some of them are behind TLS. Clients leave, stop, or
-// send nonsense or half a head. The pool, the policy and the file change. The gateway is killed, and starts again with
-// or without TLS on its listener. At the end the counts of the last run are exact, and memory, goroutines and
-// descriptors have been released.
+// send nonsense or half a head. The pool, the policy and the configuration file change. The gateway is killed, and
+// starts again with or without TLS on its listener. At the end the counts of the last run are exact, and memory,
+// goroutines and descriptors have been released.
 func TestS122Soak(t *testing.T) {
 	t.Parallel()
 	s := newSoak(t)

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The bytes of a target are those that its clients have sent and received, in requests and in tunnels.
+// The byte counts of a target include the bytes that clients have sent and received, in requests and in tunnels.
 func TestBytesOfTargets(t *testing.T) {
 	w := start(t, 1, confK)
 	bytes := func(host string) float64 {

@@ -21,8 +21,9 @@ func (w *whirl) served(n int) map[string]int {
 	return out
 }
 
-// The proxies of the lower tier serve while they can: F3 serves a request after two failures of the lower tier, or
-// while this tier is at a limit, and no request when the lower tier is back.
+// The proxies of the lower tier serve all requests while they can. F3, in the higher tier, serves a request after two
+// failures of the lower tier, or while the lower tier is at a limit. F3 gets no more requests when the lower tier
+// works again.
 func TestS143Tiers(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, "[health]\nreachability = false\n[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\n"+

@@ -17,8 +17,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
-// S157: the trailers of a request reach the target, with a kept body and with a streamed one, also after a 503, through
-// HTTP and SOCKS5 proxies and direct. The trailers of the response reach Go's client, curl and POST /request.
+// S157: the trailers of a request reach the target through HTTP and SOCKS5 proxies and without a proxy. This is true
+// for a body that is kept and for one that is streamed, and for a retry after a 503. The trailers of the response
+// reach Go's client, curl and POST /request.
 func TestS157Trailers(t *testing.T) {
 	t.Parallel()
 	var failures atomic.Int32

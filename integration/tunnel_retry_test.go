@@ -283,8 +283,8 @@ func (w *whirl) sendWithoutResponse(text string, end func()) {
 	}
 }
 
-// A client sends a part of a ClientHello and waits, until the target closes the tunnel. The target has
-// nothing to respond to, so the attempt is excluded, and nothing is retried.
+// A client sends a part of a ClientHello and waits until the target closes the tunnel. The target cannot respond to
+// such a part, so the attempt is excluded and not retried.
 func TestAnUnfinishedClientHelloChargesNoProxy(t *testing.T) {
 	w := start(t, 3, "")
 	var open sync.WaitGroup

@@ -17,8 +17,8 @@ import (
 // TestAnOutageIsMendedInATerminal, TestTopInATerminal, and the tests of the commands events and check in
 // cmd/whirlpool).
 
-// The complaint: the dashboard showed "5,000 of 5,000 in service" while 375 proxies refused connections. It showed only
-// the first 200 rows, had no search, and requested 22 MB of JSON a minute.
+// An earlier dashboard showed "5,000 of 5,000 in service" while 375 proxies refused connections. It showed only the
+// first 200 rows, had no search, and requested 22 MB of JSON a minute.
 func TestFailingProxiesOfALargePoolAreCountedAndFound(t *testing.T) {
 	o := startOutage(t, 375)
 	const sentence = "375 of 5000 proxies fail, all of them with proxy unreachable"

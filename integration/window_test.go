@@ -17,8 +17,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/coretest"
 )
 
-// The window slides continuously. Failures leave it one by one, and five failures within its length open the
-// breaker at any time.
+// The window slides continuously. Failures leave the window one by one, and five failures within the length of the
+// window open the breaker at any time.
 func TestS39TheWindowSlides(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confKB) // 5 failures within 2 s

@@ -74,8 +74,8 @@ func TestS12DirectDoesNotLeadToTheAPI(t *testing.T) {
 	require.Equal(t, 200, r.StatusCode)
 }
 
-// Requests on the API's port that are not for the API: the API is not a proxy, and its errors do not quote
-// requests that it cannot parse.
+// The API is not a proxy: it refuses requests for other hosts. If it cannot parse a request, its error does not quote
+// the request.
 func TestS12TheAPIIsNoProxy(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)

@@ -78,8 +78,8 @@ func TestConfigure(t *testing.T) {
 	r.Close()
 }
 
-// A change of the settings is applied to the module and the settings of the uploads that are still in
-// progress.
+// A change of the settings is applied to the result of the uploads that are still in progress: to their module and
+// their settings.
 func TestConfigureTwiceAtOnce(t *testing.T) {
 	entered, proceed := make(chan struct{}, 4), make(chan struct{})
 	var hold atomic.Bool

@@ -39,8 +39,9 @@ func (m made) code() []byte {
 // field before is the module that a roll-back restores.
 type named struct{ table, upload, before *made }
 
-// Uploads, replacements, roll-backs, deletions, reloads and restarts happen in any order, and uploads during the check
-// of a reload. For each name, the expected module is called and shown, and the expected operations are refused.
+// Uploads, replacements, roll-backs, deletions, reloads and restarts happen in any order. Some uploads happen during
+// the check of a reload. For each name, the expected module is called and shown, and the expected operations are
+// refused.
 func TestUploadsAgainstAModel(t *testing.T) {
 	cache := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {

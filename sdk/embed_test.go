@@ -33,8 +33,8 @@ func TestAllOfTheGoSDKIsEmbedded(t *testing.T) {
 	}))
 }
 
-// A plugin in its own folder, with only the embedded SDK and no network, builds for WebAssembly and passes
-// its own test.
+// A plugin in its own folder builds for WebAssembly and passes its own test, with only the embedded SDK and without a
+// network.
 func TestTheGoSDKStandsAlone(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) {

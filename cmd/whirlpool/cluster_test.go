@@ -116,9 +116,9 @@ func TestChangeIsMadeAgainAfterTheResponse(t *testing.T) {
 	})
 	require.Eventually(t, func() bool { return b.node.node.Status().Waiting == 2 }, time.Minute, time.Millisecond)
 	for b.node.engine.Load().Policies().Current().MaxAttempts != attempts {
-		b.node.node.Step(t.Context()) // makes the changes of a at b, and then the changes of b again
+		b.node.node.Step(t.Context()) // b applies the changes of a, and then its own changes again
 	}
-	wg.Wait() // until shareTimeout has passed
+	wg.Wait() // ends when shareTimeout has passed
 	spec, policy := b.node.proxyByID("p0").Spec(), b.node.engine.Load().Policies().Current()
 	require.Equal(t, []float64{3, 7}, []float64{spec.Weight, spec.Cost})
 	require.Equal(t, attempts, policy.MaxAttempts)
@@ -154,8 +154,8 @@ func TestAnEqualChangeIsMadeAgain(t *testing.T) {
 	}
 }
 
-// If a node's link is slow, its change meets a newer change of another node at each exchange. It never replaces a
-// newer change.
+// A node has a slow link, so at each exchange another node has already made a newer change. The change of the slow
+// node never replaces a newer change.
 func TestManyConflictsLoseNoChange(t *testing.T) {
 	store := cluster.NewMemory(time.Now)
 	a, b := startNode(t, store, "a"), startNode(t, store, "b")

@@ -98,7 +98,8 @@ func sumOf(code []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Two nodes upload different modules under one name while they cannot reach the store. Afterwards both have the same.
+// Two nodes upload different modules under one name while they cannot reach the store. Afterwards both nodes have the
+// same module.
 func TestOneModuleWins(t *testing.T) {
 	store := cluster.NewMemory(time.Now)
 	a, b := startUploader(t, store, "a"), startUploader(t, store, "b")
@@ -181,7 +182,8 @@ func TestActivationsWaitForTheirPlugin(t *testing.T) {
 	require.Empty(t, b.sum("mine"))
 }
 
-// A module that the store lacks or that is damaged is fetched again later; one that cannot be used is not.
+// A node fetches a module again later if the store lacks the module or has damaged data. It does not fetch an unusable
+// module again.
 func TestModulesThatCannotBeHad(t *testing.T) {
 	store := cluster.NewMemory(time.Now)
 	a, b := startUploader(t, store, "a"), startUploader(t, store, "b")

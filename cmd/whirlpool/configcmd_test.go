@@ -63,7 +63,8 @@ func TestConfigInitAndFormatAsJSON(t *testing.T) {
 	require.Contains(t, errs, "exists and is not changed")
 }
 
-// config check reports the faults of the file and those of the parts, such as unknown names, in one run.
+// config check reports the faults of the file and the faults that the gateway's parts find, such as unknown names, in
+// one run.
 func TestConfigCheckReportsAllFaults(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "k.toml")
 	require.NoError(t, os.WriteFile(file, []byte(`

@@ -468,7 +468,8 @@ func (w *firstWrite) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A command with several proxies prints each result when it is known: tests of many proxies take long.
+// A command with several proxies prints each result as soon as the result is known, because tests of many proxies take
+// long.
 func TestResultsOfProxiesArePrintedAtOnce(t *testing.T) {
 	out := &firstWrite{written: make(chan struct{})}
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

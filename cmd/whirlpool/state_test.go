@@ -13,8 +13,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 )
 
-// If the file of ids cannot be used, the gateway starts without it. If the recorded changes cannot be used, a
-// configured folder is an error, and the default folder is left unused with a warning.
+// If the file of ids cannot be used, the gateway starts without it. If the recorded changes in a configured folder
+// cannot be used, the gateway does not start. If those in the default folder cannot be used, the gateway starts
+// without the folder, and logs a warning.
 func TestFilesThatCannotBeUsed(t *testing.T) {
 	for name, put := range map[string]func(*testing.T, string){
 		"a folder": func(t *testing.T, path string) { require.NoError(t, os.Mkdir(path, 0o700)) },

@@ -27,7 +27,7 @@ func text(t *testing.T, r Report) string {
 
 func TestBuiltInsConform(t *testing.T) {
 	modules := builtin.Modules()
-	if testing.Short() { // one of each kind
+	if testing.Short() { // -short tests one module of each kind
 		oneOfEach := []string{"performance", "exponential", "ban_like"}
 		maps.DeleteFunc(modules, func(name string, _ []byte) bool { return !slices.Contains(oneOfEach, name) })
 		require.Len(t, modules, len(oneOfEach))

@@ -101,7 +101,7 @@ func TestSameSeedSameReport(t *testing.T) {
 	require.NotEqual(t, one.Results[0], other.Results[0])
 }
 
-// A built-in has the same result whether it runs as the plugin or as the built-in.
+// A built-in module has the same result, whether the simulation runs it as a plugin or as the built-in.
 func TestABuiltInHasTheSameResultAsPlugin(t *testing.T) {
 	r := scorers(t, builtInPlugin("performance"), "outage,duration=120")
 	require.Equal(t, r.Results[1], r.Results[0])
@@ -297,7 +297,8 @@ func TestBackoffs(t *testing.T) {
 	require.InDelta(t, 6, jittered.Max, 0.1)
 }
 
-// A backoff gets each attempt as an observation. This one waits longer after each observed failure, up to the cap.
+// A backoff gets each attempt as an observation. The backoff of this test waits longer after each observed failure, up
+// to the cap.
 func TestBackoffsThatLearn(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds of a processor; make test runs it")

@@ -161,8 +161,8 @@ func TestFetchArtifact(t *testing.T) {
 	require.ErrorContains(t, err, "certificate", "the certificate of the registry is verified")
 }
 
-// Docker Hub and ghcr.io require a token for public artifacts, and give one to everybody. This registry does
-// the same. A registry without TLS is used only if that is permitted.
+// Docker Hub and ghcr.io require a token for public artifacts, and give a token to everybody. The registry of this
+// test does the same. A registry without TLS is used only if that is permitted.
 func TestKindsOfRegistries(t *testing.T) {
 	r := sourcetest.Start(t, httptest.NewServer)
 	r.Token = "of-everybody"

@@ -40,7 +40,7 @@ func New(proxies ...string) (*Transport, error) {
 	for i, proxy := range proxies {
 		spec, err := proxylist.ParseLine(proxy)
 		if err != nil {
-			return nil, fmt.Errorf("proxy %d: %w", i+1, err) // its text may contain a password
+			return nil, fmt.Errorf("proxy %d: %w", i+1, err) // the text of proxy may contain a password
 		}
 		cfg.Proxies = append(cfg.Proxies, spec)
 	}

@@ -165,7 +165,7 @@ then = { final = true }
 	require.Empty(t, c.Engine().Rules)
 }
 
-// The parts of a rule about requests reach the engine, and so do the tags of proxies.
+// The engine gets the parts of a rule that are about requests, and the tags of proxies.
 func TestRoutingRules(t *testing.T) {
 	c, err := load(t, `
 [[gateway.users]]

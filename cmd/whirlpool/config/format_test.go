@@ -74,7 +74,8 @@ func TestDifferences(t *testing.T) {
 	require.ErrorContains(t, err, "the configuration in force")
 }
 
-// A file by another path has no difference from itself. What the file sets to an absolute path is compared as it is.
+// A file that is named by another path has no differences from itself. An absolute path in the file is compared
+// unchanged.
 func TestDifferencesOfPaths(t *testing.T) {
 	document := func(file, dir, access, module string) Document {
 		text := fmt.Sprintf(`{"state":{"dir":%q},"log":{"access_file":%q},"plugins":{"mine":{"path":%q}}}`, dir, access,
@@ -140,7 +141,7 @@ func TestContradictions(t *testing.T) {
 	require.Contains(t, c.Warnings[0], ": --proxy[1]: is also --proxy[0]")
 }
 
-// A misspelt key or word has the correct one in its fault, and all faults come at once.
+// The fault of a misspelt key or word names the correct one. All faults are reported at once.
 func TestFaultsSuggest(t *testing.T) {
 	_, err := load(t, `
 [breaker]

@@ -195,7 +195,7 @@ func TestIsErrorPage(t *testing.T) {
 	require.False(t, isErrorPage(text, 2, 3, 100), "several proxies in a text")
 }
 
-// A short page becomes the list when it has come at three refreshes in a row.
+// A short page becomes the list when three refreshes in a row have fetched it.
 func TestAShortPageIsTakenAtItsThirdTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{status: 200, body: page(9)}

@@ -7,7 +7,7 @@ import (
 )
 
 // The heap grows by a smaller percentage if there are more proxies, and by an even smaller one while a configuration
-// is loaded. Only a long list has its garbage freed at once.
+// is loaded. Only the garbage of a long list is freed at once.
 func TestGrowth(t *testing.T) {
 	var got []int
 	freed := 0

@@ -65,7 +65,8 @@ func TestMemoryIsReturnedAfterABurst(t *testing.T) {
 	}
 }
 
-// Some memory of a burst is still in use when the rest is returned. When its use ends, it is returned soon, too.
+// Some memory of a burst is still in use when the rest is returned. Soon after its use has ended, this memory is
+// returned, too.
 func TestTheRestOfABurstIsReturned(t *testing.T) {
 	p := &process{Usage: Usage{Held: 30 << 20, Goroutines: 50}, used: 30 << 20}
 	run(t, p, 300, map[int]func(){
@@ -95,7 +96,8 @@ func TestAnUnchangedProcessCallsFreeLessOften(t *testing.T) {
 }
 
 // A steady load of many clients makes garbage more slowly than the runtime collects it by itself: in 12 s, the memory
-// grows by half. Each call of free returns this garbage, and would delay the requests again and again.
+// grows by half. A call of free would return this garbage, but would delay requests. Therefore free is called only a
+// few times.
 func TestASteadyLoadIsLeftAlone(t *testing.T) {
 	p := &process{Usage: Usage{Held: 30 << 20, Goroutines: 50}, used: 30 << 20}
 	load := map[int]func(){100: func() { p.Held, p.used, p.Goroutines = 270<<20, 270<<20, 16_000 }}

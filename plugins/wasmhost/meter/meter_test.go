@@ -38,7 +38,7 @@ func corpus(t testing.TB) []string {
 	return files
 }
 
-// Every module that compiles also compiles metered, with the same declarations.
+// Every module that compiles also compiles after it is metered, and has the same declarations.
 func TestTheWebAssemblyTestSuiteCompilesMetered(t *testing.T) {
 	ctx := context.Background()
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(Features))
@@ -233,7 +233,7 @@ func TestNothingRunsForEver(t *testing.T) {
 	}
 }
 
-// A large operation is charged before it runs.
+// The fuel for a bulk operation is charged before the operation runs.
 func TestBulkIsChargedFirst(t *testing.T) {
 	ctx := context.Background()
 	rt := wazero.NewRuntime(ctx)

@@ -68,7 +68,7 @@ func shapes() map[string]func(call []byte) w.Func {
 	return all
 }
 
-// No function uses more stack than the meter counts: StackPerFuel bytes for each unit of fuel, plus what the
+// No function uses more stack than the meter counts: StackPerFuel bytes for each unit of fuel, plus the bytes that the
 // function subtracts from the counter of stack.
 func TestFramesAreCounted(t *testing.T) {
 	for name, shape := range shapes() {
