@@ -56,8 +56,8 @@ func TestLargeDependenciesAreImportedInOnePlace(t *testing.T) {
 	}
 }
 
-// allowed lists the packages of core, and which other packages of core each may import. Each package is
-// listed after those that it imports, so this is a good order to read them.
+// allowed lists the packages of core, and which other packages of core each may import. Each package is listed after
+// the packages that it imports, so this is a good order to read the packages.
 var allowed = map[string]string{
 	"core/traffic":      "",
 	"core/socket":       "traffic",

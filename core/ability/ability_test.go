@@ -80,7 +80,7 @@ func TestComparisons(t *testing.T) {
 }
 
 // A proxy that opens tunnels, and has not forwarded anything yet, is compared once at its first 400, 403 or 404. If the
-// target sends the same response, the next comparison takes three targets again.
+// target sends the same response, the next comparison requires responses of three targets again.
 func TestTheFirstRefusalIsCompared(t *testing.T) {
 	for _, status := range []int{400, 403, 404} {
 		var s Set
@@ -106,7 +106,7 @@ func TestTheFirstRefusalIsCompared(t *testing.T) {
 	}
 }
 
-// A proxy whose refusals have come for several targets cannot forward, unless it has relayed a response between them.
+// A proxy cannot forward if it has refused requests for several targets, unless it has relayed a response between them.
 func TestSeveralTargets(t *testing.T) {
 	var s Set
 	strike := func(target uint64, at time.Duration) {

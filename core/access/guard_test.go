@@ -228,8 +228,8 @@ func TestAFloodOfAddressesDoesNotResetADelay(t *testing.T) {
 	})
 }
 
-// While every network in a full table has a running delay, all other addresses together have few tries, and a right
-// password from one of them is still accepted.
+// In a full table, every network may have a running delay. All other addresses together then have few tries, but a
+// right password from one of these addresses is still accepted.
 func TestAFullTableLimitsAllOtherAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuard()
@@ -388,7 +388,7 @@ func TestHashesAreComputedOneAfterTheOther(t *testing.T) {
 	})
 }
 
-// Failed logins at the gateway do not block those at the API's port.
+// Failed logins at the gateway do not block logins at the API's port.
 func TestTheAPIHasItsOwnFailedLogins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuard()

@@ -64,8 +64,8 @@ func TestUsageOutlivesAReload(t *testing.T) {
 	require.Zero(t, after.UsageToday(now.Add(24 * time.Hour))[1].Requests)
 }
 
-// For any order of requests, no limit is exceeded. The number of requests in flight is that of the granted
-// requests that have not ended.
+// For any order of requests, no limit is exceeded. The number of requests in flight is the number of granted requests
+// that have not ended.
 func TestLimitsModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limits := Limits{

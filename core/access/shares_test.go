@@ -12,7 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/share"
 )
 
-func TestPartsOfAUser(t *testing.T) {
+func TestSharesOfAUser(t *testing.T) {
 	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	u := access.NewUsers([]access.User{{Name: "a", Password: "p", Limits: access.Limits{
 		MaxInFlight: 20, RequestsPerDay: 80, BytesPerDay: 1000}}}, nil)
@@ -25,7 +25,7 @@ func TestPartsOfAUser(t *testing.T) {
 	for range 5 {
 		require.Equal(t, access.Granted, begin(noon))
 	}
-	require.Equal(t, access.InFlightShareSpent, begin(noon), "the first part of 20 is 5")
+	require.Equal(t, access.InFlightShareSpent, begin(noon), "the initial share of 20 is 5")
 	require.Equal(t, int64(20), a.SetShare(access.InFlight, 20, 2, 0))
 	for range 5 {
 		require.Equal(t, access.Granted, begin(noon))
@@ -57,7 +57,8 @@ func TestPartsOfAUser(t *testing.T) {
 	}))
 }
 
-// A gateway that knows of no other one uses max_in_flight at once, and says truly that it is reached.
+// A gateway that knows of no other gateway may use max_in_flight immediately. If it denies a request, it correctly
+// states that max_in_flight is reached.
 func TestAGatewayAloneUsesMaxInFlight(t *testing.T) {
 	u := access.NewUsers([]access.User{{Name: "a", Password: "p", Limits: access.Limits{MaxInFlight: 20}}}, nil)
 	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
@@ -71,7 +72,8 @@ func TestAGatewayAloneUsesMaxInFlight(t *testing.T) {
 	require.Equal(t, access.TooManyInFlight, d)
 }
 
-// Without the store, a tunnel ends when the gateway has used its equal share of what was left, or its part.
+// Without the store, a tunnel ends when the gateway has used its equal share of the rest of the limit, or the share
+// that it holds.
 func TestTunnelsOfAGatewayWithoutTheStore(t *testing.T) {
 	u := access.NewUsers([]access.User{{Name: "a", Password: "p", Limits: access.Limits{BytesPerDay: 1000}}}, nil)
 	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)

@@ -17,7 +17,7 @@ func TestFiles(t *testing.T) {
 		f := NewFiles(rapid.IntRange(1, 100).Draw(t, "files"), time.Now)
 		taken := map[Purpose]int{}
 		left := []int{rapid.IntRange(0, 50).Draw(t, "first"), rapid.IntRange(0, 50).Draw(t, "second")}
-		for i := range left { // the sources can close only what was taken before
+		for i := range left { // the sources can close only descriptors that were taken before
 			left[i] = min(left[i], f.Limit()-f.Used())
 			require.True(t, f.Acquire(ForClients, left[i]))
 			taken[ForClients] += left[i]
@@ -120,7 +120,7 @@ func TestWithoutALimit(t *testing.T) {
 	require.Zero(t, f.Limit()+f.Used())
 }
 
-// The limit of the process leaves room for the clients that are being refused and for what is not counted: 12
+// The limit of the process leaves room for clients that are being refused, and for descriptors that are not counted: 12
 // descriptors in a process without clients.
 func TestRefusals(t *testing.T) {
 	require.Equal(t, maxRefusals, (*Files)(nil).Refusals())

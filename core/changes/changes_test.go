@@ -24,7 +24,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// fastFS does not sync, which takes long, and fails on demand.
+// fastFS omits syncs, because they take long. It fails on demand.
 type fastFS struct {
 	state.OS
 	full  bool
@@ -185,7 +185,7 @@ type kept struct {
 	weight  float64
 }
 
-// before is a removed proxy in the model, as it was before.
+// before is a proxy of the model in its state before its removal.
 type before struct {
 	weight   float64
 	added    bool // by the API

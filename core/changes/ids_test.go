@@ -119,7 +119,7 @@ func TestIDsStayWithTheirEntries(t *testing.T) {
 		}
 		r := newRig(t, dir)
 		var list []string
-		ids, recorded := map[string]string{}, map[string]float64{} // by user; the weight of a removed one is 0
+		ids, recorded := map[string]string{}, map[string]float64{} // by user; the weight of a removed entry is 0
 		check := func() {
 			want := map[string]string{}
 			for _, s := range r.specs() {
@@ -139,7 +139,7 @@ func TestIDsStayWithTheirEntries(t *testing.T) {
 				}
 			}
 			require.Equal(t, want, r.pooled())
-			for user := range ids { // the id of an entry that has left may get another owner
+			for user := range ids { // the id of a removed entry may get another owner
 				if _, changed := recorded[user]; !changed && !slices.Contains(list, user) {
 					delete(ids, user)
 				}

@@ -8,8 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Some fields of an entry cannot be changed through the API. A recorded change that does not fit them is
-// superseded.
+// Some fields of an entry cannot be changed through the API. If such a field differs in the configuration, the recorded
+// change is superseded.
 func TestAChangeThatDoesNotFitItsEntry(t *testing.T) {
 	entry := upstream.Spec{ID: "a", Address: upstream.Address{Scheme: upstream.HTTPS, Host: "p.test:443"}, Weight: 1}
 	changed := entry

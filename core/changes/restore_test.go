@@ -36,7 +36,7 @@ func TestRestore(t *testing.T) {
 	require.Equal(t, map[string]float64{"p": 4, "x": 3}, r.weights())
 }
 
-// A proxy that drains is restored while an attempt is in flight, after a second removal as well.
+// A draining proxy is restored while an attempt is in flight, also after a second removal.
 func TestRestoreOfAProxyThatDrains(t *testing.T) {
 	r := newRig(t, t.TempDir())
 	r.config.Proxies = []upstream.Spec{proxy("p", 2)}

@@ -84,8 +84,8 @@ func TestSharedChangesOutlastReloads(t *testing.T) {
 	}
 }
 
-// A change of a proxy that is configured elsewhere only adds no proxy. The removal of a proxy that the API has added
-// does not concern a configured one.
+// A change of a proxy adds no proxy to a gateway that does not have the proxy. The removal of a proxy that the API has
+// added does not affect a configured proxy.
 func TestSharedChangesOfOtherProxies(t *testing.T) {
 	r := newRigWithoutAStore(t)
 	s := proxy("x", 2)
@@ -107,7 +107,7 @@ func TestSharedChangesOfOtherProxies(t *testing.T) {
 	require.Equal(t, map[string]float64{"x": 2}, r.weights())
 }
 
-// A shared policy has the changed fields; the others are those of the configuration of each gateway.
+// A shared policy has the changed fields; each gateway takes the other fields from its configuration.
 func TestSharedPolicy(t *testing.T) {
 	r := newRigWithoutAStore(t)
 	attempts := 7

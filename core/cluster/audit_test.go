@@ -9,7 +9,7 @@ import (
 )
 
 // All nodes have the same audit trail, also after a time without the store and after the store has lost its data. A
-// node reports the new entries of other nodes, each once.
+// node reports each new entry of another node once.
 func TestTheAuditTrail(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	clock := func() time.Time { return now }

@@ -66,7 +66,7 @@ func TestManyChanges(t *testing.T) {
 	})
 }
 
-// sizes notes the number of operations of each exchange.
+// sizes records the number of operations of each exchange.
 type sizes struct {
 	Store
 	ops []int
@@ -77,7 +77,7 @@ func (s *sizes) Exchange(ctx context.Context, b Batch) (Reply, error) {
 	return s.Store.Exchange(ctx, b)
 }
 
-// The changes of a node that was alone are shared in parts.
+// The changes of a node that could not reach the store are shared in several exchanges.
 func TestExchangeHasALimitedSize(t *testing.T) {
 	memory := NewMemory(time.Now)
 	store := &sizes{Store: memory}
@@ -97,7 +97,7 @@ func TestExchangeHasALimitedSize(t *testing.T) {
 	require.Equal(t, 5000, len(g.node().Status().Changes)+len(g.node().changes.known)-maxListed)
 }
 
-// While a change of another node is made here, which may take long, the state of the node can be read.
+// While a node makes a change of another node, which may take long, the state of the node can be read.
 func TestStatusDuringAChange(t *testing.T) {
 	memory := NewMemory(time.Now)
 	a, b := manual(t, memory, "a", time.Now), manual(t, memory, "b", time.Now)
@@ -195,7 +195,7 @@ func TestExchangesGoOnDuringManyChanges(t *testing.T) {
 	require.Len(t, made, 10)
 }
 
-// A node removes its data about things that are gone after a while.
+// After a while, a node removes its data about deleted keys.
 func TestOldDataIsRemoved(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	clock := func() time.Time { return now }
@@ -228,7 +228,7 @@ func TestOldDataIsRemoved(t *testing.T) {
 	steps(time.Minute, 2*time.Hour)
 	require.Equal(t, []int{0, 0, 0, 0}, held())
 
-	remove(b) // again: the store has no record of the earlier removal
+	remove(b) // written again: the store has no record of the earlier removal
 	steps(second, 3*second)
 	require.Zero(t, b.node().Status().Waiting)
 	require.Equal(t, []int{0, 1, 0, 1}, held())
@@ -248,7 +248,7 @@ func TestStatisticsStay(t *testing.T) {
 	require.NotZero(t, manual(t, store, "b", clock).seeded("p"))
 }
 
-// A restart of the store without data does not make the removal of a thing last for ever.
+// If a restart of the store loses its data, the removal of a key does not last for ever.
 func TestRemovalEndsAfterALoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 2)
@@ -267,7 +267,7 @@ func TestRemovalEndsAfterALoss(t *testing.T) {
 }
 
 // Node b has received a change of node a, but has not made it yet when the store loses its data. Node a is gone. Node b
-// writes the change again. If b itself has changed the same thing, its own change is made on top.
+// writes the change again. If node b itself has changed the same key, it makes its own change after that change.
 func TestReceivedChangeOutlivesALoss(t *testing.T) {
 	for _, own := range []string{"none", "before the loss", "after the loss"} {
 		t.Run(own, func(t *testing.T) {
@@ -328,9 +328,9 @@ func TestReceivedChangeOutlivesALoss(t *testing.T) {
 	}
 }
 
-// Node a has written a change that node b has not received when the store loses its data. Node b, which sees the loss
-// first, has changed the same thing. Its change is made again on top of that of a. If a is gone, b does not wait for
-// long.
+// Node a has written a change that node b has not received when the store loses its data. Node b, which detects the
+// loss first, has changed the same key. Node b makes its change again after the change of node a. If node a has ended,
+// node b does not wait for long.
 func TestChangeWaitsForThoseThatWereLost(t *testing.T) {
 	for _, gone := range []bool{false, true} {
 		t.Run(fmt.Sprint(gone), func(t *testing.T) {
@@ -385,7 +385,7 @@ func TestChangeWaitsForThoseThatWereLost(t *testing.T) {
 	}
 }
 
-// A change that does not fit the one of another node is not shared.
+// A change that conflicts with a change of another node is not shared.
 func TestChangeThatDoesNotFit(t *testing.T) {
 	memory := NewMemory(time.Now)
 	a, b := manual(t, memory, "a", time.Now), manual(t, memory, "b", time.Now)
@@ -403,7 +403,7 @@ func TestChangeThatDoesNotFit(t *testing.T) {
 	require.Zero(t, b.node().Status().Waiting)
 }
 
-// A store that has lost its data gets all of it again, however much that is. The nodes divide the work.
+// A store that has lost its data gets all of its data again, in any amount. The nodes divide the work.
 func TestALotIsLost(t *testing.T) {
 	const count = maxEvents + 1000
 	now := time.Unix(1e9, 0)
@@ -442,8 +442,8 @@ func TestALotIsLost(t *testing.T) {
 	}
 }
 
-// If a node has two records of a change, it writes the record with the higher revision again. If one of them is from
-// before an earlier loss, which has set its revision to 0, the node writes the later one again.
+// If a node has two records of a change, it writes the record with the higher revision again. If one of the records has
+// the revision 0, because it is older than an earlier loss of data, the node writes the other record.
 func TestLatestRecordIsWrittenAgain(t *testing.T) {
 	early, late := time.Unix(1e9, 0), time.Unix(1e9, 1e6)
 	for _, c := range []struct {
@@ -470,7 +470,8 @@ func TestLatestRecordIsWrittenAgain(t *testing.T) {
 	}
 }
 
-// A store that loses its data once more, before all open breakers are written again, gets them all the same.
+// If a store loses its data a second time, before all open breakers are written again, it gets all breakers
+// nevertheless.
 func TestTwoLosses(t *testing.T) {
 	for _, between := range []string{"nothing", "failures of the proxies", "older records of another node"} {
 		t.Run(between, func(t *testing.T) {
@@ -592,7 +593,7 @@ func TestDroppedEventsAreLogged(t *testing.T) {
 	require.Equal(t, 1, strings.Count(log.String(), "the oldest are not shared"))
 }
 
-// Events replace earlier ones of the same thing. If there are too many, the oldest is dropped.
+// An event replaces an earlier event with the same eventID. If there are too many events, the oldest is dropped.
 func TestEvents(t *testing.T) {
 	var s events
 	for i := range maxEvents + 2 {

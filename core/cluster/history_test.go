@@ -36,7 +36,7 @@ func drawSteps(t *rapid.T, nodes int) (steps []step) {
 	return steps
 }
 
-// run runs a history, then ends all faults. It returns what is wrong.
+// run runs a history, and then ends all faults. It returns a description of the errors that it has found.
 func (r *rig) run(steps []step) error {
 	quit := make(chan struct{})
 	ended := make(chan struct{})
@@ -50,7 +50,7 @@ func (r *rig) run(steps []step) error {
 			}
 			for _, g := range r.nodes {
 				for _, key := range []string{"p", "q"} {
-					if w := g.breaker(key); !w.HasProbe() { // a probe that takes long holds up no other node
+					if w := g.breaker(key); !w.HasProbe() { // a long probe delays no other node
 						go g.try(key, time.Duration(i%7)*3*time.Second/2)
 					}
 				}
@@ -108,7 +108,7 @@ func (r *rig) run(steps []step) error {
 	return r.wrong()
 }
 
-// wrong checks a cluster without faults, in which q is dead and p is not.
+// wrong describes the errors in a cluster without faults, in which the proxy q is dead and the proxy p is not.
 func (r *rig) wrong() error {
 	for _, g := range r.nodes {
 		if g.state("p") != core.Closed {

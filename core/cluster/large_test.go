@@ -23,7 +23,7 @@ type flatGateway struct {
 	opened map[string]time.Time
 }
 
-// traffic counts what passes between the nodes and the store.
+// traffic counts the bytes between the nodes and the store.
 type traffic struct {
 	Store
 	mu sync.Mutex
@@ -87,9 +87,9 @@ func (g *flatGateway) Load() Load {
 
 func (g *flatGateway) EachStats(int, func(string, Stats)) {}
 
-// Some of the many proxies of many nodes die within ten seconds. Each of these is tried by some node ten
-// times a second, until its breaker opens everywhere. WHIRLPOOL_LARGE=1 go test -v -run Large prints the
-// figures of docs/cluster.md.
+// Many nodes have many proxies, some of which die within ten seconds. Some node makes an attempt through each dead
+// proxy ten times a second, until the breaker of the proxy is open on all nodes. WHIRLPOOL_LARGE=1 go test -v -run
+// Large prints the figures of docs/cluster.md.
 func TestLargeCluster(t *testing.T) {
 	nodes, proxies, dying := 20, 10_000, 100
 	if large() {
@@ -124,7 +124,7 @@ func TestLargeCluster(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		idle := store.take()
 		dead, tries := map[string]bool{}, 0
-		tryAll := func() { // each dead proxy that is not open is tried by some node
+		tryAll := func() { // some node makes an attempt through each dead proxy that is not open
 			for key := range dead {
 				g := all[random.IntN(nodes)]
 				g.mu.Lock()

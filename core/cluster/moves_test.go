@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The moves of sessions are told in parts. The latest move of a session is known everywhere in the end, and a session
-// that has ended is not told.
+// Moves of sessions are sent in several exchanges. At the end, all nodes know the latest move of each session. The move
+// of a session that has ended is not sent.
 func TestMovesOfSessions(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	clock := func() time.Time { return now }
@@ -44,7 +44,8 @@ func TestMovesOfSessions(t *testing.T) {
 		require.InDelta(t, time.Minute.Seconds(), m.TTL.Seconds(), 1)
 	}
 
-	// Both move a session while they are alone. The later move counts, also on a node that starts afterwards.
+	// Both nodes move a session while they cannot reach the store. The later move counts, also on a node that starts
+	// afterwards.
 	memory.Fail(errCut)
 	step(time.Second)
 	a.node().Moved(Move{"both", "early", 7, time.Hour})
@@ -64,7 +65,7 @@ func TestMovesOfSessions(t *testing.T) {
 	}
 	require.Zero(t, a.node().Status().Waiting)
 
-	// A move that waits is later than the one that arrives.
+	// A move that waits is later than a move that arrives.
 	a.node().Moved(Move{"both", "a", 3, time.Hour})
 	a.node().Step(t.Context())
 	b.node().Moved(Move{"both", "b", 3, time.Hour})

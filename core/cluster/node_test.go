@@ -19,8 +19,8 @@ func every(d, total time.Duration, f func() bool) {
 	}
 }
 
-// A proxy that is dead for all nodes is open on all of them soon after the first opening, and the nodes together waste
-// few attempts.
+// If a proxy is dead for all nodes, its breaker is open on all nodes soon after the first opening. Together, the nodes
+// waste few attempts.
 func TestDeadForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 5)
@@ -63,7 +63,7 @@ func TestDeadForAll(t *testing.T) {
 	})
 }
 
-// A node that fails at proxies that serve the others keeps its own view, and is isolated.
+// A node fails at proxies that serve the other nodes. It keeps its own view, and is isolated.
 func TestDeadForOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 3)
@@ -97,7 +97,7 @@ func TestDeadForOne(t *testing.T) {
 	})
 }
 
-// A node of two that fails alone opens no breaker of the other one, even if that has no traffic.
+// If only one of two nodes fails, it opens no breaker of the other node, even if the other node has no traffic.
 func TestTwoNodesNeedTwo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 2)
@@ -127,7 +127,8 @@ func (r *rig) openEverywhere(key string) {
 	}
 }
 
-// One node probes for all: its success closes the breaker everywhere, its failure keeps it open everywhere.
+// One node makes the probe for all nodes: a success closes the breaker on all nodes, a failure keeps it open on all
+// nodes.
 func TestOneProbeForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 5)
@@ -196,7 +197,8 @@ func TestAKilledNodeLosesItsLease(t *testing.T) {
 	})
 }
 
-// Without the store each node goes on alone at once, and probes by itself. What happened on both sides is merged.
+// Without the store, each node continues alone immediately, and makes its own probes. When the store is back, the
+// results of both sides are merged.
 func TestAlone(t *testing.T) {
 	for _, hang := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -237,7 +239,7 @@ func TestAlone(t *testing.T) {
 	}
 }
 
-// A store that comes back empty gets the records of the nodes again.
+// A store that has lost its data gets the records of the nodes again.
 func TestEmptyStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 3)
@@ -371,7 +373,7 @@ func TestANodeThatFailsAtATargetIsIsolated(t *testing.T) {
 	})
 }
 
-// A store that has lost its data has lost the leases, too. It grants none until all earlier ones have ended.
+// A store that has lost its data has also lost the leases. It grants no lease until all earlier leases have ended.
 func TestNoLeaseAfterALoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 2)
@@ -415,7 +417,8 @@ func TestALeavingNodeFreesItsLease(t *testing.T) {
 	})
 }
 
-// A node that cannot reach the store tries again at growing intervals. The random part does not make them short.
+// A node that cannot reach the store tries again at growing intervals. The random part of an interval does not make it
+// short.
 func TestTheIntervalsOfRetriesGrow(t *testing.T) {
 	memory := NewMemory(time.Now)
 	g := manual(t, memory, "a", time.Now)

@@ -201,7 +201,7 @@ func (g *gateway) breaker(key string) *watched {
 	return w
 }
 
-// gateOf passes the calls to the present node of a gateway, and notes the probes with a lease.
+// gateOf passes the calls to the current node of a gateway, and records the probes that have a lease.
 type gateOf struct{ g *gateway }
 
 func (o gateOf) MayProbe(key string) bool { return o.g.node().MayProbe(key) }

@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/share"
 )
 
-// testLimit is a limit of a testNode. Its uses are those of the hot path.
+// testLimit is a limit of a testNode. Its uses are counted in the same way as in a gateway.
 type testLimit struct {
 	node    *testNode
 	key     string
@@ -24,21 +24,21 @@ type testLimit struct {
 	count   int64
 	seen    int64 // count at the last EachUsed
 	day     int64 // stays 0 unless testWorld.hasDays is set
-	part    share.Share
+	share   share.Share
 	divisor int64
-	share   share.InitialShares
+	initial share.InitialShares
 	tokens  float64 // of a rate
 	filled  time.Time
 }
 
 func (l *testLimit) most() int64 {
 	if l.kind == share.Daily {
-		return l.part.AllowanceToday(l.limit, l.divisor, l.day)
+		return l.share.AllowanceToday(l.limit, l.divisor, l.day)
 	}
-	return l.part.Allowance(l.limit, l.divisor)
+	return l.share.Allowance(l.limit, l.divisor)
 }
 
-// startDay begins a new day, if there is one.
+// startDay begins a new day if the day has changed.
 func (l *testLimit) startDay() {
 	n := l.node
 	if day := n.days.Day(n.now()); n.world.hasDays && l.kind == share.Daily && day != l.day {
@@ -46,7 +46,7 @@ func (l *testLimit) startDay() {
 	}
 }
 
-// begin begins a use, if the part permits it.
+// begin begins a use if the share permits the use.
 func (l *testLimit) begin() bool {
 	l.startDay()
 	switch {
@@ -64,10 +64,11 @@ func (l *testLimit) begin() bool {
 	return true
 }
 
-// tunnel uses one more of an amount, as an open tunnel does: it does not end while other nodes may have a part left.
+// tunnel uses one more unit of an amount, in the way of an open tunnel: the tunnel does not end while other nodes may
+// have a share left.
 func (l *testLimit) tunnel() bool {
-	spentAlone := l.share.Alone && l.used >= l.part.AllowanceAlone(l.limit, l.share, l.day)
-	if spentAlone || l.part.IsSpent(l.limit, l.day, l.used) {
+	spentAlone := l.initial.Alone && l.used >= l.share.AllowanceAlone(l.limit, l.initial, l.day)
+	if spentAlone || l.share.IsSpent(l.limit, l.day, l.used) {
 		return false
 	}
 	l.used++
@@ -91,7 +92,7 @@ func (l *testLimit) Use() share.Use {
 		Day:   l.day}
 	switch l.kind {
 	case share.Daily:
-		u.Total, u.UsedAtTotal = l.part.Total(l.day)
+		u.Total, u.UsedAtTotal = l.share.Total(l.day)
 		u.Count = l.used
 	case share.Rate:
 		l.fill()
@@ -100,23 +101,23 @@ func (l *testLimit) Use() share.Use {
 	return u
 }
 
-func (l *testLimit) SetShare(part, total, base int64) int64 {
+func (l *testLimit) SetShare(size, total, usedAtTotal int64) int64 {
 	if l.kind == share.Rate {
 		l.fill()
-		part = max(part, share.Initial(l.limit, l.divisor))
+		size = max(size, share.Initial(l.limit, l.divisor))
 	}
-	l.part = share.NewShare(part, total, l.day, base)
-	return max(part, l.used)
+	l.share = share.NewShare(size, total, l.day, usedAtTotal)
+	return max(size, l.used)
 }
 
-func (l *testLimit) ReleaseShare(part, total, base int64) {
-	l.part = share.Share{}
+func (l *testLimit) ReleaseShare(size, total, usedAtTotal int64) {
+	l.share = share.Share{}
 	if l.kind == share.Daily {
-		l.part = share.NewReleased(part, total, l.day, base)
+		l.share = share.NewReleased(size, total, l.day, usedAtTotal)
 	}
 }
 
-// testNode is a gateway with shared limits and nothing else.
+// testNode is a gateway that has only shared limits.
 type testNode struct {
 	Local
 	world  *testWorld
@@ -142,12 +143,12 @@ func (n *testNode) now() time.Time                      { return n.world.now.Add
 
 func (n *testNode) SetInitialShares(s share.InitialShares) {
 	for _, l := range n.limits {
-		l.share = s
+		l.initial = s
 		if l.divisor = s.Divisor(); l.whole {
 			l.divisor = s.Nodes
 		}
-		if l.kind == share.Daily && !l.part.IsFor(l.day) {
-			l.part = share.NewInitial(l.day, l.used)
+		if l.kind == share.Daily && !l.share.IsFor(l.day) {
+			l.share = share.NewInitial(l.day, l.used)
 		}
 	}
 }
@@ -158,7 +159,7 @@ func (n *testNode) EachUsed(all bool, f func(share.Limit)) {
 		l.seen = l.count
 		u := l.Use()
 		if all && l.kind == share.Daily && l.used > 0 ||
-			(lately || u.NeedsMore()) && !l.part.IsHeld(l.kind == share.Daily, l.day) {
+			(lately || u.NeedsMore()) && !l.share.IsHeld(l.kind == share.Daily, l.day) {
 			f(l)
 		}
 	}
@@ -186,7 +187,7 @@ type testWorld struct {
 	store *Memory
 	nodes []*testNode
 	runs  int
-	// hasDays makes the amounts of limits begin anew with each day.
+	// hasDays makes the amounts of limits begin again with each day.
 	hasDays bool
 }
 
@@ -212,7 +213,7 @@ func (n *testNode) start() {
 	w.runs++
 	n.dead, n.next = false, w.now
 	for _, l := range n.limits {
-		l.part, l.seen, l.count = share.Share{}, 0, 0
+		l.share, l.seen, l.count = share.Share{}, 0, 0
 	}
 	n.node = New(Config{
 		Name: "test", Node: n.holder, ID: fmt.Sprint("run", w.runs), Store: n.link, Timeout: DefaultTimeout,
@@ -222,7 +223,7 @@ func (n *testNode) start() {
 	n.node.AttachLimits(n, n.holder, fmt.Sprint("process", w.runs))
 }
 
-// pass lets the time d pass, in which the nodes make their exchanges.
+// pass advances the clock by d. In this time the nodes make their exchanges.
 func (w *testWorld) pass(d time.Duration) {
 	for end := w.now.Add(d); w.now.Before(end); w.now = w.now.Add(10 * time.Millisecond) {
 		for _, n := range w.nodes {
@@ -241,14 +242,15 @@ func (w *testWorld) used(limit int) (sum int64) {
 	return sum
 }
 
-// firsts returns the sum of the first parts of a limit.
-func (w *testWorld) firsts(limit int64) int64 {
+// initialSum returns the sum of the initial shares of a limit.
+func (w *testWorld) initialSum(limit int64) int64 {
 	n := int64(len(w.nodes))
 	return n * share.Initial(limit, initialDivisor*n)
 }
 
-// The days begin by the store's clock, at nodes with any clocks: a node whose clock is 2 minutes ahead uses nothing of
-// the next day, also without the store, and one whose clock is behind uses the next day from its beginning.
+// The days begin by the store's clock, whatever the clocks of the nodes show. A node whose clock is 2 minutes ahead
+// uses nothing of the next day, also without the store. A node whose clock is behind uses the next day from its
+// beginning.
 func TestDaysBeginByTheStoresClock(t *testing.T) {
 	w := newTestWorld(t, 3, testLimit{key: "d", kind: share.Daily, limit: 60})
 	w.now, w.hasDays = time.Date(2027, 6, 30, 23, 59, 0, 0, time.UTC), true
@@ -270,7 +272,7 @@ func TestDaysBeginByTheStoresClock(t *testing.T) {
 		}
 	}
 	w.pass(time.Second)
-	require.InDelta(t, 60, use(), 3, "the limit and the first parts; it is 00:01 by the clock of the first node")
+	require.InDelta(t, 60, use(), 3, "the limit and the initial shares; it is 00:01 by the clock of the first node")
 	cut(true)
 	w.pass(10 * time.Second)
 	require.Zero(t, use(), "the nodes are alone")
@@ -284,18 +286,18 @@ func TestDaysBeginByTheStoresClock(t *testing.T) {
 	require.Zero(t, use(), "it is 00:00 by the clock of the third node")
 }
 
-// With any uses at any nodes, and no fault, the nodes use of a limit at most the limit and their first parts. A node
-// that is the only one with traffic gets all that is left.
-func TestPartsOfLimits(t *testing.T) {
+// Any nodes use a limit in any way, without a fault. Together they use at most the limit and their initial shares. If
+// only one node has traffic, this node gets the whole rest of the limit.
+func TestSharesOfLimits(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		daily, inFlight := rapid.Int64Range(1, 300).Draw(t, "daily"), rapid.Int64Range(1, 30).Draw(t, "in flight")
 		whole := rapid.Bool().Draw(t, "whole")
 		w := newTestWorld(t, rapid.IntRange(1, 4).Draw(t, "nodes"),
 			testLimit{key: "d", kind: share.Daily, limit: daily},
 			testLimit{key: "f", kind: share.InFlight, whole: whole, limit: inFlight})
-		firsts := w.firsts(inFlight)
+		initial := w.initialSum(inFlight)
 		if n := int64(len(w.nodes)); whole {
-			firsts = (n - 1) * share.Initial(inFlight, n)
+			initial = (n - 1) * share.Initial(inFlight, n)
 		}
 		for range rapid.IntRange(0, 30).Draw(t, "steps") {
 			n := w.nodes[rapid.IntRange(0, len(w.nodes)-1).Draw(t, "node")]
@@ -306,8 +308,8 @@ func TestPartsOfLimits(t *testing.T) {
 			n.limits[1].used -= rapid.Int64Range(0, n.limits[1].used).Draw(t, "ends")
 			ms := rapid.SampledFrom([]int{0, 20, 60, 200, 1000, 12_000}).Draw(t, "ms")
 			w.pass(time.Duration(ms) * time.Millisecond)
-			require.LessOrEqual(t, w.used(0), daily+w.firsts(daily))
-			require.LessOrEqual(t, w.used(1), inFlight+firsts)
+			require.LessOrEqual(t, w.used(0), daily+w.initialSum(daily))
+			require.LessOrEqual(t, w.used(1), inFlight+initial)
 		}
 		for _, n := range w.nodes {
 			n.limits[1].used = 0
@@ -320,13 +322,14 @@ func TestPartsOfLimits(t *testing.T) {
 			w.pass(100 * time.Millisecond)
 		}
 		require.GreaterOrEqual(t, w.used(0), daily)
-		require.LessOrEqual(t, w.used(0), daily+w.firsts(daily))
+		require.LessOrEqual(t, w.used(0), daily+w.initialSum(daily))
 		require.GreaterOrEqual(t, w.used(1), inFlight)
 	})
 }
 
-// Of a limit whose uses are refused beyond the part, a node that is the only one has all at any time: before it has
-// joined, after few uses and after a time without use. Of several nodes each has an equal share at once.
+// Uses of this limit beyond the share are refused. If there is only one node, it has the whole limit at any time:
+// before it has joined, after few uses and after a time without use. If there are several nodes, each has an equal
+// share immediately.
 func TestWholeShares(t *testing.T) {
 	for nodes := 1; nodes <= 3; nodes++ {
 		w := newTestWorld(t, nodes, testLimit{key: "f", kind: share.InFlight, whole: true, limit: 30})
@@ -365,7 +368,7 @@ func TestWholeShares(t *testing.T) {
 	}
 }
 
-// lease returns how much more of a limit the node may have used than the store has, at most.
+// lease returns the maximum amount that the node may have used in addition to the amount in the store.
 func (n *testNode) lease(limit int) int64 {
 	l := n.limits[limit]
 	e := n.node.sharing.byKey[l.key]
@@ -378,14 +381,14 @@ func (n *testNode) lease(limit int) int64 {
 	return max(e.storedSize, e.size)
 }
 
-// equal returns the part that the node gets at most after a long time without the store.
+// equal returns the maximum share of the node after a long time without the store.
 func (n *testNode) equal(limit int) int64 {
 	return share.Initial(n.limits[limit].limit, int64(n.node.sharing.nodes))
 }
 
-// With nodes that are killed, cut off or started again, and with a store that loses its data, the nodes use at most the
-// limit and the parts that were leased at the faults. In the end all is granted.
-func TestPartsAfterFaults(t *testing.T) {
+// Nodes are killed, cut off and started again, and the store loses its data. The nodes use at most the limit and the
+// shares that they held at the faults. At the end, the whole limit is granted.
+func TestSharesAfterFaults(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limits := [2]int64{rapid.Int64Range(1, 300).Draw(t, "daily"), rapid.Int64Range(1, 30).Draw(t, "in flight")}
 		w := newTestWorld(t, rapid.IntRange(1, 4).Draw(t, "nodes"),
@@ -395,7 +398,7 @@ func TestPartsAfterFaults(t *testing.T) {
 		more := [2]int64{} // by which the limits may be exceeded
 		check := func() {
 			for i, sum := range [2]int64{w.used(0) + lost, w.used(1)} {
-				require.LessOrEqual(t, sum, limits[i]+w.firsts(limits[i])+more[i])
+				require.LessOrEqual(t, sum, limits[i]+w.initialSum(limits[i])+more[i])
 			}
 		}
 		for range rapid.IntRange(0, 30).Draw(t, "steps") {
@@ -431,7 +434,7 @@ func TestPartsAfterFaults(t *testing.T) {
 					saved := rapid.Int64Range(0, d.used).Draw(t, "saved")
 					lost, d.used = lost+d.used-saved, saved
 				}
-				for i := range more { // it does not know yet how many nodes there are
+				for i := range more { // the node does not know yet how many nodes there are
 					if n.link.cut {
 						more[i] += limits[i]
 					} else {
@@ -468,8 +471,8 @@ func TestPartsAfterFaults(t *testing.T) {
 	})
 }
 
-// After a limit was raised on all nodes, the nodes get parts of the new one, although all of the old one was used.
-func TestARaisedLimitHasParts(t *testing.T) {
+// If a limit is raised on all nodes after it was used up, the nodes get shares of the new limit.
+func TestARaisedLimitHasShares(t *testing.T) {
 	w := newTestWorld(t, 2, testLimit{key: "d", kind: share.Daily, limit: 50})
 	spend := func() {
 		for range 30 {
@@ -492,11 +495,11 @@ func TestARaisedLimitHasParts(t *testing.T) {
 	w.pass(time.Second)
 	spend()
 	require.GreaterOrEqual(t, w.used(0), int64(200))
-	require.LessOrEqual(t, w.used(0), 200+w.firsts(200))
+	require.LessOrEqual(t, w.used(0), 200+w.initialSum(200))
 }
 
-// Nodes that all are without the store move in open tunnels at most what was left of an amount, their parts, and their
-// equal shares of what the others have used since a node last knew the use of all.
+// No node can reach the store. In open tunnels, the nodes transmit at most the rest of the amount, their shares, and
+// their equal shares of the amount that the other nodes have used since a node last knew the use of all nodes.
 func TestTunnelsWithoutTheStore(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limit := rapid.Int64Range(1, 3000).Draw(t, "limit")
@@ -514,7 +517,7 @@ func TestTunnelsWithoutTheStore(t *testing.T) {
 		most := max(limit, used)
 		for _, n := range w.nodes {
 			l, nodes := n.limits[0], max(int64(n.node.sharing.nodes), 1)
-			known, here := l.part.Total(l.day)
+			known, here := l.share.Total(l.day)
 			unknown := max(used-known-max(l.used-here, 0), 0)
 			most += n.lease(0) + max(l.used-l.most(), 0) + (unknown+nodes-1)/nodes
 			n.link.cut = true
@@ -538,8 +541,9 @@ func TestTunnelsWithoutTheStore(t *testing.T) {
 	})
 }
 
-// Two processes of one holder, one of which has taken over the sockets of the other, have parts of their own of the
-// limits on attempts in flight. When the old one ends, the new one has all. An amount counts once.
+// Two processes have the same holder, and the new process has taken over the sockets of the old one. Each process has
+// its own shares of the limits on attempts in flight. When the old process ends, the new process has the whole limit.
+// An amount counts once.
 func TestAProcessTakesOver(t *testing.T) {
 	w := newTestWorld(t, 1, testLimit{key: "f", kind: share.InFlight, limit: 20},
 		testLimit{key: "d", kind: share.Daily, limit: 1000})
@@ -571,7 +575,7 @@ func TestAProcessTakesOver(t *testing.T) {
 	w.pass(2 * time.Second)
 	fill(next, 3*time.Second)
 	require.Equal(t, int64(15), old.limits[0].used)
-	require.LessOrEqual(t, next.limits[0].used, int64(5+2), "what is left, and the first part")
+	require.LessOrEqual(t, next.limits[0].used, int64(5+2), "the rest of the limit, and the initial share")
 	require.GreaterOrEqual(t, next.limits[0].used, int64(5))
 	require.True(t, next.limits[1].begin())
 	w.pass(2 * time.Second)
@@ -599,7 +603,7 @@ func TestDeniedRequestsDoNotAddUp(t *testing.T) {
 	require.Less(t, n.node.sharing.byKey["d"].totalUsed, int64(10))
 }
 
-// However many parts become larger in an exchange, that is reported once.
+// However many shares become larger in an exchange, this is reported once.
 func TestRaisedIsReportedOnce(t *testing.T) {
 	var limits []testLimit
 	for i := range 20 {
@@ -617,8 +621,9 @@ func TestRaisedIsReportedOnce(t *testing.T) {
 	require.Equal(t, uint64(20), n.node.sharing.counts.Grown)
 }
 
-// A rate holds for all nodes together, whoever has the traffic, and a node alone gets all of it.
-func TestPartsOfARate(t *testing.T) {
+// A rate holds for all nodes together, whichever nodes have the traffic. If only one node has traffic, it gets the
+// whole rate.
+func TestSharesOfARate(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		perSecond := rapid.SampledFrom([]float64{0.2, 1, 5, 50}).Draw(t, "rate")
 		nodes := rapid.IntRange(1, 4).Draw(t, "nodes")
@@ -634,7 +639,8 @@ func TestPartsOfARate(t *testing.T) {
 			}
 		}
 		from := w.now
-		// The first parts and bursts: as many attempts at once as a part has per second, at least one a node.
+		// The initial shares and the bursts: a node may begin as many attempts together as its share has per second,
+		// and at least one.
 		burst := 1.125*perSecond + float64(2*nodes)
 		for range rapid.IntRange(1, 5).Draw(t, "steps") {
 			first := rapid.IntRange(0, nodes-1).Draw(t, "first")

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A node without the store lists itself as live, with its present figures, also if it has never reached the store. It
-// does not know whether the others are live.
+// A node that cannot reach the store lists itself as live, with its present figures, even if it has never reached the
+// store. It does not know whether the other nodes are live.
 func TestAloneNodeListsItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 2)
@@ -61,8 +61,8 @@ func TestAloneNodeListsItself(t *testing.T) {
 	})
 }
 
-// The log names the reason for which the store cannot be reached once. If the first failed exchange has only reached
-// its timeout, the reason follows as soon as it is known.
+// The log states once why the store cannot be reached. If the first failed exchange has only reached its timeout, the
+// log states the reason as soon as it is known.
 func TestLogNamesTheReason(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 1)

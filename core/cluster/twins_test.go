@@ -9,8 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Live nodes with the same name are marked on all nodes, and each of them warns once of each other one. A node that
-// starts again under its name is no such case, whether its previous process was killed, has ended or is draining.
+// If live nodes have the same name, all nodes mark them, and each of these nodes warns once of each other node with its
+// name. A node that starts again under its name is not marked, whether its previous process was killed, has ended or is
+// draining.
 func TestNodesWithTheSameName(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	clock := func() time.Time { return now }

@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Bans of an earlier process are in force until their end. They are not new events.
+// The bans of an earlier process are in force until their end. They are not reported as new events.
 func TestBansSurviveARestart(t *testing.T) {
 	noon := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	var passed atomic.Int64

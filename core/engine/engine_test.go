@@ -42,7 +42,7 @@ func (rotation) Delay(*core.BackoffRequest) (float64, error) { return 0.001, nil
 func newEngine(t interface{ Fatal(...any) }, dial func(context.Context, string, string) (net.Conn, error),
 	proxies ...string) *engine.Engine {
 	cfg := engine.DefaultConfig()
-	cfg.Reachability = false                                    // because the tests count dials and make them fail
+	cfg.Reachability = false                                    // the tests count the calls of dial, and make them fail
 	cfg.AttemptTimeout, cfg.BodyIdle = time.Minute, time.Minute // no busy machine needs so long
 	for _, p := range proxies {
 		a, err := upstream.ParseAddress(p)

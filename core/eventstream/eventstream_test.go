@@ -123,7 +123,7 @@ func TestBounds(t *testing.T) {
 	require.NoError(t, err, "there is a place again")
 }
 
-// A reader that skips what it has missed is not too slow again because of an event that is published meanwhile.
+// A reader that skips what it has missed is not too slow again if an event is published meanwhile.
 func TestSkipLostWhileEventsArePublished(t *testing.T) {
 	const published = 20 * MaxEvents
 	var s Stream
@@ -179,7 +179,7 @@ func TestSampledEvents(t *testing.T) {
 	require.False(t, s.HasSamplers())
 }
 
-// A reader with too many sampled events, or too many bytes of them, is dropped. Others get them.
+// A reader with too many sampled events, or too many bytes of them, is dropped. Other readers get these events.
 func TestReadersThatAreTooSlowForSampledEvents(t *testing.T) {
 	for name, c := range map[string]struct{ events, size int }{
 		"events": {MaxSampled, 1}, "bytes": {4, MaxBytes / 4},

@@ -145,7 +145,7 @@ func TestSuspectAfterRefusals(t *testing.T) {
 	require.Zero(t, b.Report(l).Failures)
 }
 
-// A target that bans proxies may serve those that have not been tried, so it is not suspect so soon.
+// A target that bans proxies may serve other proxies that have not been tried. Therefore it becomes suspect later.
 func TestSuspectDespiteBans(t *testing.T) {
 	l := NewLedger(Config{})
 	books := make([]Book, 3)

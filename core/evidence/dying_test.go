@@ -105,7 +105,7 @@ func TestAProxyThatDiesAtOneTarget(t *testing.T) {
 func TestBanned(t *testing.T) {
 	const proxies = 4
 	for name, x := range map[string]struct {
-		targets int // negative: after the first requests, all are for the first target
+		targets int // a negative value means that after the first requests, all requests are for the first target
 		fails   func(proxy, target, n int) bool
 		want    bool
 	}{

@@ -23,8 +23,8 @@ type curve struct {
 	opened       bool
 }
 
-// simulate records 60 attempts of proxy 0 in a pool of eight with three targets. Something begins
-// to fail after the first 20.
+// simulate records 60 attempts of proxy 0 in a pool of eight with three targets. The failures begin after the first 20
+// attempts.
 func (c *curve) simulate(seed uint64, fails func(p *pool, broken bool, proxy, target int) fault) {
 	p := newPool(8, 50, seed)
 	p.target = func() int { return p.rng.IntN(3) }

@@ -76,7 +76,7 @@ func TestFailingProxiesAreForgotten(t *testing.T) {
 	require.True(t, r.failing().Empty(), "the test begins anew")
 }
 
-// Failures at one target, or at targets that nobody knows, show nothing about the pool.
+// Failures at one target, or at unknown targets, show nothing about the pool.
 func TestOneTargetIsNotThePool(t *testing.T) {
 	r := newPoolRig()
 	for i := range 50 {

@@ -161,7 +161,7 @@ func TestADeadTargetOpensNothing(t *testing.T) {
 }
 
 // deadTarget returns the number of openings due to a dead target. Later, a proxy dies. The result good is the number of
-// its attempts at other targets until its breaker opened.
+// attempts through this proxy at other targets until its breaker opened.
 func deadTarget(n, at, warm int, share float64, seed uint64) (openings, good int) {
 	p := newPool(n, rates(n)[seed%3], seed+100)
 	p.random = seed%2 == 0
@@ -278,7 +278,7 @@ func uniqueNames(n int, share float64, seed uint64) (p *pool, dies func() int) {
 	}
 }
 
-// If all requests are for dead names, everything fails (property f). The breakers open much later than with targets
+// Property f: if all requests are for dead names, all attempts fail. The breakers open much later than with targets
 // that have served: after about 70 failures of each proxy.
 func TestOnlyDeadNames(t *testing.T) {
 	p, _ := uniqueNames(8, 1, 1)

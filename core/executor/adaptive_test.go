@@ -49,7 +49,7 @@ func TestAnAttemptIsCutShort(t *testing.T) {
 	}{
 		"another one answers": {nil, nil, took{"p0": time.Hour}, times{0, 300 * ms}, 1},
 		"nobody answers": {nil, nil, took{"p0": time.Hour, "p1": time.Hour},
-			times{0, 300 * ms, 2600 * ms}, 1}, // the third is through p0 again, with the whole attempt timeout
+			times{0, 300 * ms, 2600 * ms}, 1}, // the third attempt is through p0 again, with the whole attempt timeout
 		"it answers in time":        {nil, nil, took{"p0": 290 * ms}, times{0}, 0},
 		"it may not be repeated":    {func(x *both) { x.Idempotent = false }, nil, took{"p0": 9 * s}, times{0}, 0},
 		"its body is gone":          {func(x *both) { x.Replayable = false }, nil, took{"p0": 9 * s}, times{0}, 0},
@@ -206,7 +206,7 @@ func TestASlowerProxyGetsMoreTime(t *testing.T) {
 	})
 }
 
-// If attempts hang at random, the adaptive timeout rises once. It does not grow with each of them.
+// If attempts hang at random, the adaptive timeout rises once. It does not rise with each of these attempts.
 func TestRandomHangsDoNotRaiseTheTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 2, func(tuning *Tuning) { tuning.Adaptive = true })
@@ -365,7 +365,8 @@ func startWithLedger(t *testing.T, proxies int) *bench {
 }
 
 // A target that does not respond through any proxy becomes suspect after a few requests. From then on, its requests get
-// one attempt, which is cut short, except one request in 5 s. No proxy is charged, and the first response clears it.
+// one attempt, which is cut short, except one request in 5 s. No proxy is charged, and after the first response the
+// target is not suspect any more.
 func TestATargetThatHangsIsSuspect(t *testing.T) {
 	for proxies, requests := range map[int]int{2: 5, 3: 3, 8: 3} {
 		t.Run(fmt.Sprint(proxies, " proxies"), func(t *testing.T) {
@@ -415,7 +416,7 @@ func TestASlowTargetIsNotSuspect(t *testing.T) {
 			return verdict.Facts{Status: 200}
 		}
 		var requests sync.WaitGroup
-		for range 2 { // the second half begins while the first one is in its last attempts
+		for range 2 { // the second half of the requests begins while the first half is in its last attempts
 			for range 32 {
 				requests.Go(func() {
 					x := exchange(t, nil)
@@ -446,7 +447,8 @@ func TestATotalTimeoutMakesNoTargetSuspect(t *testing.T) {
 	})
 }
 
-// The request whose attempt finds a loop, and so opens the last breaker, gets the reason. The next one is not sent.
+// If an attempt finds a loop, the last breaker opens, and the request of this attempt is refused with the reason. The
+// next request is not sent.
 func TestALoopThatOpensTheLastBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := startWithLedger(t, 1)

@@ -16,7 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// failing is a Sender whose first attempts fail with facts, and whose next one succeeds.
+// failing is a Sender whose first attempts fail with the field facts, and whose next attempt succeeds.
 type failing struct {
 	facts verdict.Facts
 	left  int
@@ -118,7 +118,7 @@ func TestAllocOfARequestThatMayBeHedged(t *testing.T) {
 	}
 }
 
-// quick is a Hedger whose response comes at once.
+// quick is a Hedger whose response arrives immediately.
 type quick struct{}
 
 func (quick) Send(_ context.Context, _ *Attempt, facts *verdict.Facts) int {

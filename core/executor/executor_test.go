@@ -73,7 +73,7 @@ func start(t require.TestingT, n int, change func(*Tuning)) *bench {
 	return b
 }
 
-// tries is a Sender that makes each attempt by calling f. It records the time and the proxy of each attempt.
+// tries is a Sender whose attempts are calls of f. It records the time and the proxy of each attempt.
 type tries struct {
 	f         func(ctx context.Context, a *Attempt) verdict.Facts
 	at        []time.Duration
@@ -267,7 +267,7 @@ func TestAWaitBeyondTheTimeoutDoesNotBegin(t *testing.T) {
 	})
 }
 
-// On a slow machine the wait of a request may end after its total timeout. Then no attempt follows, and no
+// On a slow machine, the wait of a request may end after its total timeout. No further attempt is then made, and no
 // proxy is charged.
 func TestAWaitThatEndsTooLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -32,7 +32,7 @@ type course struct {
 // answer is a response.
 type answer struct {
 	by     string // id of the proxy
-	closed int    // number of times that it was discarded, or returned by Run
+	closed int    // number of times that the response was discarded, or returned by Run
 }
 
 // courses is a Hedger that gives each attempt the course that next returns, and records the responses.
@@ -468,9 +468,8 @@ func (p *panics) attempt(_ context.Context, _ *Attempt) (*answer, verdict.Facts)
 	panic("out of order")
 }
 
-// For all requests: each response is closed once. The number of hedges is within the hedge budget and
-// max_attempts. A delivered request has one successful attempt, which counts. The attempt that lost is never
-// charged.
+// For all requests: each response is closed once. The number of hedges is within the hedge budget and max_attempts. A
+// delivered request has exactly one successful attempt. The attempt that lost is never charged.
 func TestHedgesOfAnyRequests(outer *testing.T) {
 	rapid.Check(outer, func(rt *rapid.T) {
 		n := func(label string, from, to int) int { return rapid.IntRange(from, to).Draw(rt, label) }

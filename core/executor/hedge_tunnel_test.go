@@ -176,8 +176,8 @@ func TestALateByteDoesNotChangeTheWinner(t *testing.T) {
 	})
 }
 
-// For all tunnels: each is closed once. The first tunnel with a byte wins at that moment. A tunnel that lost
-// is not charged. The request and each attempt are recorded once.
+// For all tunnels: each tunnel is closed once. The first tunnel with a byte of the target wins when this byte arrives.
+// A tunnel that lost is not charged. The request and each attempt are recorded once.
 func TestHedgesOfAnyTunnels(outer *testing.T) {
 	won, lost := 0, 0
 	plan := func(rt *rapid.T) {
@@ -254,7 +254,7 @@ func TestHedgesOfAnyTunnels(outer *testing.T) {
 		})
 		require.Empty(rt, wrong)
 	}
-	for range 10 { // because one of 20 series has no such end
+	for range 10 { // in one of 20 series no hedge wins, or none loses
 		if rapid.Check(outer, plan); won > 0 && lost > 0 {
 			return
 		}

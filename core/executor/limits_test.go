@@ -51,8 +51,8 @@ func TestRequestsWaitForALimit(t *testing.T) {
 	})
 }
 
-// A limit that ends after the longest wait leads to a refusal: at once, with the time until it ends, if nothing can end
-// it earlier.
+// If the limit ends only after the longest wait, the request is refused. It is refused immediately, with the time until
+// the end of the limit, if no event can end the limit earlier.
 func TestLimitsThatLastTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := startLimited(t, upstream.Extras{MinInterval: 10 * time.Second})
@@ -86,7 +86,7 @@ func TestEndsOfAWaitForALimit(t *testing.T) {
 		var running sync.WaitGroup
 		running.Go(func() { b.timed(t.Context(), exchange(t, nil), &tries{f: statuses(200)}) })
 		running.Go(func() { b.timed(t.Context(), exchange(t, nil), &tries{f: statuses(200)}) })
-		running.Wait() // one is served after 0.8 s, the other one expires after 1 s
+		running.Wait() // one request is served after 0.8 s; the other one expires after 1 s
 		places, _ := b.Queues()
 		require.EqualValues(t, 1, places[core.PriorityNormal].Expired)
 		require.Zero(t, places[core.PriorityNormal].Waiting)

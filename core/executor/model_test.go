@@ -431,8 +431,8 @@ func (m *model) choose(probes bool, attempt int) (*party, refusal) {
 			return int(score(a.number, min(attempt, 1)) - score(b.number, min(attempt, 1)))
 		}), refusal{}
 	}
-	// First the half-open proxies that were left out because the request should not probe, then the one that was
-	// tried longest ago.
+	// First come the half-open proxies that were left out because the request should not be a probe, and then the proxy
+	// that was tried longest ago.
 	left := slices.DeleteFunc(slices.Clone(m.parties), func(p *party) bool { return p.gone || !m.admits(p) })
 	slices.SortStableFunc(left, func(a, b *party) int { return a.tried - b.tried })
 	busy, barred := false, false

@@ -50,8 +50,8 @@ func TestAWebServerInThePool(t *testing.T) {
 	}
 }
 
-// A target that responds with 404 through all proxies costs a few attempts of each proxy that has not relayed a
-// response below 400 yet, but only if another proxy has. The 404 is relayed, and nobody is charged.
+// A target responds with 404 through all proxies. This costs a few attempts of each proxy that has not relayed a
+// response below 400, but only if another proxy has relayed one. The 404 is relayed, and nobody is charged.
 func TestAnErrorOfTheTarget(t *testing.T) {
 	for _, relaying := range []int{0, 1} {
 		synctest.Test(t, func(t *testing.T) {
@@ -77,8 +77,8 @@ func TestAnErrorOfTheTarget(t *testing.T) {
 	}
 }
 
-// The response is compared through a proxy that is known to relay responses. Through another one, the retries might all
-// fail, and the client would lose the response.
+// The response is compared through a proxy that is known to relay responses. Through any other proxy, the retries might
+// all fail, and the client would lose the response.
 func TestAComparisonUsesAProxyThatRelays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := startWithLedger(t, 4)

@@ -388,8 +388,8 @@ func TestAClientLeavesTheQueueOfTheBudget(t *testing.T) {
 	})
 }
 
-// Many requests of all kinds need few places, and many of their clients leave. No place is lost or used
-// twice. Each request gets a place without ServeQueues, and at the end all places are free.
+// Many requests of all kinds wait for few places, and many clients leave. No place is lost or used twice. Each request
+// gets a place without ServeQueues, and at the end all places are free.
 func TestNoPlaceIsLost(t *testing.T) {
 	b := start(t, 3, func(t *Tuning) { t.Queue = queue.Config{MaxWaiting: 1 << 20, MaxWait: time.Minute} })
 	for i, u := range b.pool.Snapshot().All {
@@ -431,8 +431,8 @@ func TestNoPlaceIsLost(t *testing.T) {
 	b.idle(t)
 }
 
-// A place that is released while a request is about to wait is given to this request. After the last request
-// of a round there is no other release.
+// A place that is released while a request is about to wait is given to this request. No other place is released after
+// the last request of a round.
 func TestAPlaceReleasedBeforeAWaitIsUsed(t *testing.T) {
 	b := start(t, 1, func(t *Tuning) { t.Queue = queue.Config{MaxWaiting: 10, MaxWait: time.Minute} })
 	err := b.pool.UpdateAll(upstream.Updates{"p0": func(s *upstream.Spec) error {

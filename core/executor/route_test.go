@@ -203,7 +203,7 @@ func TestRegionsOfClientUserAndRule(t *testing.T) {
 }
 
 // A client prefers a region that its user must not use, and the pool has only a proxy with {region} in its login. The
-// wish is ignored, and the login gets the proxy's own region.
+// region of the client is ignored, and the login gets the proxy's own region.
 func TestAForbiddenPreferredRegionIsIgnored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 1, nil)

@@ -119,7 +119,8 @@ func TestBansByRules(t *testing.T) {
 }
 
 // With max_attempts of a rule, a request that the rule sends to another proxy may have more attempts than its policy
-// permits. A request that has asked for a number of attempts keeps it, and without retries nothing changes.
+// permits. A request that has asked for a number of attempts keeps this number. Without retries, the rule has no
+// effect.
 func TestMaxAttemptsOfARule(t *testing.T) {
 	refusing := []string{"p0", "p1", "p2", "p3", "p4", "p5"}
 	two, five := 2, 5
@@ -166,7 +167,7 @@ func TestMaxAttemptsOfARule(t *testing.T) {
 	}
 }
 
-// A rule for a failed attempt changes what follows it, and who is charged.
+// A rule for a failed attempt changes the step that follows the attempt, and the party that is charged.
 func TestRulesForFailures(t *testing.T) {
 	refuse := verdict.Facts{Status: 403, FromProxy: true, Tunnel: true}
 	for name, c := range map[string]struct {

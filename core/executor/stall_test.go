@@ -39,7 +39,7 @@ func (b *stallBench) send(_ context.Context, a *Attempt) verdict.Facts {
 	return verdict.Facts{Status: 200}
 }
 
-// hold makes attempts through the first n proxies wait. It returns a function that ends this.
+// hold makes attempts through the first n proxies wait, until the returned function is called.
 func (b *stallBench) hold(n int) (release func()) {
 	c := make(chan bool)
 	b.mu.Lock()
@@ -75,7 +75,8 @@ func (b *stallBench) during(t *testing.T, f func()) {
 	clients.Wait()
 }
 
-// If all proxies stop for a moment, none is worse than the others. Their attempts are cut short and charged to nobody.
+// If all proxies stop for a moment, no proxy is worse than the others. Their attempts are cut short and charged to
+// nobody.
 func TestAStallOfThePoolIsChargedToNoProxy(t *testing.T) {
 	for _, proxies := range []int{2, 3, 6} {
 		for _, length := range []time.Duration{400 * time.Millisecond, 500 * time.Millisecond} {
@@ -131,7 +132,7 @@ func TestProxiesThatHangInBurstsAreCharged(t *testing.T) {
 	})
 }
 
-// If some proxies hang and the others serve, it is no stall: the breakers of those that hang open.
+// If some proxies hang and the others serve, this is no stall: the breakers of the hanging proxies open.
 func TestProxiesThatHangTogetherAreCharged(t *testing.T) {
 	for _, hanging := range []int{1, 2, 4, 5} {
 		t.Run(fmt.Sprint(hanging, " of 6"), func(t *testing.T) {

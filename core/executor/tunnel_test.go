@@ -101,8 +101,8 @@ func TestADeadTunnelIsRetried(t *testing.T) {
 	})
 }
 
-// The only proxy of a pool, and the proxy of a strict session, get the retry after the backoff of the policy. A silent
-// tunnel is not cut short there.
+// The only proxy of a pool gets the retry after the backoff of the policy, and so does the proxy of a strict session. A
+// silent tunnel is not cut short in these cases.
 func TestATunnelIsRetriedThroughTheSameProxy(t *testing.T) {
 	strict := func() *session.Handle { return sessionOf("p0", true) }
 	for name, c := range map[string]struct {
@@ -126,8 +126,8 @@ func TestATunnelIsRetriedThroughTheSameProxy(t *testing.T) {
 	}
 }
 
-// A tunnel that fails long after it was opened has failed at that time, also if it is charged later. Its latency is the
-// time until it was open.
+// If a tunnel fails long after it was opened, the time of the failure is recorded, also if the attempt is charged
+// later. The latency is the time until the tunnel was open.
 func TestATunnelFailsWhenItEnds(t *testing.T) {
 	for name, silence := range map[string]time.Duration{"died": 0, "silent": time.Second} {
 		t.Run(name, func(t *testing.T) {
@@ -184,8 +184,7 @@ func TestATunnelWithoutAnotherProxyFails(t *testing.T) {
 	})
 }
 
-// If the retry budget may refuse a retry, or no retry is possible, there is no time limit for the target's
-// answer.
+// If the retry budget may refuse a retry, or no retry is possible, the target's response has no time limit.
 func TestSilence(t *testing.T) {
 	budget := func(t *Tuning) { t.Budget = retry.NewBudget(retry.BudgetConfig{Ratio: 1}, time.Now()) }
 	for name, c := range map[string]struct {

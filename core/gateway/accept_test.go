@@ -104,7 +104,8 @@ func TestSlowBodiesMakeRoom(t *testing.T) {
 	}
 }
 
-// A body that goes on after a pause stays while another one has been silent for longer than it is late.
+// If another body has been silent for longer than this body is late, this body is not closed: it continues after a
+// pause.
 func TestAResumedBodyStaysBeforeASilentOne(t *testing.T) {
 	var ahead atomic.Int64
 	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) {
@@ -194,8 +195,8 @@ func TestAClientWithoutAPlaceGetsA503(t *testing.T) {
 	}
 }
 
-// A client without a place waits for at most maxPlaceWaits waits, also if all other clients' requests have just begun:
-// the clock stands still.
+// A client without a place waits for at most maxPlaceWaits waits, even if the requests of all other clients have just
+// begun. (The clock of this test stands still.)
 func TestYoungRequestsDelayNoRefusal(t *testing.T) {
 	hold, held := make(chan struct{}), make(chan struct{}, 100)
 	defer close(hold)

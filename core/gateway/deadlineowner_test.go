@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Only readControl and stallWriter set deadlines of client connections. The other calls in this package set those of
-// connections to targets, and of streams of net/http.
+// Only readControl and stallWriter set deadlines of client connections. The other calls in this package set deadlines
+// of connections to targets, and of streams of net/http.
 func TestDeadlinesHaveOneOwner(t *testing.T) {
 	owners := map[string]string{"rc.conn": "deadline.go", "w.conn": "writer.go"}
 	others := []string{"t.target", "src", "remote.Conn", "response", "control"}

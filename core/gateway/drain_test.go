@@ -312,8 +312,8 @@ func (l *heldListener) Accept() (net.Conn, error) {
 	return nil, net.ErrClosed
 }
 
-// After Leave each connection is served until its next response, which announces that it is the last one.
-// Settle waits for requests on the connections that have none.
+// After CloseAfterResponse, each connection is served until its next response, which announces the end of the
+// connection. WaitUntilBusy waits until each connection has a request or is closed.
 func TestLeavingBeforeADrain(t *testing.T) {
 	r := newRig(t, answering(func(*http.Request, string) string { return ok("hello") }), nil)
 	kept := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")

@@ -93,8 +93,8 @@ func TestWaitingClientsMakeRoom(t *testing.T) {
 	}
 }
 
-// A client that has sent nothing, or a part of a head, for a while takes one descriptor: it is not closed while there
-// is one for each client, and its request is served when it comes.
+// A client that has sent nothing, or a part of a head, for a while takes one descriptor. While there is a descriptor
+// for each client, such a client is not closed, and its request is served when it arrives.
 func TestSilentClientsTakeOneDescriptorEach(t *testing.T) {
 	var ahead atomic.Int64
 	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) {
@@ -102,7 +102,7 @@ func TestSilentClientsTakeOneDescriptorEach(t *testing.T) {
 		o.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	})
 	const request = "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n"
-	silent := make([]*client, r.files.Limit()-4) // the others are for requests, one of which may just have ended
+	silent := make([]*client, r.files.Limit()-4) // the other places are for requests, one of which may just have ended
 	for i := range silent {
 		if silent[i] = r.dial(); i%2 == 1 {
 			silent[i].send(request[:20])
@@ -129,7 +129,7 @@ func TestSilentClientsTakeOneDescriptorEach(t *testing.T) {
 }
 
 // If no file descriptor is free, a client whose whole head has arrived takes the place of a client whose head is
-// incomplete, even if this head began a short time ago. A client whose own head is incomplete does not.
+// incomplete, even if this head began a short time ago. A client whose own head is incomplete does not get this place.
 func TestAWholeHeadTakesThePlaceOfAnUnfinishedOne(t *testing.T) {
 	const head = "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n"
 	var ahead atomic.Int64

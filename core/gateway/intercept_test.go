@@ -323,7 +323,8 @@ func TestCertificatesOfTargets(t *testing.T) {
 	}
 }
 
-// The user of the CONNECT is the user of the requests inside, also after a reload. A CONNECT's fields apply to them.
+// The user of a CONNECT is the user of the requests inside the tunnel, also after a reload. The X-Whirlpool fields of
+// the CONNECT apply to these requests.
 func TestInterceptedUsers(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		i := newIntercepting(t, true, func(http.ResponseWriter, *http.Request) {}, func(o *options) {
@@ -354,7 +355,8 @@ func TestInterceptedUsers(t *testing.T) {
 	}
 }
 
-// Requests for another host than that of the tunnel, and requests that are none of a tunnel, are refused.
+// A request for another host than the host of the tunnel is refused, and so is a request that is not permitted inside a
+// tunnel.
 func TestWrongInterceptedRequests(t *testing.T) {
 	i := newIntercepting(t, false, func(_ http.ResponseWriter, q *http.Request) {}, nil)
 	for request, want := range map[string]struct {
@@ -381,8 +383,8 @@ func TestWrongInterceptedRequests(t *testing.T) {
 	}
 }
 
-// The client names the target in its ClientHello; the CONNECT has an address. The certificate and the check of the
-// target's certificate are for the name.
+// The CONNECT has an address, and the ClientHello names the target. The gateway's certificate is for the name, and the
+// target's certificate is checked against the name.
 func TestTheServerNameCounts(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		i := newIntercepting(t, http2, func(w http.ResponseWriter, q *http.Request) { io.WriteString(w, q.Host) }, nil)

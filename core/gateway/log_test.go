@@ -20,8 +20,8 @@ type trackedIDs struct {
 func (t trackedIDs) Track() TrackerEntry   { return t }
 func (t trackedIDs) SetClientID(id string) { t.ids <- id }
 
-// A valid X-Request-Id is in the log and in the tracker, also of a request that is refused. The target gets each as it
-// is, unless Connection names it.
+// A valid X-Request-Id is in the log and in the tracker, even if the request is refused. The target gets each
+// X-Request-Id unchanged, valid or not, unless Connection names the field.
 func TestTheClientsRequestID(t *testing.T) {
 	log, tracked := &accessRecords{}, trackedIDs{ids: make(chan string, 1)}
 	r := newRig(t, answering(func(q *http.Request, _ string) string {

@@ -32,9 +32,9 @@ func newPlaces(now time.Time) (*places, func(client string, what int64, waited t
 	}
 }
 
-// Idle clients are removed first, then those with an unfinished head, then those that have stopped sending a
-// body. Within each kind, those that have waited longest are removed first. Clients that have waited only
-// for a short time, and those with a request in flight, stay.
+// Idle clients are removed first, then clients with an incomplete head, then clients that have stopped sending a body.
+// Within each kind, the clients that have waited longest are removed first. Clients that have waited only for a short
+// time, and clients with a request in flight, stay.
 func TestTheOrderOfRemoval(t *testing.T) {
 	now := time.Now()
 	p, add := newPlaces(now)
@@ -127,8 +127,8 @@ func TestTheListOfPlaces(t *testing.T) {
 	})
 }
 
-// The time for which a client has sent nothing before it was accepted counts as waiting, until its first request. If it
-// has sent a part of a head, the time since then counts when this part has been read.
+// The time for which a client has sent nothing before it was accepted counts as waiting, until its first request. If
+// the client has sent a part of a head, its wait begins when the gateway has read this part.
 func TestTimeInTheQueueCounts(t *testing.T) {
 	for _, sent := range []bool{false, true} {
 		now := time.Now()
@@ -175,7 +175,7 @@ func TestAnEvictionOrARequest(t *testing.T) {
 	}
 }
 
-// Clients that have not sent their first request for long are counted as active no more, until they send it.
+// Clients that have not sent their first request for long do not count as active, until they send it.
 func TestSettleSilent(t *testing.T) {
 	now := time.Now()
 	p, add := newPlaces(now)

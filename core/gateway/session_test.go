@@ -79,7 +79,7 @@ func withUsers(o *options) {
 	}
 }
 
-// The options of a user name count for HTTP as the fields do, and fields come first.
+// The options of a user name have the same effect over HTTP as the fields. If both are present, the fields apply.
 func TestOptionsInUserNames(t *testing.T) {
 	calls := atomic.Int32{}
 	r := newRig(t, answering(func(*http.Request, string) string {
@@ -121,7 +121,7 @@ func TestOptionsInUserNames(t *testing.T) {
 	require.Contains(t, body, `the unknown option \"planet\"`)
 }
 
-// Options are of one login: the next login on the same connection has none of them.
+// Options belong to one login: if the next login on the same connection has no options, none apply.
 func TestOptionsEndWithTheLogin(t *testing.T) {
 	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), withUsers)
 	c := r.dial()
@@ -138,8 +138,8 @@ func TestOptionsEndWithTheLogin(t *testing.T) {
 	}
 }
 
-// Options of a SOCKS5 client: a session whose proxy is not admissible is refused, and so is an unknown
-// option, at the login.
+// A SOCKS5 client is refused at the login if its user name has an unknown option, or names a session whose proxy is not
+// admissible.
 func TestOptionsOfSOCKS5Clients(t *testing.T) {
 	r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) { c.Write([]byte("hi")) }), withUsers)
 	login := func(user string) (c *client, status byte) {

@@ -44,7 +44,8 @@ func TestAClientLeavesASilentBody(t *testing.T) {
 	}
 }
 
-// awaitedConn is a connection to a proxy. It sends a value to long when a read deadline of more than a minute is set.
+// awaitedConn is a connection to a proxy. It sends a value to the channel long when a read deadline is set that is more
+// than a minute away.
 type awaitedConn struct {
 	net.Conn
 	long chan<- struct{}

@@ -50,7 +50,8 @@ func askOver(t testing.TB, c net.Conn, request string) (*http.Response, string) 
 
 const plainGet = "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n"
 
-// heldConn sends a value to got when it has read bytes, and does not return them before release is closed.
+// heldConn sends a value to the channel got when it has read bytes. It returns the bytes only after the channel release
+// was closed.
 type heldConn struct {
 	net.Conn
 	got, release chan struct{}
@@ -185,7 +186,7 @@ func TestSlowHandshakes(t *testing.T) {
 		r := newRig(t, nil, func(o *options) { o.TLS, o.Head = secure(t, a), 50*time.Millisecond })
 		c := r.dial()
 		c.send(sent)
-		_, err := io.Copy(io.Discard, c.r) // ends by a reset if the bytes and the deadline come at the same moment
+		_, err := io.Copy(io.Discard, c.r) // a reset, if the bytes and the deadline come together
 		require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 	}
 }

@@ -19,8 +19,8 @@ func chunkedPost(size int, announced, section string) string {
 		"%x\r\n%s\r\n0\r\n%s\r\n", announced, size, strings.Repeat("x", size), section)
 }
 
-// The trailers of a request reach the target, also with a repeat, without those that must not be sent as trailers. A
-// body that is not kept has its trailers as well. Without trailers, a kept body has a length.
+// The trailers of a request reach the target, also after a repeat, except trailers that must not be sent. A body that
+// is not kept has its trailers as well. A kept body without trailers has a length.
 func TestRequestTrailers(t *testing.T) {
 	var failures atomic.Int32
 	r := newRig(t, answering(func(q *http.Request, body string) string {

@@ -21,8 +21,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// A tunnel carries the bytes of both sides, beginning with those after the CONNECT and after its response. It
-// carries the end of each side separately.
+// A tunnel carries the bytes of both sides, beginning with those after the CONNECT and after its response. It carries
+// the end of each direction separately.
 func TestATunnelForwardsAllBytes(t *testing.T) {
 	said := make(chan string, 1)
 	r := newRig(t, func(c net.Conn) {

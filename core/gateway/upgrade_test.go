@@ -26,8 +26,8 @@ func (c *client) switched() *http.Response {
 	return c.head("GET", 101)
 }
 
-// After a 101 the connections are a tunnel. It first carries the bytes that arrived with the two heads. It
-// carries the end of each side separately. The request is recorded once, when the 101 has arrived.
+// After a 101 the connections are a tunnel. The tunnel first carries the bytes that arrived with the two heads. It
+// carries the end of each direction separately. The request is recorded once, when the 101 has arrived.
 func TestAnUpgrade(t *testing.T) {
 	asked, said := make(chan *http.Request, 1), make(chan string, 1)
 	r := newRig(t, func(c net.Conn) {

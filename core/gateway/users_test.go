@@ -21,8 +21,8 @@ func loginField(name, password string) string {
 	return "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(name+":"+password)) + "\r\n"
 }
 
-// The mode of a user decides what an override may ask for. A user without one has the mode of the gateway,
-// and the default of the gateway depends on whether there are users.
+// The mode of a user decides what an override may ask for. A user without a mode has the mode of the gateway, and the
+// default of the gateway depends on whether there are users.
 func TestOverrideModes(t *testing.T) {
 	calls := atomic.Int32{}
 	r := newRig(t, answering(func(*http.Request, string) string {

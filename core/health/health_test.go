@@ -120,7 +120,7 @@ func (n *network) busy() bool {
 	return false
 }
 
-// fixture is a checker in virtual time with the proxies p0, p1 and so on.
+// fixture is a checker in virtual time. Its proxies are p0, p1 and so on.
 type fixture struct {
 	t    *testing.T
 	pool *upstream.Pool

@@ -24,9 +24,9 @@ func (p *pieces) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// A body has the same bytes and the same end whether it is read with Next, Ready and Read, or directly from
-// the connection (Unread, Took), in any order, and in packets of any size. The bytes after it are not
-// consumed.
+// A body has the same bytes and the same end in each way of reading: with Next, NextBuffered and Read, or directly from
+// the connection (DirectlyReadable, RecordRead), in any order, and in packets of any size. The bytes after the body are
+// not consumed.
 func TestABodyIsTheSameForEveryWayOfReading(t *testing.T) {
 	const behind = "HTTP/1.1 200 OK\r\n"
 	rapid.Check(t, func(t *rapid.T) {

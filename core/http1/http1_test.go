@@ -169,7 +169,8 @@ func TestResponseFraming(t *testing.T) {
 		{"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n" +
 			"Content-Length: 0\r\n\r\n", get, NoBody, 0, false},
 		{"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", get, NoBody, 0, false},
-		// A 2xx to a CONNECT has no framing, whatever its fields. A refusal has one.
+		// A 2xx response to a CONNECT has no framing, whatever its fields are. The framing of a refusal depends on its
+		// fields.
 		{"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", connect, NoBody, -1, false},
 		{"HTTP/1.1 299 OK\r\nContent-Length: 3\r\nContent-Length: many\r\nTransfer-Encoding: gzip\r\n\r\n", connect,
 			NoBody, -1, false},

@@ -38,8 +38,9 @@ func TestTheNumberOfTrailersIsLimited(t *testing.T) {
 	}
 }
 
-// HTTP/1.0 has no chunked framing (RFC 9112 section 6.1), but squid, HAProxy and curl read chunks in such a response.
-// With a Content-Length as well it is refused. Without a body, the field has no effect. The connection always ends.
+// HTTP/1.0 has no chunked framing (RFC 9112 section 6.1), but squid, HAProxy and curl read chunks in such a response. A
+// response that also has a Content-Length is refused. In a response without a body, Transfer-Encoding has no effect.
+// The connection always ends.
 func TestTransferEncodingInHTTP10(t *testing.T) {
 	const te = "Transfer-Encoding: chunked\r\n"
 	for _, c := range []struct {

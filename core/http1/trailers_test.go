@@ -59,7 +59,7 @@ func TestTrailers(t *testing.T) {
 	}
 }
 
-// A section that is not a list of valid fields: a request is refused, a response loses its trailers.
+// If a trailer section is not a list of valid fields, a request is refused, and a response loses its trailers.
 func TestTrailersThatAreNotFields(t *testing.T) {
 	for name, section := range map[string]string{
 		"white space before the colon": "X-A: 1\r\nX-B : 2\r\nX-C: 3\r\n",

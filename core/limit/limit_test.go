@@ -16,7 +16,7 @@ import (
 
 var noon = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 
-// A usage admits attempts according to a simple model, at any sequence of attempts, ends, bytes and waits.
+// In any sequence of attempts, ends, bytes and waits, a usage admits the same attempts as a simple model.
 func TestUsageAdmitsAsTheModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := limit.Limit{

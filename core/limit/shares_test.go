@@ -11,15 +11,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/traffic"
 )
 
-func TestPartOfALimit(t *testing.T) {
+func TestShareOfALimit(t *testing.T) {
 	bytes := &traffic.Meter{}
 	u := limit.NewUsage(limit.Limit{MaxInFlight: 8, Rate: 10, BytesPerDay: 800}, bytes, nil, noon)
 	u.SetDivisor(8, noon)
 	require.Equal(t, share.Use{Kind: share.InFlight, Limit: 8, Share: 1}, u.ShareUse(limit.InFlight, noon))
 	first, ok := limit.Reserve(u, nil, noon)
-	require.True(t, ok, "the first part")
+	require.True(t, ok, "the initial share")
 	_, ok = limit.Reserve(u, nil, noon)
-	require.False(t, ok, "the first part of max_in_flight is used")
+	require.False(t, ok, "the initial share of max_in_flight is used")
 
 	require.Equal(t, int64(3), u.SetShare(limit.InFlight, 3, 3, 0, noon))
 	s, ok := u.Check(noon)
@@ -40,7 +40,7 @@ func TestPartOfALimit(t *testing.T) {
 	u.SetShare(limit.InFlight, 8, 3, 0, now)
 	bytes.Add(traffic.Total{Up: 100})
 	s, ok = u.Check(now)
-	require.False(t, ok, "the first part of the bytes is used")
+	require.False(t, ok, "the initial share of the bytes is used")
 	require.False(t, s.BytesSpent)
 	require.Equal(t, int64(300), u.SetShare(limit.Bytes, 300, 500, 100, now))
 	_, ok = u.Check(now)
@@ -60,8 +60,9 @@ func TestPartOfALimit(t *testing.T) {
 	require.Equal(t, int64(1.25*share.RateUnit), u.ShareUse(limit.Rate, tomorrow).Share)
 }
 
-// Bytes of today that are restored later do not use up the first part: a proxy with a new address has them.
-func TestRestoredBytesLeaveTheFirstPart(t *testing.T) {
+// Bytes of today that are restored later do not use up the initial share. An example is the restore of a proxy with a
+// new address.
+func TestRestoredBytesLeaveTheInitialShare(t *testing.T) {
 	u := limit.NewUsage(limit.Limit{BytesPerDay: 800}, &traffic.Meter{}, nil, noon)
 	u.SetDivisor(8, noon)
 	u.Restore(limit.SavedUsage{Proxy: "p", Day: noon.Unix() / 86_400, Bytes: 400}, noon)
@@ -73,7 +74,7 @@ func TestRestoredBytesLeaveTheFirstPart(t *testing.T) {
 	require.Equal(t, int64(500), u.ShareUse(limit.Bytes, noon).Share, "a part stays")
 }
 
-func TestAllocOfPartUse(t *testing.T) {
+func TestAllocOfShareUse(t *testing.T) {
 	u := limit.NewUsage(limit.Limit{MaxInFlight: 8, BytesPerDay: 800}, &traffic.Meter{}, nil, noon)
 	u.SetDivisor(8, noon)
 	u.SetShare(limit.InFlight, 4, 4, 0, noon)

@@ -43,7 +43,7 @@ func (s *sink) count(message string) (written, all int) {
 // noDeadline is a T without a Deadline method, which does not work in a synctest bubble.
 type noDeadline struct{ *testing.T }
 
-// The counts include every record. Of each kind, as many records are written as its allowance permits.
+// The counts include every record. The number of written records of a kind is the number that the allowance permits.
 func TestNothingIsLostFromTheCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(noDeadline{t}, func(t *rapid.T) {

@@ -296,7 +296,7 @@ func TestThePhasesOfAnAttempt(t *testing.T) {
 	}
 }
 
-// A request that waits at the end of an hour has attempts in one point and its end in the next one. The first
+// If a request waits at the end of an hour, its attempts are in one point, and its end is in the next point. The first
 // point shows no failed request.
 func TestAnHourWithAttemptsOnly(t *testing.T) {
 	now := noon
@@ -549,8 +549,8 @@ func TestEachMetricHasAHelpText(t *testing.T) {
 	require.Empty(t, problems)
 }
 
-// A response with status 403 or 429 is delivered, and also counted separately: so the metrics show a pool
-// that all targets block.
+// A response with status 403 or 429 counts as delivered, and also separately. The metrics therefore show a pool that
+// all targets block..
 func TestRefusalsOfTheTarget(t *testing.T) {
 	r := New(Config{})
 	now := time.Now()
@@ -568,7 +568,7 @@ func TestRefusalsOfTheTarget(t *testing.T) {
 	require.EqualValues(t, 7, scrape(r).sum(t, "whirlpool_target_refused_total", ""))
 }
 
-// The counters in a proxy's slot are those that a look-up by id finds: also after they were deleted, and if the slot
+// The slot of a proxy leads to the same counters as a look-up by id, even if the counters were deleted, or if the slot
 // holds the counters of another recorder.
 func TestCountersInASlot(t *testing.T) {
 	now := noon

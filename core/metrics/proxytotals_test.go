@@ -60,7 +60,7 @@ func TestTheSeriesOfAProxy(t *testing.T) {
 	require.EqualValues(t, 15, page.sum(t, "whirlpool_proxy_bytes_total", `direction="up",proxy_id="a"`))
 }
 
-// The busiest proxies have series. Another one replaces one of them only if it is twice as busy.
+// The busiest proxies have series. Another proxy replaces one of these proxies only if it is twice as busy.
 func TestTheBusiestHaveSeries(t *testing.T) {
 	p := newPooled(2, "a", "b", "c", "d")
 	named := func() string {
@@ -91,8 +91,8 @@ func TestTheBusiestHaveSeries(t *testing.T) {
 		"b, and c until it got its series")
 }
 
-// Whatever happens, the sum of the other proxies never goes down, there are at most max names, and all series
-// together have each attempt once: those that exist, and those that have ended.
+// In any case, the sum of the other proxies never decreases, at most max proxies are named, and all series together
+// (current and ended) contain each attempt once.
 func TestTheSumOfTheOthersIsExact(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := newPooled(2, "p0", "p1", "p2")

@@ -64,7 +64,7 @@ func TestAClosedBreakerEndsTheRecentFailures(t *testing.T) {
 	require.False(t, fails())
 }
 
-// Failing lists the same proxies as Recent, whatever attempts, resets and removals come before.
+// FailingProxies lists the same proxies as RecentAttempts, after any sequence of attempts, resets and removals.
 func TestFailing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := New(Config{Now: func() time.Time { return noon }})

@@ -70,8 +70,8 @@ func TestTrackerModel(t *testing.T) {
 		tr.maxEnded = m.keep
 		type answer struct{ got, want Request }
 		var answers []answer
-		// with returns an action on an entry that has a request in flight, or has none. Without such an entry the
-		// action does nothing. It must not skip: rapid gives up after 100 actions in a row that skip.
+		// with returns an action on an entry with, or without, a request in flight. If there is no such entry, the
+		// action does nothing. The action must not skip: rapid gives up after 100 actions in a row that skip.
 		with := func(inFlight bool, action func(*rapid.T, *entryModel)) func(*rapid.T) {
 			return func(t *rapid.T) {
 				var fit []*entryModel

@@ -331,7 +331,7 @@ func heap() int {
 	return int(m.HeapAlloc)
 }
 
-// more counts n attempts of the current minute, as Add does. k has a slot.
+// more counts n attempts of the current minute, as add does. The key k has a slot.
 func (s *Series) more(k Key, bucket, n int) {
 	for i := range s.keys {
 		if s.keys[i].Load() == uint32(k)+1 {

@@ -60,7 +60,7 @@ func TestOptions(t *testing.T) {
 	require.ErrorContains(t, err, "the option tags")
 }
 
-// Parse reads the result of Line as the same proxy.
+// Parse reads the result of FormatLine as the same proxy.
 func TestLine(t *testing.T) {
 	for _, line := range []string{"http://h:1", "socks5h://u:p%40s%23%25@[::1]:9", "direct://",
 		"http://h:1#region=us-east&weight=3&cost=0.5&max_in_flight=9&id=a&tier=res",
@@ -257,7 +257,7 @@ func TestFieldsWithOneMeaning(t *testing.T) {
 	}
 }
 
-// The options of limits and costs are read, and Line writes them.
+// The options of limits and costs are read, and FormatLine writes them.
 func TestOptionsOfLimits(t *testing.T) {
 	spec, err := ParseLine("http://a.test:1#rate=0.5&min_interval=1.5s&bytes_per_day=1000&tier=2&vendor=acme" +
 		"&cost_per_request=0.01&cost_per_gb=8")
@@ -331,7 +331,8 @@ func TestASchemeBeforeAColon(t *testing.T) {
 	}
 }
 
-// The second address in a line is not a user and password of the first one, also where a line is one proxy.
+// The second address in a line is not taken as the user and password of the first address, not even in a line that is
+// one proxy.
 func TestALineIsOneProxy(t *testing.T) {
 	for _, line := range []string{"192.0.2.1:80, 192.0.2.2:81", "192.0.2.1:80 192.0.2.2:81"} {
 		_, err := ParseLine(line)

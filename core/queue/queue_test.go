@@ -60,7 +60,8 @@ func (m *model) begin(p core.Priority) {
 		core.PriorityHigh: 4, core.PriorityNormal: 16, core.PriorityLow: 48}[p]
 }
 
-// first returns the request that takes the next unit. It removes and returns those ahead of it whose wait fails.
+// first returns the request that takes the next unit. It removes the requests before it whose wait fails, and returns
+// them as well.
 func (m *model) first() (next *Waiter[string], failed []*Waiter[string]) {
 	order := []core.Priority{core.PriorityHigh, core.PriorityNormal, core.PriorityLow}
 	slices.SortStableFunc(order, func(a, b core.Priority) int { return int(int64(m.tags[a]) - int64(m.tags[b])) })
@@ -83,7 +84,8 @@ func (m *model) first() (next *Waiter[string], failed []*Waiter[string]) {
 	return nil, failed
 }
 
-// displaced returns the request that has to leave a full queue for one of priority p, or nil.
+// displaced returns the request that must leave a full queue to make room for a request of priority p; nil if there is
+// none.
 func (m *model) displaced(p core.Priority, limit int) *Waiter[string] {
 	sixteenths := map[core.Priority]int{core.PriorityHigh: 12, core.PriorityNormal: 3, core.PriorityLow: 1}
 	above := func(p core.Priority) bool { return len(m.of(p)) > max(limit*sixteenths[p]/16, 1) }
@@ -219,8 +221,8 @@ func TestTheQueueAgainstAModel(t *testing.T) {
 	})
 }
 
-// While a low request waits, at least one of any 18 units in a row goes to low. This is also true if requests
-// of other priorities arrive between units, or if low requests leave and others follow.
+// While a request of low priority waits, at least one of any 18 units in a row goes to low priority. This is also true
+// if requests of other priorities arrive between units, or if low requests leave and others follow.
 func TestLowPriorityAlwaysGetsAShare(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		free := freeUnits{}

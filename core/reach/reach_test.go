@@ -105,7 +105,7 @@ func get(t *testing.T, p *upstream.Pool, id string) *upstream.Upstream {
 	return u
 }
 
-// attempt runs one attempt through a proxy. It ends with the given cause.
+// attempt runs one attempt through a proxy. The attempt ends with the given cause.
 func attempt(t *testing.T, u *upstream.Upstream, cause core.Cause) {
 	t.Helper()
 	lease, ok := u.Acquire(time.Now())

@@ -103,8 +103,8 @@ func TestPresets(t *testing.T) {
 	require.Nil(t, s.Match(&Attempt{Request: Request{Host: "a.test"}, Status: 404}, nil))
 }
 
-// The body is needed only for an attempt for which a rule could hold that names a text of the body, and only if no
-// earlier rule holds.
+// The body of an attempt's response is needed only in one case: a rule with a text of the body may hold for the
+// attempt, and no earlier rule holds.
 func TestPartsThatAreNeeded(t *testing.T) {
 	other := Actions{OtherProxy: true}
 	s := compile(t,
@@ -198,8 +198,7 @@ func TestFaults(t *testing.T) {
 	require.Nil(t, s)
 }
 
-// The first rule that holds is applied: the result equals the result of a model that checks each part of
-// each rule as it is configured.
+// The first rule that holds is applied: a model that checks each part of each configured rule has the same result.
 func TestTheFirstRuleWins(t *testing.T) {
 	names := rapid.SampledFrom([]string{"a.test", "b.test", "a.example"})
 	list := func(from ...string) *rapid.Generator[[]string] {

@@ -149,7 +149,8 @@ func TestProbesAndExplorationsOfAvoidedProxies(t *testing.T) {
 	require.Equal(t, "p1", id, "the probe is of another target")
 }
 
-// A proxy that is to be compared with others at a target is chosen for it only if there is no other candidate.
+// A proxy that is to be compared with other proxies at a target is chosen for this target only if there is no other
+// candidate.
 func TestUncompared(t *testing.T) {
 	f := newFixture(t, 2, 8)
 	for i, want := range []string{"p1", "p0"} {
@@ -167,8 +168,8 @@ func TestUncompared(t *testing.T) {
 	}
 }
 
-// If a target fails through the proxies that are not avoided for it, retries use the avoided ones too. First attempts
-// do so only if the target has just failed through all others.
+// If a target fails through the proxies that are not avoided for it, retries use the avoided proxies, too. First
+// attempts use them only if the target has just failed through all other proxies.
 func TestAvoidedWhileTheOthersFail(t *testing.T) {
 	f := newFixture(t, 3, 8)
 	f.avoid(f.get(0))

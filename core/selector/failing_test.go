@@ -24,8 +24,8 @@ func (f *fixture) attempt(t *testing.T, proxy int, target string, v core.Verdict
 	lease.Settle(o)
 }
 
-// In a pool whose proxies have just stopped working, a retry goes to one that has not failed, or to one that serves
-// again, or it is the early probe of a breaker that has been open for 0.2 s.
+// In a pool whose proxies have just stopped working, a retry goes to a proxy that has not failed, or to a proxy that
+// serves again, or the retry is the early probe of a breaker that has been open for 0.2 s.
 func TestRetriesInAFailingPool(t *testing.T) {
 	f := newFixture(t, 5, 256)
 	retry := func(q Query) string {

@@ -20,7 +20,7 @@ func (f *fixture) change(t require.TestingT, i int, change func(*upstream.Spec))
 }
 
 // In every state of breakers and limits, a proxy is chosen exactly if its breaker and its limits admit an attempt. If
-// only limits forbid it, the error has the time at which the first of them admits an attempt.
+// only limits exclude the proxies, the error has the time at which the first of these limits admits an attempt.
 func TestLimitedProxiesAreNoCandidates(outer *testing.T) {
 	const host = "www.shop.example"
 	rapid.Check(outer, func(t *rapid.T) {

@@ -76,7 +76,7 @@ func newFixture(t testing.TB, n, limit int) *fixture {
 func (f *fixture) get(i int) *upstream.Upstream { return f.pool.Snapshot().Get(fmt.Sprintf("p%d", i)) }
 
 // makeOverdue opens the breaker of one proxy and lets it be half-open for so long that its probe is overdue. The other
-// proxies are idle for so long that they are explored.
+// proxies are idle for so long that their explorations are due.
 func (f *fixture) makeOverdue(t *testing.T, i int) {
 	f.settle(f.get(i), core.Failure)
 	f.now = f.now.Add(time.Minute)
@@ -223,8 +223,7 @@ func TestOnlyTheChosenProxyIsProbed(t *testing.T) {
 	}
 }
 
-// A retry is a probe only if no breaker is closed. If breaker.blame is "literal", it may always be
-// one.
+// A retry is a probe only if no breaker is closed. If breaker.blame is "literal", a retry may always be a probe.
 func TestRetriesAsProbes(t *testing.T) {
 	for _, literal := range []bool{false, true} {
 		f := newFixture(t, 4, 256)
@@ -522,8 +521,8 @@ func TestAllOpen(t *testing.T) {
 			require.Equal(t, want, lease.Proxy.ID(), name)
 		}
 	}
-	// A probe in flight may end at any time, and without a verdict it causes no transition. Then nothing is
-	// recorded.
+	// While a probe is in flight, nothing is recorded. The probe may end at any time, and causes no transition if it
+	// ends without a verdict.
 	f := newFixture(t, 1, 256)
 	f.settle(f.get(0), core.Failure)
 	f.now = f.now.Add(time.Second)
@@ -568,8 +567,8 @@ func TestAllOpenConcurrently(t *testing.T) {
 	}
 }
 
-// A sample has at most the maximum number of candidates, no duplicates and only admissible proxies.
-// The first is the proxy whose turn it is. It is empty only if no proxy is admissible.
+// A sample has at most the maximum number of candidates, no duplicates and only admissible proxies. The first candidate
+// is the proxy whose turn it is. The sample is empty only if no proxy is admissible.
 func TestSample(outer *testing.T) {
 	f := newFixture(outer, 300, 20)
 	all := f.pool.Snapshot().All

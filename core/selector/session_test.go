@@ -193,7 +193,7 @@ func TestAnOpenBreakerMovesItsSessionsOnly(t *testing.T) {
 	require.NotZero(t, moved, fmt.Sprint(before))
 }
 
-// A proxy with {region} in its login has exits in all regions: it is used for each wanted region, also a strict one.
+// A proxy with {region} in its login has exits in all regions: it is used for each wanted region, also with strict.
 func TestAProxyOfAllRegions(t *testing.T) {
 	f := newFixture(t, 3, 256)
 	f.place(t, map[int]string{0: "us", 1: "eu"})

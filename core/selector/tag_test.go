@@ -68,8 +68,8 @@ func TestAPreferredTag(t *testing.T) {
 }
 
 // In every state of the breakers, a request is not sent through a proxy that its tag or its region forbids. It fails
-// only if no permitted proxy is admissible. A preferred tag or region is followed by the first attempt if a permitted
-// proxy is admissible that has it.
+// only if no permitted proxy is admissible. If a permitted proxy with the preferred tag or region is admissible, the
+// first attempt uses such a proxy.
 func TestTagsAndRegions(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
 		n := rapid.IntRange(1, 12).Draw(t, "proxies")

@@ -21,13 +21,13 @@ func TestKeysDiffer(t *testing.T) {
 	require.Equal(t, KeyOf("a", "b", "us"), KeyOf("a", "b", "us"))
 }
 
-// proxy is a proxy of the tests of Score.
+// proxy is a proxy in the tests of Key.Score.
 type proxy struct {
 	hash   uint64
 	weight float64
 }
 
-// drawProxy draws a proxy whose hash ends with the byte last.
+// drawProxy returns a random proxy whose hash ends with the byte last.
 func drawProxy(t *rapid.T, last uint64) proxy {
 	hash := rapid.Uint64Range(0, 1<<50).Draw(t, "hash")
 	return proxy{hash<<8 + last, rapid.Float64Range(0.1, 10).Draw(t, "weight")}

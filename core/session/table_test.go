@@ -200,8 +200,8 @@ func TestASessionMovesToAnotherExitOfItsProxy(t *testing.T) {
 	require.Empty(t, u.BindServed(now), "a proxy with one exit")
 }
 
-// Moves are reported when they are made, and again when half of the TTL has passed. A table that learns them continues
-// the session, also with its token.
+// Moves are reported when they are made, and again when half of the TTL has passed. A table that receives the moves
+// continues the session, with the same token.
 func TestMovesAreReportedAndLearnt(t *testing.T) {
 	var moves []Move
 	here, there, now := NewTable(10), NewTable(10), time.Unix(0, 0)

@@ -167,7 +167,7 @@ func TestZone(t *testing.T) {
 	require.Equal(t, "[fe80::1]:258", raw.addrPort().String())
 }
 
-// RemoteAddr is the address that the connection leads to, even if another one was dialed.
+// RemoteAddr returns the address to which the kernel has connected, even if another address was dialed.
 func TestDialedAddr(t *testing.T) {
 	for name, at := range map[string]string{"::ffff:127.0.0.1": "127.0.0.1", "0.0.0.0": "127.0.0.1",
 		"::ffff:0.0.0.0": "127.0.0.1", "::": "::1"} {
@@ -186,9 +186,8 @@ func TestDialedAddr(t *testing.T) {
 	}
 }
 
-// Acknowledgements are not delayed. A server that sends first waits for the acknowledgement of
-// the handshake. A proxy with Nagle's algorithm waits for that of the first part of a response
-// before it sends the second part.
+// Acknowledgements are not delayed. A server that sends first waits for the acknowledgement of the handshake. A proxy
+// with Nagle's algorithm waits for the acknowledgement of the first part of a response before it sends the second part.
 func TestAcknowledgementsAreNotDelayed(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -73,7 +73,7 @@ func TestAwaitOffPoller(t *testing.T) {
 	}
 }
 
-// next decides how long the wait lasts, and is asked again.
+// next returns how long the wait lasts. It is called again and again.
 func TestTheTimeOfAWaitOffThePoller(t *testing.T) {
 	var w Watcher
 	defer w.Close()

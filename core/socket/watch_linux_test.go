@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const noEvent = 30 * time.Millisecond // after which a test assumes that there is no event
+const noEvent = 30 * time.Millisecond // time after which a test assumes that there is no event
 
 // A watch calls its function when the peer ends the connection in any way, and not as long as bytes are unread.
 func TestWatch(t *testing.T) {

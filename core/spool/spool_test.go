@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sink records each write. A write waits until gate, if not nil, is closed. If failed is set, a write
+// sink records each write. A write waits until the channel gate, if not nil, is closed. If failed is set, a write
 // stores half of the bytes and returns an error.
 type sink struct {
 	mu     sync.Mutex

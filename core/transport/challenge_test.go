@@ -81,7 +81,7 @@ func FuzzChallenges(f *testing.F) {
 	})
 }
 
-// Two challenges are the same if their schemes and realms are. Other parameters may differ.
+// Two challenges are the same if they have the same schemes and realms. Other parameters may differ.
 func TestIdentifyChallenge(t *testing.T) {
 	id := func(values ...string) uint64 { return identifyChallenge(authenticate(values...)) }
 	require.Zero(t, id())

@@ -28,7 +28,8 @@ func TestConnectionTerminated(t *testing.T) {
 	}
 }
 
-// At the limit of open files a check of a proxy fails and leaves the idle connections alone: clients use them.
+// At the limit of open files a check of a proxy fails, and closes no idle connection, because clients use the idle
+// connections.
 func TestACheckClosesNoIdleConnection(t *testing.T) {
 	tr := New(Config{Dial: func(context.Context, string, string) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)}

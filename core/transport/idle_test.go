@@ -175,9 +175,8 @@ func TestUnrequestedResponse(t *testing.T) {
 	}
 }
 
-// The peer closes an idle connection after alive has checked it. The cause is StaleConnection, and notReceived
-// is set if the peer cannot have received any part of the request. After a byte of a response the cause is
-// another one.
+// The peer closes an idle connection after isAlive has checked it. The cause is StaleConnection, and notReceived is set
+// if the peer cannot have received any part of the request. After a byte of a response the cause is another one.
 func TestStaleConnection(t *testing.T) {
 	respond := func(c net.Conn) {
 		for readRequest(c) != "" {
@@ -286,8 +285,8 @@ func TestIdleTimeout408(t *testing.T) {
 	}
 }
 
-// A 408 that crosses a request which the peer does not receive permits a replay of every request. One with a body that
-// is streamed is not replayed.
+// A 408 that crosses a request which the peer does not receive permits a replay of every request. A request with a
+// streamed body is not replayed.
 func TestIdleTimeout408CrossesAPost(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux reports what the peer has received")
@@ -357,8 +356,8 @@ func TestLateUnrequestedResponse(t *testing.T) {
 	}
 }
 
-// Bytes that were left over from the previous response, and arrive after alive has checked the connection, are
-// not treated as a response. The cause is Leftover, so that the request may be repeated.
+// Bytes that were left over from the previous response, and arrive after isAlive has checked the connection, are not
+// treated as a response. The cause is Leftover, so that the request may be repeated.
 func TestLeftover(t *testing.T) {
 	for left, leftover := range map[string]bool{
 		"a body behind a 204":                          true,
@@ -519,8 +518,8 @@ func TestCloseDoesNotWait(t *testing.T) {
 	}
 }
 
-// alive checks a connection even if its idle time is 0. The clock of this test does not move, so a check that
-// depends on the idle time would let the second POST use the closed connection.
+// isAlive checks a connection even if its idle time is 0. The clock of this test does not move. If a check depended on
+// the idle time, the second POST would use the closed connection.
 func TestAliveIsCheckedAtOnce(t *testing.T) {
 	now := time.Now()
 	conns := make(chan net.Conn, 2)

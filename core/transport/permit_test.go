@@ -14,8 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// direct:// connects to no address that Permit denies, whatever name or notation of the address the target uses.
-// Permit does not apply to the address of a proxy.
+// direct:// connects to no address that CheckAddress denies, whatever name or notation of the address the target uses.
+// CheckAddress does not apply to the address of a proxy.
 func TestPermit(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

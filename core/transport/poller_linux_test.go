@@ -98,7 +98,7 @@ func isOffPoller(c *Control) bool {
 	return c.Interrupt.offPollerStop != nil
 }
 
-// The more connections wait in the poller, the sooner do others leave it.
+// The more connections wait in the poller, the sooner other connections leave it.
 func TestPollerWait(t *testing.T) {
 	for polled, want := range map[int64]time.Duration{
 		0: maxPollerWait, maxPolled / 2: maxPollerWait / 2, maxPolled: 0, 10 * maxPolled: 0,

@@ -61,8 +61,8 @@ func TestNoReuse(t *testing.T) {
 	}
 }
 
-// pproxy and proxy.py 2.4 send all requests of a connection to the target of the first one. So a connection is used for
-// one target only, and a request never gets the response of another target.
+// pproxy and proxy.py 2.4 send all requests of a connection to the target of the first request. So a connection is used
+// for one target only, and a request never gets the response of another target.
 func TestAConnectionIsForOneTarget(t *testing.T) {
 	var opened atomic.Int32
 	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {

@@ -460,7 +460,7 @@ func TestStreamsAreMetered(t *testing.T) {
 	}
 }
 
-// Of a response that is not read, a target can send only as much as the buffer of one stream holds.
+// If a response is not read, the target can send only as many bytes as the buffer of one stream holds.
 func TestAResponseThatIsNotRead(t *testing.T) {
 	s := newStreaming(t, func(*upstream.Spec) {})
 	var written atomic.Int64

@@ -71,8 +71,7 @@ func readRequest(c net.Conn) string {
 	}
 }
 
-// Each kind of failure ends before the deadline with an error that has a reason, and leaves no
-// goroutine behind.
+// Each kind of failure ends before the deadline with an error that has a reason, and no goroutine remains.
 func TestHostileProxies(t *testing.T) {
 	send := func(s string) func(net.Conn) {
 		return func(c net.Conn) { readRequest(c); io.WriteString(c, s) }

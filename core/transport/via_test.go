@@ -42,7 +42,8 @@ func TestViaName(t *testing.T) {
 	require.False(t, given)
 }
 
-// An error without Via, through a proxy that has relayed nothing yet, is its own if all other proxies add a Via.
+// A response with an error and without Via is the proxy's own if the proxy has not relayed a response yet, and all
+// other proxies add a Via.
 func TestOthersAddVia(t *testing.T) {
 	for name, x := range map[string]struct {
 		others  [][]string // values of Via in the responses through the other proxies; none for no Via

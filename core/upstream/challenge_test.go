@@ -7,7 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A 407 with a challenge is the target's if the proxy has served others, and another proxy brings the same challenge.
+// A 407 with a challenge is the target's if the proxy has served other targets, and another proxy gets the same
+// challenge.
 func TestChallengedByTarget(t *testing.T) {
 	const target = "target.test:80"
 	type event struct {

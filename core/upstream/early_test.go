@@ -36,7 +36,7 @@ func TestEarlyProbes(t *testing.T) {
 		r := newRig(t, c.proxies)
 		r.SetLiteral(c.literal)
 		r.openAll()
-		var probes [2]map[string]int // of the first five seconds, and of five seconds after 20 s
+		var probes [2]map[string]int // of the first five seconds, and of the five seconds after 20 s
 		for i := range probes {
 			probes[i] = map[string]int{}
 		}
@@ -87,7 +87,7 @@ func TestEarlyProbes(t *testing.T) {
 	}
 }
 
-// A request that finds no closed breaker becomes the probe at once, but of at most two proxies at the same time.
+// A request that finds no closed breaker becomes a probe immediately, unless two proxies have probes in flight.
 func TestProbesOfRequests(t *testing.T) {
 	r := newRig(t, 4)
 	r.SetLiteral(false)

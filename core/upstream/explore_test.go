@@ -117,8 +117,8 @@ func TestStatisticsAge(t *testing.T) {
 	}
 }
 
-// Idle returns the proxies with a closed breaker and room that no selection has chosen for 30 s, the longest
-// idle first.
+// DueExplorations returns the proxies with a closed breaker and a free place that no selection has chosen for 30 s. The
+// proxy that has been idle longest comes first.
 func TestIdleProxies(t *testing.T) {
 	r := newRig(t, 5)
 	for i := range 3 {
@@ -193,8 +193,8 @@ func TestExplorationsOfAFailingProxy(t *testing.T) {
 	}
 }
 
-// A trial clears the failures after four successes in a row, and with literal all older attempts. It ends with a
-// failure, and has one exploration in flight at a time.
+// A trial removes the failures after four successes in a row; if breaker.blame is "literal", it removes all older
+// attempts. It ends with a failure. At most one exploration is in flight at a time.
 func TestTrials(t *testing.T) {
 	t.Run("evidence", func(t *testing.T) { testTrials(t, false) })
 	t.Run("literal", func(t *testing.T) { testTrials(t, true) })

@@ -22,7 +22,7 @@ type simAttempt struct {
 	cut           bool
 }
 
-// The breakers of proxies that cut their tunnels open, and no other ones. There are six proxies, and three targets.
+// The breakers of proxies that cut their tunnels open, and no other breakers. There are six proxies and three targets.
 func TestCutTunnels(t *testing.T) {
 	const proxies, targets, attempts, runs = 6, 3, 800, 2
 	turn := func(i int, r *rand.Rand) simAttempt { return simAttempt{proxy: i % proxies, target: r.IntN(targets)} }

@@ -11,7 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// A proxy that its list omits for at most ten minutes has the breaker and the statistics that it had.
+// A proxy that its list omits for at most ten minutes keeps its breaker and its statistics.
 func TestAProxyReturnsToItsList(t *testing.T) {
 	for name, c := range map[string]struct {
 		source, host string

@@ -534,7 +534,7 @@ func TestFailuresThatCountAtADeadTarget(t *testing.T) {
 	attempt("a.test:1", "dead:80", core.Outcome{Verdict: core.Failure, Charge: core.ChargeProxy})
 	require.Equal(t, 0.5, a.Stats().SuccessRate)
 
-	// Everything fails at several targets: all breakers open, and each probe fails.
+	// All attempts fail at several targets: all breakers open, and each probe fails.
 	for i := range 90 {
 		for _, u := range p.Snapshot().All {
 			if u.Admissible(p.Elapsed(now), true) {

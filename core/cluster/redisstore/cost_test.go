@@ -11,7 +11,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/cluster"
 )
 
-// BenchmarkExchange measures an exchange without news, and one with 20 views, whose reply has 20 records.
+// BenchmarkExchange measures an exchange without new records, and an exchange with 20 views, whose reply has 20
+// records.
 func BenchmarkExchange(b *testing.B) {
 	for _, ops := range []int{0, 20} {
 		b.Run(fmt.Sprint(ops), func(b *testing.B) {
@@ -34,7 +35,8 @@ func BenchmarkExchange(b *testing.B) {
 	}
 }
 
-// BenchmarkDraws measures an exchange with draws of 100 limits, each of which has the given number of nodes.
+// BenchmarkDraws measures an exchange with requests for shares of 100 limits. Each limit is shared by the given number
+// of nodes.
 func BenchmarkDraws(b *testing.B) {
 	for _, nodes := range []int{3, 20} {
 		b.Run(fmt.Sprint(nodes), func(b *testing.B) {

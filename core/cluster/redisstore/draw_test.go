@@ -12,9 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/cluster"
 )
 
-// The parts that the store in Redis gives are those of the one in memory. The stores are so old that they give larger
-// parts.
-func TestDrawsAreLikeTheMemory(t *testing.T) {
+// The store in Redis grants the same shares as the store in memory. Both stores are old enough to grant large shares.
+func TestSharesAreLikeTheMemory(t *testing.T) {
 	real := newStore(t, startRedis(t))
 	defer real.Close()
 	var now time.Time
@@ -42,7 +41,7 @@ func TestDrawsAreLikeTheMemory(t *testing.T) {
 		for range rapid.IntRange(1, 12).Draw(t, "draws") {
 			op := cluster.Op{Kind: cluster.Share, Key: fmt.Sprint("limit ", cases), Request: &cluster.ShareRequest{
 				Holder: rapid.SampledFrom([]string{"m", "n", "o"}).Draw(t, "holder"), Daily: daily, Limit: limit,
-				Used: amount.Draw(t, "used"), Share: amount.Draw(t, "part"), Want: amount.Draw(t, "want"),
+				Used: amount.Draw(t, "used"), Share: amount.Draw(t, "share"), Want: amount.Draw(t, "want"),
 				MaxWhileSettling: amount.Draw(t, "young"), RecordTime: time.Hour,
 			}}
 			op.TTL = rapid.SampledFrom([]time.Duration{time.Hour, time.Millisecond}).Draw(t, "ttl")

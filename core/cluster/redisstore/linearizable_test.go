@@ -117,7 +117,7 @@ type history struct {
 	list  []porcupine.Operation
 }
 
-// client is a node that makes one operation after the other.
+// client is a node that makes one operation after another.
 type client struct {
 	*history
 	id    int

@@ -21,14 +21,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/coretest/testcert"
 )
 
-// patience is the longest time that a test waits for an event. Only a test that fails waits for so long.
+// patience is the longest time that a test waits for an event. Only a failing test waits for this time.
 const patience = time.Minute
 
 // lastPort is the last port that freePort has tried. It begins at a random port, because tests of other packages may
 // run at the same time.
 var lastPort = 10_000 + rand.IntN(20_000)
 
-// freePort returns a port on which nothing listens, below those of outgoing connections. It returns no port twice.
+// freePort returns a port on which nothing listens, below the ports of outgoing connections. It returns no port twice.
 func freePort(t testing.TB) string {
 	for range 100 {
 		lastPort++
@@ -156,8 +156,8 @@ func TestFilesOfTLS(t *testing.T) {
 	require.ErrorContains(t, redisstore.CheckURL("redis://h?ca="+dir+"/ca.pem"), "the scheme must be rediss")
 }
 
-// If the primary of a Sentinel ends, the exchanges go on with its replica, which has the records. All have TLS, and the
-// Sentinel has a password of its own.
+// If the primary of a Sentinel ends, the exchanges go on with its replica, which has the records. All servers have TLS,
+// and the Sentinel has a password of its own.
 func TestSentinel(t *testing.T) {
 	dir := writeCertificate(t)
 	first, second, sentinel := freePort(t), freePort(t), freePort(t)
@@ -225,7 +225,8 @@ func TestRedisCluster(t *testing.T) {
 	}
 }
 
-// A store that has evicted a part of its data, for want of memory, has lost all of it: the nodes write it again.
+// If a store has evicted a part of its data, because it lacked memory, all of its data count as lost: the nodes write
+// them again.
 func TestEviction(t *testing.T) {
 	url := startRedis(t)
 	port := url[strings.LastIndexByte(url, ':')+1:]
@@ -255,7 +256,7 @@ func TestEviction(t *testing.T) {
 	}
 }
 
-// The store goes on if it is full: exchanges fail until there is memory again, and nothing is lost.
+// A full store continues: exchanges fail until there is free memory again, and no data are lost.
 func TestFullStore(t *testing.T) {
 	url := startRedis(t)
 	port := url[strings.LastIndexByte(url, ':')+1:]

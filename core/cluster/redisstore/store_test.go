@@ -39,8 +39,8 @@ func newStore(t require.TestingT, url string) *redisstore.Store {
 // key returns the key of the last store that ends with suffix.
 func key(suffix string) string { return fmt.Sprintf("whirlpool:{test%d}%s", stores, suffix) }
 
-// The store in Redis gives the same results as the one in memory, for any operations. The clock of the memory follows
-// that of Redis. During the test no record or lease ends, except those that end at once.
+// The store in Redis gives the same results as the store in memory, for any operations. The clock of the store in
+// memory follows the clock of Redis. During the test no record or lease ends, except those that end at once.
 func TestRedisIsLikeTheMemory(t *testing.T) {
 	url := startRedis(t)
 	rapid.Check(t, func(t *rapid.T) {
@@ -66,7 +66,7 @@ func TestRedisIsLikeTheMemory(t *testing.T) {
 				case cluster.Put, cluster.Swap, cluster.Settle:
 					op.TTL = rapid.SampledFrom([]time.Duration{0, time.Hour}).Draw(t, "ttl")
 				case cluster.Acquire:
-					// longer than the age of the store, or over at once
+					// longer than the age of the store, or ended immediately
 					op.TTL = rapid.SampledFrom([]time.Duration{time.Hour, 0}).Draw(t, "ttl")
 				}
 				if op.Kind == cluster.Share {
@@ -75,7 +75,7 @@ func TestRedisIsLikeTheMemory(t *testing.T) {
 					op.Request = &cluster.ShareRequest{
 						Holder: rapid.SampledFrom([]string{"m", "n", "o"}).Draw(t, "holder"),
 						Daily:  rapid.Bool().Draw(t, "daily"), RecordTime: time.Hour, Limit: amount.Draw(t, "limit"),
-						Used: amount.Draw(t, "used"), Share: amount.Draw(t, "part"), Want: amount.Draw(t, "want"),
+						Used: amount.Draw(t, "used"), Share: amount.Draw(t, "share"), Want: amount.Draw(t, "want"),
 						MaxWhileSettling: amount.Draw(t, "young"),
 					}
 				}
@@ -118,7 +118,7 @@ func TestRedisIsLikeTheMemory(t *testing.T) {
 	})
 }
 
-// A record whose time is below the store's unit ends.
+// A record whose lifetime is below the store's unit of time ends.
 func TestShortRecordEnds(t *testing.T) {
 	now := time.Now()
 	memory := cluster.NewMemory(func() time.Time { now = now.Add(time.Millisecond); return now })
@@ -188,8 +188,8 @@ func TestURLs(t *testing.T) {
 	require.Equal(t, "rediss://h:6380/2", redisstore.Redacted("rediss://user:secret@h:6380/2?x=secret"))
 }
 
-// Only the parameters that docs/cluster.md names are allowed: rueidis has others, such as one that turns the check of
-// certificates off.
+// Only the parameters that docs/cluster.md names are allowed: rueidis has other parameters, for example one that turns
+// off the check of certificates.
 func TestParameters(t *testing.T) {
 	const (
 		allowed = "the parameters are addr, ca, cert, key, master_set, sentinel_password, sentinel_user"
@@ -260,7 +260,7 @@ func TestUserOfTheStore(t *testing.T) {
 	require.NotContains(t, err.Error(), "secret")
 }
 
-// Blobs of any size are read as they were written. A blob that is not kept ends.
+// Blobs of any size are read as they were written. A blob ends unless its time is extended.
 func TestBlobs(t *testing.T) {
 	s := newStore(t, startRedis(t))
 	defer s.Close()

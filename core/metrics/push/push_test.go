@@ -227,7 +227,7 @@ func TestAddresses(t *testing.T) {
 	require.Equal(t, math.MaxFloat64, finite(math.Inf(1)))
 }
 
-// A name that does not resolve is a warning, and the gateway goes on.
+// If a name cannot be resolved, the gateway logs a warning and continues.
 func TestAServerThatIsNotFound(t *testing.T) {
 	var log strings.Builder
 	r := &run{settings: Settings{Statsd: "127.0.0.1:x", M3: "127.0.0.1:x", M3Service: "s", M3Env: "e"},
