@@ -46,7 +46,7 @@ func TestScorersAgainstImplementationsInGo(t *testing.T) {
 		"round_robin":     func(c core.Candidate) float64 { return -c.Rotation },
 		"least_in_flight": func(c core.Candidate) float64 { return -c.InFlight / c.Weight },
 		"cost_aware": func(c core.Candidate) float64 {
-			if c.ConsecutiveFailures < 3 && (c.SuccessRate >= 0.8 || c.Samples < 10) {
+			if c.ConsecutiveFailures < 3 && (c.SuccessRate >= 0.85 || c.Samples < 10) {
 				return 1 + 1/(1+c.Cost)
 			}
 			return c.SuccessRate

@@ -69,7 +69,7 @@ func besideOracle(t *testing.T, scorer, scenario string) (ofOracle, largest, fir
 }
 
 // A proxy that recovers is used again. performance uses the best proxy again soon after its outage.
-// cost_aware prefers the cheapest proxy with 80 % of successes, so it has fewer successes than the oracle.
+// cost_aware prefers the cheapest proxy with 85 % of successes, so it has fewer successes than the oracle.
 func TestTheBuiltInsUseARecoveredProxy(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds of a processor; make test runs it")
@@ -79,7 +79,7 @@ func TestTheBuiltInsUseARecoveredProxy(t *testing.T) {
 		limit            float64
 	}{
 		{"performance", "outage", 0.95}, {"performance", "drift", 0.95},
-		{"cost_aware", "outage", 0.94}, {"cost_aware", "drift", 0.95},
+		{"cost_aware", "outage", 0.96}, {"cost_aware", "drift", 0.95},
 	} {
 		of, _, first := besideOracle(t, x.scorer, x.scenario)
 		require.Greater(t, of.mean, x.limit, "%s on %s", x.scorer, x.scenario)
