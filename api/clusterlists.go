@@ -133,8 +133,8 @@ func (h *clusterHandler) breakers(c *fiber.Ctx) error {
 	}{append([]*clusterBreakerRow{}, list...), reports.Missing, *rest})
 }
 
-// targets serves GET /cluster/targets. Suspect targets come first, then those with the most failures, unless the query
-// asks for another order.
+// targets serves GET /cluster/targets. Unless the query asks for another order, suspect targets come first, and
+// targets with more failures come before targets with fewer.
 func (h *clusterHandler) targets(c *fiber.Ctx) error {
 	p, err := parsePage(c, clusterTargetOrders, nil, maxPage, defaultTargets)
 	if err != nil {

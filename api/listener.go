@@ -183,7 +183,7 @@ func hostOf(a net.Addr) string {
 }
 
 // conn is a connection of a listener. Its Close gives the client time to read the last response. An immediate close
-// would reset a connection with unread bytes, such as the rest of a body that is too large, and the client might not
+// would reset a connection with unread bytes, such as the rest of a body that is too large. The client might then not
 // get the response.
 type conn struct {
 	net.Conn

@@ -32,8 +32,8 @@ type page[T any] struct {
 }
 
 // order is one order in which a list can be sorted. Its name is a value of the query parameter "sort". The function
-// values returns a number and a text for an element: elements are sorted by the number, and those with the same number
-// by the text.
+// values returns a number and a text for an element: elements are sorted by the number, and elements with the same
+// number are sorted by the text.
 type order[T any] struct {
 	name     string
 	volatile bool // the values of elements may change between the requests for two pages

@@ -35,7 +35,7 @@ type policyView struct {
 	*hedgeView // nil if both fields have their defaults; the JSON then lacks both
 }
 
-// policyFields has the fields of a policy except those that concern hedges.
+// policyFields has the fields of a policy, without the fields of hedges.
 type policyFields struct {
 	MaxAttempts        int      `json:"max_attempts"`
 	BackoffStrategy    string   `json:"backoff_strategy"`

@@ -61,7 +61,7 @@ type courseView struct {
 }
 
 // statusChange is the JSON of the attempts with a status that one of the two policies retries and the other does not.
-// The attempts are those of the last hour.
+// The attempts are from the last hour.
 type statusChange struct {
 	Status   int    `json:"status"`
 	Attempts uint64 `json:"attempts"`
@@ -113,8 +113,8 @@ func (h *previewHandler) preview(c *fiber.Ctx) error {
 	return send(c, v)
 }
 
-// examine adds one recorded request to the preview. It compares the request's attempts as recorded with those under
-// the policy p. The argument earlier is true if the request began before the current policy was set.
+// examine adds one recorded request to the preview. It compares the recorded attempts of the request with its attempts
+// under the policy p. The argument earlier is true if the request began before the current policy was set.
 func (v *previewView) examine(r *metrics.Request, p, current *retry.Policy, earlier bool) {
 	q := preview.Request{
 		Method: r.Method, Final: r.Final, Status: r.Status, Attempts: r.Attempts, Earlier: earlier,

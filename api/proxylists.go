@@ -203,7 +203,7 @@ func (h *proxyListHandler) importList(c *fiber.Ctx) error {
 	return send(c, v)
 }
 
-// parseList reads a list, and returns those of its proxies that can be added.
+// parseList reads a list, and returns the proxies of the list that can be added.
 func (h *proxyListHandler) parseList(
 	text []byte, scheme string, template upstream.IDTemplate,
 ) ([]upstream.Spec, *readingView, error) {

@@ -126,7 +126,8 @@ func (h *targetHandler) recentTargets() []*targetView {
 	return views
 }
 
-// refusals returns the number of attempts that the target refused, without those that count as failures at the target.
+// refusals returns the number of attempts that the target refused, without the attempts that count as failures at the
+// target.
 func refusals(s *minutes.Sum) (n uint64) {
 	for k, tally := range s.Counts {
 		if k.IsRefusal() && verdict.AtTarget(k.Cause()) == core.Success {

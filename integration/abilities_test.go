@@ -115,8 +115,8 @@ func TestTheTargetsOwn405(t *testing.T) {
 	}
 }
 
-// A proxy that neither forwards nor opens tunnels gets no more requests when another proxy has served the
-// request that it refused.
+// A proxy refuses a request, because it can neither forward requests nor open tunnels. When another proxy has served
+// this request, the first proxy gets no more requests.
 func TestUselessProxy(t *testing.T) {
 	w := start(t, 2, notAdaptive+roundRobin+"[retry]\nbase_delay = 0.1\n")
 	w.fakes[0].SetBehaviour(lab.Status(405))

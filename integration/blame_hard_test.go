@@ -182,7 +182,7 @@ func TestGarbageToCONNECTForOneTarget(t *testing.T) {
 		f.SetScript(deadHosts(lab.Behaviour{Garbage: "\x00\x01garbage\r\n\r\n"}))
 	}
 	var wg sync.WaitGroup
-	for range 64 { // the proxies have not opened a tunnel yet
+	for range 64 { // 64 requests begin before the proxies have opened any tunnel
 		wg.Go(func() {
 			r, err := http.NewRequest("GET", "https://dead.test/", nil)
 			if err == nil {

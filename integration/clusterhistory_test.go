@@ -195,8 +195,8 @@ func (c *chaos) killNode(i int) {
 	c.excuse(i, begin, time.Now().Add(late))
 }
 
-// readShared waits until all nodes have the same policy, while nothing is written, and reads the field that all nodes
-// write.
+// readShared waits until all nodes have the same policy, and reads the field that all nodes write. It is called while
+// no node writes.
 func (c *chaos) readShared() {
 	for _, r := range c.registers {
 		r.mu.Lock()
@@ -424,8 +424,9 @@ func (c *chaos) checkProbes(d time.Duration) {
 	require.NotEqual(c.t, porcupine.Illegal, result)
 }
 
-// TestS239ResetsOutlastFaults: the breaker of a proxy is open on five gateways for ten minutes. It is reset through one
-// of them while links and the store are faulty. Each reset that was answered 200 closes the breaker on all gateways.
+// TestS239ResetsOutlastFaults: the breaker of a proxy is open on five gateways for ten minutes. The breaker is reset
+// through one gateway while links and the store are faulty. Each reset that was answered 200 closes the breaker on all
+// gateways.
 func TestS239ResetsOutlastFaults(t *testing.T) {
 	t.Parallel()
 	conf := strings.NewReplacer(`timeout_duration = "1s"`, `timeout_duration = "10m"`, `max_timeout = "1s"`,

@@ -186,8 +186,8 @@ func load(nodes []*whirl, n int) (stop func()) {
 // slow is the time after which the proxy of S167 responds.
 const slow = 200 * time.Millisecond
 
-// maxInFlight returns the largest number of requests that the proxy had at the same time, of those that arrived after
-// the time since.
+// maxInFlight returns the largest number of requests that the proxy had at the same time. Only requests that arrived
+// after the time since count.
 func maxInFlight(f *lab.Proxy, since time.Time) (most int) {
 	type edge struct {
 		at time.Time
@@ -208,8 +208,8 @@ func maxInFlight(f *lab.Proxy, since time.Time) (most int) {
 	return most
 }
 
-// partsOf returns the sum of the shares (the field part) that nodes have of a limit of F1; -1 if one of them does not
-// use it.
+// partsOf returns the sum of the shares (the field part) that nodes have of a limit of F1; -1 if a node does not use
+// it.
 func partsOf(limit string, nodes []*whirl) (parts float64) {
 	for _, w := range nodes {
 		l := w.sharedLimit(limit, "F1")

@@ -77,9 +77,9 @@ var (
 
 const portRange = 22_000
 
-// freePort returns an address on which nothing listens. The port is below those that the kernel assigns to outgoing
-// connections (ip_local_port_range, from 32768 on), one of which might use it before the gateway does. No two calls
-// return the same port.
+// freePort returns an address on which nothing listens. The port is below the range of ports that the kernel assigns
+// to outgoing connections (ip_local_port_range, from 32768 on). Otherwise an outgoing connection might use the port
+// before the gateway does. No two calls return the same port.
 func freePort(t *testing.T) string {
 	for range 1000 {
 		port := 10_000 + (firstPort+int(portsTried.Add(1)))%portRange
@@ -463,8 +463,8 @@ func (w *whirl) awaitRetryRecords(n int) {
 }
 
 // reconcile checks that all counts agree. (I1) Each attempt arrived at a proxy or was refused. (I2) Each attempt
-// succeeded, failed or was cancelled. (I3) The successes by attempt equal those by proxy. (I4) The totals by hour
-// equal the overall totals. (I5) The openings by proxy equal the events.
+// succeeded, failed or was cancelled. (I3) The sum of the successes by attempt equals the sum by proxy. (I4) The
+// totals by hour equal the overall totals. (I5) The openings by proxy equal the events.
 func (w *whirl) reconcile(refused int) {
 	w.t.Helper()
 	s := w.getJSON("/metrics/retries")

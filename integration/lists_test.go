@@ -90,8 +90,7 @@ func TestS223AListThatIsRewrittenSlowly(t *testing.T) {
 	}
 }
 
-// rewriteSlowly returns false if this machine paused the writer, so that the list was unchanged for nearly as long as
-// a list that is complete.
+// rewriteSlowly returns false if this machine paused the writer for so long that the list may have looked complete.
 func rewriteSlowly(t *testing.T) (inTime bool) {
 	w := start(t, 2, confOpen)
 	list := filepath.Join(w.dir, "list.txt")

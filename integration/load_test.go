@@ -117,8 +117,8 @@ func TestS64MoreClientsThanDescriptors(t *testing.T) {
 				case err == nil && status == 503:
 					refused.Add(1)
 				case err != nil && sentAfter >= 10*time.Millisecond:
-					// On a loaded machine: the gateway has closed the connection of a silent client in favour of
-					// another one, or the 503 came before the request was sent, and was lost.
+					// On a loaded machine: the gateway closed the connection of a silent client to make room for
+					// another one, or the 503 came before the request was sent and was lost.
 					closed.Add(1)
 				default:
 					t.Error(status, err)

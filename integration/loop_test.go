@@ -94,7 +94,7 @@ func startFake(t *testing.T) *lab.Proxy {
 	return f
 }
 
-// Two gateways list each other, and three list one another in a ring, as proxies of either protocol.
+// Two gateways list each other as proxies, and three gateways list one another in a ring, as HTTP or SOCKS5 proxies.
 func TestS118GatewaysThatListEachOther(t *testing.T) {
 	t.Parallel()
 	for name, ring := range map[string][]string{

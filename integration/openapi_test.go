@@ -129,8 +129,8 @@ func TestResponsesMatchTheOpenAPIDocument(t *testing.T) {
 	}
 }
 
-// Schemathesis makes requests from the served document: those that are valid are accepted, wrong ones are refused, and
-// each response is as described. testdata/schemathesis has the exceptions.
+// Schemathesis makes requests from the served document. Valid requests are accepted, invalid ones are refused, and
+// each response is as described. testdata/schemathesis lists the exceptions.
 func TestSchemathesis(t *testing.T) {
 	w := start(t, 3, confKB)
 	dir := t.TempDir() // schemathesis writes into its working directory

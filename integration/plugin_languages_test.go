@@ -55,8 +55,8 @@ func (p *project) edit(from, to string) {
 	require.NoError(p.t, os.WriteFile(p.source, []byte(strings.Replace(string(text), from, to, 1)), 0o644))
 }
 
-// step runs the curl command of the README that contains all of the words. It uses the test's gateway, and
-// the given values in place of those in the README.
+// step runs the curl command of the README that contains all of the words. It uses the test's gateway, and the given
+// values in place of the README's values.
 func (p *project) step(w *whirl, values map[string]string, words ...string) {
 	p.t.Helper()
 	readme, err := os.ReadFile(filepath.Join(p.dir, "README.md"))

@@ -56,8 +56,8 @@ func TestS42AProbeMayStreamForLong(t *testing.T) {
 	require.Equal(t, "closed", w.breaker("F1")["state"])
 }
 
-// A tunnel that was opened also closes the breaker, even if the client sent nothing through it, as a program
-// does that only checks whether a port is open.
+// An opened tunnel also closes the breaker, even if the client sends nothing through it. A program that only checks
+// whether a port is open uses a tunnel in this way.
 func TestS42AnOpenTunnelClosesTheBreaker(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confKB)

@@ -77,7 +77,8 @@ func TestS67ThePoolChangesDuringARetry(t *testing.T) {
 	require.Equal(t, "pool_empty", w.get().outcome())
 }
 
-// A reload keeps breakers, statistics and requests in flight, except those of a proxy whose address changes.
+// A reload keeps breakers, statistics and requests in flight. If the address of a proxy changes, a reload keeps none
+// of them for this proxy.
 func TestS69WhatAReloadKeeps(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confK)

@@ -60,8 +60,8 @@ func TestS135RulesChooseTheWay(t *testing.T) {
 		status, raw, _ := w.call("PATCH", "/proxies/"+id, `{"tags":`+tags+`}`)
 		require.Equal(t, 200, status, string(raw))
 	}
-	// curl sends a request through the gateway and returns the response, then its status, that of a CONNECT, the id of
-	// the proxy, the outcome and the number of attempts.
+	// curl sends a request through the gateway and returns the response, followed by its status, the status of the
+	// CONNECT, the id of the proxy, the outcome and the number of attempts.
 	curl := func(args ...string) string {
 		const out = "\n%{http_code} %{http_connect} %header{x-whirlpool-proxy-id} %header{x-whirlpool-outcome} " +
 			"%header{x-whirlpool-attempts}"

@@ -73,8 +73,8 @@ func (w *whirl) firstRetries(n int, counts func() bool, headers ...string) map[s
 	return went
 }
 
-// scores returns the scores that the scorer performance gives to proxies that have had attempts, if no region is
-// wanted. On a loaded machine the latencies of two equal fakes may differ so much that they decide.
+// scores returns the scores that the scorer performance gives to proxies with attempts, for a request without a
+// region. On a loaded machine the latencies of two equal fakes may differ so much that they decide.
 func (w *whirl) scores(ids ...string) []float64 {
 	w.t.Helper()
 	var rates, latencies, attempts, scores []float64

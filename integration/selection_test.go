@@ -43,8 +43,8 @@ func (w *whirl) arrivalOrder() (names []string) {
 	return names
 }
 
-// The statistics of a proxy are those of its own last hundred attempts. Earlier attempts and those of other
-// proxies do not count.
+// The statistics of a proxy cover its last hundred attempts. Earlier attempts and attempts of other proxies do not
+// count.
 func TestS54TheLastHundredAttemptsCount(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)

@@ -38,7 +38,7 @@ func tunnelProxy(t *testing.T, cuts func(n int64) bool) string {
 	})
 }
 
-// The short tunnels of a proxy that cuts two of three are counted. No breaker opens.
+// A proxy cuts two of three tunnels. The gateway counts these tunnels as short, and no breaker opens.
 func TestS121AProxyThatCutsItsTunnels(t *testing.T) {
 	t.Parallel()
 	never := func(int64) bool { return false }

@@ -424,8 +424,8 @@ requests_per_day = 3
 	require.Equal(t, 3.0, w.getJSON("/users")["users"].([]any)[0].(map[string]any)["requests_today"])
 }
 
-// Lines of a list that share host and port keep their ids and changes, although the list changes while the gateway
-// does not run.
+// A list has several lines with the same host and port, and changes while the gateway does not run. These lines keep
+// their ids and changes.
 func TestSharedHostAndPortSurvive(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)

@@ -44,8 +44,8 @@ var brokenTunnels = map[string]func(net.Conn){
 // internalError is a fatal TLS alert.
 var internalError = []byte{21, 3, 3, 0, 2, 2, 80}
 
-// Three of eight proxies accept each CONNECT and forward nothing. Every TLS handshake succeeds, and the
-// breakers of those proxies open soon.
+// Three of eight proxies accept each CONNECT and forward nothing. Every TLS handshake succeeds, and the breakers of
+// the three proxies open soon.
 func TestTunnelsAreRetriedUntilTheFirstByte(t *testing.T) {
 	for name, broken := range brokenTunnels {
 		t.Run(name, func(t *testing.T) {

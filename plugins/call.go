@@ -124,7 +124,7 @@ func (p *plugin) countFailure(v *version, err error) (replaced bool) {
 
 // Of timingInterval consecutive calls, one is timed. Reading the clock twice takes longer than a call of a small
 // plugin, so not all calls are timed. The number is odd because calls of the exports "score" and "observe" may
-// alternate: an even number would select calls of only one of them.
+// alternate: an even number would select only calls of one export.
 const timingInterval = 17
 
 // beginTiming returns the start time of a call, or the zero time if the call is not timed.

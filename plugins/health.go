@@ -24,8 +24,8 @@ const (
 	minBusyCalls = 20
 )
 
-// faultWindow decides when one version of a plugin is quarantined. Calls have numbers. faultWindow stores only those of
-// failed calls, so that a successful call needs no access to it. plugin.faultMu guards the fields.
+// faultWindow decides when one version of a plugin is quarantined. Calls have numbers. faultWindow stores only the
+// numbers of failed calls, so that a successful call needs no access to it. plugin.faultMu guards the fields.
 type faultWindow struct {
 	failedCalls []uint64 // the numbers of the last failed calls; a ring of MaxFaults
 	next        int      // index of the oldest number once failedCalls is full

@@ -83,10 +83,10 @@ func (v *version) kind() wasmhost.Kind {
 }
 
 // canReplace reports whether v may replace the current version of the plugin. Both must have the same kind, because
-// other parts of the gateway hold the plugin as a scorer, backoff or judge. If the kind of the current version is
-// unknown, because its module could not be loaded or has not been fetched, v may be a scorer or a judge. If v is a
-// backoff in this case, the caller makes a new plugin with the same name. Requests use the new plugin at once, because
-// they look up a backoff by name for each call.
+// other parts of the gateway hold the plugin as a scorer, backoff or judge. If the current version has no module yet,
+// or a module that could not be loaded, its kind is unknown. Then v may be a scorer or a judge. If v is a backoff in
+// this case, the caller makes a new plugin with the same name. Requests use the new plugin at once, because they look
+// up a backoff by name for each call.
 func (p *plugin) canReplace(v *version) bool {
 	kind := p.kind()
 	return kind == v.kind() || kind == "" && v.kind() != wasmhost.Backoff

@@ -63,8 +63,8 @@ func (e *entries) take() (warnings, errors int) {
 	return warnings, errors
 }
 
-// patient returns limits that a slow machine does not exceed. They also allow a call to wait until the instance that
-// the fault of the previous call has ended is replaced.
+// patient returns limits that a slow machine does not exceed. After a fault has ended an instance, the next call has
+// enough time to wait for a new instance.
 func patient() wasmhost.Limits {
 	limits := wasmhost.DefaultLimits()
 	limits.Wait, limits.ObserveWait, limits.CallTimeout = time.Minute, time.Minute, time.Minute

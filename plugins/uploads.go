@@ -377,7 +377,8 @@ func checkUnused(name string, useOf func(name string) string) error {
 	return nil
 }
 
-// canRollBack reports whether v is an upload that has replaced another upload, so that RollBack can return to that one.
+// canRollBack reports whether v is an upload that has replaced another upload. RollBack can then return to the other
+// upload.
 func (v *version) canRollBack() bool { return v.source == SourceAPI && v.previous != nil }
 
 // RollBack returns to the previous module of an uploaded plugin. The error wraps core.ErrNotFound or core.ErrConflict,

@@ -343,8 +343,8 @@ func (s sharedChanges) sharePolicy(change func() (retry.View, sharedChange, erro
 	return *view.Load(), err
 }
 
-// policy returns the record of the global policy. If the policy's backoff is a plugin that is still to be loaded, the
-// record has this plugin, not the backoff that this gateway uses in the meantime.
+// policy returns the record of the global policy. If the policy's backoff is a plugin that has not been loaded yet,
+// the record names this plugin, although the gateway uses another backoff in the meantime.
 func (s sharedChanges) policy(persist bool) (sharedChange, error) {
 	p := *s.node.engine.Load().Policies().Current()
 	p.BackoffStrategy = cmp.Or(s.node.uploads.waitingBackoff(), p.BackoffStrategy)

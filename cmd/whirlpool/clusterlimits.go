@@ -96,9 +96,9 @@ func (c *clusterLimits) EachUsed(all bool, f func(share.Limit)) {
 	}
 }
 
-// searchInterval is the interval at which EachUsed begins to search all proxies, even those without recent attempts,
-// for limits of which this node has used its whole share (share.Use.NeedsMore). A share can become too small, for
-// example if the limit is raised.
+// searchInterval is the interval at which EachUsed begins to search all proxies, even proxies without recent attempts.
+// It searches for limits of which this node has used its whole share (share.Use.NeedsMore). A share can become too
+// small, for example if the limit is raised.
 const searchInterval = 10 * time.Second
 
 // eachUser calls f for the limits of users that the cluster must get (see cluster.SharedLimits.EachUsed).

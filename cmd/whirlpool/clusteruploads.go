@@ -201,8 +201,8 @@ func (u *sharedUploads) delayActivation(key, use, plugin string, persist bool) b
 	return true
 }
 
-// withoutBackoff returns the JSON of a policy. If the plugin of the policy's backoff is not loaded yet, the JSON has no
-// backoff, and the backoff is activated when the plugin has been loaded.
+// withoutBackoff returns the JSON of a policy. If the plugin of the policy's backoff is not loaded yet, the JSON has
+// no backoff. The backoff is activated when the plugin has been loaded.
 func (u *sharedUploads) withoutBackoff(policy json.RawMessage, persist bool) json.RawMessage {
 	const field = "backoff_strategy"
 	var fields map[string]json.RawMessage

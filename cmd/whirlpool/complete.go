@@ -40,8 +40,8 @@ func completeList(cmd *cobra.Command, flag string, words []string) {
 // user has typed.
 type completion = func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective)
 
-// completeFrom returns a completion. It calls the function list, and offers those of the returned words that begin with
-// the typed text and are not arguments yet. After an error it offers no words, because it cannot show the error.
+// completeFrom returns a completion. It calls the function list. Of the returned words, it offers the words that begin
+// with the typed text and are not arguments yet. After an error it offers no words, because it cannot show the error.
 func completeFrom(list func(r *remote) []string) completion {
 	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 		r := &remote{cmd: cmd}
@@ -102,7 +102,7 @@ func completePlugins(secondArguments ...string) completion {
 
 var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
-// completeGroups makes the shell complete the value of a flag, such as --region, to a value that a proxy has in the
+// completeGroups makes the shell complete the value of a flag, such as --region. It offers the values of the proxies'
 // field with the flag's name (groupFields).
 func completeGroups(cmd *cobra.Command, flag string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, completeFrom(func(r *remote) []string {
@@ -111,9 +111,9 @@ func completeGroups(cmd *cobra.Command, flag string) {
 	}))
 }
 
-// completePolicy is a completion that offers the keys of the retry policy, each with "=". After "backoff_strategy=", it
-// offers the names of backoff plugins, after a key of a switch "true" and "false", and after a key that can be cleared
-// "null".
+// completePolicy is a completion that offers the keys of the retry policy, each with "=". After "backoff_strategy=",
+// it offers the names of backoff plugins. After a key that is a switch, it offers "true" and "false". After a key that
+// can be cleared, it offers "null".
 func completePolicy(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 	key, _, typesValue := strings.Cut(toComplete, "=")
 	switch {

@@ -217,10 +217,10 @@ func checkFile(src config.Source) checkResult {
 	return result
 }
 
-// newFaults returns the faults in list, without those that report the same mistake as a fault in known. Two faults
-// report the same mistake if they have the same key, or if the key of one is a table that contains the key of the
-// other. The fault of a rule that intercepts is also left out if [intercept] has a fault, because the rule needs the
-// authority that [intercept] configures.
+// newFaults returns the faults in list that do not report the same mistake as a fault in known. Two faults report the
+// same mistake if they have the same key, or if the key of one is a table that contains the key of the other. The
+// fault of a rule that intercepts is also left out if [intercept] has a fault, because the rule needs the authority
+// that [intercept] configures.
 func newFaults(known, list []config.Fault) (added []config.Fault) {
 	for _, f := range list {
 		found := false

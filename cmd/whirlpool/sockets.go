@@ -72,7 +72,7 @@ func inheritSocket(file *os.File, name string) (net.Listener, error) {
 	return l, nil
 }
 
-// setAddresses sets the listening addresses in settings to those of the passed sockets.
+// setAddresses sets the listening addresses in settings to the addresses of the passed sockets.
 func (s *sockets) setAddresses(settings map[string]any) {
 	if s.gateway != nil {
 		settings["gateway.listen"] = s.gateway.Addr().String()

@@ -60,8 +60,9 @@ type gateway struct {
 }
 
 // openLog opens the log. A buffer (w) holds the records until they are written, because the output may be slow.
-// closeLog writes the buffered records. If many records have the same message, the log gets only some of them, and only
-// the first ones if the message is in folding (see package logfold).
+// closeLog writes the buffered records. If many records have the same message, the records beyond an allowance are
+// counted and not written. For the messages in folding, only the first records of a flood are written (see package
+// logfold).
 func openLog(cfg config.Log, out io.Writer, folding ...logfold.Rule) (
 	log *slog.Logger, level *slog.LevelVar, w *spool.Writer, closeLog func() error,
 ) {
@@ -229,7 +230,7 @@ func wire(
 	return g, err
 }
 
-// apiLimits returns the limits for clients of the API, which are those for clients of the gateway.
+// apiLimits returns the limits for clients of the API. They are the same as for clients of the gateway.
 func apiLimits(cfg *config.Config) api.Limits {
 	return api.Limits{
 		Head: time.Duration(cfg.Timeouts.Head), BodyIdle: time.Duration(cfg.Timeouts.BodyIdle),

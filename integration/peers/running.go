@@ -154,8 +154,9 @@ var (
 
 const portRange = 22_000
 
-// FreeAddr returns an address on loopback on which nothing listens. The port is below those that the kernel assigns to
-// outgoing connections. Two calls never return the same address, even if nothing listens on the first address yet.
+// FreeAddr returns an address on loopback on which nothing listens. The port is below the range of ports that the
+// kernel assigns to outgoing connections. Two calls never return the same address, even if nothing listens on the
+// first address yet.
 func FreeAddr() (string, error) {
 	var err error
 	for range 1000 {

@@ -6,7 +6,7 @@ import (
 	wt "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// Opcodes in addition to those of wasmtest.
+// Opcodes that wasmtest does not have.
 const (
 	opTee     = 0x22
 	opLoadI32 = 0x28

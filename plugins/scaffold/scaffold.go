@@ -86,8 +86,8 @@ func (p Plugin) Check() error {
 	return nil
 }
 
-// Write writes the plugin into a new or an empty folder. It returns the paths of the files in the folder, without those
-// of the SDK.
+// Write writes the plugin into a new or an empty folder. It returns the paths of the files in the folder, except for
+// the files of the SDK.
 func Write(dir string, p Plugin) ([]string, error) {
 	if err := p.Check(); err != nil {
 		return nil, err

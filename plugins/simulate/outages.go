@@ -30,7 +30,7 @@ type OutageResult struct {
 	Attempts float64 `json:"mean_attempts"` // mean number of attempts per request
 }
 
-// bestFixed is the name of the best of many simulated fixed delays: the one with the shortest mean wait.
+// bestFixed is the name of the best of many simulated fixed delays: the backoff with the shortest mean wait.
 const bestFixed = "best fixed"
 
 // outageKinds are the kinds of outages, with their lengths in seconds. A kind without lengths (nil) stands for a pool

@@ -63,8 +63,8 @@ const (
 // aligned rounds n up to a multiple of abi.Alignment.
 func aligned(n int) int { return (n + abi.Alignment - 1) &^ (abi.Alignment - 1) }
 
-// textSize returns the number of bytes in the region that hold a text of n bytes, a zero byte, and the gap up to the
-// next multiple of abi.Alignment.
+// textSize returns the number of bytes that a text of n bytes takes in the region: the text, a zero byte, and the gap
+// up to the next multiple of abi.Alignment.
 func textSize(n int) int { return aligned(n + 1) }
 
 func (in *instance) callJudge(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error) {

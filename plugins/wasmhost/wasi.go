@@ -262,7 +262,7 @@ func (h *hostState) poll(p []uint64) uint32 {
 	return h.put32(p[3], uint32(n))
 }
 
-// checkStandardFile returns an error for all descriptors except those of the three standard files.
+// checkStandardFile returns an error unless the descriptor is one of the three standard files.
 func (h *hostState) checkStandardFile(p []uint64) uint32 { return h.resultIfStandardFile(p, wasiOK) }
 
 // resultIfStandardFile returns the given result for the descriptor of a standard file, and an error for any other

@@ -97,7 +97,7 @@ func TestWASIReachesNothing(t *testing.T) {
 	}
 }
 
-// The last output of a guest before it ends is in the error of the call, on one line.
+// The error of a call has the last output of a guest before the guest ended, on one line.
 func TestTheLastOutputIsInTheError(t *testing.T) {
 	code := w.Unless256(w.Join(args(2, 200, 1, 8), w.CallTo(0), []byte{w.Drop, w.Unreachable})...)
 	m := w.Scorer(code...)

@@ -23,8 +23,8 @@ type AuditPage struct {
 	Page
 }
 
-// Audit lists the changes that were made through the API, the latest first. In a cluster, it lists those of all nodes.
-// Of the fields of l, only Text, Sort, Limit and Cursor may be set.
+// Audit lists the changes that were made through the API, the latest first. In a cluster, it lists the entries of all
+// nodes. Of the fields of l, only Text, Sort, Limit and Cursor may be set.
 func (c *Client) Audit(ctx context.Context, l List) (p *AuditPage, err error) {
 	return p, c.Do(ctx, "GET", "/audit", l.Query(), nil, &p)
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/random"
 )
 
-// peakEWMA chooses two proxies at random and prefers the one with the lower load. The load is the proxy's
-// latency times its attempts in flight. The latency is a mean that rises to a longer latency at once, and
-// falls to a shorter latency slowly.
+// peakEWMA chooses two proxies at random and prefers the proxy with the lower load. The load is the proxy's latency
+// times its attempts in flight. The latency is a mean that rises to a longer latency at once, and falls to a shorter
+// latency slowly.
 type peakEWMA struct {
 	decay   float64 // s; after this time a latency has 1/e of its weight
 	failure float64 // s; the minimum latency that counts for a failed attempt

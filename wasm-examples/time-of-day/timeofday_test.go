@@ -22,7 +22,7 @@ var pool = []wasmhost.Proxy{
 	{ID: "vilnius", Region: "eu", Metadata: map[string]string{"hours": "0-4", "tier": "gold"}},
 }
 
-// rows are the proxies of the pool, each a little worse than the one before.
+// rows are the proxies of the pool. Each is a little worse than the proxy before it.
 func rows() []abi.Candidate {
 	list := make([]abi.Candidate, len(pool))
 	for i, p := range pool {

@@ -30,7 +30,7 @@ type OwnBreaker struct {
 	MaxTimeout       *Duration `koanf:"max_timeout" json:"max_timeout,omitempty"`
 }
 
-// mergeOver returns a copy of b in which the settings that are set in o replace those of b.
+// mergeOver returns a copy of b with the settings of o. A setting that o does not have is as in b.
 func (o *OwnBreaker) mergeOver(b Breaker) Breaker {
 	if o.FailureThreshold != nil {
 		b.FailureThreshold = *o.FailureThreshold

@@ -354,7 +354,7 @@ func (c *Config) Found() bool { return c.fileFound }
 // others. Empty files are left out.
 func (c *Config) Sizes() map[string]int { return c.sizes }
 
-// ProxyCount returns the number of configured proxies, including those of proxy lists.
+// ProxyCount returns the number of configured proxies, including the proxies of proxy lists.
 func (c *Config) ProxyCount() int { return max(len(c.specs), c.releasedCount) }
 
 // HasFile reports whether the configuration was read from a file. A file that may be missing (Source.Optional) is

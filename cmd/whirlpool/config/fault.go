@@ -87,8 +87,8 @@ func maskedKey(key string) string {
 	return key[:strings.LastIndexByte(key[:quoted], '.')+1] + "***"
 }
 
-// mayHaveSecret reports whether the value of a key may contain a credential, even by mistake, such as the URL of a
-// proxy in place of the path of a proxy list.
+// mayHaveSecret reports whether the value of a key may contain a credential, even by mistake. An example of a mistake
+// is the URL of a proxy in place of the path of a proxy list.
 func mayHaveSecret(key string) bool {
 	for _, section := range []string{"proxies", "gateway.users", "api.keys", "pool"} {
 		if strings.HasPrefix(key, section) {

@@ -161,8 +161,8 @@ type listOptions struct {
 	upstream.TLSOptions
 }
 
-// keepLoadable reads the TLS files of the proxies of a list. It returns the proxies without TLS files, and those
-// whose TLS files can be read. It adds a warning for each proxy that it leaves out.
+// keepLoadable reads the TLS files of the proxies of a list. It returns the proxies that have no TLS files, and the
+// proxies whose TLS files can be read. It adds a warning for each proxy that it leaves out.
 func (l *loader) keepLoadable(list string, specs []upstream.Spec) []upstream.Spec {
 	return slices.DeleteFunc(specs, func(s upstream.Spec) bool {
 		if s.Extra().TLS == nil {

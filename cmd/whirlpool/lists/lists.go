@@ -347,10 +347,10 @@ func (v *version) update(ctx context.Context, client *http.Client, s Source) (ch
 	return true, nil
 }
 
-// isErrorPage reports whether data is probably an error page, although it has addresses with a port, such as
-// "nginx at 192.0.2.1:80". A page of HTML is an error page if it has fewer than half of the proxies of the previous
-// version, or a single proxy after a version with several. Any other text is an error page if it has a single proxy
-// after a version with several, and at least one of its lines caused a warning.
+// isErrorPage reports whether data is probably an error page, although it has addresses with a port, such as "nginx at
+// 192.0.2.1:80". A page of HTML is an error page if it has fewer than half of the proxies of the previous version. It
+// is also an error page if it has a single proxy and the previous version had several. Any other text is an error page
+// if it has a single proxy, the previous version had several, and at least one line of the text caused a warning.
 func isErrorPage(data []byte, proxies, warnings, previous int) bool {
 	isSingle := proxies == 1 && previous > 1
 	return isSingle && warnings >= proxies || isHTML(data) && (isSingle || 2*proxies < previous)

@@ -32,10 +32,10 @@ const (
 //
 // The process counts as idle if, for a certain time, the runtime has started no garbage collection and Release has not
 // called free. This time (releaser.wait) is 4 s at first. After a call of free that returns less than an eighth of the
-// memory, it doubles, up to 2 minutes. It also doubles if about as much memory remains as after the call before: then a
-// steady load has made garbage in between, and it would make more after each further call. Otherwise it becomes 4 s
-// again. It also becomes 4 s again if, since the last call of free, more than half of the goroutines have ended, or if
-// the process holds more memory than before that call, by more than a quarter plus 8 MiB.
+// memory, it doubles, up to 2 minutes. It also doubles if about as much memory remains as after the call before: then
+// a steady load has made garbage in between, and it would make more after each further call. Otherwise it becomes 4 s
+// again. It also becomes 4 s again if more than half of the goroutines have ended since the last call of free, or if
+// the memory of the process exceeds the memory before that call by more than a quarter plus 8 MiB.
 func Release(ctx context.Context, read func() Usage, free func()) {
 	ticker := time.NewTicker(readInterval)
 	defer ticker.Stop()

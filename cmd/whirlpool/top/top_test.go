@@ -166,8 +166,8 @@ func TestTheWidthOfTheScreen(t *testing.T) {
 	require.Contains(t, m.View(), "a-long-name-"+strings.Repeat("x", 27)+"… half-open US ")
 }
 
-// A narrow screen leaves out whole columns, but not the one by which the table is sorted. The summary has several lines
-// there.
+// A narrow screen leaves out whole columns, but not the column by which the table is sorted. The summary has several
+// lines there.
 func TestANarrowScreen(t *testing.T) {
 	s := snapshot(0, 5, 9, 7)
 	s.Summary = "37 of 412 proxies fail, 31 of them with 403 at shop.example; 96 % delivered in the last 5 minutes"

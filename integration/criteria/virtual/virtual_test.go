@@ -127,7 +127,8 @@ func TestRefusingAndHangingProxies(t *testing.T) {
 }
 
 // A target bans five of eight proxies, and later the other three instead. Until the gateway has found that the five
-// are served again, few requests are lost: those that the target refuses through all three.
+// are served again, few requests are lost. A request is lost only if the target refuses it through all three banned
+// proxies.
 func TestATargetThatBansOtherProxies(t *testing.T) {
 	w := catalog.Noise(0, 50)
 	w.Requests = 3000
@@ -189,7 +190,7 @@ func TestATargetThatServesOnlyAProxyWithAnOpenBreaker(t *testing.T) {
 	require.True(t, o.Reconciled)
 }
 
-// In every variant, the gateway's counts agree with those of the proxies and clients.
+// In every variant, the gateway, the proxies and the clients count the same.
 func TestVariants(t *testing.T) {
 	w, cache := catalog.DeadProxies(), t.TempDir()
 	for _, v := range workload.Variants() {

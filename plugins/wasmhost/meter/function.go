@@ -433,8 +433,8 @@ const noLocal = -1
 
 // refuelLoop inserts a call of the host at the head of a loop. The call passes the locals that choosePassedLocals has
 // chosen, and returns them unchanged. After the call the code uses the returned values, so wazero can keep the locals
-// in registers. wazero 1.12 would store each value that is needed after the call on the stack when the value is
-// computed, which means in every pass of the loop.
+// in registers. wazero 1.12 would store each value that is needed after the call on the stack. It would do so when the
+// value is computed, which means in every pass of the loop.
 func (f *funcRewriter) refuelLoop() {
 	for i, local := range f.passedLocals {
 		switch t := passedTypes[i]; {

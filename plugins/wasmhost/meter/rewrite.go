@@ -201,8 +201,8 @@ func (w *moduleWriter) hostImport(name string, nth int) []byte {
 	return appendU32(append(b, byte(Function)), uint32(len(w.info.types)+nth))
 }
 
-// renumberSection copies a section that is a vector, and replaces the indices of functions by those in the metered
-// module. The parameter read is a function that reads one element of the vector.
+// renumberSection copies a section that is a vector, and replaces the indices of functions by their indices in the
+// metered module. The parameter read is a function that reads one element of the vector.
 func (w *moduleWriter) renumberSection(body []byte, read func(*reader)) ([]byte, error) {
 	var found []funcReference
 	r := &reader{b: body, functions: &found}

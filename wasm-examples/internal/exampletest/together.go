@@ -42,9 +42,9 @@ var latencies = []struct {
 	}},
 }
 
-// EachRecovers checks that each of four proxies that have an outage together gets at least 40 % of its equal share from
-// 60 s after the outage on. The pool has four more proxies, which do not fail. It is meant for scorers that share
-// requests among equal proxies. It skips the test under the race detector.
+// EachRecovers checks four proxies that have an outage together. From 60 s after the outage on, each of them must get
+// at least 40 % of an equal share. The pool has four more proxies, which do not fail. It is meant for scorers that
+// share requests among equal proxies. It skips the test under the race detector.
 func EachRecovers(t *testing.T, w Wasm) {
 	t.Helper()
 	if raceEnabled {
@@ -62,8 +62,8 @@ func EachRecovers(t *testing.T, w Wasm) {
 	}
 }
 
-// halfRecovers checks that four proxies that have an outage of 8 s get as many requests from 60 s after it on as they
-// get without an outage, or three quarters of it.
+// halfRecovers checks that four proxies get enough requests again after an outage of 8 s: from 60 s after it on, at
+// least three quarters of the requests that they get without an outage.
 func halfRecovers(t *testing.T, w Wasm, config map[string]any) {
 	t.Helper()
 	for _, l := range latencies {
