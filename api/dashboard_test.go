@@ -43,3 +43,17 @@ func TestModulesOfTheDashboard(t *testing.T) {
 		follow([]string{name})
 	}
 }
+
+// A chart of a day formats hundreds of times, and the page starts with hundreds of numbers: the slow formats of the
+// browser would make tasks of 50 ms and more.
+func TestFormatsOfTheDashboard(t *testing.T) {
+	files, err := fs.Glob(dashboard, "dashboard/*.js")
+	require.NoError(t, err)
+	for _, file := range files {
+		content, err := dashboard.ReadFile(file)
+		require.NoError(t, err)
+		if file != "dashboard/uplot.js" {
+			require.NotRegexp(t, `\.toLocale\w*String\(|new Intl\.NumberFormat`, string(content), file)
+		}
+	}
+}

@@ -1,5 +1,4 @@
 // Charts: stacked bars over time. uPlot draws them (uplot.js, version 1.6.32, unchanged; https://github.com/leeoniya/uPlot).
-import uPlot from "./uplot.js";
 import { el, number } from "./dom.js";
 
 const height = 156; // px, with the labels of the time axis
@@ -13,6 +12,7 @@ const charts = new Map(); // the chart of each figure element that is in the pag
 // most, the upper limit of the value axis. Without most, the largest sum sets this limit. The caption shows the title of
 // the sample or mark under the pointer; without a pointer, it shows the title of the latest sample.
 export function stackedBars(figure, samples, view) {
+  if (!uPlot) return load(figure, samples, view);
   for (const [old, chart] of charts) if (!old.isConnected && charts.delete(old)) chart.destroy();
   if (!figure.isConnected) return; // its page was closed in the meantime
   let chart = charts.get(figure);
@@ -21,6 +21,22 @@ export function stackedBars(figure, samples, view) {
     charts.set(figure, (chart = newChart(figure, view.kinds)));
   }
   chart.draw(samples, view);
+}
+
+let uPlot; // its class, once it is loaded
+const waiting = new Map(); // the latest arguments of stackedBars by figure, until uPlot is loaded
+
+// load loads uPlot, which takes 20 ms to start, in a task of its own. Then it draws what is waiting, one chart a task.
+async function load(...chart) {
+  const begun = waiting.size > 0;
+  waiting.set(chart[0], chart);
+  if (begun) return;
+  try {
+    uPlot = (await import("./uplot.js")).default;
+    for (const args of waiting.values()) setTimeout(() => stackedBars(...args));
+  } finally {
+    waiting.clear(); // after an error, the next chart loads it again
+  }
 }
 
 function newChart(figure, kinds) {

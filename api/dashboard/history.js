@@ -1,6 +1,6 @@
 // The last hours: requests, success, latency, retries, bans or cost by time, and the changes in that time.
 import { api } from "./api.js";
-import { $, address, count, el, number, percent, span } from "./dom.js";
+import { $, address, count, el, hour, number, percent, span } from "./dom.js";
 import { stackedBars } from "./chart.js";
 import { eachSecond, watch } from "./live.js";
 import { gatewayNow } from "./session.js";
@@ -68,8 +68,6 @@ function draw(h) {
   showLegend(view);
   showChanges(h.changes);
 }
-
-const hour = at => new Date(at).toLocaleTimeString([], { hourCycle: "h23", hour: "2-digit", minute: "2-digit" });
 
 function showLegend(view) {
   const list = $("historylegend");

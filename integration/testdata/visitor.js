@@ -2,7 +2,7 @@
 // it. Each step waits for what the page should show, and reports if it does not.
 import { api } from "./api.js";
 import { stackedBars } from "./chart.js";
-import { rows } from "./dom.js";
+import { clock as timeOf, hour, number, rows } from "./dom.js";
 import { refresh } from "./live.js";
 import { showPolicy } from "./policy.js";
 import { uses } from "./proxies.js";
@@ -51,7 +51,20 @@ import { showTarget } from "./target.js";
     throw new Error("never: " + what + "\n" + document.body.innerText);
   }
 
+  // checkFormats compares the page's own formats with those of Intl, which take too long.
+  function checkFormats() {
+    const intl = new Intl.NumberFormat("en");
+    for (const n of [0, 1, 999, 1000, 12345, 1234567.5, -1234, 0.5, 0.00012, 99.9996, 1e15]) {
+      if (number.format(n) !== intl.format(n)) throw new Error(number.format(n) + " for " + intl.format(n));
+    }
+    for (let t = 1e12; t < 1e12 + 2e8; t += 12345678) {
+      const text = new Date(t).toLocaleTimeString("en-GB", { hourCycle: "h23" });
+      if (timeOf(t) !== text || hour(t) !== text.slice(0, 5)) throw new Error(timeOf(t) + " for " + text);
+    }
+  }
+
   async function visit() {
+    checkFormats();
     await until("asks for a key", () => !one("#login").hidden && one("main").hidden);
     enter("not-the-key");
     await until("says that it is another's", () => text("#login [role=alert]") === "the API does not accept this key");
