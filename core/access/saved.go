@@ -47,7 +47,7 @@ func (u *Users) SavedUsages() []SavedUsage {
 }
 
 func (u *Usage) savedUsage() SavedUsage {
-	u.mu.Lock() // so that no day begins between the loads
+	u.mu.Lock() // no day can begin between the loads
 	defer u.mu.Unlock()
 	return SavedUsage{Day: u.day.Load(), Requests: u.requests.Load(), Bytes: u.bytes.Load()}
 }

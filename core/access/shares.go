@@ -156,7 +156,7 @@ func (u *Users) EachActive(f func(*Account)) {
 	for next := u.active.first.Swap(nil); next != nil; {
 		used := next
 		next = used.nextActive
-		used.isActive.Store(false) // before the use is read
+		used.isActive.Store(false) // must come before the read of the use
 		if a := u.ByName(used.name); a != nil {
 			f(a)
 		}

@@ -15,7 +15,7 @@ import (
 const (
 	viewFor       = time.Minute      // time after which a view ends
 	refreshView   = 20 * time.Second // time between two records of a view that does not change
-	refreshServed = 3 * time.Second  // interval of the records of a view that contradicts another one
+	refreshServed = 3 * time.Second  // interval of the records of a view that contradicts another view
 	// contradictFor is the maximum age of a success that contradicts the failures of other nodes.
 	contradictFor = 10 * time.Second
 	// failedFor is the time within which a failure may become evidence. It becomes evidence if its target responds
@@ -328,7 +328,7 @@ func (n *Node) shareView(ops []pending, key string, at, now time.Time) []pending
 
 // trustedNodes returns the live nodes that are not isolated, by ID. It sets peer.isolated.
 func (n *Node) trustedNodes(live []*peer, at time.Time) map[string]*peer {
-	wrong := map[string]int{} // number of proxies at which a node's open breaker is contradicted
+	wrong := map[string]int{} // by node: number of its open breakers that other nodes contradict
 	for key := range n.active {
 		p := n.proxies[key]
 		first := p.firstFailure()

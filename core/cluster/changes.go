@@ -158,12 +158,13 @@ func (n *Node) prepareChanges(ops []pending, now time.Time) []pending {
 	return ops
 }
 
-// recordWritten records that the store has the first changes of w; count is their number. The caller holds Node.mu.
+// recordWritten records that the store has the first changes of w. The parameter count is the number of these changes.
+// The caller holds Node.mu.
 func (n *Node) recordWritten(key string, op *Op, rev int64, w *waitingChanges, count int) {
 	c := &n.changes
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.known[key] = Record{Key: op.Key, Value: op.Value, Rev: rev, At: n.syncedAt} // until the store's record arrives
+	c.known[key] = Record{Key: op.Key, Value: op.Value, Rev: rev, At: n.syncedAt} // replaced by the store's record
 	if w.made = w.made[min(count, len(w.made)):]; len(w.made) > 0 {
 		w.baseRev = rev
 		return

@@ -157,7 +157,7 @@ func (n *Node) applyReply(r *Reply, ops []pending, sent time.Time) time.Duration
 			ops[i].done(r.Results[i])
 		}
 	}
-	n.syncDays(now) // after the replies, which are for the day of their requests
+	n.syncDays(now) // must come after the replies, which are for the day of their requests
 	n.sharing.reportGrowth()
 	if n.events.count() == 0 {
 		n.endWaits()

@@ -110,7 +110,7 @@ type View struct {
 	Needed    float64       // evidence that opens the breaker, in nats
 	Failing   time.Duration // time since the first of the failures; 0 if the proxy does not fail
 	Served    time.Duration // time since the last success; negative if there was none
-	Open      bool          // the gateway's own evidence has opened its breaker
+	Open      bool          // the gateway's own evidence has opened the breaker
 	OpenFor   time.Duration // remaining open time or, for a closed breaker, the time for which it would open
 }
 
@@ -232,7 +232,7 @@ func New(cfg Config) *Node {
 		suspects: map[string]map[string]targetReport{}, stats: map[string]knownStats{}, trail: map[string]Record{},
 		warned: map[string]struct{}{},
 	}
-	n.alone, n.aloneAt = true, n.started // until the first exchange
+	n.alone, n.aloneAt = true, n.started // alone until the first exchange
 	n.inbox.alone, n.inbox.aloneAt, n.inbox.gates = true, n.started, map[string]*gate{}
 	n.changes.init()
 	return n

@@ -33,7 +33,7 @@ type Config struct {
 	Literal        bool // breakers count every failure and ignore the evidence (breaker.blame = "literal")
 	ConnectTimeout time.Duration
 	AttemptTimeout time.Duration
-	Adaptive       bool // adaptive timeouts
+	Adaptive       bool // adaptive timeouts are on
 	BodyIdle       time.Duration
 	HeadTimeout    time.Duration // maximum time for the head of a client's request
 	FirstScorer    string        // scorer of first attempts

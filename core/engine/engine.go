@@ -327,7 +327,7 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	if err != nil {
 		return err
 	}
-	if cfg.Budget == current.Budget { // so that the budget keeps its balance
+	if cfg.Budget == current.Budget { // an unchanged budget keeps its balance
 		tuning.Budget = e.executor.Tuning().Budget
 	}
 	if err := e.pool.Reconfigure(cfg.breaker(), cfg.Proxies); err != nil {

@@ -102,7 +102,7 @@ func targetOf(q *http.Request) (t proxyhttp.Target, err error) {
 	u := q.URL
 	switch {
 	case u == nil || u.Scheme != "http" && u.Scheme != "https" || u.Opaque != "":
-		return t, &RequestError{"the URL must be an absolute http:// or https:// one"}
+		return t, &RequestError{"the URL must be an absolute http:// or https:// URL"}
 	case u.User != nil && q.Header.Get("Authorization") == "": // http.Client sends user information as Authorization
 		return t, &RequestError{"the URL has user information; send it as Authorization"}
 	}

@@ -58,7 +58,7 @@ func (e *Engine) Shutdown(ctx context.Context) {
 	e.gateway.Shutdown(ctx)
 	ended := make(chan struct{})
 	go func() {
-		e.calls.Wait() // never returns if the caller does not close the body of a response
+		e.calls.Wait() // does not return before the caller has closed the bodies of all responses
 		close(ended)
 	}()
 	select {

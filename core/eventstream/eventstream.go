@@ -196,7 +196,7 @@ func (r *Reader) Next(ctx context.Context) (events []Event, lastID uint64, err e
 // does not wait. It returns the number of events of all types that the reader has missed. Its other results are those
 // of Next. Sampled events cannot be skipped: if the reader has missed some of them, the error is ErrSlow again.
 func (r *Reader) SkipLost() (lost uint64, events []Event, lastID uint64, err error) {
-	r.stream.mu.Lock() // until the events are read, so that no more are lost meanwhile
+	r.stream.mu.Lock() // held until the events are read, so that no further event is lost
 	defer r.stream.mu.Unlock()
 	if oldest := r.stream.oldestID(); r.next < oldest {
 		lost, r.next = oldest-r.next, oldest

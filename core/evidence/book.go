@@ -146,7 +146,7 @@ func (b *Book) endEpisode() {
 
 func (b *Book) clearEpisode() {
 	b.episode++
-	if b.episode == 0 { // the numbers wrap around, so old records would look current
+	if b.episode == 0 { // when the numbers wrap around, the episodes of old records would be valid again
 		b.records.Store(nil)
 		b.episode = 1
 	}

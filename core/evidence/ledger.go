@@ -302,9 +302,9 @@ func (l *Ledger) Sweep(now time.Duration) {
 // servedTargets states whether attempts have succeeded at more than one target, in this period or in the one before. A
 // period lasts for Config.ForgetAfter.
 type servedTargets struct {
-	severalInPeriod     atomic.Bool   // successes at more than one target in this period
+	severalInPeriod     atomic.Bool   // attempts have succeeded at several targets in this period
 	firstInPeriod       atomic.Uint64 // hash of the first target in this period; 0 before the first success
-	severalInLastPeriod atomic.Bool   // successes at more than one target in the previous period
+	severalInLastPeriod atomic.Bool   // attempts have succeeded at several targets in the previous period
 	periodStart         time.Duration // beginning of this period; used only by sweep
 }
 

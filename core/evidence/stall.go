@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	maxCutProxies = 8 // in cuts
+	maxCutProxies = 8 // number of proxies in Ledger.cuts
 	// stallSpread is the longest time between the cuts of one stall. The attempts that a stall affects began at
 	// different times, so their adaptive timeouts end at different times.
 	stallSpread = 250 * time.Millisecond

@@ -124,7 +124,7 @@ func (t *tunnel) copyBoth(received bool) (up, down int64, targetErr error) {
 		}
 		w := (*socket.WriteError)(nil)
 		t.targetEndedFirst, t.targetReset = !errors.As(err, &w), err != nil
-		// The client may have left although no read has shown it.
+		// The client may have left although no read has detected this.
 		t.cutInRecord = t.targetEndedFirst && t.recordFollower.endsInRecord() &&
 			!socket.PeerClosed(tcpBelow(t.client.netConn))
 	}

@@ -112,7 +112,7 @@ func (t *tunnel) keepBytes(p []byte) bool {
 		tr.finalize()
 		return false
 	}
-	all := p // no copy: usually p is all that the client has sent
+	all := p // not a copy: usually the client has sent only p
 	if len(tr.clientBytes) > 0 {
 		all = append(tr.clientBytes, p...)
 	}

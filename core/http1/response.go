@@ -73,7 +73,7 @@ func (r *Reader) readResponse(p *Response, method []byte) (size int, err error) 
 	if err != nil {
 		return 0, err
 	}
-	if len(head) > len(buffered) { // otherwise the result would be the same error
+	if len(head) > len(buffered) { // without more bytes, another parse would have the same result
 		if _, err := p.parse(head, method, false); err == nil {
 			return len(head), nil
 		}
@@ -105,7 +105,7 @@ func statusLine(line []byte) (minor, status int, reason []byte, err error) {
 		}
 		status = 10*status + int(d-'0')
 	}
-	if status < 100 { // a status above 599 is accepted: some servers send one, for example LinkedIn (999)
+	if status < 100 { // a status above 599 is accepted, because some servers send one, such as 999
 		return 0, 0, nil, malformed("the status is below 100")
 	}
 	if reason = trim(line[3:]); !allInClass(reason, responseChar) {

@@ -114,7 +114,7 @@ func (r *Recorder) RetentionHours() int { return int(r.retention / time.Hour) }
 func (r *Recorder) minuteAt(t time.Time) *minute {
 	n := t.Unix() / 60
 	m := &r.minutes[n%int64(len(r.minutes))]
-	if m.number.Load() != n { // it holds an earlier minute
+	if m.number.Load() != n { // the entry has the counters of an earlier minute
 		r.rotate.Lock()
 		if m.number.Load() != n {
 			m.clear()

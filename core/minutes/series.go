@@ -108,7 +108,7 @@ func (s *Series) endMinute() {
 	}
 	row.P50, row.P95 = l.bucket(0.5), l.bucket(0.95)
 	if len(row.Counts) > 0 && row.P50 < 0 {
-		row.P50, row.P95 = 0, 0 // an attempt was counted, and its latency will be counted in the next minute
+		row.P50, row.P95 = 0, 0 // the latency of a counted attempt will be counted in the next minute
 	}
 	row.Bytes = s.bytes.Swap(0)
 	s.appendRow(&row)

@@ -53,7 +53,7 @@ func similarOption(name string) string {
 	}
 	closest := strict.Closest(plain, long)
 	if difference := len(closest) - len(plain); max(difference, -difference) > max(1, len(closest)/5) {
-		return "" // one is a part of the other, such as secure and insecure
+		return "" // one name is a part of the other, such as secure and insecure
 	}
 	return byPlainName[closest]
 }

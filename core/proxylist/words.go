@@ -35,10 +35,10 @@ func proxychainsFields(line string) []string {
 		return nil
 	}
 	if len(f) == 5 && properName.MatchString(f[3]) && properName.MatchString(f[4]) {
-		return nil // such as New York in a cell
+		return nil // no fields of proxychains: a cell such as New York
 	}
 	if cells := splitCells(line, '\t'); len(cells) == 4 && strings.Contains(cells[3], " ") {
-		return nil // such as "120 ms" in a cell
+		return nil // no fields of proxychains: a cell such as "120 ms"
 	}
 	return f
 }

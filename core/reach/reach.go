@@ -132,7 +132,7 @@ func (c *Checker) Run(ctx context.Context) {
 		select {
 		case <-ticker.C:
 			due = c.takeDue()
-		case <-c.ended: // a long list with few parallel checks need not wait for the ticker
+		case <-c.ended: // the ticker would be too slow for a long list with few parallel checks
 			due = c.takeDueInQueue()
 		case <-ctx.Done():
 			return
@@ -197,7 +197,7 @@ func (c *Checker) popDue(now time.Duration) *check {
 		if c.newProxies = c.newProxies[1:]; len(c.newProxies) == 0 {
 			c.newProxies = nil
 		}
-		if u.SetCheckPlanned(true) { // its breaker has opened since
+		if u.SetCheckPlanned(true) { // the breaker has opened since, and another check is planned
 			c.firstPending--
 			c.signalFirstEnded()
 			continue

@@ -71,7 +71,7 @@ func (p *Policy) computeFields() {
 	slices.Sort(sorted)
 	fmt.Fprint(h, p.MaxAttempts, p.BackoffStrategy, p.BaseDelay, p.Multiplier, p.MaxBackoffDelay, p.Jitter, sorted,
 		formatNumber(p.Timeout), p.RetryNonIdempotent, formatNumber(p.FailoverDelay))
-	if !p.Hedge.Off() { // so that the hash of a policy without hedges is the same as in earlier versions
+	if !p.Hedge.Off() { // a policy without hedges keeps the hash that it had in earlier versions
 		fmt.Fprint(h, p.Hedge, p.HedgeBudget)
 	}
 	p.hash = fmt.Sprintf("%012x", h.Sum64()>>16)

@@ -46,7 +46,7 @@ func (c *choice) acquire(u *upstream.Upstream) (ok bool) {
 type earliestLimit struct {
 	until          time.Time // when the first of these proxies admits an attempt; zero if unknown
 	found          bool
-	hasUnknownTime bool // one of them admits an attempt when an attempt in flight has ended
+	hasUnknownTime bool // one of these proxies admits an attempt at an unknown time: when an attempt in flight ends
 }
 
 func (s *earliestLimit) add(state limit.State) {

@@ -9,7 +9,7 @@ import (
 // TriedProxy is a proxy through which a request has been attempted.
 type TriedProxy struct {
 	Proxy  *upstream.Upstream
-	Barred bool // no further attempt may use the proxy, which has refused its credentials, for example
+	Barred bool // no further attempt may use the proxy; for example, it has refused its credentials
 }
 
 // Query describes the request that a proxy is chosen for.

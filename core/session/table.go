@@ -51,7 +51,7 @@ func (t *Table) RecordMove(m Move, now time.Time) {
 	e := t.byKey[m.Key]
 	if e == nil {
 		t.makeRoom(now)
-		t.byKey[m.Key] = t.recent.PushBack(&b) // at the back: sessions that are used here are kept longer
+		t.byKey[m.Key] = t.recent.PushBack(&b) // removed first, so that sessions that are used here are kept longer
 		return
 	}
 	old := e.Value.(*binding)

@@ -152,7 +152,7 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func(
 	} else if c.LocalAddr().(*net.TCPAddr).AddrPort() == to {
 		// The kernel has chosen the destination port as the local port. Because nothing listens there, TCP has
 		// connected the socket to itself.
-		c.SetLinger(0) // frees the port without a wait, for a listener
+		c.SetLinger(0) // frees the port for a listener, without a wait
 		c.Close()
 		return nil, os.NewSyscallError("connect", syscall.ECONNREFUSED)
 	}

@@ -63,7 +63,7 @@ func Lock(ctx context.Context, path string, onWait func(*InUseError)) (*Dir, err
 			onWait(inUse)
 			onWait = nil
 		}
-		if wanted == nil { // may fail: a third process waits too, or the other process unlocks the folder later
+		if wanted == nil { // may fail: a third process waits, too, or the other process unlocks the folder later
 			wanted, _ = openLock(filepath.Join(path, wantedFile))
 		}
 		select {

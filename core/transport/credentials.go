@@ -29,7 +29,7 @@ func regionValue(u *upstream.Upstream, c *Control) string {
 // The lengths of the random values of templates.
 const (
 	randomTemplate = 8
-	randomSession  = 13 // as long as a session's token
+	randomSession  = 13 // length of a session's token
 )
 
 // randomText returns n random lower case letters and digits; n is at most 13.

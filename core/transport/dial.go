@@ -130,7 +130,7 @@ func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstr
 	*verdict.Error) {
 	conn, verr := t.dialProxyOnce(ctx, u, a, c)
 	if verr != nil && verr.Cause == verdict.LocalLimit && !c.isCheck {
-		t.CloseAllIdle() // no other resource can be released
+		t.CloseAllIdle() // there is nothing else that could be released
 		conn, verr = t.dialProxyOnce(ctx, u, a, c)
 	}
 	return conn, verr

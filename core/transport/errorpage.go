@@ -71,7 +71,7 @@ type page struct {
 	reason    []byte
 	fields    []http1.Field
 	body      []byte // the part that has arrived
-	isConnect bool   // the response to a CONNECT, which no target can have written
+	isConnect bool   // the page is the response to a CONNECT, so no target has written it
 
 	viaCount                      int    // Via fields
 	lastVia                       []byte // the last Via field

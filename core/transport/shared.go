@@ -21,7 +21,7 @@ type sharedConn struct {
 	conn      net.Conn
 	pool      *idlePool
 	key       string // see credentialsKey
-	singleUse bool   // for one request only
+	singleUse bool   // the connection serves only one request
 
 	streams int       // requests in flight; guarded by the mutex of pool
 	idleAt  time.Time // when the last stream ended; guarded by the mutex of pool

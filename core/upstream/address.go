@@ -107,7 +107,7 @@ func ParseAddress(s string) (Address, error) {
 		return a, nil
 	}
 	port, known := defaultPort[a.Scheme]
-	a.Scheme = schemeConstant(a.Scheme) // the constant, because a part of s would keep the whole of s in memory
+	a.Scheme = schemeConstant(a.Scheme) // the constant, because a part of s would keep the whole text s in memory
 	if !known {
 		return Address{}, errors.New("unknown scheme: use http, https, socks4, socks4a, socks5, socks5h or direct" +
 			strict.DidYouMean(scheme, append(SchemeNames(), Direct)))
@@ -130,7 +130,7 @@ func ParseAddress(s string) (Address, error) {
 		return Address{}, err
 	}
 	if a.Host = host; host == rest && a.Username != "" {
-		a.Host = rest // a part of s, as the user name is, so that no other memory is used
+		a.Host = rest // a part of s, like the user name, so that it takes no memory of its own
 	}
 	return a, nil
 }

@@ -12,7 +12,7 @@ type CheckReport struct {
 	Fault       string        // why the check has failed; "" if it has passed
 	Latency     time.Duration // until the end of the response; 0 if the check has failed
 	Exit        netip.Addr    // the exit address of the last check that has found one; invalid if unknown
-	Intercepted bool          // the check has an https:// URL, and the proxy presented its own certificate
+	Intercepted bool          // the proxy has presented its own certificate for an https:// URL
 }
 
 // LastCheck returns the result of the last health check; nil if there was none.

@@ -59,7 +59,7 @@ type Pool struct {
 	noSlowStart    bool        // PoolConfig.NoSlowStart
 	lacksAbilities atomic.Bool // some proxy is known to lack an ability
 	hasLimits      atomic.Bool // see HasLimits
-	hasPlaces      atomic.Bool // a proxy may have max_in_flight of its own
+	hasPlaces      atomic.Bool // a proxy may have its own max_in_flight
 	hasLocate      atomic.Bool // locate is set
 	regionsChanged atomic.Bool // the region of a proxy has changed since the last snapshot
 	direct         *Upstream   // see Direct
@@ -435,7 +435,7 @@ func (p *Pool) removeMatching(match func(*Upstream) bool) {
 		next.All = append(next.All, u)
 	}
 	p.setSnapshot(next)
-	for _, u := range dropped { // after publish, so that no transition of their breakers adds them to notClosed again
+	for _, u := range dropped { // after publish, because a transition of these breakers then adds nothing to notClosed
 		p.releaseProxy(u)
 	}
 }

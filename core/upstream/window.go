@@ -114,7 +114,7 @@ func nextTail(tail, latency float64) float64 {
 // speed of the proxy. The parameter literal is set if breaker.blame is "literal".
 func (w *window) addAttempt(to *stats, v core.Verdict, r attemptResult, memory time.Duration, literal bool) {
 	latency, at := r.latency, r.at
-	w.mu.Lock() // without defer, because every attempt calls add
+	w.mu.Lock() // without defer, because every attempt calls this method
 	w.ensureAttempts()
 	if w.n == windowSize {
 		w.dropOldest()

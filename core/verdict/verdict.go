@@ -54,7 +54,7 @@ type Facts struct {
 	Err        *Error        // nil if there is a response
 	Status     int           // of the response; 0 without one
 	RetryAfter string        // value of the response's Retry-After field
-	Latency    time.Duration // set by a Sender whose latency ends before Send returns; otherwise 0
+	Latency    time.Duration // set by a Sender whose Send returns after the end of the latency; otherwise 0
 	Timing     core.Timing
 
 	Direct         bool // the attempt went to the target without a proxy (direct://)

@@ -70,7 +70,7 @@ func (p *Pusher) Configure(s Settings) {
 		return
 	}
 	r := &run{settings: s, gather: p.gather, log: p.log}
-	r.push(nil) // the growth of counters counts from here
+	r.push(nil) // begins to count the growth of counters
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { r.loop(ctx) })
@@ -254,7 +254,7 @@ func (s *series) growth(suffix string, value float64) int64 {
 	if !s.run.hasPushed {
 		last = value
 	}
-	if value < last { // the counter began again
+	if value < last { // the counter has begun again at a lower value
 		last = 0
 	}
 	n := math.Floor(value - last)
