@@ -3,6 +3,9 @@ package core
 // Candidate describes one proxy to a scorer: a row of float64 columns. Package sdk/abi defines its memory layout (a
 // test in plugins/wasmhost compares the two). Plugins depend on this layout, so a new column may be added only at the
 // end. Times are in seconds.
+//
+// In a cluster, SuccessRate, Samples and ConsecutiveFailures include the latest failures of the proxy at other gateways
+// (docs/cluster.md), until an attempt through it succeeds here. The other columns are of this gateway.
 type Candidate struct {
 	// SuccessRate is the share of successes, 0 to 1, among the last 100 attempts. Attempts older than
 	// selection.memory do not count. It is 0.5 if there are no attempts.

@@ -47,7 +47,7 @@ func TestS159StoreWithTLS(t *testing.T) {
 	addr, plain := freePort(t), freePort(t)
 	startRedisWith(t, addr, "--port", portOf(plain), "--tls-port", portOf(addr), "--tls-auth-clients", "no",
 		"--tls-cert-file", dir+"/cert.pem", "--tls-key-file", dir+"/key.pem", "--tls-ca-cert-file", dir+"/ca.pem")
-	user := append([]string{"ACL", "SETUSER", "gw", "on", ">hunter2secret", "~whirlpool:*"},
+	user := append([]string{"ACL", "SETUSER", "gw", "on", ">hunter2secret", "~whirlpool:*", "&whirlpool:*"},
 		strings.Fields(string(commands[1]))...)
 	require.Equal(t, "OK\n", redisCLI(plain, user...))
 	require.Equal(t, "OK\n", redisCLI(plain, "ACL", "SETUSER", "default", "off"))

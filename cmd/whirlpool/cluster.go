@@ -373,6 +373,13 @@ func (cn *clusterNode) Seed(key string, s cluster.Stats) {
 	}
 }
 
+// Learn implements cluster.Local.
+func (cn *clusterNode) Learn(key string, f cluster.Failures) {
+	if u := cn.proxy(key); u != nil {
+		u.Learn(f.Number, u.Elapsed(time.Now())-f.Since, f.Avoid)
+	}
+}
+
 // Move implements cluster.Local.
 func (cn *clusterNode) Move(m cluster.Move) {
 	var key session.Key

@@ -48,6 +48,11 @@ type proxy struct {
 	rev    int64  // revision of record; 0 if there is no record, or the store has lost it
 	open   bool   // the record opens the breaker and has not ended
 	breakerRecord
+
+	threshold int // failures that open the gateway's breaker
+
+	learnt Failures // of the last Local.Learn; its Since is 0
+	last   int64    // time of the last of these failures, by the store's clock, in ms
 }
 
 // view is the record of a node's view of a proxy. Times are of the store's clock, in ms since the Unix epoch.
@@ -57,11 +62,19 @@ type view struct {
 	Since    int64   `json:"s,omitempty"` // first failure; 0 if the proxy does not fail for the node
 	Served   int64   `json:"k,omitempty"` // last success; 0 if there was none
 	Open     bool    `json:"o,omitempty"` // the node's own evidence has opened its breaker
+	InARow   int     `json:"n,omitempty"` // see View.InARow
+	Streak   int     `json:"a,omitempty"` // see View.Streak
+	Last     int64   `json:"l,omitempty"` // the last failure in a row
 
+	rev  int64     // of the record
 	ends time.Time // of the store's clock
 }
 
+// hasFailures reports whether the view has failures that are evidence against the proxy.
 func (v *view) hasFailures() bool { return v.Since > 0 }
+
+// isBad reports whether the last attempt of the node has failed, or hasFailures returns true.
+func (v *view) isBad() bool { return v.hasFailures() || v.InARow > 0 }
 
 // breakerRecord is the record of a breaker.
 type breakerRecord struct {
@@ -95,12 +108,12 @@ func (n *Node) receiveView(key, node string, r *Record) {
 	if node == n.cfg.ID || json.Unmarshal([]byte(r.Value), &v) != nil {
 		return
 	}
-	v.ends = r.Ends
-	if p := n.trackProxy(key); v.hasFailures() || v.Served > 0 {
-		p.views[node] = v
-	} else {
-		delete(p.views, node)
+	v.rev, v.ends = r.Rev, r.Ends
+	p := n.trackProxy(key)
+	if r.Rev < max(p.views[node].rev, p.rev) { // a later record has come as news
+		return
 	}
+	p.views[node] = v
 }
 
 // receiveBreaker takes over the record of a breaker. If the record is older than the previous exchange, it neither
@@ -115,6 +128,7 @@ func (n *Node) receiveBreaker(key string, r *Record, previous time.Time) {
 	p.open = rec.State == stateOpen
 	n.inbox.setGate(key, p.open)
 	p.views, p.sent, p.since = map[string]view{}, view{}, time.Time{}
+	n.learn(key, p, n.storeTime(n.cfg.Now()))
 	if p.open {
 		n.followOpen(key, p)
 		return
@@ -163,12 +177,12 @@ func (n *Node) shareTransition(t *transition) {
 // the result (Settle). The probe of a node that was alone had no lease: its result is shared like any other event, with
 // the end of the probe as its time.
 func (n *Node) shareProbeResult(t *transition, rec breakerRecord, ttl time.Duration) {
-	put := event{op: Op{Kind: Put, Key: keyOf(breakerKey, t.proxy), Value: encode(rec), TTL: ttl}, at: t.at}
+	op := Op{Kind: Put, Key: keyOf(breakerKey, t.proxy), Value: encode(rec), TTL: ttl, Urgent: n.hasNews()}
+	put := event{op: op, at: t.at}
 	if t.fence == 0 {
 		n.report(put)
 		return
 	}
-	op := put.op
 	op.Kind, op.Rev = Settle, t.fence
 	n.results = append(n.results, pending{op: op, done: func(result int64) {
 		if result > 0 {
@@ -201,14 +215,16 @@ func (n *Node) shareBreakers(ops []pending, now time.Time) []pending {
 	for _, key := range keys {
 		n.readView(key, at, now)
 	}
+	n.markFailing(live)
 	trusted := n.trustedNodes(live, at)
 	for _, key := range keys {
 		p := n.proxies[key]
+		n.learn(key, p, at)
 		if len(ops) < maxOps && !p.open {
 			ops = n.shareView(ops, key, at, now)
 			ops = n.addOpening(ops, key, trusted, at, now)
 		}
-		if p.open || len(p.views) == 0 && !p.mine.hasFailures() && !p.sent.hasFailures() && !p.swapInFlight &&
+		if p.open || len(p.views) == 0 && !p.mine.isBad() && !p.sent.isBad() && !p.swapInFlight &&
 			now.Sub(p.failed) > failedFor {
 			delete(n.active, key)
 			if p.rev == 0 && !p.open { // the record of an open breaker may be lost
@@ -239,7 +255,10 @@ func (n *Node) readView(key string, at, now time.Time) {
 		return
 	}
 	v, held := n.local.View(key)
-	p.mine = view{}
+	p.mine, p.threshold = view{}, v.Threshold
+	if held && v.InARow > 0 && v.LastFailed < viewFor {
+		p.mine.InARow, p.mine.Streak, p.mine.Last = v.InARow, v.Streak, at.Add(-v.LastFailed).UnixMilli()
+	}
 	if held && v.Served >= 0 {
 		p.mine.Served = at.Add(-v.Served).UnixMilli()
 	}
@@ -297,6 +316,16 @@ func (p *proxy) firstFailure() int64 {
 // decision.
 func (n *Node) shareView(ops []pending, key string, at, now time.Time) []pending {
 	p := n.proxies[key]
+	if !n.wantsView(p, at, now) {
+		return ops
+	}
+	p.sent, p.sentAt = p.mine, now
+	op := Op{Kind: Put, Key: keyOf(viewKey, key, n.cfg.ID), Value: encode(p.mine), TTL: viewFor, Urgent: n.hasNews()}
+	return append(ops, pending{op: op})
+}
+
+// wantsView reports whether shareView shares the view.
+func (n *Node) wantsView(p *proxy, at, now time.Time) bool {
 	supporters, opponents := 0, 0
 	first := p.firstFailure()
 	for _, v := range p.views {
@@ -307,23 +336,17 @@ func (n *Node) shareView(ops []pending, key string, at, now time.Time) []pending
 		}
 	}
 	stale := func(d time.Duration) bool { return p.sentAt.IsZero() || now.Sub(p.sentAt) >= d }
-	var wanted bool
 	switch {
-	case p.mine.hasFailures():
-		changed := !p.sent.hasFailures() || p.sent.Open != p.mine.Open || p.mine.Evidence > p.sent.Evidence ||
-			p.mine.Failures > p.sent.Failures
-		wanted = changed && (supporters < enoughViews || p.mine.Open) || stale(refreshView)
-	case p.sent.hasFailures():
-		wanted = true // the view that was sent last is not true any more
+	case p.mine.isBad():
+		changed := p.mine.hasFailures() != p.sent.hasFailures() || p.sent.Open != p.mine.Open ||
+			p.mine.Evidence > p.sent.Evidence || p.mine.Failures > p.sent.Failures || p.mine.hasFailedSince(&p.sent)
+		return changed && (supporters < enoughViews || p.mine.Open) || stale(refreshView)
+	case p.sent.isBad():
+		return true // the view that was sent last is not true any more
 	case supporters > 0 && p.mine.contradicts(first, at):
-		wanted = opponents < enoughViews && p.mine.Served > p.sent.Served && stale(refreshServed)
+		return opponents < enoughViews && p.mine.Served > p.sent.Served && stale(refreshServed)
 	}
-	if !wanted {
-		return ops
-	}
-	p.sent, p.sentAt = p.mine, now
-	op := Op{Kind: Put, Key: keyOf(viewKey, key, n.cfg.ID), Value: encode(p.mine), TTL: viewFor}
-	return append(ops, pending{op: op})
+	return false
 }
 
 // trustedNodes returns the live nodes that are not isolated, by ID. It sets peer.isolated.
@@ -416,7 +439,8 @@ func (n *Node) addOpening(ops []pending, key string, trusted map[string]*peer, a
 	rec := breakerRecord{State: stateOpen, Due: at.Add(v.OpenFor).UnixMilli(), Why: why, By: n.cfg.Node, Nodes: names}
 	p.swapInFlight = true
 	return append(ops, pending{
-		op: Op{Kind: Swap, Key: keyOf(breakerKey, key), Value: encode(rec), Rev: p.rev, TTL: v.OpenFor + closedFor},
+		op: Op{Kind: Swap, Key: keyOf(breakerKey, key), Value: encode(rec), Rev: p.rev, TTL: v.OpenFor + closedFor,
+			Urgent: n.hasNews()},
 		done: func(result int64) {
 			p.swapInFlight = false
 			if result > 0 {

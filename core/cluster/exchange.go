@@ -62,6 +62,9 @@ func (n *Node) prepareExchange() (Batch, []pending) {
 	ops = n.events.send(ops, now)
 	ops = n.shareMoves(ops, now)
 	ops = n.offers.send(ops, n.storeTime(now))
+	if len(ops) > 0 {
+		n.sentAt = now
+	}
 	b := Batch{Epoch: n.epoch, Cursor: n.cursor, Limit: maxRecords, Ops: make([]Op, len(ops))}
 	for i := range ops {
 		b.Ops[i] = ops[i].op

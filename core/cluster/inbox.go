@@ -149,7 +149,7 @@ func (n *Node) Failed(proxy string) {
 		b.failed = map[string]struct{}{}
 	}
 	b.failed[proxy] = struct{}{}
-	n.notify()
+	n.notifyUrgent()
 }
 
 // Transition reports a transition of the proxy's local breaker. Transitions that Local.Open, Close and Reset cause need

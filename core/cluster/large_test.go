@@ -65,6 +65,7 @@ func (g *flatGateway) View(key string) (View, bool) {
 	v := View{Threshold: 5, Needed: neededNats, Served: -1, OpenFor: 30 * time.Second}
 	if began, failing := g.began[key]; failing {
 		v.Failures, v.Evidence, v.Failing = 1, failureNats, time.Since(began)+time.Millisecond
+		v.InARow, v.Streak, v.LastFailed = 1, 1, time.Since(began)
 	}
 	return v, true
 }
@@ -76,10 +77,11 @@ func (g *flatGateway) Open(key string, _ time.Duration, _ string) {
 	delete(g.began, key)
 }
 
-func (g *flatGateway) Close(string)        {}
-func (g *flatGateway) Reset(string)        {}
-func (g *flatGateway) Probing(string) bool { return false }
-func (g *flatGateway) Move(Move)           {}
+func (g *flatGateway) Close(string)           {}
+func (g *flatGateway) Reset(string)           {}
+func (g *flatGateway) Probing(string) bool    { return false }
+func (g *flatGateway) Move(Move)              {}
+func (g *flatGateway) Learn(string, Failures) {}
 
 func (g *flatGateway) Load() Load {
 	return Load{100_000, 30_000, 29_000, 500, 40_000, 10_000, 100_000, 99_000, 0}

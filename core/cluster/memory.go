@@ -26,6 +26,8 @@ type Memory struct {
 	shareRecords map[string]storedShares // shared limits
 	err          error
 	exchanges    int
+	listeners    map[int]func(News)
+	listened     int // number of calls of Listen
 }
 
 type change struct {
@@ -47,7 +49,7 @@ type storedShares struct {
 // NewMemory returns an empty store with the clock now.
 func NewMemory(now func() time.Time) *Memory {
 	return &Memory{now: now, records: map[string]Record{}, leases: map[string]lease{}, blobs: map[string]blob{},
-		shareRecords: map[string]storedShares{}}
+		shareRecords: map[string]storedShares{}, listeners: map[int]func(News){}}
 }
 
 // Fail makes all later exchanges return err. If err is nil, exchanges succeed again.
@@ -78,12 +80,35 @@ func (m *Memory) Len() int {
 // Close implements Store. It does nothing.
 func (m *Memory) Close() {}
 
+// Listen implements Store.
+func (m *Memory) Listen(ctx context.Context, f func(News)) error {
+	m.mu.Lock()
+	m.listened++
+	number := m.listened
+	m.listeners[number] = f
+	m.mu.Unlock()
+	<-ctx.Done()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.listeners, number)
+	return ctx.Err()
+}
+
 // Exchange implements Store.
 func (m *Memory) Exchange(ctx context.Context, b Batch) (Reply, error) {
+	r, news, listeners, err := m.exchange(ctx, b)
+	for _, f := range listeners {
+		f(news)
+	}
+	return r, err
+}
+
+// exchange makes the exchange b. It also returns the records of urgent operations, and the functions that get them.
+func (m *Memory) exchange(ctx context.Context, b Batch) (r Reply, news News, listeners []func(News), err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := cmp.Or(m.err, ctx.Err()); err != nil {
-		return Reply{}, err
+		return r, news, nil, err
 	}
 	now := m.now().Truncate(time.Millisecond)
 	if m.epoch == "" || b.Epoch == m.epoch && b.Cursor > m.seq {
@@ -91,13 +116,21 @@ func (m *Memory) Exchange(ctx context.Context, b Batch) (Reply, error) {
 		m.epoch, m.born = strconv.FormatInt(m.seq, 10), now
 	}
 	m.expire(now)
-	r := Reply{Epoch: m.epoch, Now: now, Results: make([]int64, len(b.Ops))}
+	r = Reply{Epoch: m.epoch, Now: now, Results: make([]int64, len(b.Ops))}
+	news.Epoch = m.epoch
 	for i, op := range b.Ops {
 		if op.Kind == Share {
 			r.Results[i], r.ShareReplies = 1, append(r.ShareReplies, m.applyShare(op, now))
 			continue
 		}
-		r.Results[i] = m.do(op, now)
+		if r.Results[i] = m.do(op, now); op.Urgent && r.Results[i] > 0 {
+			news.Records = append(news.Records, m.records[op.Key])
+		}
+	}
+	if len(news.Records) > 0 {
+		for _, number := range slices.Sorted(maps.Keys(m.listeners)) {
+			listeners = append(listeners, m.listeners[number])
+		}
 	}
 	cursor := b.Cursor
 	if b.Epoch != m.epoch {
@@ -116,7 +149,7 @@ func (m *Memory) Exchange(ctx context.Context, b Batch) (Reply, error) {
 			r.Changed = append(r.Changed, rec)
 		}
 	}
-	return r, nil
+	return r, news, listeners, nil
 }
 
 // do performs one operation and returns its result. The caller holds mu.

@@ -87,6 +87,10 @@ type Local interface {
 	EachStats(n int, f func(proxy string, s Stats))
 	Seed(proxy string, s Stats)
 
+	// Learn reports the latest failures of a proxy on other nodes. When a proxy is chosen, they count like failures of
+	// this gateway, until an attempt through the proxy succeeds here. The zero value ends that.
+	Learn(proxy string, f Failures)
+
 	// Move makes a session use another proxy, because a request at another node has moved it.
 	Move(m Move)
 
@@ -112,6 +116,19 @@ type View struct {
 	Served    time.Duration // time since the last success; negative if there was none
 	Open      bool          // the gateway's own evidence has opened the breaker
 	OpenFor   time.Duration // remaining open time or, for a closed breaker, the time for which it would open
+
+	InARow     int           // failures since the last success, also those that a target may have caused
+	Streak     int           // those of them that are in the statistics
+	LastFailed time.Duration // time since the last of them, if InARow is not 0
+}
+
+// Failures are the latest failures of a proxy on other nodes.
+type Failures struct {
+	Number int           // failures in a row
+	Since  time.Duration // time since the last of them
+	// Avoid is set if all nodes together have so many failures in a row that a breaker might open. Until it opens or a
+	// node contradicts, the proxy should get no attempt that another one can get.
+	Avoid bool
 }
 
 // Stats are the statistics of a proxy.
@@ -160,6 +177,7 @@ type Node struct {
 	local Local
 	inbox inbox
 	wake  chan struct{} // has an element if there is something to send to the store
+	hurry chan struct{} // has an element if that is urgent
 
 	mu           sync.Mutex // held while an exchange is prepared and evaluated, not during the exchange
 	epoch        string
@@ -175,6 +193,7 @@ type Node struct {
 	localAt      time.Time // the time of this node's clock when that exchange ended
 	exchangeTime time.Duration
 	days         share.DayClock // of the last Local.SetStoreTime
+	sentAt       time.Time      // when the last exchange with operations began
 	lastBeat     time.Time
 	lastSlow     time.Time // time of the last shareSlowly
 	lastStats    time.Time
@@ -226,7 +245,7 @@ type Counts struct {
 // New returns a node that has not exchanged anything yet.
 func New(cfg Config) *Node {
 	n := &Node{
-		cfg: cfg, wake: make(chan struct{}, 1), started: cfg.Now(), fresh: true,
+		cfg: cfg, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), started: cfg.Now(), fresh: true,
 		nodes: map[string]*peer{}, proxies: map[string]*proxy{}, active: map[string]struct{}{},
 		bans:     map[string]Record{},
 		suspects: map[string]map[string]targetReport{}, stats: map[string]knownStats{}, trail: map[string]Record{},
@@ -249,36 +268,78 @@ func (n *Node) Attach(l Local) { n.local = l }
 func (n *Node) Run(ctx context.Context) {
 	defer n.cfg.Store.Close()
 	defer n.announceLeave()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { n.listen(ctx) })
 	for ctx.Err() == nil {
+		n.takeWakes()
 		wait, interruptible := n.Step(ctx)
-		first := min(wait, minExchange)
-		pause(ctx, first, nil)
-		if interruptible {
-			pause(ctx, wait-first, n.wake)
-		} else {
-			pause(ctx, wait-first, nil)
+		n.pause(ctx, wait, interruptible)
+	}
+}
+
+// pause waits for the time d. If the pause is interruptible, it ends earlier if there is something to send: not before
+// minExchange or, if that is urgent and the last exchange had nothing to send, at once.
+func (n *Node) pause(ctx context.Context, d time.Duration, interruptible bool) {
+	first := min(d, minExchange)
+	var hurry, wake <-chan struct{}
+	if interruptible {
+		wake = n.wake
+		if !n.hasJustSent() {
+			hurry = n.hurry
+		}
+	}
+	if !sleep(ctx, first, hurry) {
+		sleep(ctx, d-first, wake)
+	}
+}
+
+// hasJustSent reports whether the last exchange had operations and began within minExchange.
+func (n *Node) hasJustSent() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.cfg.Now().Sub(n.sentAt) < minExchange
+}
+
+// takeWakes empties wake and hurry. The next exchange has all that was reported before.
+func (n *Node) takeWakes() {
+	for _, c := range []chan struct{}{n.wake, n.hurry} {
+		select {
+		case <-c:
+		default:
 		}
 	}
 }
 
-// pause waits for the time d, until ctx ends, or until wake has an element.
-func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) {
+// sleep waits for the time d, until ctx ends, or until wake has an element. In the last case, it returns true.
+func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) (woken bool) {
 	if d <= 0 {
-		return
+		return false
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-wake:
+		return true
 	case <-ctx.Done():
 	}
+	return false
 }
 
 // notify ends the wait of Run.
 func (n *Node) notify() {
 	select {
 	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+// notifyUrgent ends the wait of Run sooner than notify.
+func (n *Node) notifyUrgent() {
+	n.notify()
+	select {
+	case n.hurry <- struct{}{}:
 	default:
 	}
 }

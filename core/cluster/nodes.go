@@ -17,6 +17,7 @@ type peer struct {
 	seen     time.Time // time of the record, by the store's clock
 	since    time.Time // time of the first record since the last gap between records, by the store's clock
 	isolated bool      // see Node.trustedNodes
+	failing  bool      // see Node.markFailing
 }
 
 // heartbeat is the record by which a node shows that it is alive.
@@ -97,7 +98,7 @@ func (n *Node) receiveNode(id string, r *Record) {
 	}
 	p := &peer{heartbeat: b, id: id, seen: r.At, since: r.At}
 	if old := n.nodes[id]; old != nil {
-		p.isolated = old.isolated
+		p.isolated, p.failing = old.isolated, old.failing
 		if r.At.Sub(old.seen) <= n.liveTime() {
 			p.since = old.since
 		}

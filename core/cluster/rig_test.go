@@ -58,7 +58,8 @@ type gateway struct {
 	told     map[string]bool   // suspect because of other nodes
 	seeds    map[string]Stats
 	moves    map[string]Move // learnt
-	audited  []string        // entries of the audit trail of other nodes
+	learnt   map[string]Failures
+	audited  []string // entries of the audit trail of other nodes
 	stop     context.CancelFunc
 	done     chan struct{}
 	store    *link
@@ -74,6 +75,8 @@ type watched struct {
 	used      time.Time
 	tries     int
 	failures  int
+	streak    int
+	failed    time.Time
 }
 
 // link is a node's connection to the store.
@@ -103,6 +106,18 @@ func (l *link) Exchange(ctx context.Context, b Batch) (Reply, error) {
 	}
 	time.Sleep(time.Millisecond) // the round trip
 	return l.Store.Exchange(ctx, b)
+}
+
+// Listen passes the news of the store while the link has no fault.
+func (l *link) Listen(ctx context.Context, f func(News)) error {
+	return l.Store.Listen(ctx, func(news News) {
+		l.mu.Lock()
+		broken := l.hang || l.err != nil
+		l.mu.Unlock()
+		if !broken {
+			f(news)
+		}
+	})
 }
 
 func (l *link) Close() {}
@@ -237,7 +252,10 @@ func (g *gateway) try(key string, d time.Duration) bool {
 			w.evidence, w.began = 0, g.now()
 		}
 		w.evidence += failureNats
+		w.streak++
+		w.failed = g.now()
 	} else {
+		w.streak = 0
 		w.evidence = max(w.evidence-successNats, 0)
 		w.served = g.now()
 	}
@@ -289,6 +307,9 @@ func (g *gateway) View(key string) (v View, ok bool) {
 	defer g.mu.Unlock()
 	v = View{Failures: s.FailureCount, Threshold: s.Config.FailureThreshold, Needed: neededNats, Served: -1,
 		Open: s.State != core.Closed && !w.byCluster, OpenFor: openFor}
+	if v.Streak, v.InARow = w.streak, w.streak; w.streak > 0 {
+		v.LastFailed = g.now().Sub(w.failed)
+	}
 	if !w.served.IsZero() {
 		v.Served = g.now().Sub(w.served)
 	}
@@ -395,6 +416,16 @@ func (g *gateway) Seed(proxy string, s Stats) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.seeds[proxy] = s
+}
+
+// Learn keeps the failures of other nodes.
+func (g *gateway) Learn(proxy string, f Failures) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.learnt == nil {
+		g.learnt = map[string]Failures{}
+	}
+	g.learnt[proxy] = f
 }
 
 // Move keeps the session's proxy and the end of the session.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -12,6 +13,9 @@ type Store interface {
 	// If it returns an error, the operations may have been made or not; they can be repeated. Exchange returns soon
 	// after ctx has ended.
 	Exchange(ctx context.Context, b Batch) (Reply, error)
+	// Listen calls f with the records of urgent operations (Op.Urgent) of all nodes, soon after the store has written
+	// them. It returns when ctx has ended, or with an error. Records may be missing: an Exchange returns them, too.
+	Listen(ctx context.Context, f func(News)) error
 	Close()
 }
 
@@ -52,7 +56,17 @@ type Op struct {
 	At      time.Time     // of Put: time of the event, in place of Age; a time in the future stands for now
 	TTL     time.Duration // time until the record or the lease ends, at least 1 ms; 0 for a record that does not end
 	Request *ShareRequest // of Share
+	Urgent  bool          // the nodes that listen get the record at once (Store.Listen)
 }
+
+// News are records that one exchange has written.
+type News struct {
+	Epoch   string // as Reply.Epoch
+	Records []Record
+}
+
+// ErrNoNews reports that the store does not permit Listen.
+var ErrNoNews = errors.New("the store does not permit to listen")
 
 // Batch is the request of an exchange.
 type Batch struct {

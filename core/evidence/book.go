@@ -253,6 +253,17 @@ func (b *Book) resolvePending(r *record, latest *Attempt) {
 	b.pendingNoise.confirmed += float64(r.resolvePending(latest))
 }
 
+// FailuresInARow returns the number of failures since the last success, and the end of the last one. Failures that the
+// target may have caused are included.
+func (b *Book) FailuresInARow() (n int, last time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.successes.Load() != b.pendingNoise.successes {
+		return 0, 0
+	}
+	return b.streak.failures, b.lastFailure.Ended
+}
+
 // Successes returns the number of successes so far.
 func (b *Book) Successes() uint64 { return b.successes.Load() }
 

@@ -78,6 +78,9 @@ func (u *Upstream) ExplorationDue(at time.Duration) (dueSince time.Duration, due
 		return 0, false
 	}
 	last := max(time.Duration(u.lastAcquire.Load()), u.added)
+	if u.flags.has(hasLearnt) { // another gateway has just tried it
+		last = max(last, time.Duration(u.ensureAttemptFields().learntAt.Load()))
+	}
 	wait := explorationWait
 	if u.pool.literal.Load() {
 		wait = min(max((last-time.Duration(u.window.lastSuccess.Load()))/10, explorationWait), maxExplorationWait)
@@ -132,6 +135,7 @@ func (p *Pool) sweepWindows() {
 		u.removeWithdrawn()
 		u.takeWithdrawn() // the other withdrawn failures are no longer in the window
 		u.window.dropExpired(&u.stats, at, memory)
+		u.forgetLearnt(at)
 		p.sweepMaxTail = max(p.sweepMaxTail, u.window.responseTail())
 		check(u)
 	}

@@ -13,6 +13,7 @@ const (
 	checkFailed             // the last health check failed
 	checkPlanned            // see SetCheckPlanned
 	known                   // see SetKnown
+	hasLearnt               // the statistics for selections have failures of other gateways (Learn)
 )
 
 // flags are boolean values. They are kept as bits, because a long list has many proxies.

@@ -35,7 +35,40 @@ func (p *Pool) startLimit() int32 {
 	return unprovenLimit
 }
 
+// A paused limit is negative. The method pausedLimit converts a limit to the paused one, and back.
+const (
+	pausedNoLimit = math.MinInt32
+	firstPaused   = unreachedLimit - 1 // of unreachedLimit; the others are smaller
+)
+
+func pausedLimit(limit int32) int32 {
+	switch limit {
+	case noLimit:
+		return pausedNoLimit
+	case pausedNoLimit:
+		return noLimit
+	}
+	return firstPaused + unreachedLimit - limit
+}
+
+func isPaused(limit int32) bool { return limit <= firstPaused }
+
+// pause makes the proxy not preferred until resume is called, a success, or learntPause after the last failure on other
+// gateways.
+func (s *slowStart) pause() {
+	if limit := s.limit.Load(); !isPaused(limit) {
+		s.limit.CompareAndSwap(limit, pausedLimit(limit))
+	}
+}
+
+func (s *slowStart) resume() {
+	if limit := s.limit.Load(); isPaused(limit) {
+		s.limit.CompareAndSwap(limit, pausedLimit(limit))
+	}
+}
+
 func (u *Upstream) countSuccess() {
+	u.slowStart.resume()
 	limit := u.slowStart.limit.Load()
 	if limit == noLimit {
 		return
@@ -64,6 +97,12 @@ func (u *Upstream) countTimeout(at time.Duration) {
 // current time (Pool.Elapsed).
 func (u *Upstream) Preferred(at time.Duration) bool {
 	limit := u.slowStart.limit.Load()
+	if isPaused(limit) {
+		if at-time.Duration(u.ensureAttemptFields().learntAt.Load()) <= learntPause {
+			return false
+		}
+		limit = pausedLimit(limit)
+	}
 	if limit > unservedLimit {
 		return u.inFlight.Load() < int64(limit)
 	}
@@ -81,10 +120,14 @@ func (u *Upstream) slowStartPause() time.Duration {
 }
 
 // IsUnreached reports whether the last reachability check failed and the proxy has never served a request.
-func (u *Upstream) IsUnreached() bool { return u.slowStart.limit.Load() == unreachedLimit }
+func (u *Upstream) IsUnreached() bool {
+	limit := u.slowStart.limit.Load()
+	return limit == unreachedLimit || limit == firstPaused
+}
 
 // SetReached records the result of a reachability check.
 func (u *Upstream) SetReached(ok bool) {
+	u.slowStart.resume()
 	switch {
 	case ok && u.flags.has(checkFailed):
 	case ok:

@@ -49,6 +49,7 @@ func (p *Pool) restoreState(u *Upstream) (resumed bool) {
 	}
 	u.window.copyFrom(&old.window)
 	u.stats.copyFrom(&old.stats)
+	u.window.learn(&u.stats, 0, 0)
 	u.uses.Store(old.uses.Load())
 	u.lastAcquire.Store(old.lastAcquire.Load())
 	u.slowStart.limit.Store(old.slowStart.limit.Load())

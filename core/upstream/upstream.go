@@ -90,6 +90,7 @@ type attemptFields struct {
 	tunnelEnds    atomic.Pointer[tunnelEnds]        // nil before the first followed tunnel
 	shortTunnels  atomic.Uint64
 	lastTimeout   atomic.Int64 // end of the last attempt counted in timeouts, ns after the epoch
+	learntAt      atomic.Int64 // end of the last failure on other gateways (Learn), ns after the epoch; 0: none
 	timeouts      atomic.Int32 // attempts before the first success that timed out where others succeed
 	stallBegun    atomic.Int64 // end of the first attempt in the latest stall (InStall), ns after the epoch; 0: none
 }
@@ -408,10 +409,14 @@ type Stats struct {
 	LastUsed    time.Time // beginning of the last attempt; zero if there was none
 }
 
-// Stats returns the statistics as they are now.
+// Stats returns the statistics as they are now. They are those of this gateway's attempts.
 func (u *Upstream) Stats() Stats {
+	rate, samples := load(&u.stats.successRate), int(load(&u.stats.samples))
+	if u.flags.has(hasLearnt) {
+		rate, samples = u.window.ownRate()
+	}
 	s := Stats{
-		SuccessRate: load(&u.stats.successRate), Samples: int(load(&u.stats.samples)),
+		SuccessRate: rate, Samples: samples,
 		LatencyMean: time.Duration(load(&u.stats.mean) * 1e9), LatencyEWMA: time.Duration(load(&u.stats.ewma) * 1e9),
 		InFlight: u.inFlight.Load(), Uses: u.uses.Load(),
 	}

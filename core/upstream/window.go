@@ -49,6 +49,8 @@ type attempts struct {
 
 	lastFailure     time.Duration // end of the last failure, after the epoch
 	sinceFailure    int           // successes since the last failure, at most windowSize
+	streak          int           // failures since the last success
+	learnt          int           // failures on other gateways since then (Upstream.Learn); stats includes them
 	tailBeforeRaise float64       // tail as it would be without RaiseTail, s
 }
 
@@ -136,7 +138,7 @@ func (w *window) addAttempt(to *stats, v core.Verdict, r attemptResult, memory t
 			average = ewma + ewmaAlpha*(s-ewma)
 		}
 		store(&to.ewma, average)
-		store(&to.failures, 0)
+		w.streak, w.learnt = 0, 0
 		w.sinceFailure = min(w.sinceFailure+1, windowSize)
 		store(&w.tail, nextTail(load(&w.tail), s))
 		w.tailBeforeRaise = nextTail(w.tailBeforeRaise, s)
@@ -144,7 +146,7 @@ func (w *window) addAttempt(to *stats, v core.Verdict, r attemptResult, memory t
 	} else {
 		w.lastFailure, w.sinceFailure = at, 0
 		w.latency[i] = failureAt(r.target)
-		store(&to.failures, load(&to.failures)+1)
+		w.streak++
 	}
 	w.dropOlder(at, memory)
 	if w.trial.isOn() && w.trial.countAttempt(v, w.worseThan(latency)) {
@@ -253,7 +255,7 @@ func (w *window) removeFailures(to *stats, n int, target targetTag) (removed int
 		return 0
 	}
 	removed, failuresLeft := w.removeLatest(n, target)
-	store(&to.failures, min(load(&to.failures), float64(failuresLeft)))
+	w.streak = min(w.streak, failuresLeft)
 	w.updateStats(to)
 	return removed
 }
@@ -294,12 +296,62 @@ func (w *window) worseThan(latency time.Duration) bool {
 	return w.successes < w.n || w.meanLatency() > 2*latency.Seconds()
 }
 
+// rate returns the share of successes and the number of attempts, as if there had been further failures. The caller
+// holds mu.
+func (w *window) rate(failures int) (rate float64, attempts int) {
+	attempts, successes := w.n-w.latencies+failures, w.successes-w.latencies
+	if excess := attempts - windowSize; excess > 0 {
+		attempts, successes = windowSize, max(successes-excess, 0)
+	}
+	if attempts == 0 {
+		return 0.5, 0
+	}
+	return float64(successes) / float64(attempts), attempts
+}
+
+// ownRate returns the share of successes and the number of attempts, without the failures of other gateways.
+func (w *window) ownRate() (rate float64, attempts int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.attempts == nil {
+		return 0.5, 0
+	}
+	return w.rate(0)
+}
+
+// ownStreak returns the number of failures since the last success, and the end of the last one.
+func (w *window) ownStreak() (failures int, last time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.attempts == nil {
+		return 0, 0
+	}
+	return w.streak, w.lastFailure
+}
+
+// learn sets the number of failures on other gateways, of which the last ended at the given time. It returns false if
+// an attempt has succeeded since: they do not count then.
+func (w *window) learn(to *stats, failures int, last time.Duration) (ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if failures > 0 && last <= time.Duration(w.lastSuccess.Load()) {
+		failures = 0
+	}
+	if w.attempts == nil && failures == 0 {
+		return false
+	}
+	w.ensureAttempts()
+	w.learnt = failures
+	w.updateStats(to)
+	return failures > 0
+}
+
 // updateStats computes the statistics of a window that has had at least one attempt. The caller holds mu.
 func (w *window) updateStats(to *stats) {
-	rate := 0.5
 	if w.n < windowSize { // failures of the current series may have been removed
-		store(&to.failures, min(load(&to.failures), float64(w.n)))
+		w.streak = min(w.streak, w.n)
 	}
+	store(&to.failures, float64(w.streak+w.learnt))
 	if w.successes == 0 {
 		store(&to.ewma, 0)
 	}
@@ -307,10 +359,7 @@ func (w *window) updateStats(to *stats) {
 		store(&w.tail, 0)
 		w.tailBeforeRaise = 0
 	}
-	counted := w.n - w.latencies
-	if counted > 0 {
-		rate = float64(w.successes-w.latencies) / float64(counted)
-	}
+	rate, counted := w.rate(w.learnt)
 	store(&to.successRate, rate)
 	store(&to.samples, float64(counted))
 	store(&to.mean, w.meanLatency())

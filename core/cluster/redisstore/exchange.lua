@@ -4,8 +4,9 @@
 -- KEYS: meta (hash: epoch, seq, born), records (hash: key -> "rev at ends value"), order (sorted set: key by revision),
 --       leases (hash: key -> "fence ends holder"), ends (sorted set: "r", "l" or "d" and key, by end in ms),
 --       draws (hash: key -> "ends" and, for each node with a part of this shared limit, "holder base used part want ends")
--- ARGV: epoch, cursor, limit, then six for each operation: kind, key, value, rev, age in ms, ttl in ms;
---       a negative age is the time of the event itself
+-- ARGV: epoch, cursor, limit, channel, then six for each operation: kind, key, value, rev, age in ms, ttl in ms;
+--       a negative age is the time of the event itself; a kind that ends with ! is urgent: the record that it writes is
+--       published on the channel, as JSON: [epoch, key, record...]; without a channel, nothing is published
 -- Each key has an element '', which shows that Redis has not evicted it for want of memory.
 -- Returns: {epoch, cursor, 1 if more, now in ms, {result...}, {key, record...}}
 -- The result of share is a text, "part target used own" (cluster.Drawn).
@@ -181,16 +182,25 @@ local function operate(kind, key, value, rev, age, ttl)
   return fence
 end
 
-local results = {}
-for i = 4, #ARGV, 6 do
-  local age, ttl = tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])
-  if ARGV[i] == 'share' then
-    results[#results + 1] = share(ARGV[i + 1], ARGV[i + 2], age, ttl)
+local results, news = {}, {epoch}
+for i = 5, #ARGV, 6 do
+  local kind, urgent = string.gsub(ARGV[i], '!$', '')
+  local key, age, ttl = ARGV[i + 1], tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])
+  if kind == 'share' then
+    results[#results + 1] = share(key, ARGV[i + 2], age, ttl)
   else
-    results[#results + 1] = text(operate(ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), age, ttl))
+    local result = operate(kind, key, ARGV[i + 2], tonumber(ARGV[i + 3]), age, ttl)
+    results[#results + 1] = text(result)
+    if urgent > 0 and result > 0 then
+      news[#news + 1] = key
+      news[#news + 1] = redis.call('HGET', records, key)
+    end
   end
 end
 if seq ~= written then redis.call('HSET', meta, 'seq', text(seq)) end
+if #news > 1 and ARGV[4] ~= '' then
+  redis.pcall('PUBLISH', ARGV[4], cjson.encode(news)) -- pcall: the user may lack the permission
+end
 
 local changed, more, last = {}, 0, seq
 local keys = redis.call('ZRANGEBYSCORE', order, '(' .. text(cursor), '+inf', 'LIMIT', 0, limit + 1)

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -183,6 +184,7 @@ type Store struct {
 	blobMu      sync.Mutex // held while the client for blobs is made
 	blobs       rueidis.Client
 	blobsClosed bool
+	noNews      atomic.Bool // the store does not permit Listen
 }
 
 // New returns the store of the cluster with the given name. All its keys begin with whirlpool:{NAME}, so that a Redis
@@ -269,8 +271,8 @@ func (s *Store) Exchange(ctx context.Context, b cluster.Batch) (cluster.Reply, e
 	if err != nil {
 		return cluster.Reply{}, err
 	}
-	args := make([]string, 0, 3+6*len(b.Ops))
-	args = append(args, b.Epoch, strconv.FormatInt(b.Cursor, 10), strconv.Itoa(b.Limit))
+	args := make([]string, 0, 4+6*len(b.Ops))
+	args = append(args, b.Epoch, strconv.FormatInt(b.Cursor, 10), strconv.Itoa(b.Limit), s.newsChannel())
 	for _, op := range b.Ops {
 		age := op.Age.Milliseconds()
 		if !op.At.IsZero() {
@@ -284,7 +286,11 @@ func (s *Store) Exchange(ctx context.Context, b cluster.Batch) (cluster.Reply, e
 		if op.Request != nil {
 			value, age = op.Request.Value(), op.Request.RecordTime.Milliseconds()
 		}
-		args = append(args, kinds[op.Kind], op.Key, value, strconv.FormatInt(op.Rev, 10),
+		kind := kinds[op.Kind]
+		if op.Urgent {
+			kind += "!"
+		}
+		args = append(args, kind, op.Key, value, strconv.FormatInt(op.Rev, 10),
 			strconv.FormatInt(age, 10), strconv.FormatInt(ttl, 10))
 	}
 	parts, err := s.script.Exec(ctx, c, s.keys, args).ToArray()

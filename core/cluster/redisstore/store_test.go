@@ -238,7 +238,7 @@ func TestUserOfTheStore(t *testing.T) {
 	require.NotNil(t, commands)
 	server, err := url.Parse(startRedis(t))
 	require.NoError(t, err)
-	args := []string{"-p", server.Port(), "ACL", "SETUSER", "gw", "on", ">secret", "~whirlpool:*"}
+	args := []string{"-p", server.Port(), "ACL", "SETUSER", "gw", "on", ">secret", "~whirlpool:*", "&whirlpool:*"}
 	out, err := exec.Command("redis-cli", append(args, strings.Fields(string(commands[1]))...)...).CombinedOutput()
 	require.NoError(t, err)
 	require.Equal(t, "OK\n", string(out))
@@ -254,6 +254,38 @@ func TestUserOfTheStore(t *testing.T) {
 		_, err = s.Exchange(context.Background(), cluster.Batch{Limit: 1, Ops: ops}) // there are more records
 		require.NoError(t, err)
 	}
+	heard, listened := make(chan cluster.News, 1), make(chan error, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { listened <- s.Listen(ctx, func(n cluster.News) { heard <- n }) }()
+	op := cluster.Op{Kind: cluster.Put, Key: "k\x1f\"ü", Value: `{"a":1}`, Urgent: true}
+	urgent := cluster.Batch{Limit: 5, Ops: []cluster.Op{op}}
+	var reply cluster.Reply
+	require.Eventually(t, func() bool {
+		reply, err = s.Exchange(context.Background(), urgent)
+		require.NoError(t, err)
+		select {
+		case n := <-heard:
+			require.Equal(t, reply.Epoch, n.Epoch)
+			require.Len(t, n.Records, 1)
+			require.Equal(t, "k\x1f\"ü", n.Records[0].Key)
+			require.Equal(t, `{"a":1}`, n.Records[0].Value)
+			require.Positive(t, n.Records[0].Rev)
+			return true
+		case <-time.After(10 * time.Millisecond):
+			return false
+		}
+	}, patience, time.Millisecond)
+	cancel()
+	require.Error(t, <-listened)
+	args = []string{"-p", server.Port(), "ACL", "SETUSER", "gw", "resetchannels"}
+	require.NoError(t, exec.Command("redis-cli", args...).Run())
+	_, err = s.Exchange(context.Background(), urgent)
+	require.NoError(t, err, "without the permission to publish")
+	deaf := newStore(t, server.String())
+	defer deaf.Close()
+	require.ErrorIs(t, deaf.Listen(context.Background(), nil), cluster.ErrNoNews)
+	_, err = deaf.Exchange(context.Background(), urgent)
+	require.NoError(t, err)
 	server.User = url.UserPassword("gw", "wrong-secret")
 	_, err = newStore(t, server.String()).Exchange(context.Background(), cluster.Batch{Limit: 5})
 	require.Error(t, err)
