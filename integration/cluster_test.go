@@ -422,7 +422,9 @@ func TestS153DeadForOneNode(t *testing.T) {
 	})
 	require.Positive(t, fails.Load())
 	stop()
+	require.Equal(t, 1, strings.Count(c.nodes[0].log.String(), "this gateway is isolated"))
 	for _, w := range c.nodes[1:] {
+		require.NotContains(t, w.log.String(), "this gateway is isolated")
 		for _, f := range c.fakes {
 			require.Equal(t, "closed", w.breakerState(f.Name))
 		}

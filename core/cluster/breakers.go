@@ -217,6 +217,7 @@ func (n *Node) shareBreakers(ops []pending, now time.Time) []pending {
 	}
 	n.markFailing(live)
 	trusted := n.trustedNodes(live, at)
+	n.logIsolation(now)
 	for _, key := range keys {
 		p := n.proxies[key]
 		n.learn(key, p, at)

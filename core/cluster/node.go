@@ -194,6 +194,8 @@ type Node struct {
 	exchangeTime time.Duration
 	days         share.DayClock // of the last Local.SetStoreTime
 	sentAt       time.Time      // when the last exchange with operations began
+	wasIsolated  bool           // as the log has it, see logIsolation
+	isolatedAt   time.Time      // when the log got that; zero before
 	lastBeat     time.Time
 	lastSlow     time.Time // time of the last shareSlowly
 	lastStats    time.Time

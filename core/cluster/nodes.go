@@ -125,3 +125,23 @@ func (n *Node) announceLeave() {
 		n.cfg.Log.Warn("the other nodes could not be informed that this node ends", slog.Any("error", err))
 	}
 }
+
+// isolationLogged is the shortest time between two log records about the isolation of this node.
+const isolationLogged = 10 * time.Second
+
+// logIsolation logs that this node has become isolated, or is not isolated any more. A state that lasts for less than
+// isolationLogged after a record may be left out. The caller holds mu.
+func (n *Node) logIsolation(now time.Time) {
+	own := n.nodes[n.cfg.ID]
+	if own == nil || own.isolated == n.wasIsolated ||
+		!n.isolatedAt.IsZero() && now.Sub(n.isolatedAt) < isolationLogged {
+		return
+	}
+	n.wasIsolated, n.isolatedAt = own.isolated, now
+	if own.isolated {
+		n.cfg.Log.Warn("this gateway is isolated: it fails at proxies or targets that serve the other nodes of the " +
+			"cluster; look at its network")
+	} else {
+		n.cfg.Log.Info("this gateway is not isolated any more")
+	}
+}
