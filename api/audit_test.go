@@ -118,7 +118,7 @@ func TestAuditOfBans(t *testing.T) {
 	}, r.entries(t, ""))
 }
 
-// The entry of a request whose path names the changed thing also names this thing.
+// If the path of a request names the changed thing, the entry also names it.
 func TestAuditOfThingsInPaths(t *testing.T) {
 	r := newRig(t, nil)
 	r.check(t,

@@ -145,7 +145,8 @@ func TestAReloadChangesTheHedges(t *testing.T) {
 func TestRequestsThatAreNotHedged(t *testing.T) {
 	w := start(t, 2, roundRobin+"[retry]\nhedge = 0.02\nhedge_budget = 1.0\nretry_non_idempotent = true\n"+
 		"[timeouts]\nadaptive = false\n[gateway]\nreplay_limit = \"1KiB\"\n")
-	// The first attempt takes 300 ms. If the request is hedged, it takes so long that the hedge is in flight and wins.
+	// The first attempt of each request is slow: 300 ms, or longer if the test expects a hedge, so that the hedge
+	// wins.
 	var attempts, slow atomic.Int64
 	for _, f := range w.fakes {
 		f.SetScript(func(int, *http.Request) lab.Behaviour {

@@ -126,8 +126,8 @@ func TestChangeIsMadeAgainAfterTheResponse(t *testing.T) {
 	require.Equal(t, 2, b.node.node.Status().Waiting)
 }
 
-// A change that equals the last one of the same proxy or policy is made on the other nodes, too. A reload may have
-// undone the last one there.
+// A change that equals the previous change of the same proxy or policy is also applied on the other nodes, because a
+// reload may have undone the previous change there.
 func TestAnEqualChangeIsMadeAgain(t *testing.T) {
 	store := cluster.NewMemory(time.Now)
 	a, b := startNode(t, store, "a"), startNode(t, store, "b")
@@ -200,7 +200,7 @@ func (s *exchanges) Exchange(ctx context.Context, b cluster.Batch) (cluster.Repl
 	return s.Memory.Exchange(ctx, b)
 }
 
-// A thousand proxies of one request are shared with a few exchanges, and another node adds them.
+// One request adds a thousand proxies. They are shared in a few exchanges, and another node adds them.
 func TestManyProxiesAreShared(t *testing.T) {
 	memory := cluster.NewMemory(time.Now)
 	store := &exchanges{Memory: memory}
@@ -235,7 +235,7 @@ func TestManyProxiesAreShared(t *testing.T) {
 	}
 }
 
-// Changes of different proxies are made together. Changes of the same proxy are made in their order.
+// Changes of different proxies are applied together. Changes of the same proxy are applied in their order.
 func TestOrderOfAppliedChanges(t *testing.T) {
 	s := startNode(t, cluster.NewMemory(time.Now), "a")
 	pool := s.node.engine.Load().Pool()

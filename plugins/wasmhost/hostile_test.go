@@ -87,7 +87,7 @@ func calls() map[string]hostile {
 		code = w.Join(code, w.CallTo(added), w.Repeat(1999, w.I32Add), []byte{w.Drop})
 		m.Add(w.Func{Locals: []w.Group{{Count: 2000, Type: w.I32}}, Code: code})
 	}
-	hidden := func(m *w.Module) { // 20,000 values are live across a call in a loop that is never entered
+	hidden := func(m *w.Module) { // a loop that is never entered keeps 20,000 values on its stack during a call
 		values := w.Join(w.Repeat(20_000, w.LocalGet, 0, 0x28, 2, 0), w.Const32(0), w.CallTo(added),
 			w.Repeat(19_999, w.I32Add), []byte{w.Drop})
 		m.Add(w.Func{Params: []byte{w.I32}, Code: w.Join(

@@ -19,7 +19,7 @@ type Configurer interface {
 //lint:ignore U1000 the export reads it
 var plugin Configurer
 
-// Register sets the Configurer. Call it from an init function: the host does not run main.
+// Register sets the plugin's Configurer. Call it from an init function: the host does not run main.
 func Register(c Configurer) { plugin = c }
 
 // Apply configures c as the host does. It returns the error of c, or an error that names a setting with the

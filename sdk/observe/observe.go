@@ -16,5 +16,5 @@ type Observer interface {
 //lint:ignore U1000 the export reads it
 var plugin Observer
 
-// Register sets the Observer. Call it from an init function: the host does not run main.
+// Register sets the plugin's Observer. Call it from an init function: the host does not run main.
 func Register(o Observer) { plugin = o }

@@ -40,5 +40,5 @@ type Listener interface {
 //lint:ignore U1000 the export reads it
 var plugin Listener
 
-// Register sets the Listener. Call it from an init function: the host does not run main.
+// Register sets the plugin's Listener. Call it from an init function: the host does not run main.
 func Register(l Listener) { plugin = l }

@@ -12,5 +12,5 @@ type Tolerant interface {
 //lint:ignore U1000 the export reads it
 var plugin Tolerant
 
-// Register sets the Tolerant. Call it from an init function: the host does not run main.
+// Register sets the plugin's Tolerant. Call it from an init function: the host does not run main.
 func Register(t Tolerant) { plugin = t }

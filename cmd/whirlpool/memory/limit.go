@@ -21,8 +21,9 @@ func RuntimeLimit(environment string, cgroup int64, hasCgroup bool) (limit int64
 }
 
 // CgroupLimit returns the smallest memory limit in bytes of this process's control group and its parents; ok is false
-// if there is none. The parameter root is the root of the file system (os.DirFS("/")). CgroupLimit reads memory.max
-// (control groups version 2), and memory.limit_in_bytes of a container with its own mount of version 1.
+// if there is none. The parameter root is the root of the file system (os.DirFS("/")). CgroupLimit reads the files
+// memory.max of control groups version 2. It also reads memory.limit_in_bytes of version 1, but only in the root
+// group, which in a container is usually the container's own group.
 func CgroupLimit(root fs.FS) (bytes int64, ok bool) {
 	smallest := int64(math.MaxInt64)
 	read := func(file string) {

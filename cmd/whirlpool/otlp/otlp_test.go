@@ -121,7 +121,7 @@ func TestFailures(t *testing.T) {
 	require.NotContains(t, string(text), "parentSpanId")
 }
 
-// Spans are lost, with a log record, if the collector refuses them, or if too many wait.
+// Spans are lost if the collector refuses them, or if too many wait. A log record reports the loss.
 func TestLostSpans(t *testing.T) {
 	c := newCollector(t)
 	c.status = 503
