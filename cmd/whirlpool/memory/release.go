@@ -31,11 +31,10 @@ const (
 // after two minutes (GOGC in package runtime).
 //
 // The process counts as idle if, for a certain time, the runtime has started no garbage collection and Release has not
-// called free. This time (releaser.wait) is 4 s at first. After a call of free that returns less than an eighth of the
-// memory, it doubles, up to 2 minutes. It also doubles if about as much memory remains as after the call before: then
-// a steady load has made garbage in between, and it would make more after each further call. Otherwise it becomes 4 s
-// again. It also becomes 4 s again if more than half of the goroutines have ended since the last call of free, or if
-// the memory of the process exceeds the memory before that call by more than a quarter plus 8 MiB.
+// called free. This time (releaser.wait) is 4 s at first, and at most 2 minutes. Each call of free changes it
+// (nextWait): it becomes longer if memory is not becoming unused, otherwise it becomes 4 s again. It also becomes 4 s
+// again if more than half of the goroutines have ended since the last call of free, or if the memory of the process
+// exceeds the memory before that call by more than a quarter plus 8 MiB.
 func Release(ctx context.Context, read func() Usage, free func()) {
 	ticker := time.NewTicker(readInterval)
 	defer ticker.Stop()
@@ -75,14 +74,27 @@ func (r *releaser) step(now time.Time) {
 	if r.wait == shortestWait {
 		r.heldBefore = 0
 	}
-	remained := r.lastUsage.Held
+	before := r.lastUsage
 	r.heldBefore, r.lastUsage, r.lastCollection = max(r.heldBefore, u.Held), r.read(), now
-	if held := r.lastUsage.Held; held > u.Held/8*7 || held > remained/8*7 && held < remained/8*9 {
-		r.wait = min(2*r.wait, longestWait)
-	} else { // a burst has just ended, so more memory may become unused soon
-		r.wait = shortestWait
-	}
+	r.wait = min(r.nextWait(before, u.Held), longestWait)
 }
+
+// nextWait returns the wait after a call of free. The parameters are the usage at the end of the call before, and
+// Usage.Held at the beginning of this call.
+func (r *releaser) nextWait(before Usage, held uint64) time.Duration {
+	after := r.lastUsage
+	remains := isAbout(after.Held, before.Held)
+	switch {
+	case remains && isAbout(after.Goroutines, before.Goroutines) && r.wait > shortestWait:
+		return 4 * r.wait // a steady load makes garbage; collections would delay its requests again and again
+	case remains, after.Held > held/8*7:
+		return 2 * r.wait
+	}
+	return shortestWait // a burst has just ended, so more memory may become unused soon
+}
+
+// isAbout reports whether a and b differ by less than an eighth of b.
+func isAbout(a, b uint64) bool { return a > b/8*7 && a < b/8*9 }
 
 // Read returns the usage of this process.
 func Read() Usage {
