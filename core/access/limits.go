@@ -17,7 +17,7 @@ type Limits struct {
 	Priority       core.Priority // the highest priority that a request may have; AnyPriority for no limit
 	Override       retry.OverrideMode
 	Allow          []string // rules of package egress; if there are any, a target must match one of them
-	Deny           []string // a target must match none of them
+	Deny           []string // a target must match no rule of Deny
 	Regions        []string // names of regions; the user gets only proxies of these regions; empty for all proxies
 	MaxInFlight    int      // maximum number of requests and tunnels at the same time; 0 for no limit
 	RequestsPerDay int64    // maximum number of requests per day, which begins at 00:00 UTC; 0 for no limit
@@ -36,7 +36,7 @@ const (
 	RequestsSpent             // RequestsPerDay is used up
 	BytesSpent                // BytesPerDay is used up
 	RequestsShareSpent        // this node's share of RequestsPerDay is used up, but other nodes may have some left
-	BytesShareSpent           // the same for BytesPerDay
+	BytesShareSpent           // as RequestsShareSpent, for BytesPerDay
 	InFlightShareSpent        // this node's share of MaxInFlight is reached
 )
 

@@ -103,9 +103,9 @@ func (u *Usage) updateShared(f func(*sharedLimits)) {
 }
 
 // SetInitialShares turns the limits of all users into shared limits. While the gateway has no share of a limit, it may
-// use an initial share: of MaxInFlight, the limit divided by the number of nodes; of other limits, a fraction of this
-// (InitialShares.Fraction). The gateway denies requests beyond this amount. Later sets of users (NewUsers) get the same
-// initial shares.
+// use an initial share. The initial share of MaxInFlight is the limit divided by the number of nodes. The initial share
+// of any other limit is a fraction of this (InitialShares.Fraction). The gateway denies requests beyond the initial
+// share. Later sets of users (NewUsers) get the same initial shares.
 func (u *Users) SetInitialShares(initialShares share.InitialShares, now time.Time) {
 	u.initialShares.Store(&initialShares)
 	for _, a := range u.all {

@@ -15,7 +15,7 @@ const (
 	minExchange  = 50 * time.Millisecond  // shortest time between two exchanges
 	idleExchange = 100 * time.Millisecond // time between exchanges of a node with nothing to send; see pollTime
 	longestIdle  = 400 * time.Millisecond
-	firstRetry   = 100 * time.Millisecond // time until a failed exchange is repeated; it doubles
+	firstRetry   = 100 * time.Millisecond // time until a failed exchange is repeated; doubles after each failure
 	longestRetry = 2 * time.Second
 )
 
@@ -210,7 +210,7 @@ type Node struct {
 	events       events
 	moves        events            // of sessions
 	trail        map[string]Record // the audit trail, by key
-	audited      int               // entries that this process has added to it
+	audited      int               // entries that this process has added to the audit trail
 	draining     bool
 	warned       map[string]struct{} // IDs of the nodes with the name of this node that the log has named (warnOfTwins)
 

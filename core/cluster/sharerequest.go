@@ -22,7 +22,7 @@ type ShareRequest struct {
 	Limit int64
 	Used  int64 // by the holder
 	Share int64 // that the holder has now; at least Used if the limit is daily
-	Want  int64 // the share that it wants
+	Want  int64 // the share that the holder wants
 	// MaxWhileSettling is the largest share of the limit that the store gives to a node as long as other nodes may not
 	// have reported their shares yet (settling).
 	MaxWhileSettling int64

@@ -60,7 +60,7 @@ func (n *Node) shareSlowly(ops []pending, now time.Time) []pending {
 // knownStats are the statistics of a proxy as the store has them.
 type knownStats struct {
 	Stats
-	at time.Time // when this node wrote or read them, by its clock
+	at time.Time // when this node wrote or read the statistics, by its clock
 }
 
 // differs reports whether s differs from known so much that the other nodes need s.

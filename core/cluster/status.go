@@ -81,7 +81,7 @@ type UploadStatus struct {
 const (
 	UploadReady   = "ready"
 	UploadWaiting = "waiting" // the upload is being fetched or compiled, or will be
-	UploadFailed  = "failed"  // this node could not fetch or compile it
+	UploadFailed  = "failed"  // this node could not fetch or compile the upload
 )
 
 // maxListed is the maximum length of the lists in a Status.

@@ -224,8 +224,8 @@ func (b *Book) addAtTarget(l *Ledger, a *Attempt) (Finding, *record) {
 
 // isBanned reports whether the target of r has probably banned the proxy (Finding.Banned). The parameter succeededSince
 // states whether the proxy has had a success since its latest failure. Without such a success, the proxy may be dead.
-// It then counts as banned only after at most aliveFailures failures since its last success, all of them at this
-// target.
+// isBanned then returns true only if the proxy has had at most aliveFailures failures since its last success, all of
+// them at this target.
 func (b *Book) isBanned(l *Ledger, r *record, succeededSince bool) bool {
 	if !r.refuses(l) || !b.seldomFailsElsewhere(r) {
 		return false

@@ -181,7 +181,7 @@ func beginRequest(a *access.Account, target *proxyhttp.Authority, now time.Time)
 // shareSpentResponse returns the response to a request of a user whose limit is shared by the nodes of a cluster, if
 // this gateway has used up its share of the limit.
 func shareSpentResponse(code, limit string) *proxyhttp.ErrorResponse {
-	return limitResponse(code, "this gateway's part of the user's "+limit+
+	return limitResponse(code, "this gateway's share of the user's "+limit+
 		" is in use; the gateways of the cluster share the limit", time.Second)
 }
 

@@ -19,7 +19,7 @@ type ReadRate struct {
 	rateLimits bool          // the last deadline that BeginWait has returned is the end of the period
 }
 
-// Start begins a body. It must have at least minRate bytes per second; 0 is for no limit.
+// Start begins a body that must have at least minRate bytes per second; 0 stands for no limit.
 func (r *ReadRate) Start(minRate int64, grace time.Duration) {
 	*r = ReadRate{minRate: minRate, grace: grace}
 }
