@@ -135,8 +135,8 @@ func TestOtherBytesAreNotSentAgain(t *testing.T) {
 	require.EqualValues(t, 6, got.Load())
 }
 
-// If a target has no TLS, or refuses the handshake with an alert, the client gets the bytes of the target after
-// attempts through other proxies.
+// If a target has no TLS, or refuses the handshake with an alert, the gateway tries each other proxy at most once.
+// Then the client gets the bytes of the target.
 func TestATargetWithoutTLS(t *testing.T) {
 	page := []byte("HTTP/1.1 400 Bad Request\r\n\r\n")
 	t.Run("one proxy", func(t *testing.T) { testTargetWithoutTLS(t, 1, "", 20, page) })

@@ -182,7 +182,7 @@ func (m *Machine) stateFolder(s *Setup) Finding {
 			"set [state] dir"}
 	}
 	dir := s.StateDir
-	if _, err := m.Stat(dir); errors.Is(err, fs.ErrNotExist) { // the gateway creates it
+	if _, err := m.Stat(dir); errors.Is(err, fs.ErrNotExist) { // the gateway will create dir
 		dir = filepath.Dir(filepath.Clean(dir))
 	}
 	if err := m.Create(dir); err != nil {
