@@ -413,6 +413,32 @@ func TestNoWaitBeforeAFailoverWithoutAResponse(t *testing.T) {
 	}
 }
 
+// A target has just served all proxies, and then fails. The first request is retried at once, and lost. A retry of the
+// next request waits, and is served.
+func TestS245ATargetThatIsDownForAShortTime(t *testing.T) {
+	w := start(t, 4, notAdaptive+"[retry]\nbase_delay = 0.5\n")
+	const before, failures = 8, 4
+	var arrivals atomic.Int32
+	for _, f := range w.fakes {
+		f.SetScript(func(int, *http.Request) lab.Behaviour {
+			if n := arrivals.Add(1); n > before && n <= before+failures {
+				return lab.Status(503)
+			}
+			return lab.OK()
+		})
+	}
+	for range before {
+		require.Equal(t, 200, w.get().status)
+	}
+	first := w.get()
+	require.Equal(t, 503, first.status)
+	require.Equal(t, "3", first.attempts())
+	next := w.get()
+	require.Equal(t, 200, next.status)
+	require.Equal(t, "2", next.attempts())
+	requireTook(t, next, 0.5)
+}
+
 // A proxy is itself a Whirlpool gateway, whose attempts at a dead target have all failed. The outer gateway does not
 // retry, so two gateways take as long as one gateway.
 func TestTwoLevelsOfGateways(t *testing.T) {

@@ -73,6 +73,11 @@ const (
 	// the target hangs, hangingRetryInterval is used instead of suspectRetryInterval.
 	suspectRetryInterval, hangingRetryInterval = time.Second, 5 * time.Second
 
+	// A target that has just served others serves none now if at least noneServesFailures attempts have failed since,
+	// and chance would cause them with at most noneServesChance.
+	noneServesFailures = 3
+	noneServesChance   = 1e-4
+
 	failingAttempts = 3               // number of failures in a row from which a target fails (TargetState.Fails)
 	justFailed      = 2 * time.Second // maximum age of a failure for TargetState.FailedThrough
 )
@@ -117,6 +122,10 @@ func (a *Attempt) beginTime() time.Duration {
 // proxy counts as closed.
 func (a *Attempt) mostBreakersClosed() bool { return 2*(a.ClosedPeers+1) > a.PoolSize }
 
+// wantedProxies returns through how many proxies attempts must fail, so that the target is the likely cause:
+// suspectProxies or, if fewer proxies have a closed breaker, all of them, but at least two.
+func (a *Attempt) wantedProxies() int { return min(suspectProxies, max(a.ClosedPeers+1, 2)) }
+
 // Finding is the conclusion from a failure.
 type Finding struct {
 	// ShouldOpen means that the evidence is enough to open the proxy's breaker: the proxy is worse than the other
@@ -131,6 +140,11 @@ type Finding struct {
 	// OtherJustSucceeded means that another proxy has succeeded at the target within the last 2 s. The proxy is then
 	// the likely cause.
 	OtherJustSucceeded bool
+	// NoneServesNow means that OtherJustSucceeded is set, but since the latest success at the target, attempts have
+	// failed through at least three proxies, this one included, or through all of a smaller pool. There are too many
+	// of them for chance. It is not set if the target bans proxies, or if much more of the pool's attempts fail than
+	// usual.
+	NoneServesNow bool
 	// Banned means that the target probably refuses this proxy, which may still be good for other targets: other
 	// proxies succeed at the target, several targets have successes, and the proxy seldom fails elsewhere.
 	Banned bool
@@ -140,6 +154,9 @@ type Finding struct {
 
 // BlamesTarget reports whether the target is the likely cause of the failure.
 func (f *Finding) BlamesTarget() bool { return f.TargetFails || f.OthersFail && !f.OtherJustSucceeded }
+
+// ServesOthersNow reports whether the target probably serves other proxies at this moment.
+func (f *Finding) ServesOthersNow() bool { return f.OtherJustSucceeded && !f.NoneServesNow }
 
 // logLikelihoods returns the log-likelihood ratios of a failure and of a success at the noise q, in nats.
 func logLikelihoods(q float64) (failure, success float64) {

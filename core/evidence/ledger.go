@@ -190,9 +190,15 @@ func (l *Ledger) suspectFailures(a *Attempt) int {
 	if a.TargetBans {
 		return ringSize
 	}
+	return l.unlikelyRun(suspectChance, suspectFailures)
+}
+
+// unlikelyRun returns a number of failures in a row that the pool's noise causes with a probability of at most chance.
+// It is at least the given number, and at most ringSize.
+func (l *Ledger) unlikelyRun(chance float64, least int) int {
 	noise, _ := l.poolNoise()
-	needed := int(math.Ceil(math.Log(suspectChance) / math.Log(noise)))
-	return min(max(needed, suspectFailures), ringSize)
+	needed := int(math.Ceil(math.Log(chance) / math.Log(noise)))
+	return min(max(needed, least), ringSize)
 }
 
 // HasServed reports whether a proxy of the pool has ever had a success.
@@ -282,6 +288,8 @@ func (l *Ledger) finding(a *Attempt, t *target) Finding {
 	f := t.finding(a)
 	f.OtherJustSucceeded = f.OtherJustSucceeded ||
 		l.recent.hasSuccessThroughOther(a.Target.Hash, a.Proxy, a.Ended, maxRecentSuccessAge)
+	f.NoneServesNow = f.OtherJustSucceeded && t != nil && !a.TargetBans && l.FailingProxies(a.Ended).Empty() &&
+		t.noneServes(a, l.unlikelyRun(noneServesChance, noneServesFailures))
 	return f
 }
 

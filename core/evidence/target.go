@@ -125,7 +125,7 @@ func (t *target) addFailure(a *Attempt) {
 // different proxies. Two proxies are enough if fewer than suspectProxies breakers are closed. The attempt a is the
 // latest one. The parameter failures is the number of attempts that must have failed.
 func (t *target) failsForAll(a *Attempt, failures int) bool {
-	want := min(suspectProxies, max(a.ClosedPeers+1, 2))
+	want := a.wantedProxies()
 	var proxies [suspectProxies]uint64
 	n := 0
 	for i := range failures {
@@ -139,6 +139,29 @@ func (t *target) failsForAll(a *Attempt, failures int) bool {
 		}
 	}
 	return n >= want
+}
+
+// noneServes reports whether at least the given number of attempts have failed since the latest success at the target,
+// through enough proxies (wantedProxies). Only those of the last maxRecentSuccessAge count. The attempt a is one of
+// them. It is not in the ring yet.
+func (t *target) noneServes(a *Attempt, failures int) bool {
+	want := a.wantedProxies()
+	proxies := [suspectProxies]uint64{a.Proxy & proxyMask}
+	n := 1
+	for i := range ringSize {
+		m := t.nthLatest(i)
+		if m == 0 || !m.failed() || !m.notBefore(a.Ended-maxRecentSuccessAge) {
+			return false
+		}
+		if n < want && !slices.Contains(proxies[:n], m.proxy()) {
+			proxies[n] = m.proxy()
+			n++
+		}
+		if n == want && i+2 >= failures {
+			return true
+		}
+	}
+	return false
 }
 
 // otherAttempts counts the latest attempts of the other proxies at the target, and their failures. It counts at most

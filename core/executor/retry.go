@@ -115,8 +115,8 @@ func (ex *Exchange) backoff(o *core.Outcome) time.Duration {
 	case p.FailoverDelay != nil && s.HasUntried(&ex.query, now):
 		return seconds(*p.FailoverDelay)
 	case o.RetryAfter > 0 && (!o.NoTargetResponse || ex.tuning.Targets == nil): // the Retry-After of the target itself
-	case (o.NoTargetResponse || ex.finding.OtherJustSucceeded) && s.HasUntried(&ex.query, now):
-		return 0 // a wait is useful only if the target has responded and does not serve other proxies at present
+	case (o.NoTargetResponse || ex.finding.ServesOthersNow()) && s.HasUntried(&ex.query, now):
+		return 0 // a wait is useful only if the target has responded and serves no other proxy now
 	}
 	r := core.BackoffRequest{
 		Retry: float64(ex.result.Attempts), BaseDelay: p.BaseDelay, Multiplier: p.Multiplier, Cap: p.MaxBackoffDelay,

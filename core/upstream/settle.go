@@ -11,6 +11,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
+// provenAge is the maximum age of a proxy's latest success for evidence.Finding.NoneServesNow.
+const provenAge = time.Minute
+
 // Settle reports the attempt's outcome to the breaker, the ledger and the statistics of its proxy. After a
 // failure, it returns the ledger's finding, which is empty if breaker.blame is "literal". A second call does
 // nothing.
@@ -144,6 +147,9 @@ func (l *Lease) recordEvidence(o *core.Outcome) (finding evidence.Finding, break
 		a.ClosedPeers, a.PoolSize = u.pool.countOthers(u), len(u.pool.Snapshot().All)
 		a.TargetBans = u.pool.avoided.BansOf(l.Target.Hash).HasBan(a.Ended)
 		finding = ledger.RecordFailure(&a)
+		if !u.ServedSince(a.Ended - provenAge) { // the proxy itself is the likely cause
+			finding.NoneServesNow = false
+		}
 		u.pool.recordCompared(l.Target.Hash, a.Ended)
 		if finding.Uncompared {
 			u.pool.uncompared.Begin(u.Hash(), l.Target.Hash,
