@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"mime/multipart"
 	"net"
 	"net/http"
@@ -49,6 +50,11 @@ func TestResponses(t *testing.T) {
 	g.server(t) // the first server of Fiber and fasthttp starts goroutines that never end
 	synctest.Test(t, func(t *testing.T) { g.record(t) })
 	g.doc.requireAllMet(t)
+	if *update {
+		writeExamples(t, g.doc.chooseExamples())
+	} else {
+		g.doc.requireTrue(t)
+	}
 	path := filepath.Join("testdata", "responses.golden")
 	if *update {
 		require.NoError(t, os.WriteFile(path, g.out.Bytes(), 0o644))
@@ -178,7 +184,7 @@ var (
 // build of a module.
 func (g *golden) call(t *testing.T, method, path, body string, header ...string) (status int, answer []byte) {
 	r, answer := roundTrip(t, g.served, method, requestHead(method, path, "localhost", body, header...), body)
-	g.doc.compare(t, method, path, r, answer)
+	g.doc.compare(t, method, path, body, r, answer)
 	fmt.Fprintf(&g.out, "%s %s", method, requestID.ReplaceAllString(path, "ID"))
 	for i := 0; i < len(header); i += 2 {
 		fmt.Fprintf(&g.out, " [%s: %s]", header[i], header[i+1])
@@ -193,12 +199,7 @@ func (g *golden) call(t *testing.T, method, path, body string, header ...string)
 			fmt.Fprintf(&g.out, " [%s: %s]", name, v)
 		}
 	}
-	masked := moduleID.ReplaceAll(answer, []byte(`"sha256":"SUM"`))
-	masked = size.ReplaceAll(masked, []byte(`"size":SIZE`))
-	masked = spent.ReplaceAll(masked, []byte(`"spent_seconds":SPENT`))
-	masked = weights.ReplaceAll(masked, []byte(`"$1$2":EVIDENCE`))
-	masked = decimals.ReplaceAll(masked, []byte("$1"))
-	masked = requestID.ReplaceAll(masked, []byte("ID"))
+	masked := mask(answer)
 	if len(masked) > 8000 || !bytes.HasPrefix(masked, []byte("{")) {
 		masked = []byte("(not compared)")
 	}
@@ -207,6 +208,34 @@ func (g *golden) call(t *testing.T, method, path, body string, header ...string)
 	}
 	fmt.Fprintf(&g.out, "\n%s\n\n", bytes.TrimSuffix(masked, []byte("\n")))
 	return r.StatusCode, answer
+}
+
+// mask replaces the values of a response that differ from run to run, or with each build of a module.
+func mask(answer []byte) []byte {
+	masked := moduleID.ReplaceAll(answer, []byte(`"sha256":"SUM"`))
+	masked = size.ReplaceAll(masked, []byte(`"size":SIZE`))
+	masked = spent.ReplaceAll(masked, []byte(`"spent_seconds":SPENT`))
+	masked = weights.ReplaceAll(masked, []byte(`"$1$2":EVIDENCE`))
+	masked = decimals.ReplaceAll(masked, []byte("$1"))
+	return requestID.ReplaceAll(masked, []byte("ID"))
+}
+
+// writeExamples writes examples.json, with an operation on each line.
+func writeExamples(t *testing.T, examples map[string]example) {
+	var out bytes.Buffer
+	out.WriteString("{\n")
+	for i, operation := range slices.Sorted(maps.Keys(examples)) {
+		if i > 0 {
+			out.WriteString(",\n")
+		}
+		line := bytes.Buffer{}
+		encoder := json.NewEncoder(&line)
+		encoder.SetEscapeHTML(false)
+		require.NoError(t, encoder.Encode(examples[operation]))
+		fmt.Fprintf(&out, "%q: %s", operation, bytes.TrimSpace(line.Bytes()))
+	}
+	out.WriteString("\n}\n")
+	require.NoError(t, os.WriteFile("examples.json", out.Bytes(), 0o644))
 }
 
 func requestHead(method, path, host, body string, header ...string) string {
@@ -368,6 +397,11 @@ func (g *golden) record(t *testing.T) {
 	g.call(t, "DELETE", "/api/v1/state?key=", "")
 	g.call(t, "DELETE", "/api/v1/state", "")
 	get("/api/v1/state")
+
+	get("/api/v1/audit?limit=2")
+	g.call(t, "POST", "/api/v1/proxies/F2/ban", `{"for":"1h","host":"shop.test"}`)
+	get("/api/v1/rests")
+	g.call(t, "DELETE", "/api/v1/proxies/F2/ban?host=shop.test", "")
 
 	g.waiting(t)
 	for _, body := range []string{

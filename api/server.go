@@ -8,22 +8,17 @@ package api
 import (
 	"context"
 	"crypto/tls"
-	_ "embed" // openapi.yaml
-	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/budget"
@@ -95,19 +90,6 @@ type Server struct {
 	ctx    context.Context // context of the requests that POST /request and POST /requests send
 	cancel context.CancelCauseFunc
 }
-
-//go:embed openapi.yaml
-var openapiYAML []byte
-
-// openapiJSON returns openapi.yaml as JSON.
-var openapiJSON = sync.OnceValues(func() ([]byte, error) {
-	var doc map[string]any
-	if err := yaml.Unmarshal(openapiYAML, &doc); err != nil {
-		return nil, fmt.Errorf("openapi.yaml: %w", err)
-	}
-	out, err := json.Marshal(doc)
-	return append(out, '\n'), err
-})
 
 // Limits on the body of a request, in bytes.
 const (

@@ -108,11 +108,16 @@ function parametersOf(list) {
   return [el("h4", {}, "Parameters"), el("div", { class: "scroll", tabindex: 0 }, el("table", {}, ...rows))];
 }
 
+// exampleText returns an example as text: a text as it is, another value as JSON.
+function exampleText(value) {
+  return typeof value === "string" ? value : JSON.stringify(value, null, 2);
+}
+
 // contentOf shows the schemas of a body by media type.
 function contentOf(title, content = {}) {
   return Object.entries(content).flatMap(([kind, c]) => [
     el("h4", {}, title + ", " + kind),
-    el("pre", { tabindex: 0 }, outline(c.schema) + (c.example ? "\n\nfor example\n" + c.example : "")),
+    el("pre", { tabindex: 0 }, outline(c.schema) + (c.example === undefined ? "" : "\n\nfor example\n" + exampleText(c.example))),
   ]);
 }
 
