@@ -136,7 +136,8 @@ func (s *Server) checkAccess(c *fiber.Ctx) error {
 		admin = key.admin
 	}
 	c.Locals(adminLocal, admin)
-	if !isReadOnly(c) && c.Path() != previewPath {
+	isPreview := c.Method() == fiber.MethodPost && c.Path() == previewPath
+	if !isReadOnly(c) && !isPreview {
 		if err := requireAdmin(c); err != nil {
 			return err
 		}
