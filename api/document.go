@@ -13,8 +13,8 @@ import (
 //go:embed openapi.yaml
 var openapiYAML []byte
 
-// examplesJSON has examples of operations, by method and path. TestResponses writes it from real responses, and fails if
-// an example is not a response of the API any more.
+// examplesJSON has examples of operations, by method and path. TestResponses writes it from real responses, and fails
+// if an example is not a response of the API any more.
 //
 //go:embed examples.json
 var examplesJSON []byte
