@@ -289,6 +289,47 @@ func TestAProxyWithoutASuccessGetsNoMoreTime(t *testing.T) {
 	})
 }
 
+// The breaker of a proxy of 0.5 s among proxies of 10 ms opens, since its attempts are cut short. Some probes get more
+// time, so it is in use after a few minutes. If the proxy hangs, this costs few requests.
+func TestAMuchSlowerProxyIsMeasuredByAProbe(t *testing.T) {
+	for _, latency := range []time.Duration{500 * time.Millisecond, 2 * time.Second, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			b := start(t, 3, func(tuning *Tuning) { tuning.Adaptive = true })
+			b.pool.SetLiteral(false)
+			tuning := b.Tuning()
+			tuning.Targets, tuning.Epoch = b.pool.Ledger(), b.pool.Epoch()
+			b.SetTuning(tuning)
+			took := map[string]time.Duration{"p0": 10 * time.Millisecond, "p1": 10 * time.Millisecond, "p2": latency}
+			slow := b.pool.Snapshot().All[2]
+			began, opened, served, long := time.Now(), false, time.Duration(0), 0
+			for time.Since(began) < time.Hour {
+				x, k := exchange(t, nil), &tries{f: takes(took)}
+				x.Target = upstream.Target("a.test:80")
+				b.run(t.Context(), x, k)
+				require.Equal(t, core.FinalSuccess, x.Result().Final)
+				if opened = opened || slow.State() == core.Open; slow.HasServed() && served == 0 {
+					served = time.Since(began)
+				}
+				if served == 0 && time.Since(k.begun) > 500*time.Millisecond {
+					long++
+				}
+				time.Sleep(time.Second)
+				b.pool.Sweep()
+			}
+			require.True(t, opened)
+			if latency == time.Hour {
+				require.Zero(t, served)
+				require.LessOrEqual(t, long, 7, "the 2nd, 4th, ..., 64th probe")
+				return
+			}
+			require.NotZero(t, served)
+			require.Less(t, served, 7*time.Minute)
+			require.Equal(t, core.Closed, slow.State())
+			t.Logf("%v: served after %v, %d long requests", latency, served, long)
+		})
+	}
+}
+
 // A proxy that hangs gets more time once, but not again.
 func TestAProxyThatHangsGetsNoMoreTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -214,6 +214,18 @@ const (
 	newPoolTimeout = 3 * time.Second
 )
 
+// probeTimeout returns the minimum of a probe's adaptive timeout if the proxy has not served a request yet. It may be
+// much slower than the others. So the 2nd and the 4th probe have 2 and 4 times as long as the first, and the 8th and
+// each later power of two have newPoolTimeout. All others have as long as the first, since most such proxies hang. The
+// parameter cut is the number of earlier probes that were cut short.
+func probeTimeout(cut int) time.Duration {
+	n := min(cut, 1<<20) + 1
+	if n&(n-1) != 0 { // no power of two
+		return minTimeoutUnknownProxy
+	}
+	return min(time.Duration(n)*minTimeoutUnknownProxy, newPoolTimeout)
+}
+
 // setDeadline sets the deadline of the attempt that begins. The adaptive timeout applies only if a retry through
 // another proxy is certain to follow. It does not apply if there is a retry budget, which may refuse the retry.
 func (st *attemptState) setDeadline(ex *Exchange) {
@@ -230,7 +242,10 @@ func (st *attemptState) setDeadline(ex *Exchange) {
 	if t.Adaptive && t.Budget == nil && a.Number+1 < ex.maxAttempts && q.Replayable &&
 		(q.Idempotent || q.Policy.RetryNonIdempotent) && ex.canChangeProxy(st.proxy) {
 		st.minTimeout = minAdaptiveTimeout
-		if st.lease.Probe() || st.proxy.Tail() == 0 {
+		switch {
+		case st.lease.Probe() && t.Targets != nil && !st.proxy.HasServed():
+			st.minTimeout = probeTimeout(st.proxy.CutProbes())
+		case st.lease.Probe() || st.proxy.Tail() == 0:
 			st.minTimeout = minTimeoutUnknownProxy
 		}
 		switch {
@@ -368,6 +383,9 @@ func (ex *Exchange) settleFailure(o *core.Outcome) {
 			minTail = MinFirstByteTimeout + o.Latency
 		}
 		ex.proxy.RaiseTail(o.Latency+ex.silentTime, minTail)
+	}
+	if o.Cause == verdict.CutShort && ex.lease.Probe() && !ex.proxy.HasServed() {
+		ex.proxy.CountCutProbe()
 	}
 	t := ex.tuning
 	if o.Charge == core.ChargeProxyIfServed && (t.Targets != nil || o.Cause == verdict.CutShort) {

@@ -58,5 +58,17 @@ func (u *Upstream) AllowLatency(d time.Duration) {
 	store(&w.tail, max(load(&w.tail), s))
 }
 
+// CutProbes returns the number of probes of the proxy's breaker that were cut short before the proxy had served a
+// request (CountCutProbe).
+func (u *Upstream) CutProbes() int {
+	if x := u.attemptFields.Load(); x != nil {
+		return int(x.cutProbes.Load())
+	}
+	return 0
+}
+
+// CountCutProbe counts a probe that was cut short.
+func (u *Upstream) CountCutProbe() { u.ensureAttemptFields().cutProbes.Add(1) }
+
 // HasPeers reports whether the pool has proxies other than u.
 func (u *Upstream) HasPeers() bool { return len(u.pool.Snapshot().All) > 1 }

@@ -92,6 +92,7 @@ type attemptFields struct {
 	lastTimeout   atomic.Int64 // end of the last attempt counted in timeouts, ns after the epoch
 	learntAt      atomic.Int64 // end of the last failure on other gateways (Learn), ns after the epoch; 0: none
 	timeouts      atomic.Int32 // attempts before the first success that timed out where others succeed
+	cutProbes     atomic.Int32 // see CutProbes
 	stallBegun    atomic.Int64 // end of the first attempt in the latest stall (InStall), ns after the epoch; 0: none
 }
 
