@@ -11,7 +11,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// confWaste has no probes of open breakers while a test counts attempts.
+// confWaste has no probes of open breakers while a test counts attempts. Its scorer uses each proxy: the default one
+// may avoid a proxy whose first latencies are by chance much higher than the others.
 const confWaste = `[breaker]
 timeout_duration = "1m"
 max_timeout = "1m"
@@ -19,7 +20,7 @@ max_timeout = "1m"
 attempt = "2s"
 [health]
 reachability = false
-`
+` + roundRobin
 
 // pour sends requests to the gateways in turn, rate of them a second, and does not wait for the responses. The result
 // ends that, and waits for the last response.
