@@ -18,10 +18,11 @@ import (
 // for one warning.
 func (l *listParser) setOptions(n int, spec *upstream.Spec, object map[string]any) error {
 	_, ownForm := object[columnURL]
+	options := Columns()
 	var unused []string
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		value := object[name]
-		isOption := slices.Contains(Columns(), name) && name != "region" && // fieldValues has the region
+		isOption := slices.Contains(options, name) && name != "region" && // fieldValues has the region
 			(name != "auth" || value == upstream.AuthDigest)
 		switch {
 		case isEmpty(value):
