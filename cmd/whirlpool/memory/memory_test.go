@@ -65,6 +65,28 @@ func TestMemoryIsReturnedAfterABurst(t *testing.T) {
 	}
 }
 
+// A second burst of the same size is returned as soon as the first one, however long after it.
+func TestASecondBurstIsReturned(t *testing.T) {
+	for _, gap := range []int{11, 20, 60, 300} {
+		p := &process{Usage: Usage{Held: 30 << 20, Goroutines: 50}, used: 30 << 20}
+		begin := func() {
+			p.Held, p.used, p.Goroutines = 300<<20, 250<<20, 10_000
+			p.Cycles++
+		}
+		collect := func() { p.Cycles++ }
+		end := func() {
+			p.used, p.Goroutines = 30<<20, 50
+			p.Cycles++
+		}
+		returned := func() { require.EqualValues(t, 30<<20, p.Held, "%d s after the first burst", gap) }
+		second := 102 + gap
+		run(t, p, second+13, map[int]func(){
+			100: begin, 101: collect, 102: end, second: begin, second + 1: collect, second + 2: end,
+			second + 12: returned,
+		})
+	}
+}
+
 // Some memory of a burst is still in use when the rest is returned. Soon after its use has ended, this memory is
 // returned, too.
 func TestTheRestOfABurstIsReturned(t *testing.T) {

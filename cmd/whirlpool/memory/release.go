@@ -53,7 +53,7 @@ type releaser struct {
 	read           func() Usage
 	free           func()
 	lastUsage      Usage  // usage at the end of the last call of free
-	heldBefore     uint64 // the largest Usage.Held before the calls of free since wait was shortestWait
+	heldBefore     uint64 // Usage.Held before the last call of free
 	lastCycles     uint64 // Usage.Cycles at the last call of step
 	wait           time.Duration
 	lastCollection time.Time // time of the last garbage collection or the last call of free
@@ -71,11 +71,8 @@ func (r *releaser) step(now time.Time) {
 		return
 	}
 	r.free()
-	if r.wait == shortestWait {
-		r.heldBefore = 0
-	}
 	before := r.lastUsage
-	r.heldBefore, r.lastUsage, r.lastCollection = max(r.heldBefore, u.Held), r.read(), now
+	r.heldBefore, r.lastUsage, r.lastCollection = u.Held, r.read(), now
 	r.wait = min(r.nextWait(before, u.Held), longestWait)
 }
 
@@ -85,6 +82,8 @@ func (r *releaser) nextWait(before Usage, held uint64) time.Duration {
 	after := r.lastUsage
 	remains := isAbout(after.Held, before.Held)
 	switch {
+	case after.Held < held/2: // garbage alone at most doubles the memory
+		return shortestWait
 	case remains && isAbout(after.Goroutines, before.Goroutines) && r.wait > shortestWait:
 		return 4 * r.wait // a steady load makes garbage; collections would delay its requests again and again
 	case remains, after.Held > held/8*7:
