@@ -330,6 +330,49 @@ func TestAMuchSlowerProxyIsMeasuredByAProbe(t *testing.T) {
 	}
 }
 
+// A long probe of a proxy that hangs leaves time for a retry, and is counted, whatever ends the request or the attempt.
+func TestALongProbeLeavesTimeForARetry(t *testing.T) {
+	for _, limits := range []struct {
+		attempt time.Duration
+		total   float64 // seconds; 0 for none
+		global  bool    // total is that of the global policy as well
+	}{
+		{2 * time.Second, 0, false}, {700 * time.Millisecond, 0, false}, {10 * time.Second, 2, false},
+		{10 * time.Second, 1, false}, {10 * time.Second, 2, true}, {10 * time.Second, 1, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := start(t, 3, func(tuning *Tuning) { tuning.Adaptive, tuning.AttemptTimeout = true, limits.attempt })
+			b.pool.SetLiteral(false)
+			tuning := b.Tuning()
+			tuning.Targets, tuning.Epoch = b.pool.Ledger(), b.pool.Epoch()
+			b.SetTuning(tuning)
+			took := map[string]time.Duration{"p0": 10 * time.Millisecond, "p1": 10 * time.Millisecond, "p2": time.Hour}
+			began, long := time.Now(), 0
+			for time.Since(began) < time.Hour {
+				x, k := exchange(t, nil), &tries{f: takes(took)}
+				x.Target = upstream.Target("a.test:80")
+				if limits.total > 0 {
+					own, global := *x.Policy, *x.GlobalPolicy
+					own.Timeout = &limits.total
+					x.Policy = &own
+					if limits.global {
+						global.Timeout = &limits.total
+						x.GlobalPolicy = &global
+					}
+				}
+				b.run(t.Context(), x, k)
+				require.Equal(t, core.FinalSuccess, x.Result().Final, "%+v", limits)
+				if time.Since(k.begun) > 500*time.Millisecond {
+					long++
+				}
+				time.Sleep(time.Second)
+				b.pool.Sweep()
+			}
+			require.LessOrEqual(t, long, 7, "%+v", limits)
+		})
+	}
+}
+
 // A proxy that hangs gets more time once, but not again.
 func TestAProxyThatHangsGetsNoMoreTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -244,7 +244,8 @@ func (st *attemptState) setDeadline(ex *Exchange) {
 		st.minTimeout = minAdaptiveTimeout
 		switch {
 		case st.lease.Probe() && t.Targets != nil && !st.proxy.HasServed():
-			st.minTimeout = probeTimeout(st.proxy.CutProbes())
+			half := a.Deadline.Sub(st.event.Started) / 2 // a retry must have time
+			st.minTimeout = max(min(probeTimeout(st.proxy.CutProbes()), half), minTimeoutUnknownProxy)
 		case st.lease.Probe() || st.proxy.Tail() == 0:
 			st.minTimeout = minTimeoutUnknownProxy
 		}
