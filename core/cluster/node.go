@@ -281,7 +281,7 @@ func (n *Node) Run(ctx context.Context) {
 }
 
 // pause waits for the time d. If the pause is interruptible, it ends earlier if there is something to send: not before
-// minExchange or, if that is urgent and the last exchange had nothing to send, at once.
+// minExchange or, if that is urgent, at once, unless the last exchange had something to send or was urgent itself.
 func (n *Node) pause(ctx context.Context, d time.Duration, interruptible bool) {
 	first := min(d, minExchange)
 	var hurry, wake <-chan struct{}
@@ -293,10 +293,14 @@ func (n *Node) pause(ctx context.Context, d time.Duration, interruptible bool) {
 	}
 	if !sleep(ctx, first, hurry) {
 		sleep(ctx, d-first, wake)
+		return
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.sentAt = n.cfg.Now()
 }
 
-// hasJustSent reports whether the last exchange had operations and began within minExchange.
+// hasJustSent reports whether the last exchange that had operations or was urgent began within minExchange.
 func (n *Node) hasJustSent() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
