@@ -337,17 +337,17 @@ func (n *Node) wantsView(p *proxy, at, now time.Time) bool {
 		}
 	}
 	stale := func(d time.Duration) bool { return p.sentAt.IsZero() || now.Sub(p.sentAt) >= d }
+	contradicts := supporters > 0 && p.mine.contradicts(first, at) && opponents < enoughViews &&
+		p.mine.Served > p.sent.Served && stale(refreshServed)
 	switch {
 	case p.mine.isBad():
 		changed := p.mine.hasFailures() != p.sent.hasFailures() || p.sent.Open != p.mine.Open ||
 			p.mine.Evidence > p.sent.Evidence || p.mine.Failures > p.sent.Failures || p.mine.hasFailedSince(&p.sent)
-		return changed && (supporters < enoughViews || p.mine.Open) || stale(refreshView)
+		return changed && (supporters < enoughViews || p.mine.Open) || stale(refreshView) || contradicts
 	case p.sent.isBad():
 		return true // the view that was sent last is not true any more
-	case supporters > 0 && p.mine.contradicts(first, at):
-		return opponents < enoughViews && p.mine.Served > p.sent.Served && stale(refreshServed)
 	}
-	return false
+	return contradicts
 }
 
 // trustedNodes returns the live nodes that are not isolated, by ID. It sets peer.isolated.
