@@ -270,7 +270,7 @@ func (p *Pool) Literal() bool { return p.literal.Load() }
 func (u *Upstream) Literal() bool { return u.pool.Literal() }
 
 // SetLiteral sets whether breaker.blame is "literal". If it is, SetLiteral also deletes the recorded abilities, the
-// pairs of a proxy and a target in Avoided and in Uncompared, and the limits of the slow starts.
+// pairs of a proxy and a target in Avoided and in Uncompared, the limits of the slow starts, and what Learn has set.
 func (p *Pool) SetLiteral(literal bool) {
 	p.literal.Store(literal)
 	if literal {
@@ -278,6 +278,9 @@ func (p *Pool) SetLiteral(literal bool) {
 		p.uncompared.EndAll(p.Elapsed(p.now()))
 		for _, u := range p.Snapshot().All {
 			u.slowStart.limit.Store(noLimit)
+			if u.flags.has(hasLearnt) {
+				u.Learn(0, 0, false)
+			}
 			if x := u.attemptFields.Load(); x != nil {
 				x.abilities.Reset()
 			}

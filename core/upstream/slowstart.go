@@ -90,6 +90,7 @@ func (u *Upstream) countTimeout(at time.Duration) {
 	x.lastTimeout.Store(int64(at))
 	if x.timeouts.Add(1) >= 2 {
 		u.slowStart.limit.CompareAndSwap(unprovenLimit, unservedLimit)
+		u.slowStart.limit.CompareAndSwap(pausedLimit(unprovenLimit), pausedLimit(unservedLimit))
 	}
 }
 
