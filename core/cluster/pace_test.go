@@ -23,7 +23,7 @@ func (c *countingStore) Exchange(ctx context.Context, b Batch) (Reply, error) {
 	return c.Store.Exchange(ctx, b)
 }
 
-// Late attempts through a proxy whose breaker is open fail, but have nothing to share. Their exchanges are paced as well.
+// Late attempts through a proxy whose breaker is open fail, but have nothing to share. Their exchanges are paced, too.
 func TestUrgentExchangesWithoutOperationsArePaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 2)

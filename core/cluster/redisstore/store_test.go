@@ -256,12 +256,14 @@ func TestUserOfTheStore(t *testing.T) {
 	}
 	heard, listened := make(chan cluster.News, 1), make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() { listened <- s.Listen(ctx, func(n cluster.News) {
-		select {
-		case heard <- n:
-		default: // the news before has not been read yet
-		}
-	}) }()
+	go func() {
+		listened <- s.Listen(ctx, func(n cluster.News) {
+			select {
+			case heard <- n:
+			default: // the news before has not been read yet
+			}
+		})
+	}()
 	op := cluster.Op{Kind: cluster.Put, Key: "k\x1f\"ü", Value: `{"a":1}`, Urgent: true}
 	urgent := cluster.Batch{Limit: 5, Ops: []cluster.Op{op}}
 	var reply cluster.Reply
