@@ -196,16 +196,18 @@ func TestS179TabsShareAStream(t *testing.T) {
 	require.LessOrEqual(t, streams(), opened+1, "the other tabs open no streams of their own")
 }
 
-// The error of an action is visible where the action was: in a dialog, and far down the page.
+// The error of an action is visible where the action was: in a dialog, in the upper one of two after a reload, and far
+// down the page. A chart says that it could not be loaded.
 func TestTheDashboardShowsErrorsInView(t *testing.T) {
 	w := start(t, 2, "")
 	b := openBrowser(t, "http://"+w.api+"/", 1280, 700)
 	b.until("the page shows the pool", `document.querySelector("#proxies").rows.length === 2`)
-	b.eval(`window.seen = () => {
+	const seen = `window.seen = () => {
 		const box = document.querySelector("#alert").getBoundingClientRect();
 		const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
 		return top?.closest("#alert")?.textContent || "";
-	}`)
+	}`
+	b.eval(seen)
 	b.eval(`document.querySelector("#proxies [data-key=F1] .link-button").click()`)
 	b.until("the page of a proxy is open", `document.querySelectorAll("#proxy .actions button").length > 0`)
 	status, body, _ := w.call("DELETE", "/proxies/F1", "")
@@ -223,4 +225,18 @@ func TestTheDashboardShowsErrorsInView(t *testing.T) {
 		document.querySelector("#readagain").click()`)
 	b.until("the error is visible far down the page", `scrollY > 300 && seen().startsWith(`+
 		`"reload the file: the configuration was not reloaded; the previous one stays in force")`)
+
+	b.call("Network.enable", map[string]any{}, nil)
+	b.call("Network.setCacheDisabled", map[string]any{"cacheDisabled": true}, nil)
+	b.call("Network.setBlockedURLs", map[string]any{"urls": []string{"*uplot.js"}}, nil)
+	b.eval(`location.hash = "#proxy=F2&request=R"; location.reload()`)
+	b.until("both dialogs are open", `document.querySelectorAll("dialog[open]").length === 2 &&
+		document.querySelectorAll("#proxy .actions button").length > 0`)
+	b.until("a chart could not be loaded", `document.querySelector("#chart").textContent.includes("not be loaded")`)
+	status, body, _ = w.call("DELETE", "/proxies/F2", "")
+	require.Equal(t, 204, status, "%s", body)
+	b.eval(seen)
+	b.eval(`window.confirm = () => true;
+		[...document.querySelectorAll("#proxy .actions button")].find(b => b.textContent.startsWith("ban")).click()`)
+	b.until("the error is visible in the upper dialog", `seen().startsWith("F2: there is no proxy")`)
 }

@@ -34,6 +34,9 @@ async function load(...chart) {
   try {
     uPlot = (await import("./uplot.js")).default;
     for (const args of waiting.values()) setTimeout(() => stackedBars(...args));
+  } catch {
+    for (const figure of waiting.keys())
+      figure.replaceChildren(el("figcaption", {}, "the chart could not be loaded; reload the page"));
   } finally {
     waiting.clear(); // after an error, the next chart loads it again
   }

@@ -4,6 +4,13 @@ export const $ = id => document.getElementById(id);
 // layer returns the element that the user can reach: the dialog that was opened last, or the whole page.
 export const layer = () => [...document.querySelectorAll("dialog[open]")].at(-1) || document.body;
 
+// openDialog opens a dialog if it is closed. The open dialogs are in the page in the order of their opening (layer).
+export function openDialog(dialog) {
+  if (dialog.open) return;
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
 const svgTags = ["svg", "g", "rect", "line", "circle", "path", "text", "title"];
 
 // el returns a new element. onclick and similar attributes are functions.
@@ -117,8 +124,10 @@ export const clock = time => hour(time) + ":" + two(new Date(time).getSeconds())
 
 let dates; // made when it is needed, because that takes some ms
 export function date(time) {
+  const at = new Date(time ?? NaN);
+  if (isNaN(at)) return ""; // format would throw a RangeError
   dates ||= new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
-  return dates.format(new Date(time));
+  return dates.format(at);
 }
 
 // instant returns a time of the API in ms, with its microseconds. (Date.parse drops them.)

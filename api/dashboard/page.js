@@ -1,5 +1,5 @@
 // A page in a dialog: its subject is in the URL, and it is updated until it is closed.
-import { address } from "./dom.js";
+import { address, openDialog } from "./dom.js";
 import { watch } from "./live.js";
 
 // openPage returns two functions: show opens the page of a subject, and update draws the page again. The parameter name
@@ -22,7 +22,7 @@ export function openPage(dialog, name, views, draw) {
     address.set({ [name]: id });
     dialog.querySelector("h2").textContent = id;
     content.replaceChildren("…");
-    if (!dialog.open) dialog.showModal();
+    openDialog(dialog);
     update();
   };
   dialog.addEventListener("close", () => {

@@ -1,6 +1,6 @@
 // The latest requests, and the attempts of one request over time.
 import { api } from "./api.js";
-import { $, address, clock, date, el, instant, link, pill, right, rows, span, words } from "./dom.js";
+import { $, address, clock, date, el, instant, link, openDialog, pill, right, rows, span, words } from "./dom.js";
 import { eachSecond, watch } from "./live.js";
 import { gatewayNow } from "./session.js";
 
@@ -131,7 +131,7 @@ export async function showRequest(id) {
   address.set({ request: id });
   dialog.querySelector("h2").textContent = "Request " + id;
   dialog.querySelector(".content").replaceChildren("…");
-  if (!dialog.open) dialog.showModal();
+  openDialog(dialog);
   try {
     drawRequest(await api("requests/" + encodeURIComponent(id)));
   } catch (e) {

@@ -2,7 +2,7 @@
 // it. Each step waits for what the page should show, and reports if it does not.
 import { api } from "./api.js";
 import { stackedBars } from "./chart.js";
-import { clock as timeOf, hour, number, rows } from "./dom.js";
+import { clock as timeOf, date, hour, number, rows } from "./dom.js";
 import { refresh } from "./live.js";
 import { showPolicy } from "./policy.js";
 import { uses } from "./proxies.js";
@@ -61,6 +61,8 @@ import { showTarget } from "./target.js";
       const text = new Date(t).toLocaleTimeString("en-GB", { hourCycle: "h23" });
       if (timeOf(t) !== text || hour(t) !== text.slice(0, 5)) throw new Error(timeOf(t) + " for " + text);
     }
+    for (const none of [undefined, null, "", "never"]) if (date(none) !== "") throw new Error(date(none) + " for " + none);
+    if (!date(0)) throw new Error("no date");
   }
 
   async function visit() {
