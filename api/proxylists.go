@@ -220,6 +220,7 @@ func (h *proxyListHandler) parseList(
 	var lines []int
 	all, warnings, err := proxylist.Parse(bytes.NewReader(text), proxylist.Options{
 		Name: upstream.SourceAPI, Scheme: scheme, UsedIDs: taken, Counts: &counts, Lines: &lines,
+		HasIDTemplate: template != "",
 	})
 	if err != nil {
 		return nil, nil, err

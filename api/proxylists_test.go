@@ -52,6 +52,8 @@ func TestListsAreReadAndAdded(t *testing.T) {
 	v = r.readList(t, "?id="+url.QueryEscape("{user}@{host}"),
 		"http://eve:secret@192.0.2.7:1\nhttp://eve:x@192.0.2.7:2\n")
 	require.Equal(t, []string{"eve@192.0.2.7", "eve@192.0.2.7-2"}, v.IDs)
+	v = r.readList(t, "?id="+url.QueryEscape("ws-{host}"), `[{"ip":"192.0.2.8","port":1,"id":"vendors"}]`)
+	require.Equal(t, []string{"ws-192.0.2.8"}, v.IDs)
 	for _, query := range []string{"?id=", "?id={password}", "?id=x", "?id={host}&id={host}"} {
 		response, body := r.send(t, "POST", "/api/v1/proxy-lists"+query, list, plainText)
 		require.Equal(t, 400, response.StatusCode, query)

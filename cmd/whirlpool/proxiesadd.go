@@ -105,7 +105,8 @@ func parseProxies(text, scheme, id string) ([]newProxy, error) {
 	if err := checkWord("--scheme", scheme, upstream.SchemeNames()); err != nil {
 		return nil, err
 	}
-	specs, warnings, err := proxylist.Parse(strings.NewReader(text), proxylist.Options{Scheme: scheme})
+	specs, warnings, err := proxylist.Parse(strings.NewReader(text), proxylist.Options{Scheme: scheme,
+		HasIDTemplate: upstream.IDTemplate(id).HasPlaceholder()})
 	if err != nil {
 		return nil, usageError{err}
 	}

@@ -12,6 +12,10 @@ type EntryCounts struct {
 	Forms   map[string]int `json:"forms"`    // number of proxies by form
 	Skipped map[string]int `json:"left_out"` // number of entries that gave no proxy, by reason
 
+	// Sentences is the number of lines whose address is among words that do not describe a proxy, as in "Not available
+	// at 192.0.2.1:80".
+	Sentences int `json:"-"`
+
 	Warnings map[string]int `json:"-"` // number of warnings by reason, also of those that Parse does not return
 }
 

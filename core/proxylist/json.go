@@ -218,7 +218,7 @@ func (l *listParser) addJSON(n int, proxy any, depth int) {
 		}
 		spec, err := v.spec(l.Scheme)
 		if err == nil {
-			err = l.setOptions(n, &spec, p)
+			err = l.setOptions(n, &spec, p, v)
 		}
 		l.add(n, formJSON, spec, "", err)
 	case []any:

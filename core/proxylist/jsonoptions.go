@@ -13,11 +13,12 @@ import (
 
 // setOptions sets the options of spec, the proxy of the nth element of a document, from the fields of the element that
 // are named like the columns of a table (Columns). Objects of vendors have fields with such names and other meanings.
-// So if an object has no field "url", an option whose value is not valid is left out with a warning, and so is an id
-// that another proxy has. In an object with that field, such a value is an error. Fields without a meaning are counted,
-// for one warning.
-func (l *listParser) setOptions(n int, spec *upstream.Spec, object map[string]any) error {
-	_, ownForm := object[columnURL]
+// So unless the field "url" is the address of the proxy, an option whose value is not valid is left out with a warning.
+// If it is the address, such a value is an error. An id that checkID refuses is left out in any object. Fields without
+// a meaning are counted, for one warning. The parameter v has the values of the element.
+func (l *listParser) setOptions(n int, spec *upstream.Spec, object map[string]any, v *fieldValues) error {
+	address, _ := object[columnURL].(string)
+	ownForm := address != "" && v[fieldHost] == "" && v[fieldURL] == address
 	options := Columns()
 	var unused []string
 	for _, name := range slices.Sorted(maps.Keys(object)) {
@@ -25,17 +26,22 @@ func (l *listParser) setOptions(n int, spec *upstream.Spec, object map[string]an
 		isOption := slices.Contains(options, name) && name != "region" && // fieldValues has the region
 			(name != "auth" || value == upstream.AuthDigest)
 		switch {
-		case isEmpty(value):
+		case isEmpty(value), name == columnID && l.HasIDTemplate && !ownForm:
 		case isOption:
 			changed := *spec
 			err := setJSONOption(&changed, name, value)
-			if err == nil && !ownForm {
-				err = l.checkForeign(&changed, name, value)
+			required := ownForm
+			switch {
+			case err != nil:
+			case name == columnID && l.checkID(changed.ID, value) != nil:
+				err, required = l.checkID(changed.ID, value), false
+			case !ownForm:
+				err = checkForeign(&changed, name, value)
 			}
 			switch {
 			case err == nil:
 				*spec = changed
-			case ownForm:
+			case required:
 				return err
 			default:
 				l.warnFor(n, fmt.Sprintf("the field %s is not used: %v", name, err),
@@ -49,18 +55,28 @@ func (l *listParser) setOptions(n int, spec *upstream.Spec, object map[string]an
 	return nil
 }
 
-// checkForeign returns an error if an option is not used in an object of a vendor. A number as id is that of a row in
-// the vendor's database, which another list may have as well, and a rate may be a share of successes. The parameter
-// spec is the proxy with the option.
-func (l *listParser) checkForeign(spec *upstream.Spec, name string, value any) error {
+// checkID returns an error if the id of an object is not used. A number is that of a row in a database, which another
+// list may have as well. The parameter value is the id in the object.
+func (l *listParser) checkID(id string, value any) error {
 	_, isText := value.(string)
+	switch {
+	case !isText || strings.Trim(id, "0123456789") == "":
+		return errors.New("the id is a number, which another list may have as well")
+	case l.UsedIDs[id]:
+		return errors.New(ReasonIDTaken)
+	}
+	return nil
+}
+
+// checkForeign returns an error if an option is not used in an object of a vendor. A rate may be a share of successes,
+// and metadata that are a text may be a description. The parameter spec is the proxy with the option.
+func checkForeign(spec *upstream.Spec, name string, value any) error {
+	_, isObject := value.(map[string]any)
 	switch {
 	case name == "rate":
 		return errors.New("its meaning is not certain; write the address in the field url to use it")
-	case name == "id" && (!isText || strings.Trim(spec.ID, "0123456789") == ""):
-		return errors.New("the id is a number; write the address in the field url to use it")
-	case name == "id" && l.UsedIDs[spec.ID]:
-		return errors.New(ReasonIDTaken)
+	case name == columnMetadata && !isObject:
+		return errors.New("it is not a JSON object")
 	}
 	return upstream.CheckSpec(spec)
 }

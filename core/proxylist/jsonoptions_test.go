@@ -8,7 +8,11 @@ import (
 )
 
 func readJSON(t *testing.T, list string) (lines []string, warnings []string) {
-	specs, all, err := Parse(strings.NewReader(list), Options{})
+	return readJSONWith(t, list, Options{})
+}
+
+func readJSONWith(t *testing.T, list string, o Options) (lines []string, warnings []string) {
+	specs, all, err := Parse(strings.NewReader(list), o)
 	require.NoError(t, err)
 	for i := range specs {
 		lines = append(lines, FormatLine(&specs[i]))
@@ -39,9 +43,10 @@ func TestOptionsInJSON(t *testing.T) {
 func TestFieldsThatAreNotUsed(t *testing.T) {
 	lines, warnings := readJSON(t, `[{"url":"http://p1.test:80","weight":-1},{"url":"http://p2.test:80","nope":1},
 		{"url":"http://p3.test:80","vender":"v","id":3,"empty":null},{"url":"http://p4.test:80","tags":{"a":"b"}}]`)
-	require.Equal(t, []string{"http://p2.test:80", "http://p3.test:80#id=3"}, lines)
+	require.Equal(t, []string{"http://p2.test:80", "http://p3.test:80"}, lines)
 	require.Equal(t, []string{
 		"line 1: the option weight is not a number from 0 to 1000000",
+		"line 3: the field id is not used: the id is a number, which another list may have as well",
 		"line 4: the option tags is neither a text nor a number",
 		`line 2: in 2 entries, this one the first, fields are not used: "nope", "vender" (did you mean vendor?)`,
 	}, warnings)
@@ -57,7 +62,7 @@ func TestFieldsOfVendors(t *testing.T) {
 		lines)
 	require.Equal(t, []string{
 		"line 1: the field cost is not used: the option cost is neither a text nor a number",
-		"line 1: the field id is not used: the id is a number; write the address in the field url to use it",
+		"line 1: the field id is not used: the id is a number, which another list may have as well",
 		`line 1: the field metadata is not used: the value "a" of the option metadata is neither a text nor a number`,
 		"line 1: the field rate is not used: its meaning is not certain; write the address in the field url to use " +
 			"it",
@@ -67,6 +72,47 @@ func TestFieldsOfVendors(t *testing.T) {
 		"line 3: the field id is not used: the id is already used by another proxy",
 		`line 2: in 1 entry, this one the first, fields are not used: "anonymity"`,
 	}, warnings)
+}
+
+// An object of a vendor may have a field url that is not the address of the proxy.
+func TestURLsOfVendors(t *testing.T) {
+	for _, url := range []string{`null`, `""`, `17`, `"https://vendor.test/proxies/1"`, `["http://203.0.113.1:80"]`} {
+		lines, warnings := readJSON(t, `[{"ip":"203.0.113.1","port":80,"url":`+url+`,"cost":"free"}]`)
+		require.Equal(t, []string{"http://203.0.113.1:80"}, lines, url)
+		require.Len(t, warnings, 1)
+		require.Contains(t, warnings[0], "line 1: the field cost is not used", url)
+	}
+	lines, _ := readJSON(t, `[{"url":"","proxy":"http://203.0.113.1:80","cost":"free"}]`)
+	require.Equal(t, []string{"http://203.0.113.1:80"}, lines)
+}
+
+// An id that is a number, or that another proxy has, does not cost the proxy.
+func TestIDsInJSON(t *testing.T) {
+	used := map[string]bool{}
+	for i, host := range []string{"p1.test", "p2.test"} {
+		lines, warnings := readJSONWith(t, `[{"url":"http://`+host+`:80","id":1},{"url":"http://`+host+`:81","id":"2"},
+			{"url":"http://`+host+`:82","id":"a"}]`, Options{UsedIDs: used})
+		require.Len(t, lines, 3)
+		require.Equal(t, []string{"http://" + host + ":80", "http://" + host + ":81"}, lines[:2])
+		require.Equal(t, "http://"+host+":82"+[]string{"#id=a", ""}[i], lines[2])
+		require.Len(t, warnings, 2+i)
+	}
+}
+
+// A template for ids comes before the ids of a vendor.
+func TestIDTemplateAndIDsOfVendors(t *testing.T) {
+	lines, warnings := readJSONWith(t, `[{"ip":"192.0.2.1","port":80,"id":"d-1"},{"ip":"192.0.2.2","port":80,"id":7},
+		{"url":"http://p1.test:80","id":"a"}]`, Options{HasIDTemplate: true})
+	require.Equal(t, []string{"http://192.0.2.1:80", "http://192.0.2.2:80", "http://p1.test:80#id=a"}, lines)
+	require.Empty(t, warnings)
+}
+
+// A text is metadata only if the object has our form.
+func TestMetadataThatAreText(t *testing.T) {
+	lines, warnings := readJSON(t, `[{"ip":"192.0.2.1","port":80,"metadata":"a=b"},
+		{"url":"http://p1.test:80","metadata":"a=b"}]`)
+	require.Equal(t, []string{"http://192.0.2.1:80", "http://p1.test:80#a=b"}, lines)
+	require.Equal(t, []string{"line 1: the field metadata is not used: it is not a JSON object"}, warnings)
 }
 
 // A list has one warning with at most twenty names, also if each entry has other fields.

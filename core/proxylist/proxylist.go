@@ -98,6 +98,9 @@ type Options struct {
 	Name    string          // becomes the Source of each proxy
 	Scheme  string          // scheme of lines without a scheme; "" for http
 	UsedIDs map[string]bool // ids in use, to which Parse adds the ids of the list; may be nil
+	// HasIDTemplate reports that the caller sets an upstream.IDTemplate. The ids of JSON objects whose address is not
+	// in the field "url" are then ignored.
+	HasIDTemplate bool
 	// Entries is the expected number of entries; 0 if it is unknown. If it is known, Parse needs less memory for a long
 	// list.
 	Entries int
@@ -352,6 +355,9 @@ func (l *listParser) parseLine(n int, line string) {
 	if text, ok := parseText(line, scheme); ok {
 		l.textLines.add(n)
 		l.add(n, formText, text, "", nil)
+		if isSentence(line) {
+			l.Counts.Sentences++
+		}
 		return
 	}
 	l.skip(n, err)

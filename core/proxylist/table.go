@@ -23,13 +23,16 @@ type tableHeader struct {
 // a line. The API exports such tables.
 const columnURL = "url"
 
+// columnID is the name of a column with ids.
+const columnID = "id"
+
 // columnMetadata is the name of a column with metadata in the form NAME=VALUE&NAME=VALUE.
 const columnMetadata = "metadata"
 
 // Columns returns the names of the columns that a table may have in addition to the column "url".
 func Columns() []string {
-	return []string{"id", "region", "tags", "weight", "cost", "max_in_flight", "rate", "min_interval", "bytes_per_day",
-		"tier", "vendor", "cost_per_request", "cost_per_gb", "auth", "reuse", columnMetadata}
+	return []string{columnID, "region", "tags", "weight", "cost", "max_in_flight", "rate", "min_interval",
+		"bytes_per_day", "tier", "vendor", "cost_per_request", "cost_per_gb", "auth", "reuse", columnMetadata}
 }
 
 // parseHeader returns the table that begins with a header line, or nil if the line is not a header. A header has at

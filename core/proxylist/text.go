@@ -3,6 +3,7 @@ package proxylist
 import (
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -62,6 +63,13 @@ func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 	}
 	spec.Address = upstream.Address{Scheme: scheme, Host: host}
 	return spec, true
+}
+
+// isSentence reports whether a line in which parseText has found an address has a word that does not describe a proxy.
+func isSentence(line string) bool {
+	words := strings.FieldsFunc(addressPattern.ReplaceAllString(withoutTags(line), " "),
+		func(r rune) bool { return strings.ContainsRune(" \t,;|()[]/\"", r) })
+	return slices.ContainsFunc(words, func(word string) bool { return descriptionOfWord(word) == noDescription })
 }
 
 // schemeInText returns the scheme of the first protocol among the words of a line; "" for none. A protocol may be in

@@ -401,7 +401,8 @@ urls = [{ url = "http://lists.test/", id = "{scheme}-{user}" }]
 `, path)
 	c, err := load(t, text, func(s *Source) {
 		s.Environ = []string{"LOGIN=ann"}
-		s.Fetched = map[string][]byte{"http://lists.test/": []byte("eve:secret@gw.test:80\n")}
+		s.Fetched = map[string][]byte{"http://lists.test/": []byte(
+			`[{"host":"gw.test","port":80,"user":"eve","password":"secret","id":"vendors"}]`)}
 	})
 	require.NoError(t, err)
 	upstream.AssignIDs(c.specs)

@@ -263,7 +263,7 @@ func (l *loader) parseList(name string, text *listText, scheme, key string, temp
 	reading := Reading{Name: name}
 	specs, warnings, err := proxylist.Parse(text, proxylist.Options{Name: name, Scheme: scheme,
 		UsedIDs: usedIDs, Counts: &reading.EntryCounts, Entries: text.lines + 1,
-		ShareTexts: l.src.ShareTexts})
+		ShareTexts: l.src.ShareTexts, HasIDTemplate: template != ""})
 	if err != nil {
 		l.addFault(key, name, err.Error())
 		return

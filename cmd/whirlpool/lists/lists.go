@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -286,11 +287,11 @@ type version struct {
 	data               []byte
 	proxies            int // number of proxies in data
 	etag, lastModified string
-	shortPages         int // fetches since this version that have ended with errShortPage
+	shortPages         int // responses for which isErrorPage is true since the last one with this version or with 304
 }
 
-// errShortPage is the error of a response for which isErrorPage is true. The third such response since the last version
-// becomes the new version.
+// errShortPage is the error of a response for which isErrorPage is true. The third such response in a row becomes the
+// new version. A failed fetch between them makes no difference.
 var errShortPage = errors.New("it has hardly any of the addresses that it had before, and is probably an error page")
 
 const maxShortPages = 3
@@ -318,6 +319,7 @@ func (v *version) update(ctx context.Context, client *http.Client, s Source) (ch
 	switch r.StatusCode {
 	case http.StatusOK:
 	case http.StatusNotModified:
+		v.shortPages = 0
 		return false, nil
 	default:
 		return false, fmt.Errorf("the response has status %d", r.StatusCode)
@@ -329,7 +331,8 @@ func (v *version) update(ctx context.Context, client *http.Client, s Source) (ch
 	case len(data) > MaxBytes:
 		return false, fmt.Errorf("it has more than %d bytes, the most that is read", MaxBytes)
 	}
-	specs, warnings, err := proxylist.Parse(bytes.NewReader(data), proxylist.Options{Scheme: s.Scheme})
+	var counts proxylist.EntryCounts
+	specs, warnings, err := proxylist.Parse(bytes.NewReader(data), proxylist.Options{Scheme: s.Scheme, Counts: &counts})
 	switch {
 	case err != nil:
 		return false, err
@@ -337,7 +340,7 @@ func (v *version) update(ctx context.Context, client *http.Client, s Source) (ch
 		return false, fmt.Errorf("none of its lines is a valid proxy; %s", warnings[0])
 	case len(specs) == 0:
 		return false, errors.New("it holds no proxy")
-	case isErrorPage(data, len(specs), len(warnings), v.proxies):
+	case isErrorPage(data, len(specs), counts.Sentences, v.proxies):
 		if v.shortPages++; v.shortPages < maxShortPages {
 			return false, errShortPage
 		}
@@ -349,11 +352,15 @@ func (v *version) update(ctx context.Context, client *http.Client, s Source) (ch
 
 // isErrorPage reports whether data is probably an error page, although it has addresses with a port, such as "nginx at
 // 192.0.2.1:80". A page of HTML is an error page if it has fewer than half of the proxies of the previous version. It
-// is also an error page if it has a single proxy and the previous version had several. Any other text is an error page
-// if it has a single proxy, the previous version had several, and at least one line of the text caused a warning.
-func isErrorPage(data []byte, proxies, warnings, previous int) bool {
+// is also an error page if it has a single proxy and the previous version had several. Any other text, unless it is
+// JSON, is an error page if it has a single proxy, the address of this proxy is in a sentence, and the previous version
+// had several proxies. The parameter sentences is proxylist.EntryCounts.Sentences.
+func isErrorPage(data []byte, proxies, sentences, previous int) bool {
 	isSingle := proxies == 1 && previous > 1
-	return isSingle && warnings >= proxies || isHTML(data) && (isSingle || 2*proxies < previous)
+	if isHTML(data) {
+		return isSingle || 2*proxies < previous
+	}
+	return isSingle && sentences > 0 && !json.Valid(data)
 }
 
 // isHTML reports whether data begins as a page of HTML or XHTML.

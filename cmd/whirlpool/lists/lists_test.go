@@ -190,9 +190,53 @@ func TestIsErrorPage(t *testing.T) {
 		require.Equal(t, want, isErrorPage([]byte(text), 1, 0, 100), text)
 	}
 	text := []byte("Not available at 192.0.2.1:80\n")
-	require.True(t, isErrorPage(text, 1, 1, 2), "a text with a warning")
+	require.True(t, isErrorPage(text, 1, 1, 2), "an address in a sentence")
 	require.False(t, isErrorPage(text, 1, 1, 1))
-	require.False(t, isErrorPage(text, 2, 3, 100), "several proxies in a text")
+	require.False(t, isErrorPage(text, 2, 2, 100), "several proxies in a text")
+	require.False(t, isErrorPage([]byte(`[["at 192.0.2.1:80"]]`), 1, 1, 100), "JSON")
+}
+
+// A list that shrinks to one proxy is no error page only because reading it causes a warning.
+func TestAListOfOneProxyIsTaken(t *testing.T) {
+	for body, want := range map[string]bool{
+		"Not available at 192.0.2.1:80\n":                                    false,
+		`[{"ip":"203.0.113.2","port":80,"anonymity":"elite","google":true}]`: true,
+		"203.0.113.2:80 DE\n":                                                true,
+		"203.0.113.2:80 Germany elite 120ms [SSL]\n":                         true,
+		"203.0.113.2:80\n":                                                   true,
+	} {
+		v := version{data: []byte("old"), proxies: 9}
+		changed, err := v.update(t.Context(), &http.Client{Transport: &server{status: 200, body: body}},
+			Source{URL: address})
+		require.Equal(t, want, changed, body)
+		if !want {
+			require.ErrorIs(t, err, errShortPage)
+		}
+	}
+}
+
+// A response with 304 ends a row of short pages, but a failed fetch does not.
+func TestShortPagesInARow(t *testing.T) {
+	s := &server{}
+	client := &http.Client{Transport: s}
+	var v version
+	next := func(body, etag string) bool {
+		s.set(200, body, etag)
+		changed, _ := v.update(t.Context(), client, Source{URL: address})
+		return changed
+	}
+	require.True(t, next(page(9), `"good"`))
+	for range 4 {
+		require.False(t, next(page(1), ""))
+		require.False(t, next(page(9), `"good"`), "304")
+	}
+	require.Equal(t, page(9), string(v.data))
+	require.False(t, next(page(1), ""))
+	require.False(t, next(page(1), ""))
+	s.fail(io.ErrUnexpectedEOF)
+	_, err := v.update(t.Context(), client, Source{URL: address})
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	require.True(t, next(page(1), ""))
 }
 
 // A short page becomes the list when three refreshes in a row have fetched it.
