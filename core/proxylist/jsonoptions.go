@@ -14,8 +14,9 @@ import (
 // setOptions sets the options of spec, the proxy of the nth element of a document, from the fields of the element that
 // are named like the columns of a table (Columns). Objects of vendors have fields with such names and other meanings.
 // So unless the field "url" is the address of the proxy, an option whose value is not valid is left out with a warning.
-// If it is the address, such a value is an error. An id that checkID refuses is left out in any object. Fields without
-// a meaning are counted, for one warning. The parameter v has the values of the element.
+// If it is the address, such a value is an error. So is an id that another proxy has, which add finds. An id that is a
+// number is left out in any object. Fields without a meaning are counted, for one warning. The parameter v has the
+// values of the element.
 func (l *listParser) setOptions(n int, spec *upstream.Spec, object map[string]any, v *fieldValues) error {
 	address, _ := object[columnURL].(string)
 	ownForm := address != "" && v[fieldHost] == "" && v[fieldURL] == address
@@ -33,8 +34,10 @@ func (l *listParser) setOptions(n int, spec *upstream.Spec, object map[string]an
 			required := ownForm
 			switch {
 			case err != nil:
-			case name == columnID && l.checkID(changed.ID, value) != nil:
-				err, required = l.checkID(changed.ID, value), false
+			case name == columnID && isRowNumber(changed.ID, value):
+				err, required = errors.New("the id is a number, which another list may have as well"), false
+			case name == columnID && !ownForm && l.UsedIDs[changed.ID]:
+				err = errors.New(ReasonIDTaken)
 			case !ownForm:
 				err = checkForeign(&changed, name, value)
 			}
@@ -55,17 +58,11 @@ func (l *listParser) setOptions(n int, spec *upstream.Spec, object map[string]an
 	return nil
 }
 
-// checkID returns an error if the id of an object is not used. A number is that of a row in a database, which another
-// list may have as well. The parameter value is the id in the object.
-func (l *listParser) checkID(id string, value any) error {
+// isRowNumber reports whether the id of an object is probably the number of a row in a database. The parameter value is
+// the id in the object.
+func isRowNumber(id string, value any) bool {
 	_, isText := value.(string)
-	switch {
-	case !isText || strings.Trim(id, "0123456789") == "":
-		return errors.New("the id is a number, which another list may have as well")
-	case l.UsedIDs[id]:
-		return errors.New(ReasonIDTaken)
-	}
-	return nil
+	return !isText || strings.Trim(id, "0123456789") == ""
 }
 
 // checkForeign returns an error if an option is not used in an object of a vendor. A rate may be a share of successes,
