@@ -53,7 +53,7 @@ type releaser struct {
 	read           func() Usage
 	free           func()
 	lastUsage      Usage  // usage at the end of the last call of free
-	heldBefore     uint64 // Usage.Held before the last call of free
+	heldBefore     uint64 // largest Usage.Held before the calls of free since wait was shortestWait, or a burst ended
 	lastCycles     uint64 // Usage.Cycles at the last call of step
 	wait           time.Duration
 	lastCollection time.Time // time of the last garbage collection or the last call of free
@@ -71,10 +71,20 @@ func (r *releaser) step(now time.Time) {
 		return
 	}
 	r.free()
+	if r.wait == shortestWait {
+		r.heldBefore = 0
+	}
 	before := r.lastUsage
-	r.heldBefore, r.lastUsage, r.lastCollection = u.Held, r.read(), now
+	r.heldBefore, r.lastUsage, r.lastCollection = max(r.heldBefore, u.Held), r.read(), now
+	if r.hasFallen(u.Held) {
+		r.heldBefore = 0
+	}
 	r.wait = min(r.nextWait(before, u.Held), longestWait)
 }
+
+// hasFallen reports whether the last call of free has ended a burst: less than two fifths of the memory that was held
+// before the call remain. Garbage alone seldom more than doubles the memory (GOGC in package runtime).
+func (r *releaser) hasFallen(held uint64) bool { return r.lastUsage.Held < held/5*2 }
 
 // nextWait returns the wait after a call of free. The parameters are the usage at the end of the call before, and
 // Usage.Held at the beginning of this call.
@@ -82,7 +92,7 @@ func (r *releaser) nextWait(before Usage, held uint64) time.Duration {
 	after := r.lastUsage
 	remains := isAbout(after.Held, before.Held)
 	switch {
-	case after.Held < held/2: // garbage alone at most doubles the memory
+	case r.hasFallen(held):
 		return shortestWait
 	case remains && isAbout(after.Goroutines, before.Goroutines) && r.wait > shortestWait:
 		return 4 * r.wait // a steady load makes garbage; collections would delay its requests again and again
