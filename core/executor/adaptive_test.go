@@ -292,9 +292,12 @@ func TestAProxyWithoutASuccessGetsNoMoreTime(t *testing.T) {
 // The breaker of a proxy of 0.5 s among proxies of 10 ms opens, since its attempts are cut short. Some probes get more
 // time, so it is in use after a few minutes. If the proxy hangs, this costs few requests.
 func TestAMuchSlowerProxyIsMeasuredByAProbe(t *testing.T) {
-	for _, latency := range []time.Duration{500 * time.Millisecond, 2 * time.Second, time.Hour} {
+	for latency, attempt := range map[time.Duration]time.Duration{
+		500 * time.Millisecond: 10 * time.Second, 2 * time.Second: 10 * time.Second, time.Hour: 10 * time.Second,
+		1800 * time.Millisecond: 2 * time.Second, // the timeout of attempts may be short
+	} {
 		synctest.Test(t, func(t *testing.T) {
-			b := start(t, 3, func(tuning *Tuning) { tuning.Adaptive = true })
+			b := start(t, 3, func(tuning *Tuning) { tuning.Adaptive, tuning.AttemptTimeout = true, attempt })
 			b.pool.SetLiteral(false)
 			tuning := b.Tuning()
 			tuning.Targets, tuning.Epoch = b.pool.Ledger(), b.pool.Epoch()

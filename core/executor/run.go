@@ -244,8 +244,8 @@ func (st *attemptState) setDeadline(ex *Exchange) {
 		st.minTimeout = minAdaptiveTimeout
 		switch {
 		case st.lease.Probe() && t.Targets != nil && !st.proxy.HasServed():
-			half := a.Deadline.Sub(st.event.Started) / 2 // a retry must have time
-			st.minTimeout = max(min(probeTimeout(st.proxy.CutProbes()), half), minTimeoutUnknownProxy)
+			longest := st.longestProbe(ex, timeout)
+			st.minTimeout = max(min(probeTimeout(st.proxy.CutProbes()), longest), minTimeoutUnknownProxy)
 		case st.lease.Probe() || st.proxy.Tail() == 0:
 			st.minTimeout = minTimeoutUnknownProxy
 		}
@@ -260,6 +260,17 @@ func (st *attemptState) setDeadline(ex *Exchange) {
 		}
 		st.updateDeadline()
 	}
+}
+
+// longestProbe returns the maximum of the adaptive timeout of a probe. It leaves half of the request's time to a retry.
+// It is also shorter than the timeout of the attempt, because a probe that ends with the attempt is not counted as cut
+// short.
+func (st *attemptState) longestProbe(ex *Exchange, timeout time.Duration) time.Duration {
+	longest := timeout - timeout/16
+	if !ex.deadline.IsZero() {
+		longest = min(longest, ex.deadline.Sub(st.event.Started)/2)
+	}
+	return longest
 }
 
 // canChangeProxy reports whether a retry may use a proxy other than u.
