@@ -340,7 +340,7 @@ func (v *version) update(ctx context.Context, client *http.Client, s Source) (ch
 		return false, fmt.Errorf("none of its lines is a valid proxy; %s", warnings[0])
 	case len(specs) == 0:
 		return false, errors.New("it holds no proxy")
-	case isErrorPage(data, len(specs), counts.Sentences, v.proxies):
+	case isErrorPage(data, len(specs), proseLines(&counts), v.proxies):
 		if v.shortPages++; v.shortPages < maxShortPages {
 			return false, errShortPage
 		}
@@ -353,14 +353,24 @@ func (v *version) update(ctx context.Context, client *http.Client, s Source) (ch
 // isErrorPage reports whether data is probably an error page, although it has addresses with a port, such as "nginx at
 // 192.0.2.1:80". A page of HTML is an error page if it has fewer than half of the proxies of the previous version. It
 // is also an error page if it has a single proxy and the previous version had several. Any other text, unless it is
-// JSON, is an error page if it has a single proxy, the address of this proxy is in a sentence, and the previous version
-// had several proxies. The parameter sentences is proxylist.EntryCounts.Sentences.
-func isErrorPage(data []byte, proxies, sentences, previous int) bool {
+// JSON, is an error page if it has a single proxy and at least one line of prose, and the previous version had several
+// proxies.
+func isErrorPage(data []byte, proxies, prose, previous int) bool {
 	isSingle := proxies == 1 && previous > 1
 	if isHTML(data) {
 		return isSingle || 2*proxies < previous
 	}
-	return isSingle && sentences > 0 && !json.Valid(data)
+	return isSingle && prose > 0 && !json.Valid(data)
+}
+
+// proseLines returns the number of lines that are probably prose: lines without a proxy, and lines with its address in
+// a sentence.
+func proseLines(c *proxylist.EntryCounts) int {
+	n := c.Sentences
+	for _, skipped := range c.Skipped {
+		n += skipped
+	}
+	return n
 }
 
 // isHTML reports whether data begins as a page of HTML or XHTML.

@@ -261,6 +261,7 @@ func TestAShortPageIsTakenAtItsThirdTime(t *testing.T) {
 		require.False(t, next(page(1)))
 		require.True(t, next(page(8)), "the count begins again")
 		require.False(t, next("Sorry, there is an error at 192.0.2.1:80\n"))
+		require.False(t, next("Error 403\n192.0.2.1:80\n"))
 		require.True(t, next(page(7)), "the count begins again")
 		require.True(t, next(page(8)))
 		require.False(t, next(page(3)))
