@@ -210,10 +210,12 @@ func TestTheDashboardShowsErrorsInView(t *testing.T) {
 	b.eval(seen)
 	b.eval(`document.querySelector("#proxies [data-key=F1] .link-button").click()`)
 	b.until("the page of a proxy is open", `document.querySelectorAll("#proxy .actions button").length > 0`)
+	const setBan = `window.confirm = () => true;
+		window.ban = [...document.querySelectorAll("#proxy .actions button")].find(b => /^ban/.test(b.textContent))`
+	b.eval(setBan)
 	status, body, _ := w.call("DELETE", "/proxies/F1", "")
 	require.Equal(t, 204, status, "%s", body)
-	b.eval(`window.confirm = () => true;
-		[...document.querySelectorAll("#proxy .actions button")].find(b => b.textContent.startsWith("ban")).click()`)
+	b.eval(`ban.click()`) // it works even if the page has been drawn again
 	b.until("the error of an action is visible in the dialog", `seen().startsWith("F1: there is no proxy")`)
 	b.eval(`document.querySelector("#proxy .close").click()`)
 	b.until("it is visible on the page", `seen().startsWith("F1: there is no proxy")`)
@@ -233,10 +235,10 @@ func TestTheDashboardShowsErrorsInView(t *testing.T) {
 	b.until("both dialogs are open", `document.querySelectorAll("dialog[open]").length === 2 &&
 		document.querySelectorAll("#proxy .actions button").length > 0`)
 	b.until("a chart could not be loaded", `document.querySelector("#chart").textContent.includes("not be loaded")`)
+	b.eval(seen)
+	b.eval(setBan)
 	status, body, _ = w.call("DELETE", "/proxies/F2", "")
 	require.Equal(t, 204, status, "%s", body)
-	b.eval(seen)
-	b.eval(`window.confirm = () => true;
-		[...document.querySelectorAll("#proxy .actions button")].find(b => b.textContent.startsWith("ban")).click()`)
+	b.eval(`ban.click()`)
 	b.until("the error is visible in the upper dialog", `seen().startsWith("F2: there is no proxy")`)
 }

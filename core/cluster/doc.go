@@ -4,8 +4,8 @@
 // # No request waits
 //
 // A request reads local memory only. The observations of a node are collected and sent in the background: [Node.Run]
-// makes at most one exchange with the store per [minExchange]. An exchange is one round trip. If the store does not
-// respond within [Config.Timeout], the node goes on alone, with the data that it has.
+// makes at most two exchanges with the store per [minExchange], of which one is urgent. An exchange is one round trip.
+// If the store does not respond within [Config.Timeout], the node goes on alone, with the data that it has.
 //
 // # Breakers
 //

@@ -12,7 +12,7 @@ import (
 
 // The times of exchanges.
 const (
-	minExchange  = 50 * time.Millisecond  // shortest time between two exchanges
+	minExchange  = 50 * time.Millisecond  // shortest time between two exchanges that are not urgent
 	idleExchange = 100 * time.Millisecond // time between exchanges of a node with nothing to send; see pollTime
 	longestIdle  = 400 * time.Millisecond
 	firstRetry   = 100 * time.Millisecond // time until a failed exchange is repeated; doubles after each failure
